@@ -1,0 +1,114 @@
+"""Facts: what happened, in the past tense. The only thing the supervisor ever learns from."""
+
+from __future__ import annotations
+
+from sidecar.record import Record
+
+
+class Fact(Record):
+    """Something that happened."""
+
+
+class SwapTriggered(Fact):
+    """Somebody or something wants a new generation.
+
+    `supersedes`: what a generation still starting was made from has changed, so it is to be given up (a saved file, a
+    changed envdir); otherwise the wish waits its turn.
+    """
+
+    trigger: str
+    supersedes: bool = False
+
+
+class StopAsked(Fact):
+    """A stop signal came. `lame_duck`: keep serving for the lame-duck time first (TERM does, INT and QUIT do not)."""
+
+    signal: str
+    lame_duck: bool = True
+
+
+class SizeChanged(Fact):
+    """`by` workers more (or fewer) are wanted from now on."""
+
+    by: int
+    signal: str = ""
+
+
+class SignalPassed(Fact):
+    """A signal came that is meant for the serving workers."""
+
+    signal: str
+
+
+class Prepared(Fact):
+    """Generation `generation`'s environment has been read and its check has passed: it can be started."""
+
+    generation: int
+
+
+class PreparationFailed(Fact):
+    """Generation `generation` cannot be started; `cause` says why (names only, never a value)."""
+
+    generation: int
+    cause: str
+
+
+class WorkerStarted(Fact):
+    """A process was started. `readiness` is how it will be known to be ready: accept, notify, interval or command."""
+
+    generation: int
+    slot: int
+    pid: int
+    readiness: str
+
+
+class SpawnFailed(Fact):
+    """No process could be made (no memory, too many processes)."""
+
+    generation: int
+    slot: int
+    cause: str
+
+
+class WorkerReady(Fact):
+    """The worker takes connections."""
+
+    pid: int
+
+
+class LookForbidden(Fact):
+    """The system does not let us see whether the worker takes connections: go by the interval."""
+
+    pid: int
+    cause: str
+
+
+class WorkerExited(Fact):
+    """A worker's leader ended: with `code`, or by `signal` (a name such as "KILL", else "").
+
+    `alone`: no process of its group is left. `note` is what is known beyond the status (why an exec failed).
+    """
+
+    pid: int
+    code: int
+    signal: str = ""
+    alone: bool = True
+    note: str = ""
+
+    @property
+    def cause(self) -> str:
+        """How it ended, in words."""
+        if self.note:
+            return self.note
+        return f"killed by SIG{self.signal}" if self.signal else f"exited with status {self.code}"
+
+    @property
+    def shell_status(self) -> int:
+        """What a shell would call it: the exit status, or 128 and the signal's number (`code` holds that)."""
+        return 128 + self.code if self.signal else self.code
+
+
+class GroupEmptied(Fact):
+    """The last process of a group whose leader had exited is gone."""
+
+    pid: int

@@ -1,0 +1,112 @@
+"""The lives of a worker and of a generation: their states, and the table of legal moves.
+
+A worker::
+
+    starting ──→ ready ──→ draining ──→ killed ──→ gone
+        │          │           │           ↑
+        │          └───────→ lingering ────┘
+        └──→ (draining, lingering, killed or gone: at any time)
+
+*lingering* means that the leader has exited while processes of its group live on: they hold the listeners and would go on
+accepting with old code, so the worker is not gone until they are.
+
+A generation is *preparing* while its environment is read and its check runs, *starting* until its workers have taken over,
+*serving* then, *outdated* once another serves (or it failed), and *gone* with its last worker.
+"""
+
+from __future__ import annotations
+
+# --- a worker's states
+STARTING, READY, DRAINING, LINGERING, KILLED, GONE = "starting", "ready", "draining", "lingering", "killed", "gone"
+
+MOVES: dict[str, frozenset[str]] = {
+    STARTING: frozenset({READY, DRAINING, LINGERING, KILLED, GONE}),
+    READY: frozenset({DRAINING, LINGERING, KILLED, GONE}),
+    DRAINING: frozenset({LINGERING, KILLED, GONE}),
+    LINGERING: frozenset({KILLED, GONE}),
+    KILLED: frozenset({GONE}),
+    GONE: frozenset(),
+}
+
+# --- a generation's states (gone is shared)
+PREPARING, SERVING, OUTDATED = "preparing", "serving", "outdated"
+
+LIFE: dict[str, frozenset[str]] = {
+    PREPARING: frozenset({STARTING, OUTDATED}),
+    STARTING: frozenset({SERVING, OUTDATED}),
+    SERVING: frozenset({OUTDATED}),
+    OUTDATED: frozenset({GONE}),
+    GONE: frozenset(),
+}
+
+
+class IllegalMove(Exception):  # noqa: N818  (it says what was tried, as a state machine does)
+    """A state was followed by one that cannot follow it: a defect in the supervisor, never a user's mistake."""
+
+
+class Worker:
+    """One process of a generation, leader of its own process group. Moments are seconds on the supervisor's clock.
+
+    `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves (draining or lingering).
+    """
+
+    __slots__ = (
+        "generation", "kill_at", "pid", "readiness", "ready_at", "retired_at", "retired_by", "slot", "started_at", "state", "took_over",
+    )  # fmt: skip
+
+    def __init__(self, generation: int, slot: int, pid: int, readiness: str, started_at: float) -> None:
+        self.generation = generation
+        self.slot = slot
+        self.pid = pid
+        self.readiness = readiness
+        self.started_at = started_at
+        self.state = STARTING
+        self.ready_at: float | None = None
+        self.retired_at: float | None = None
+        self.retired_by = ""
+        self.kill_at = float("inf")
+        self.took_over = False
+
+    def move(self, state: str) -> None:
+        """Go on to `state`. Raises IllegalMove."""
+        if state not in MOVES[self.state]:
+            raise IllegalMove(f"worker {self.pid}: {self.state} to {state}")
+        self.state = state
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is still expected to serve: not asked to leave, its leader alive."""
+        return self.state in (STARTING, READY)
+
+    def __repr__(self) -> str:
+        return f"<worker {self.pid} of generation {self.generation}, slot {self.slot}, {self.state}>"
+
+
+class Generation:
+    """One numbered life of the server program. `workers` holds every worker of it that is not gone."""
+
+    __slots__ = ("begun_at", "number", "serving_at", "state", "trigger", "workers")
+
+    def __init__(self, number: int, trigger: str, begun_at: float) -> None:
+        self.number = number
+        self.trigger = trigger
+        self.begun_at = begun_at
+        self.serving_at = float("inf")
+        self.state = PREPARING
+        self.workers: list[Worker] = []
+
+    def move(self, state: str) -> None:
+        """Go on to `state`. Raises IllegalMove."""
+        if state not in LIFE[self.state]:
+            raise IllegalMove(f"generation {self.number}: {self.state} to {state}")
+        self.state = state
+
+    def in_slot(self, slot: int) -> Worker | None:
+        """The worker that holds `slot` for this generation and has not been asked to leave."""
+        for worker in self.workers:
+            if worker.slot == slot and worker.serving:
+                return worker
+        return None
+
+    def __repr__(self) -> str:
+        return f"<generation {self.number}, {self.state}, {self.workers}>"

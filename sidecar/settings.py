@@ -1,0 +1,245 @@
+"""Every setting, defined once: flag, variable, kind, default and help are one line here, and everything else is made from it.
+
+Precedence: flag over variable over default. All wrong values are reported together, each with where it came from.
+"""
+
+from __future__ import annotations
+
+from sidecar import address
+from sidecar.errors import SettingsError
+from sidecar.record import Field, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+# Linux's signals by name (signal(7)), less KILL and STOP, which no program can answer.
+SIGNALS = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM"  # noqa: SIM905
+    " PROF WINCH IO PWR SYS".split()
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+
+
+# --- kinds: a text → a value, or ValueError saying what would be right
+
+
+def duration(text: str) -> float:
+    """Seconds, from `500ms`, `30s`, `5m`, `2h`, `1d` or a bare number of seconds."""
+    digits = text.rstrip("hmsd")
+    unit = _UNITS.get(text[len(digits) :])
+    if unit is None or not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == ".":
+        raise ValueError(f"{text!r} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
+    return float(digits) * unit
+
+
+def count(least: int) -> Callable[[str], int]:
+    """A whole number, `least` or more."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < least:
+            raise ValueError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return parse
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def switch(text: str) -> bool:
+    """On or off."""
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError(f"{text!r} is neither yes nor no")
+
+
+def signal_name(text: str) -> str:
+    """A signal's name as Linux spells it, without SIG; case does not matter."""
+    name = text.upper().removeprefix("SIG")
+    if name not in SIGNALS:
+        raise ValueError(f"{text!r} is no signal a program can answer; say TERM, QUIT, INT, HUP, USR1, USR2, WINCH …")
+    return name
+
+
+def octal(text: str) -> int:
+    """A file mode or mask, written in octal."""
+    if not text or len(text) > 4 or set(text) - set("01234567"):
+        raise ValueError(f"{text!r} is no octal mask; say 022 or 0077")
+    return int(text, 8)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A command, split into words as a shell would; no shell runs it."""
+    import shlex  # noqa: PLC0415  (only who sets a command pays for it)
+
+    try:
+        parts = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} cannot be split into words: {error}") from None
+    if not parts:
+        raise ValueError("the command is empty")
+    return parts
+
+
+def present(text: str) -> str:
+    """Any text but none."""
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+class Setting(Field):
+    """One setting: how its text is read, its default, and what it says in help. Its name is its field's."""
+
+    def __init__(self, kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False) -> None:
+        super().__init__(default)
+        self.kind = kind
+        self.metavar = metavar
+        self.text = text
+        self.group = group
+        self.repeat = repeat
+        self.name = ""
+
+    @property
+    def takes_value(self) -> bool:
+        """Whether the flag is followed by a value (a switch is not)."""
+        return self.kind is not switch
+
+    @property
+    def flag(self) -> str:
+        """`--drain-timeout` for drain_timeout."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """`SIDECAR_DRAIN_TIMEOUT` for drain_timeout."""
+        return "SIDECAR_" + self.name.upper()
+
+
+def setting(kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False) -> Any:
+    """Declare a setting. Typed Any so that a field can have its value's type, as dataclasses.field does."""
+    return Setting(kind, default, metavar, text, group=group, repeat=repeat)
+
+
+LISTEN, PROGRAM, READY, SWAP, PACE, STOP, FILES = "Listeners", "Program", "Readiness", "Swap", "Restarts", "Stop", "Files and log"
+
+
+class Settings(Record):
+    """What a user chose; the whole of what a run depends on besides the command's environment."""
+
+    command: tuple[str, ...] = ()
+
+    port: tuple[address.Address, ...] = setting(
+        address.parse, (), "SPEC", "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH", group=LISTEN, repeat=True
+    )
+    backlog: int | None = setting(count(1), None, "N", "accept queue of each listener (the kernel's largest)", group=LISTEN)
+
+    workers: int = setting(count(1), 1, "N", "workers of a generation", group=PROGRAM)
+    envdir: tuple[str, ...] = setting(
+        present, (), "DIR", "environment from DIR, one file a variable, read for every generation", group=PROGRAM, repeat=True
+    )
+    envdir_format: str = setting(choice("first-line", "whole"), "first-line", "FORMAT", "first-line, or whole (PEM, JSON)", group=PROGRAM)
+    dir: str = setting(present, "", "DIR", "start workers in DIR", group=PROGRAM)
+    user: str = setting(present, "", "USER", "run workers as USER (name or number)", group=PROGRAM)
+    group: str = setting(present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM)
+    umask: int | None = setting(octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM)
+
+    ready: str = setting(
+        choice("auto", "accept", "notify", "interval", "command"), "auto", "HOW", "auto, accept, notify, interval or command", group=READY
+    )
+    interval: float = setting(duration, 1.0, "TIME", "with --ready interval: how long it has to live", group=READY)
+    ready_command: tuple[str, ...] = setting(words, (), "COMMAND", "with --ready command: exits 0 once ready", group=READY)
+    start_timeout: float = setting(duration, 60.0, "TIME", "a worker not ready by then has failed", group=READY)
+
+    check: tuple[str, ...] = setting(words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP)
+    max_surge: int = setting(count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP)
+    kill_old_delay: float = setting(duration, 0.0, "TIME", "wait between ready and retiring the old", group=SWAP)
+    signal_on_hup: str = setting(signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP)
+    drain_timeout: float = setting(duration, 25.0, "TIME", "what has not left by then is killed", group=SWAP)
+
+    enable_auto_restart: bool = setting(switch, False, "", "swap at an interval", group=PACE)
+    auto_restart_interval: float = setting(duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE)
+    max_failures: int = setting(count(0), 5, "N", "exit after N failed starts if none was ever ready, 0: never", group=PACE)
+    min_uptime: float = setting(duration, 10.0, "TIME", "what lived shorter is restarted after a growing pause", group=PACE)
+    max_backoff: float = setting(duration, 30.0, "TIME", "the longest pause", group=PACE)
+
+    lame_duck: float = setting(duration, 0.0, "TIME", "on TERM, go on serving for TIME first", group=STOP)
+    signal_on_term: str = setting(signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP)
+
+    pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES)
+    status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES)
+    log_format: str = setting(choice("text", "json"), "text", "FORMAT", "text or json", group=FILES)
+
+
+TABLE: dict[str, Setting] = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}
+for _name, _setting in TABLE.items():
+    _setting.name = _name
+
+FLAGS: dict[str, Setting] = {each.flag: each for each in TABLE.values()}
+
+
+def resolve(flags: Iterable[tuple[str, str]], environ: Mapping[str, str], command: Iterable[str]) -> Settings:
+    """The settings from the given flags (name, text), the SIDECAR_… variables and the defaults.
+
+    A repeatable setting takes every flag given, or the words of its variable. Raises SettingsError with every problem.
+    """
+    texts: dict[str, list[str]] = {}
+    origins: dict[str, str] = {}
+    for name, each in TABLE.items():
+        text = environ.get(each.variable)
+        # Kubernetes describes a service called "sidecar" to every pod as SIDECAR_PORT=tcp://10.0.0.1:80: that is no setting of ours.
+        # An empty variable is one that compose passed on unset.
+        if text and not text.startswith(("tcp://", "udp://", "sctp://")):
+            texts[name] = text.split() if each.repeat else [text]
+            origins[name] = each.variable
+    for name, text in flags:
+        if origins.get(name) != TABLE[name].flag:
+            texts[name], origins[name] = [], TABLE[name].flag
+        texts[name].append(text)
+
+    values: dict[str, Any] = {"command": tuple(command)}
+    problems: list[str] = []
+    for name, given in texts.items():
+        each = TABLE[name]
+        read = []
+        for text in given:
+            try:
+                read.append(each.kind(text))
+            except ValueError as error:
+                problems.append(f"{origins[name]} {text}: {error}")
+        if read:
+            values[name] = tuple(read) if each.repeat else read[-1]
+    settings = Settings(**values)
+    problems += _together(settings, origins)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    """What is wrong with settings that are each right by themselves."""
+    problems = [f"{origins['port']}: {problem}" for problem in address.clashes(settings.port)]
+    if not settings.command:
+        problems.append("the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`")
+    elif not settings.command[0]:
+        problems.append("the program to run is an empty word")
+    if settings.ready == "command" and not settings.ready_command:
+        problems.append(f"{origins['ready']} command: needs --ready-command COMMAND")
+    if settings.ready_command and settings.ready != "command":
+        problems.append(f"{origins['ready_command']}: needs --ready command")
+    if settings.start_timeout == 0:
+        problems.append(f"{origins['start_timeout']} 0: no worker could ever be ready; say how long one may take")
+    return problems
