@@ -1,0 +1,507 @@
+"""The decisions: what to do next, from what has happened. No process, no socket, no clock; see docs/how-it-works.md.
+
+`observe(fact, now)` writes a fact down and decides nothing. `reconcile(now)` looks at the whole state and returns orders; the
+caller performs them, observes what came of them, and reconciles again until there are none. `deadline` is then the next moment
+at which reconcile could say something new: not a list of timers kept beside the state, but the earliest moment that the last
+reconcile asked about (`_reached`) and found in the future, so the two cannot disagree.
+
+The road not taken: callbacks per timer and per child. Each is simple alone; what a TERM means between a HUP, a crash and a
+drain deadline is then nowhere in one place, and cannot be simulated.
+"""
+
+from __future__ import annotations
+
+from sidecar import events, orders
+from sidecar.generation import DRAINING, GONE, KILLED, LINGERING, OUTDATED, PREPARING, READY, SERVING, STARTING, Generation, Worker
+from sidecar.pacing import Backoff, IntervalClock
+from sidecar.record import Record
+from sidecar.roster import Roster
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.settings import Settings
+
+# A worker that never took connections has nothing to finish: it gets this long (seconds) between the retire signal and SIGKILL.
+STILLBORN_GRACE = 2.0
+# How long (seconds) sidecar waits for what it has killed before it leaves all the same (an uninterruptible process may take for ever).
+KILL_GRACE = 5.0
+
+
+class Wish(Record):
+    """A swap that is wanted. `made_of_old`: the code or environment changed under the generation that is coming."""
+
+    trigger: str
+    not_before: float
+    supersedes: bool = False
+
+
+class Failure(Record):
+    """Why a coming generation cannot take over, and with which status sidecar would end because of it."""
+
+    cause: str
+    status: int
+
+
+class Ending:
+    """How far the stop has come. `asked` counts stop signals, `heeded` those that have been acted upon."""
+
+    __slots__ = ("asked", "heeded", "lame_duck", "phase", "reason", "signal", "status", "until")
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.heeded = 0
+        self.signal = ""
+        self.lame_duck = True
+        self.phase = ""
+        self.until = 0.0
+        self.status = 0
+        self.reason = ""
+
+
+class Supervisor:
+    """The state of one run. `chance` draws a number in [0, 1): for jitter only."""
+
+    def __init__(self, settings: Settings, now: float, chance: Callable[[], float]) -> None:
+        self.settings = settings
+        self.chance = chance
+        self.roster = Roster()
+        self.size = settings.workers
+        self.number = 0
+        self.ever_ready = False
+        self.failures = 0
+        self.ending = Ending()
+        self.exited = False
+        self._wish: Wish | None = Wish("start", now)
+        self._failure: Failure | None = None
+        self._attempts = Backoff(settings.min_uptime, settings.max_backoff)
+        self._slots: dict[int, Backoff] = {}
+        self._interval = IntervalClock()
+        self._passed: list[str] = []
+        self._said_forbidden = False
+        self._orders: list[orders.Order] = []
+        self._next = float("inf")
+
+    # --- observe: write the fact down
+
+    def observe(self, fact: events.Fact, now: float) -> None:
+        """Write down what happened at `now`."""
+        getattr(self, "_saw_" + type(fact).__name__)(fact, now)
+
+    def _saw_SwapTriggered(self, fact: events.SwapTriggered, now: float) -> None:  # noqa: N802
+        earlier = self._wish
+        self._wish = Wish(fact.trigger, now, fact.supersedes or (earlier is not None and earlier.supersedes))
+
+    def _saw_StopAsked(self, fact: events.StopAsked, now: float) -> None:  # noqa: N802
+        self.ending.asked += 1
+        self.ending.signal = fact.signal
+        self.ending.lame_duck &= fact.lame_duck
+
+    def _saw_SizeChanged(self, fact: events.SizeChanged, now: float) -> None:  # noqa: N802
+        size = max(1, self.size + fact.by)
+        self._say("resized", workers=size, before=self.size, signal=fact.signal)
+        self.size = size
+
+    def _saw_SignalPassed(self, fact: events.SignalPassed, now: float) -> None:  # noqa: N802
+        self._passed.append(fact.signal)
+
+    def _saw_Prepared(self, fact: events.Prepared, now: float) -> None:  # noqa: N802
+        coming = self.roster.coming
+        if coming is not None and coming.number == fact.generation and coming.state == PREPARING:
+            coming.move(STARTING)
+
+    def _saw_PreparationFailed(self, fact: events.PreparationFailed, now: float) -> None:  # noqa: N802
+        coming = self.roster.coming
+        if coming is not None and coming.number == fact.generation:
+            self._failure = Failure(fact.cause, 1)
+
+    def _saw_WorkerStarted(self, fact: events.WorkerStarted, now: float) -> None:  # noqa: N802
+        worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
+        self.roster.generations[fact.generation].workers.append(worker)
+        self._say("worker_started", generation=fact.generation, slot=fact.slot, pid=fact.pid)
+
+    def _saw_SpawnFailed(self, fact: events.SpawnFailed, now: float) -> None:  # noqa: N802
+        self._say("spawn_failed", generation=fact.generation, slot=fact.slot, cause=fact.cause)
+        self._lost(fact.generation, fact.slot, Failure(fact.cause, 1), now, lived=0.0)
+
+    def _saw_WorkerReady(self, fact: events.WorkerReady, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        if worker is not None and worker.state == STARTING:
+            self._became_ready(worker, now)
+
+    def _saw_LookForbidden(self, fact: events.LookForbidden, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        if worker is not None:
+            worker.readiness = "interval"
+        if not self._said_forbidden:
+            self._said_forbidden = True
+            self._say("look_forbidden", cause=fact.cause, interval=self.settings.interval)
+
+    def _saw_WorkerExited(self, fact: events.WorkerExited, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        if worker is None:
+            return
+        asked = not worker.serving
+        # Dying of the signal we sent is a clean exit, and so is dying of our SIGKILL.
+        clean = asked and (worker.state == KILLED or fact.code == 0 or fact.signal == worker.retired_by)
+        lived = now - worker.started_at
+        self._say(
+            "worker_left" if clean else "worker_died",
+            generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=fact.cause, lived=lived,
+        )  # fmt: skip
+        if worker.state != KILLED and not fact.alone:
+            worker.move(LINGERING)
+            if not asked:
+                worker.kill_at = now + (self.settings.drain_timeout if worker.ready_at is not None else 0.0)
+        elif fact.alone:
+            self.roster.remove(worker)
+        if not asked:
+            served = 0.0 if worker.ready_at is None else now - worker.ready_at
+            ended = fact.note or (fact.cause + ("" if worker.ready_at is not None else " before it was ready"))
+            status = fact.shell_status or 1
+            self._lost(worker.generation, worker.slot, Failure(ended, status), now, lived=served)
+
+    def _saw_GroupEmptied(self, fact: events.GroupEmptied, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        if worker is not None:
+            self.roster.remove(worker)
+
+    def _became_ready(self, worker: Worker, now: float) -> None:
+        worker.move(READY)
+        worker.ready_at = now
+        self.ever_ready = True
+        self._say(
+            "worker_ready", generation=worker.generation, slot=worker.slot, pid=worker.pid,
+            after=now - worker.started_at, by=worker.readiness,
+        )  # fmt: skip
+
+    def _lost(self, number: int, slot: int, failure: Failure, now: float, lived: float) -> None:
+        """A slot lost its worker unasked: that fails a coming generation, and paces the slot of one that serves."""
+        generation = self.roster.generations[number]
+        if generation.state in (PREPARING, STARTING):
+            self._failure = self._failure or failure
+        else:
+            self._pace(slot).failed(now, lived, self.chance())
+            current = self.roster.current
+            if current is not None and not self.roster.serving():
+                self._attempts.failed(now, now - current.serving_at, self.chance())
+
+    def _pace(self, slot: int) -> Backoff:
+        return self._slots.setdefault(slot, Backoff(self.settings.min_uptime, self.settings.max_backoff))
+
+    # --- reconcile: look at the whole state, say what to do
+
+    def reconcile(self, now: float) -> list[orders.Order]:
+        """What to do at `now`; to be called again with what came of it, until it is nothing."""
+        self._next = float("inf")
+        if self.exited:
+            return []
+        self._ripen(now)
+        self._end(now)
+        if self.ending.phase != "leaving":
+            self._judge(now)
+            self._take_over(now)
+            self._trim(now)
+            self._begin(now)
+            self._grow(now)
+        self._pass_on()
+        self._enforce(now)
+        self._bury()
+        self._exit(now)
+        given, self._orders = self._orders, []
+        return given
+
+    @property
+    def deadline(self) -> float:
+        """The next moment at which reconcile could say something new; infinity where only a fact can bring that about."""
+        return self._next
+
+    def _reached(self, moment: float, now: float) -> bool:
+        """Whether `moment` has come; if not, it is a deadline."""
+        if moment <= now:
+            return True
+        self._next = min(self._next, moment)
+        return False
+
+    def _ripen(self, now: float) -> None:
+        """Time alone makes a worker ready (readiness interval) or overdue (any other)."""
+        for worker in self.roster.serving():
+            if worker.state != STARTING:
+                continue
+            if worker.readiness == "interval":
+                if self._reached(worker.started_at + self.settings.interval, now):
+                    self._became_ready(worker, now)
+            elif self._reached(worker.started_at + self.settings.start_timeout, now):
+                cause = f"not ready within {self.settings.start_timeout:g} s (readiness {worker.readiness})"
+                self._say("worker_overdue", generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=cause)
+                self._retire([worker], self.settings.signal_on_hup, now)
+                self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)
+
+    # --- the swap
+
+    def _judge(self, now: float) -> None:
+        """A coming generation that has failed is given up; what it has taken over already goes on serving."""
+        coming, failure = self.roster.coming, self._failure
+        self._failure = None
+        if coming is None or failure is None:
+            return
+        if self._serves_alone(coming):
+            # Nothing else takes connections: better this generation with a slot missing than none.
+            self._serve(coming, now)
+            return
+        taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
+        still = sorted({worker.generation for worker in self.roster.ready() if worker.generation != coming.number})
+        self._say(
+            "swap_failed", generation=coming.number, trigger=coming.trigger, cause=failure.cause, lasted=now - coming.begun_at,
+            still=still, degraded=taken,
+        )  # fmt: skip
+        self._give_up(coming, now)
+        if not self.ever_ready:
+            self.failures += 1
+            if self.settings.max_failures and self.failures >= self.settings.max_failures:
+                self.ending.asked += 1
+                self.ending.lame_duck = False
+                self.ending.status = failure.status
+                self.ending.reason = failure.cause
+                self._say("gave_up", failures=self.failures, cause=failure.cause, status=failure.status)
+                self._end(now)
+                return
+        current = self.roster.current
+        if current is not None:
+            self._attempts.held_out(current.serving_at, now)
+        again = self._attempts.failed(now, 0.0, self.chance())
+        # What a change of code or environment triggered waits for the next change, as long as something serves.
+        waits_for_change = coming.trigger in ("watch", "envdir") and self.roster.serving()
+        if self._wish is None and not waits_for_change and self.ending.asked == 0:
+            self._wish = Wish(coming.trigger, again)
+            self._say("retry", trigger=coming.trigger, pause=again - now)
+
+    def _give_up(self, generation: Generation, now: float) -> None:
+        """`generation` will not take over any more; those of its workers that have are all there is in their slots, and stay."""
+        generation.move(OUTDATED)
+        self._retire([worker for worker in generation.workers if not worker.took_over], self.settings.signal_on_hup, now)
+
+    def _take_over(self, now: float) -> None:
+        """Retire old workers whose slot has a new one that is ready; the last of them makes the new generation the serving one."""
+        coming = self.roster.coming
+        if coming is None or coming.state != STARTING:
+            return
+        mine = [worker for worker in coming.workers if worker.serving]
+        if self._serves_alone(coming):
+            self._serve(coming, now)
+            return
+        waiting = self._vacant(coming)
+        if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
+            return
+        if not self._reached(max(worker.ready_at for worker in mine if worker.ready_at is not None) + self.settings.kill_old_delay, now):
+            return
+        for worker in mine:
+            worker.took_over = True
+        replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
+        if replaced:
+            self._say_retiring(replaced, coming)
+            self._retire(replaced, self.settings.signal_on_hup, now)
+        if not waiting:
+            self._serve(coming, now)
+
+    def _serves_alone(self, coming: Generation) -> bool:
+        """Whether `coming` takes connections and nothing else does (a first start, or what served has died meanwhile)."""
+        return any(worker.state == READY for worker in coming.workers) and not self.roster.ready_outside(coming)
+
+    def _serve(self, generation: Generation, now: float) -> None:
+        """`generation` serves from now on; the one before is outdated, and its workers leave."""
+        before = self.roster.current
+        if before is not None:
+            before.move(OUTDATED)
+        generation.move(SERVING)
+        generation.serving_at = now
+        if self.settings.enable_auto_restart:
+            self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
+        self._say(
+            "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
+            pids=[worker.pid for worker in generation.workers if worker.serving],
+        )  # fmt: skip
+        # Workers that were being restarted in the generation before have nobody to replace any more.
+        late = [worker for worker in self.roster.serving() if worker.generation != generation.number and worker.state == STARTING]
+        self._retire(late, self.settings.signal_on_hup, now)
+
+    def _trim(self, now: float) -> None:
+        """Fewer workers are wanted than there are slots filled."""
+        surplus = [worker for worker in self.roster.serving() if worker.slot >= self.size]
+        if not surplus:
+            return
+        coming = self.roster.coming
+        # A coming worker that has not taken over may still fail: nothing is given away for it.
+        ready = [worker for worker in self.roster.ready() if coming is None or worker.generation != coming.number or worker.took_over]
+        if ready and all(worker.slot >= self.size for worker in ready):
+            # None of those that are to stay takes connections yet: one of the others does so until then.
+            surplus.remove(ready[0])
+        self._retire(surplus, self.settings.signal_on_hup, now)
+
+    def _begin(self, now: float) -> None:
+        """Begin the swap that is wished for, if the moment is right."""
+        if self.ending.phase:
+            return
+        coming = self.roster.coming
+        current = self.roster.current
+        if coming is None:
+            if current is not None and not self.roster.serving():
+                # A retry that waits for its turn does not keep this one from its own.
+                again = max(now, self._attempts.not_before)
+                if self._wish is None or again < self._wish.not_before:
+                    self._wish = Wish("crash", again)
+                    if again > now:
+                        self._say("retry", trigger="crash", pause=again - now)
+            elif self._wish is None and self.settings.enable_auto_restart and current is not None and self._interval_due(now):
+                self._wish = Wish("interval", now)
+        wish = self._wish
+        if wish is None:
+            return
+        if coming is not None:
+            if not wish.supersedes or any(worker.took_over for worker in coming.workers):
+                return
+            self._say("swap_superseded", generation=coming.number, trigger=wish.trigger, lasted=now - coming.begun_at)
+            self._failure = None
+            self._give_up(coming, now)
+        if not self._reached(wish.not_before, now):
+            return
+        if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):
+            return
+        self._wish = None
+        self.number += 1
+        generation = Generation(self.number, wish.trigger, now)
+        self.roster.generations[self.number] = generation
+        self._say("swap_started", generation=self.number, trigger=wish.trigger)
+        self._orders.append(orders.Prepare(self.number, wish.trigger))
+
+    def _interval_due(self, now: float) -> bool:
+        if not self._reached(self._interval.due_at, now):
+            return False
+        return not self.roster.leaving() or self._reached(self._interval.forced_at, now)
+
+    def _vacant(self, generation: Generation) -> list[int]:
+        """The slots in which `generation` has no worker, those where nobody serves first."""
+        mine = {worker.slot for worker in generation.workers if worker.serving}
+        held = {worker.slot for worker in self.roster.serving()}
+        return sorted((slot for slot in range(self.size) if slot not in mine), key=lambda slot: (slot in held, slot))
+
+    def _grow(self, now: float) -> None:
+        """Start what is missing: of the coming generation as far as --max-surge allows, else of the serving one."""
+        coming, current = self.roster.coming, self.roster.current
+        if self.ending.phase == "" and coming is not None and coming.state == STARTING and self._failure is None:
+            surge = self.settings.max_surge or self.size
+            alive = sum(1 for _ in self.roster.workers())
+            elsewhere = any(worker.generation != coming.number for worker in self.roster.serving())
+            for slot in self._vacant(coming):
+                if self.settings.max_surge and elsewhere and alive >= self.size + surge:
+                    break
+                alive += 1
+                self._spawn(coming, slot)
+        elif current is not None and self.roster.serving() and (coming is None or coming.state == PREPARING):
+            held = {worker.slot for worker in self.roster.serving()}
+            for slot in range(self.size):
+                if slot not in held and self._reached(self._pace(slot).not_before, now):
+                    self._spawn(current, slot)
+
+    def _spawn(self, generation: Generation, slot: int) -> None:
+        self._orders.append(orders.Spawn(generation.number, slot, self.size, generation.trigger))
+
+    # --- leaving
+
+    def _retire(self, workers: list[Worker], signal: str, now: float) -> None:
+        """Ask each to leave, once; from then on it drains."""
+        for worker in workers:
+            if worker.state not in (STARTING, READY):
+                continue
+            grace = self.settings.drain_timeout
+            if worker.state == STARTING:
+                grace = min(grace, STILLBORN_GRACE)
+            worker.move(DRAINING)
+            worker.retired_at = now
+            worker.retired_by = signal
+            worker.kill_at = now + grace
+            self._orders.append(orders.Retire(worker.pid, signal))
+
+    def _enforce(self, now: float) -> None:
+        """Kill what has outstayed its time."""
+        for worker in self.roster.leaving():
+            if self._reached(worker.kill_at, now):
+                since = now - (worker.retired_at if worker.retired_at is not None else worker.kill_at)
+                self._say("killing", generation=worker.generation, slot=worker.slot, pid=worker.pid, after=since)
+                worker.move(KILLED)
+                self._orders.append(orders.Kill(worker.pid))
+
+    def _bury(self) -> None:
+        for generation in self.roster.gone():
+            generation.move(GONE)
+            del self.roster.generations[generation.number]
+            self._orders.append(orders.Close(generation.number))
+
+    def _pass_on(self) -> None:
+        for signal in self._passed:
+            # Not to one that is still starting: until its program has installed a handler, most signals end it.
+            self._orders += [orders.Pass(worker.pid, signal) for worker in self.roster.ready()]
+        self._passed.clear()
+
+    # --- the stop
+
+    def _end(self, now: float) -> None:
+        """Carry the stop on: lame duck, drain, kill, exit. Each further stop signal skips a wait."""
+        ending = self.ending
+        if ending.asked == 0:
+            return
+        if ending.phase == "":
+            ending.heeded = 1
+            self._wish = None
+            lame_duck = self.settings.lame_duck if ending.lame_duck and self.roster.ready() else 0.0
+            ending.phase = "lame duck"
+            ending.until = now + lame_duck
+            coming = self.roster.coming
+            if coming is not None and self.roster.ready_outside(coming) and lame_duck:
+                self._give_up(coming, now)
+            if not ending.status:
+                self._say("stopping", signal=ending.signal, lame_duck=lame_duck, drain_timeout=self.settings.drain_timeout)
+        over = ending.phase == "lame duck" and (not self.roster.serving() or self._reached(ending.until, now))
+        if ending.phase == "lame duck" and not over and ending.asked > ending.heeded:
+            ending.heeded += 1
+            over = True
+        if over:
+            ending.phase = "leaving"
+            ending.until = float("inf")
+            for worker in self.roster.leaving():
+                worker.kill_at = min(worker.kill_at, now + self.settings.drain_timeout)
+            self._retire(list(self.roster.workers()), self.settings.signal_on_term, now)
+            for generation in self.roster.generations.values():
+                if generation.state != OUTDATED:
+                    generation.move(OUTDATED)
+        if ending.phase == "leaving" and ending.asked > ending.heeded:
+            ending.heeded = ending.asked
+            for worker in self.roster.leaving():
+                worker.kill_at = now
+
+    def _exit(self, now: float) -> None:
+        """End with the last worker, or a while after the last was killed: the last thing that is ever said."""
+        ending = self.ending
+        if ending.phase != "leaving":
+            return
+        left = list(self.roster.workers())
+        if left and all(worker.state == KILLED for worker in left) and ending.until == float("inf"):
+            ending.until = now + KILL_GRACE
+        if not left or self._reached(ending.until, now):
+            self._say("stopped", status=ending.status, left=[worker.pid for worker in left])
+            self._orders.append(orders.Exit(ending.status, ending.reason))
+            self.exited = True
+
+    # --- telling
+
+    def _say(self, event: str, **fields: object) -> None:
+        self._orders.append(orders.Say(event, fields))
+
+    def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
+        pids = [worker.pid for worker in workers]
+        self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup)
+
+    def status_rows(self) -> list[tuple[int, int]]:
+        """(generation, pid) of each worker that has ever been ready, for the status file."""
+        return [(worker.generation, worker.pid) for worker in self.roster.workers() if worker.ready_at is not None]
