@@ -1,0 +1,120 @@
+"""How a line looks: one line an event, as text for people or as JSON for machines, on stderr.
+
+`PHRASES` is the list of everything sidecar ever says: the event's name is stable and so are its fields (docs/logging.md).
+Values of variables never reach this module.
+
+A reader that has stopped reading must not stop PID 1: a line is written only if stderr has room for it now. Lines that had no
+room are counted, and the count is said with the next one that has. Stderr itself stays blocking, because it is shared with the workers.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+INFO, WARNING, ERROR = "info", "warning", "error"
+
+PHRASES: dict[str, tuple[str, str]] = {
+    # sidecar itself
+    "starting": (INFO, "sidecar {version} starts, pid {pid}"),
+    "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
+    "inherited": (INFO, "listening on {address}, inherited (fd {fd} in the workers)"),
+    "mended": (WARNING, "{remark}"),
+    "remark": (WARNING, "{remark}"),
+    "cannot": (ERROR, "cannot {what}: {cause}"),
+    "ignored_signal": (WARNING, "SIG{signal} means nothing to this sidecar; ignored"),
+    "asked": (INFO, "SIG{signal} received"),
+    "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
+    # the swap
+    "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
+    "swap_failed": (ERROR, "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}"),
+    "swap_superseded": (INFO, "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})"),
+    "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
+    "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
+    "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to the old workers {pids}"),
+    "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),
+    # the workers
+    "worker_started": (INFO, "generation {generation}: worker {slot} started, pid {pid}"),
+    "worker_ready": (INFO, "generation {generation}: worker {slot} (pid {pid}) is ready after {after} s (by {by})"),
+    "worker_overdue": (ERROR, "generation {generation}: worker {slot} (pid {pid}) {cause}"),
+    "worker_left": (INFO, "generation {generation}: worker {slot} (pid {pid}) left after {lived} s ({cause})"),
+    "worker_died": (ERROR, "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}"),
+    "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
+    "killing": (WARNING, "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL"),
+    "look_forbidden": (WARNING, "cannot see whether workers take connections ({cause}); going by --interval {interval} s"),
+    "resized": (INFO, "{workers} workers from now on, {before} before (SIG{signal})"),
+    # the stop
+    "stopping": (INFO, "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers"),
+    "stopped": (INFO, "stopped, status {status}"),
+}
+
+# A pipe takes this much at once or not at all, when poll says it has room (pipe(7), PIPE_BUF).
+LONGEST = 4096
+
+
+class Log:
+    """Writes events to a file descriptor, as `text` or `json`."""
+
+    def __init__(self, style: str, fd: int = 2) -> None:
+        self.style = style
+        self.fd = fd
+        self.lost = 0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def say(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Write the event, if there is room. Never raises for what the reader does."""
+        if self.lost:
+            note = line(self.style, "remark", {"remark": f"{self.lost} lines of sidecar's own log were lost: stderr was full"}, time.time())
+            if self._write(note):
+                self.lost = 0
+        if not self._write(line(self.style, event, fields, time.time())):
+            self.lost += 1
+
+    def _write(self, text: str) -> bool:
+        data = text.encode("utf-8", "backslashreplace")
+        if len(data) >= LONGEST:
+            data = data[: LONGEST - 5] + "…".encode() + b"\n"
+        try:
+            if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
+                return False
+            os.write(self.fd, data)
+        except OSError:
+            # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full: nobody to tell.
+            pass
+        return True
+
+
+def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
+    """One line, with its newline. `now` is in seconds since the epoch."""
+    level, phrase = PHRASES[event]
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
+    shown = {name: _show(value) for name, value in fields.items()}
+    if event == "swap_failed":
+        serving = fields["still"]
+        shown["still_serving"] = f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
+        if fields["degraded"]:
+            shown["still_serving"] += ", degraded: workers that had taken over stay"
+    message = phrase.format_map(shown).replace("\n", " ")
+    if style == "json":
+        import json  # noqa: PLC0415  (only who asks for JSON pays for it)
+
+        rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in fields.items()}
+        record = {"time": stamp, "level": level, "event": event, "message": message, **rounded}
+        return json.dumps(record, ensure_ascii=False, default=str) + "\n"
+    mark = "" if level == INFO else f"{level}: "
+    return f"{stamp} sidecar: {mark}{message}\n"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".") if value < 100 else f"{value:.0f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(each) for each in value) or "none"
+    return str(value)

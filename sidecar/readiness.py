@@ -1,0 +1,473 @@
+"""Is this worker taking connections?
+
+Between fork and the first answered request lies everything that imports, migrations and warm-ups may take.
+Server::Starter waits a fixed second: too long for most programs, too short for the rest. A program that says READY=1
+may say it too early (gunicorn does, before it imports the application). So we look for ourselves.
+
+A program takes connections from a listening socket in one of few ways, and Linux shows each of them in proc(5):
+
+    it keeps the socket in an epoll set         /proc/PID/fdinfo/N   what the set holds, and for which events
+    a thread sleeps in accept, select or poll   /proc/PID/syscall    the call and its arguments, and what they point
+                                                /proc/PID/mem        to: an fd_set, an array of struct pollfd
+    it is too busy ever to wait                 /proc/PID/fd, net/   a connection that came in through the listener
+
+The last is for a worker that comes while the service is saturated: its loop of accept, answer, accept finds the queue
+never empty and is never seen asleep. The listener is known by its socket inode, the one name that dup, fork and
+SCM_RIGHTS leave alone.
+
+Nothing is stopped, injected or connected to. Roads not taken: a connect proves nothing (the kernel's queue takes it for
+a program that is still importing, and the old generation may answer); ptrace stops the worker and shuts out a debugger;
+sock_diag(7) tells that a socket listens, not that anyone accepts; a line in the program's log is a guess about its
+words; eBPF needs privileges that no container has.
+
+Not seen: a wait by io_uring (its socket is not shown), and who asks in vain and sleeps, then asks again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from errno import EIO
+from functools import cache  # comes with socket
+
+from sidecar.errors import SidecarError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+_READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
+
+_X86_64 = {"43": "accept", "288": "accept", "23": "select", "270": "select", "7": "poll", "271": "poll"}
+_GENERIC = {"202": "accept", "242": "accept", "72": "select", "73": "poll"}  # linux/include/uapi/asm-generic/unistd.h
+# System call numbers, as /proc/PID/syscall writes them, to the way in which the arguments name file descriptors.
+_CALLS = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC, "loongarch64": _GENERIC}.get(os.uname().machine)
+
+# A socket's protocol (system.sockprotoname, xattr(7)) to its table in /proc/PID/net: file, columns of inode and address.
+_TABLES = {b"TCP": ("tcp", 9, 1), b"TCPv6": ("tcp6", 9, 1), b"UNIX-STREAM": ("unix", 6, 7), b"UNIX": ("unix", 6, 7)}
+
+_VANISHED = (FileNotFoundError, ProcessLookupError)  # a process or descriptor that went meanwhile: ENOENT, ESRCH
+
+
+class LookForbidden(SidecarError):
+    """The system does not let us see whether a worker takes connections; the text says in a clause what is in the way.
+
+    It may pass (a process between setuid and execve cannot be looked at): believe it when it is said again.
+    """
+
+
+# ── accept: looking from outside ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def takes_connections(leader: int, listeners: Collection[int]) -> bool:
+    """Whether some process of the leader's tree takes connections from one of the listeners (socket inodes).
+
+    A process that vanishes meanwhile is just not there. Raises LookForbidden if nothing was found and something could
+    not be looked at, OSError if sidecar itself is in need (no descriptors left).
+    """
+    if blindness := _blindness():
+        raise LookForbidden(blindness)
+    refusal = f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
+    for pid in _tree(leader):
+        try:
+            if _look(pid, listeners):
+                return True
+        except _VANISHED:
+            continue
+        except PermissionError as error:
+            if not _exiting(pid):
+                refusal = f"uid {os.geteuid()} may not read {error.filename} ({error.strerror})"
+        except LookForbidden as error:
+            refusal = str(error)
+    if refusal:
+        raise LookForbidden(refusal)
+    return False
+
+
+def _look(pid: int, listeners: Collection[int]) -> bool:
+    """Look at one process; where that is refused, look again as its owner.
+
+    Root may look at everybody only with CAP_SYS_PTRACE, which containers do not have. Without it the kernel asks that
+    our filesystem uid and gid be the process's (ptrace(2), "Ptrace access mode checking"), and taking them as effective
+    ids does that; the real ones stay 0, so the owner may not signal us meanwhile. Second choice, for it leaves us "not
+    dumpable" (prctl(2)). It does not help with a process that changed its uid without execve, which is that itself.
+    """
+    try:
+        return _takes(pid, listeners)
+    except PermissionError as error:
+        refusal = error
+    uid, gid, owner = os.geteuid(), os.getegid(), os.stat(f"/proc/{pid}")
+    if uid != 0 or (owner.st_uid, owner.st_gid) == (uid, gid):
+        raise refusal
+    try:
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        return _takes(pid, listeners)
+    except PermissionError:
+        raise refusal from None
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+
+
+def _takes(pid: int, listeners: Collection[int]) -> bool:
+    """Look at one process; the questions that may be refused (Yama, unknown machines) come last."""
+    sockets, special = _files(pid)
+    if _in_epoll(pid, sockets, special, listeners):
+        return True
+    held = {fd for fd, inode in sockets.items() if inode in listeners}
+    if not held:
+        return False
+    if _connected(pid, sockets, held) or _asleep(pid, held):
+        return True
+    for fd, kind in special.items():
+        # 6 and 13 are IORING_OP_POLL_ADD and IORING_OP_ACCEPT. Idle rings are common: libuv has some for files.
+        if kind == "[io_uring]" and any(f"op={op}," in _read(f"/proc/{pid}/fdinfo/{fd}") for op in (6, 13)):
+            raise LookForbidden(f"process {pid} waits by io_uring, which does not show for which socket")
+    return False
+
+
+def _files(pid: int) -> tuple[dict[int, int], dict[int, str]]:
+    """The open files of a process that matter here: sockets {fd: inode}, anonymous ones {fd: "[eventpoll]" …}."""
+    sockets: dict[int, int] = {}
+    special: dict[int, str] = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            kind, _, name = os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")
+        except _VANISHED:
+            continue
+        if kind == "socket":
+            sockets[int(fd)] = int(name[1:-1])
+        elif kind == "anon_inode":
+            special[int(fd)] = name
+    return sockets, special
+
+
+def _in_epoll(pid: int, sockets: dict[int, int], special: dict[int, str], listeners: Collection[int]) -> bool:
+    """Whether an epoll set holds a listener and asks when it is readable.
+
+    A member's line: `tfd: 7 events: 19 data: 7 pos:0 ino:51b8 sdev:8`, all but tfd in hex; no ino before Linux 4.13.
+    """
+    for fd, kind in special.items():
+        if kind != "[eventpoll]":
+            continue
+        for line in _read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+            if line.startswith("tfd:"):
+                _, target, _, events, *rest = line.split()
+                shown = [int(word[4:], 16) for word in rest if word.startswith("ino:")]
+                inode = shown[0] if shown else sockets.get(int(target))
+                if inode in listeners and int(events, 16) & _READABLE:
+                    return True
+    return False
+
+
+def _connected(pid: int, sockets: dict[int, int], held: set[int]) -> bool:
+    """Whether the process has a connection that came in through a listener that it holds.
+
+    Such a connection has the listener's own address: the local port (the IP address may be a wildcard's), or the path.
+    Only sockets of the listener's protocol are worth reading a table for (an event loop always has a socketpair).
+    """
+    protocols = {fd: _protocol(pid, fd) for fd in sockets}
+    for protocol in {protocols[fd] for fd in held}:
+        ours = {inode for fd, inode in sockets.items() if protocols[fd] == protocol and fd not in held}
+        if not ours or protocol not in _TABLES:
+            continue
+        file, inode_column, address_column = _TABLES[protocol]
+        addresses: dict[int, str] = {}
+        for line in _read(f"/proc/{pid}/net/{file}").splitlines()[1:]:
+            row = line.split(None, address_column if file == "unix" else -1)
+            if len(row) > max(inode_column, address_column):
+                addresses[int(row[inode_column])] = row[address_column].rpartition(":")[2]
+        entrances = {addresses[sockets[fd]] for fd in held if sockets[fd] in addresses}
+        if any(addresses.get(inode) in entrances for inode in ours):
+            return True
+    return False
+
+
+def _protocol(pid: int, fd: int) -> bytes:
+    """A socket's protocol, as sockets tell it in an extended attribute; empty where they do not."""
+    try:
+        return os.getxattr(f"/proc/{pid}/fd/{fd}", "system.sockprotoname").rstrip(b"\0")
+    except OSError:
+        return b""
+
+
+def _asleep(pid: int, held: set[int]) -> bool:
+    """Whether a thread sleeps in a system call until a connection comes to a listener that the process holds.
+
+    A thread's `syscall` reads `running`, or `-1 SP PC` (asleep, but not in a call), or the number and arguments in hex.
+    """
+    if _CALLS is None:
+        raise LookForbidden(f"the numbers of system calls on {os.uname().machine} are not known")
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            number, *words = _read(f"/proc/{pid}/task/{task}/syscall").split()
+            way = _CALLS.get(number)
+            if way is None:
+                continue
+            first, second = (int(word, 16) for word in words[:2])
+            if way == "accept":  # (fd, …)
+                asked = {first & 0xFFFF_FFFF}
+            elif way == "select":  # (nfds, readfds, …): bit n of readfds stands for fd n
+                bits = int.from_bytes(_memory(pid, second, (first & 0xFFFF) + 7 >> 3), "little")
+                asked = {fd for fd in held if fd < first and bits >> fd & 1}
+            else:  # (fds, nfds, …): struct pollfd {int fd; short events, revents;}
+                array = _memory(pid, first, (second & 0xFFFF) * 8)
+                asked = {fd for fd, events, _ in struct.iter_unpack("=ihh", array[: len(array) & ~7]) if events & _READABLE}
+        except _VANISHED:
+            continue
+        if asked & held:
+            return True
+    return False
+
+
+def _memory(pid: int, address: int, size: int) -> bytes:
+    """Bytes of a process's memory; fewer, or none, where it has none."""
+    path = f"/proc/{pid}/mem"
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, size, address & (1 << 63) - 1)
+    except OSError as error:
+        if error.errno == EIO:
+            return b""
+        raise
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    """The whole of a file in /proc, at a third of what open() costs; errors name the file, also those of read(2)."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+# ── who is who ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def owner(pid: int, leaders: Collection[int]) -> int | None:
+    """The leader that this process is or descends from, or else in whose process group it or an ancestor is; None if none.
+
+    The group is what still tells of a child that forked twice: its parent is then PID 1.
+    """
+    by_group = None
+    for _ in range(_DEEPEST):
+        if pid in leaders:
+            return pid
+        try:
+            _, parent, group, *_ = _stat(pid)
+        except OSError:
+            break
+        if by_group is None and int(group) in leaders:
+            by_group = int(group)
+        pid = int(parent)
+    return by_group
+
+
+_DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
+
+
+def _tree(leader: int) -> Iterator[int]:
+    """The leader, the orphans of its process group that are our children now, and all that descend from these."""
+    yield leader  # mostly it is the one, and the rest need not be found
+    children = _children if _children_shown() else _scan()
+    found = [leader]
+    for orphan in children(os.getpid()):
+        try:
+            if orphan != leader and os.getpgid(orphan) == leader:
+                found.append(orphan)
+        except ProcessLookupError:
+            continue
+    for pid in found:  # grows while we walk
+        if pid != leader:
+            yield pid
+        found += [child for child in children(pid) if child not in found]
+
+
+def _children(pid: int) -> list[int]:
+    """A process's children, by whichever of its threads; in a moment of change some may be missed (proc(5))."""
+    children: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            children += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+    except (*_VANISHED, PermissionError):
+        pass
+    return children
+
+
+@cache
+def _children_shown() -> bool:
+    """Whether this kernel has /proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)."""
+    return os.path.exists("/proc/thread-self/children")
+
+
+def _scan() -> Callable[[int], list[int]]:
+    """What `_children` answers, from one walk over all processes."""
+    family: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                family.setdefault(int(_stat(int(name))[1]), []).append(int(name))
+            except OSError:
+                continue
+    return lambda pid: family.get(pid, [])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on: state, parent, group … A name may hold spaces and parentheses."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _exiting(pid: int) -> bool:
+    """Whether a process has no memory any more (vsize, the 23rd field): a zombie's files are refused, not missing."""
+    try:
+        return _stat(pid)[20] == "0"
+    except OSError:
+        return True
+
+
+def _hidden(pid: int) -> bool:
+    """Whether a process exists that /proc does not show us (mounted with hidepid=2)."""
+    if os.path.exists(f"/proc/{pid}"):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@cache
+def _blindness() -> str:
+    """Why looking is hopeless here: of ourselves, who may see everything, we do not see what we wait for; else empty.
+
+    So it is in gVisor, without /proc, and where /proc is of another pid namespace.
+    """
+    pid = os.getpid()
+    with socket.socket(socket.AF_UNIX) as decoy, select.epoll() as waiting:
+        waiting.register(decoy, select.EPOLLIN)
+        try:
+            seen = _in_epoll(pid, *_files(pid), {os.fstat(decoy.fileno()).st_ino})
+            _read(f"/proc/{pid}/syscall")
+        except (*_VANISHED, PermissionError):
+            seen = False
+    return "" if seen else f"/proc does not show what process {pid} waits for, though that is sidecar itself"
+
+
+class Glances:
+    """When to look at which coming worker: after 2 ms, then ever more seldom up to every 50 ms.
+
+    A look costs PID 1 time that it would rather sleep, so many workers share that: each then waits at least 4 ms for
+    each of them. Times are seconds of one clock, which the caller reads.
+    """
+
+    FIRST, FACTOR, LONGEST, SHARE = 0.002, 1.25, 0.050, 0.004
+
+    def __init__(self) -> None:
+        self._next: dict[int, tuple[float, float]] = {}  # worker: when, and how long it waited for that
+
+    def add(self, pid: int, now: float) -> None:
+        """A worker has been started."""
+        self._next[pid] = (now + self.FIRST, self.FIRST)
+
+    def drop(self, pid: int) -> None:
+        """It is ready, or gone, or never was: no more looks at it."""
+        self._next.pop(pid, None)
+
+    def deadline(self) -> float | None:
+        """The time of the next look; None if nobody is coming."""
+        return min(self._next.values())[0] if self._next else None
+
+    def due(self, now: float) -> list[int]:
+        """Whom to look at now, longest overdue first; each gets its next time."""
+        pids = sorted((pid for pid, (when, _) in self._next.items() if when <= now), key=lambda pid: self._next[pid])
+        for pid in pids:
+            wait = min(self._next[pid][1] * self.FACTOR, self.LONGEST)
+            self._next[pid] = (now + max(wait, self.SHARE * (len(self._next) - 1)), wait)
+        return pids
+
+
+# ── notify: being told ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class NotifySocket:
+    """The socket that NOTIFY_SOCKET names: programs send it READY=1, STATUS=… (sd_notify(3)).
+
+    Its address is abstract (unix(7)): that needs no writable directory and leaves nothing behind. Anyone in the network
+    namespace may write to it, so a message counts by its sender's pid, which the kernel vouches for.
+    """
+
+    MOST = 64  # messages a call: a flood must not keep us from everything else
+    LONGEST = 4096  # bytes a message
+
+    def __init__(self) -> None:
+        """Bind it, non-blocking and close-on-exec. Raises OSError."""
+        name = f"sidecar-{os.getpid()}-{os.urandom(8).hex()}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before bind: no message without a pid
+        self._socket.bind(f"\0{name}")
+        self.address = f"@{name}"
+        """What goes into NOTIFY_SOCKET."""
+        self.ignored = 0
+        """How many messages were of strangers or made no sense."""
+
+    def fileno(self) -> int:
+        """For select: readable when a message is there."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close it; its name is gone with it."""
+        self._socket.close()
+
+    def receive(self, leaders: Collection[int]) -> list[tuple[int, dict[str, str]]]:
+        """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most 64 a call.
+
+        A long one is cut after the last whole line of its first 4 KiB. Descriptors that came along are closed, but only
+        once the sender's leader is known: systemd-notify sends one (BARRIER=1), and lives until it is closed.
+        """
+        messages = []
+        for _ in range(self.MOST):
+            try:
+                data, ancillary, flags, _ = self._socket.recvmsg(self.LONGEST, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                break
+            sender, passed = 0, list[int]()
+            for _, kind, content in ancillary:
+                if kind == socket.SCM_CREDENTIALS:
+                    sender, _, _ = struct.unpack("=iII", content)  # struct ucred; pid 0: of another pid namespace
+                elif kind == socket.SCM_RIGHTS:
+                    passed += [fd for (fd,) in struct.iter_unpack("=i", content[: len(content) & ~3])]
+            leader = owner(sender, leaders) if sender else None
+            for fd in passed:
+                os.close(fd)
+            fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)
+            if leader is not None and fields:
+                messages.append((leader, fields))
+            else:
+                self.ignored += 1
+        return messages
+
+
+_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(253 * 4)  # a struct ucred and as many descriptors as Linux passes
+
+
+def _assignments(data: bytes) -> dict[str, str]:
+    """A message's lines NAME=VALUE; empty if there are none or it is not UTF-8."""
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError:
+        return {}
+    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign and name}

@@ -1,0 +1,70 @@
+"""Signals, as one readable file descriptor. No decision is taken in a handler.
+
+Python's C-level handler writes a byte into a pipe (signal.set_wakeup_fd), which ends the loop's one blocking call; the Python-level
+handler, which runs before the next bytecode, notes the name. The notes are the truth and the pipe only the wake-up: a pipe that is
+full loses bytes, never a TERM. Signals that nobody could act upon more than once a turn (CHLD) are noted once.
+
+The road not taken: signalfd would need ctypes and an extra set of blocked signals to hand back to each child; sigwait would need a
+second thread.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+# What sidecar answers: its commands, its children, and what it passes on (DESIGN, "Signals").
+HANDLED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "CHLD", "WINCH", "CONT")
+
+# Python ignores these two from its first moment on, so what they were before is unknowable; every program expects the default.
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Wakeup:
+    """Open it once, early: what arrives before is lost (for PID 1) or ends the process (for any other)."""
+
+    def __init__(self) -> None:
+        self._noted: list[str] = []
+        self._names = {signal.Signals[f"SIG{name}"].value: name for name in HANDLED}
+        #: The mask that a worker is to start with: the one that sidecar was started with.
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        #: The disposition that each signal had before sidecar touched it: only these differ between sidecar and a worker.
+        self.dispositions: dict[int, signal.Handlers] = dict.fromkeys(IGNORED_BY_PYTHON, signal.SIG_DFL)
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in self._names:
+            before = signal.signal(number, self._note)
+            self.dispositions[number] = signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
+        # Whoever started sidecar with a signal blocked did not mean to make it deaf.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._names)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        name = self._names[number]
+        if name != "CHLD" or name not in self._noted:
+            self._noted.append(name)
+
+    def fileno(self) -> int:
+        """Readable when a signal has come."""
+        return self._read
+
+    def take(self) -> list[str]:
+        """The names of the signals that came since the last call, in order."""
+        try:
+            while os.read(self._read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        noted, self._noted = self._noted, []
+        return noted
+
+    def close(self) -> None:
+        """Hand the signals back as they were."""
+        signal.set_wakeup_fd(-1)
+        for number, disposition in self.dispositions.items():
+            signal.signal(number, disposition)
+        os.close(self._read)
+        os.close(self._write)

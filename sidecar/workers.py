@@ -1,0 +1,342 @@
+"""Processes: start one in a group of its own, signal it, reap everything.
+
+Start is fork, a few system calls, exec. PID 1 has one thread, so the child may run Python between the two; what it has to do there
+(LISTEN_PID is its own pid; descriptors at fixed numbers; another user) is more than posix_spawn offers. All signals are blocked across
+the fork, so that none of sidecar's handlers ever runs in the child; the child leaves by exec or by `os._exit`, so none of sidecar's
+clean-up does either. Why an exec failed comes back through a pipe that closes itself on exec, read when the child is reaped: PID 1
+never waits for a child's chdir on a dead file server.
+
+There is one owner of wait(2) in the process, `Workers.reap`: two would steal each other's statuses.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+
+from sidecar.errors import StartError
+from sidecar.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+# What a shell calls it: found but not to be run, and not found.
+NOT_RUNNABLE, NOT_FOUND = 126, 127
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+class Credentials(Record):
+    """Whom the workers run as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+class Launch(Record):
+    """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's; it gets no other from 3 up."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    handoff: Sequence[tuple[int, int]] = ()
+    directory: str = ""
+    umask: int | None = None
+    credentials: Credentials | None = None
+
+
+class Ended(Record):
+    """A child that was reaped: `code` is its exit status or, when `signal` names what killed it, that signal's number.
+
+    `note` says why it never ran its program; `alone` whether no process of its group is left.
+    """
+
+    pid: int
+    code: int
+    signal: str
+    note: str
+    alone: bool
+
+
+class Workers:
+    """The processes sidecar has started. `mask` and `dispositions` are what their signals are set back to."""
+
+    def __init__(self, mask: set[int], dispositions: Mapping[int, signal.Handlers]) -> None:
+        self._mask = mask
+        self._dispositions = dispositions
+        self._everything = signal.valid_signals()
+        self._reports: dict[int, int] = {}
+        self._leaderless: set[int] = set()
+        self._abandoned: set[int] = set()
+        self._terminal = os.isatty(0)
+        self._prctl: Callable[[int, int], int] | None = None
+        if os.getpid() != 1:
+            self._prctl = _prctl()
+            self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def start(self, launch: Launch) -> int:
+        """Start a process, leader of its own group, and return its pid. Raises OSError if none can be made.
+
+        That its program cannot be run is no error here: the process then ends with 126 or 127 and `Ended.note` says why.
+        """
+        report, child_report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        parent = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._everything)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(launch, child_report, parent)
+        except OSError:
+            os.close(report)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(child_report)
+        self._reports[pid] = report
+        return pid
+
+    def _become(self, launch: Launch, report: int, parent: int) -> None:
+        """In the child: turn into the program. Never returns."""
+        status = NOT_RUNNABLE
+        step = "start"
+        try:
+            signal.set_wakeup_fd(-1)
+            targets = [target for _, target in launch.handoff]
+            # Clear of the numbers that the listeners are about to take.
+            report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, max(targets, default=2) + 1)
+            step = "set up its process group"
+            if self._terminal:
+                os.setpgid(0, 0)
+                # A background group that reads the terminal would be stopped for it.
+                os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+            else:
+                os.setsid()
+            step = "pass the listeners on"
+            for own, target in launch.handoff:
+                os.dup2(own, target)
+            if launch.umask is not None:
+                os.umask(launch.umask)
+            if launch.credentials is not None:
+                step = f"become user {launch.credentials.uid}, group {launch.credentials.gid}"
+                os.setgroups(launch.credentials.groups)
+                os.setgid(launch.credentials.gid)
+                os.setuid(launch.credentials.uid)
+            if self._prctl is not None:
+                # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel sees to that.)
+                self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+                if os.getppid() != parent:
+                    os._exit(0)
+            if launch.directory:
+                step = f"enter {launch.directory}"
+                os.chdir(launch.directory)
+            environment = dict(launch.environment)
+            if "LISTEN_FDS" in environment:
+                environment["LISTEN_PID"] = str(os.getpid())
+            step = f"run {launch.argv[0]}"
+            for number, disposition in self._dispositions.items():
+                signal.signal(number, disposition)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            status = _execute(launch.argv, environment)
+            os.write(report, f"cannot {step}: not found".encode())
+        except OSError as error:
+            why = "not found" if error.errno == errno.ENOENT and step.startswith("run") else _reason(error)
+            os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
+            if step.startswith("run") and error.errno in (errno.ENOENT, errno.ENOTDIR):
+                status = NOT_FOUND
+        except BaseException as error:  # whatever it is, this process must not return into sidecar's loop
+            os.write(report, f"cannot {step}: {type(error).__name__}".encode())
+        finally:
+            os._exit(status)
+
+    def reap(self) -> tuple[list[Ended], list[int]]:
+        """Every child that has ended since, and every process group (by its leader's pid) that has become empty meanwhile."""
+        ended = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            ended.append((pid, status))
+        reaped = [self._ended(pid, status) for pid, status in ended]
+        emptied = [pid for pid in self._leaderless if not _exists(pid)]
+        self._leaderless.difference_update(emptied)
+        self._leaderless.update(each.pid for each in reaped if not each.alone)
+        return reaped, emptied
+
+    def _ended(self, pid: int, status: int) -> Ended:
+        code = os.waitstatus_to_exitcode(status)
+        note, alone = "", True
+        report = self._reports.pop(pid, None)
+        if report is not None:
+            try:
+                note = os.read(report, 4096).decode("utf-8", "replace")
+            except BlockingIOError:  # it has ended, but left the pipe to somebody (a fork before exec): nothing to read
+                pass
+            os.close(report)
+            alone = not _exists(pid)
+        return Ended(pid, abs(code), _name(-code) if code < 0 else "", note, alone)
+
+    def abandon(self, pid: int) -> None:
+        """Kill a helper whose answer nobody waits for any more; it is reaped without a word."""
+        self._abandoned.add(pid)
+        self.kill(pid)
+
+    def forget(self, pid: int) -> bool:
+        """Whether the process that was reaped had been abandoned."""
+        known = pid in self._abandoned
+        self._abandoned.discard(pid)
+        return known
+
+    @staticmethod
+    def signal(pid: int, name: str) -> None:
+        """Send a signal to one process. Raises OSError if that is not allowed; a process that has gone is none."""
+        try:
+            os.kill(pid, signal.Signals[f"SIG{name}"])
+        except ProcessLookupError:
+            pass
+
+    @staticmethod
+    def kill(pid: int) -> None:
+        """SIGKILL the group led (once led) by `pid`. Raises OSError if that is not allowed."""
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            try:
+                # Killed between its fork and its setsid.
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def sweep(self) -> bool:
+        """SIGKILL whatever is left below sidecar; whether anything is. (As PID 1 the kernel does it when sidecar leaves.)"""
+        left = descendants(os.getpid())
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        return bool(left)
+
+
+def seal() -> None:
+    """Keep every descriptor that sidecar was started with, but 0, 1 and 2, from its children. (Its own are never inherited: PEP 446.)
+
+    Where 0, 1 or 2 is closed it is opened on /dev/null, lest a listener gets that number.
+    """
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd < 3:
+        os.set_inheritable(fd, True)
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= 3:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:  # the descriptor that listed the directory
+                pass
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid` that is not a zombie, from /proc (proc(5), the stat files' fourth field)."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if state not in (b"Z", b"X"):
+            children.setdefault(int(parent), []).append(int(name))
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def _execute(argv: tuple[str, ...], environment: Mapping[str, str]) -> int:
+    """Replace this process, looking argv[0] up in the environment's own PATH. Returns NOT_FOUND; raises OSError if it cannot be run."""
+    program = argv[0]
+    if "/" in program:
+        os.execve(program, argv, environment)
+    denied: OSError | None = None
+    for directory in environment.get("PATH", os.defpath).split(os.pathsep):
+        try:
+            os.execve(os.path.join(directory, program), argv, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            denied = error
+    if denied is not None:
+        raise denied
+    return NOT_FOUND
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOEXEC:
+        return "not a program (a script needs a #! line)"
+    if error.errno == errno.E2BIG:
+        return "its arguments and environment are too large together"
+    return (error.strerror or str(error)).lower()
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return str(number)
+
+
+def _exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _prctl() -> Callable[[int, int], int]:
+    import ctypes  # noqa: PLC0415  (PID 1 never needs it)
+
+    call: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    return call
+
+
+def credentials(user: str, group: str) -> Credentials | None:
+    """Whom `--user` and `--group` mean: names or numbers; a number needs no entry in passwd. Raises StartError."""
+    if not user and not group:
+        return None
+    import grp  # noqa: PLC0415
+    import pwd  # noqa: PLC0415
+
+    uid, gid, name = os.getuid(), os.getgid(), ""
+    if user:
+        try:
+            entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+            uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+        except KeyError:
+            if not user.isdigit():
+                raise StartError(f"--user {user}: there is no such user; say a name from /etc/passwd or a number") from None
+            uid = gid = int(user)
+    if group:
+        try:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise StartError(f"--group {group}: there is no such group; say a name from /etc/group or a number") from None
+    groups = tuple(os.getgrouplist(name, gid)) if name else (gid,)
+    if os.geteuid() != 0 and (uid, gid) != (os.getuid(), os.getgid()):
+        raise StartError(f"--user {user or uid}: only root can start workers as another user; sidecar runs as {os.geteuid()}")
+    if os.geteuid() != 0:
+        return None
+    return Credentials(uid, gid, groups)

@@ -1,0 +1,555 @@
+"""Readiness against real processes: what is seen of each way to wait for a connection, and what must not be taken for one."""
+
+import array
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from sidecar import readiness
+from sidecar.readiness import Glances, LookForbidden, NotifySocket, owner, takes_connections
+
+ROOT = Path(__file__).parents[2]
+APPS = ROOT / "tests" / "apps"
+NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become other users")
+
+
+def eventually(question, seconds=30):
+    """The first true answer; fails if there is none in a generous time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.002)
+    return answer
+
+
+def inode(sock):
+    return os.fstat(sock.fileno()).st_ino
+
+
+@contextmanager
+def listening(family=socket.AF_INET):
+    with socket.socket(family) as sock, tempfile.TemporaryDirectory() as folder:
+        sock.bind(f"{folder}/s" if family == socket.AF_UNIX else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        sock.listen()
+        yield sock
+
+
+@pytest.fixture
+def listener():
+    with listening() as sock:
+        yield sock
+
+
+@pytest.fixture
+def decoy():
+    with listening() as sock:
+        yield sock
+
+
+@pytest.fixture
+def start():
+    """Starts `ready_ways.py WAY sockets…`; each in its own process group, killed at the end."""
+    started = []
+
+    def start(way, *sockets):
+        fds = [sock.fileno() for sock in sockets]
+        command = [sys.executable, APPS / "ready_ways.py", way, *map(str, fds)]
+        program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=fds, process_group=0)
+        started.append(program)
+        assert program.stdout.readline() == b"held\n"
+        return program
+
+    yield start
+    for program in started:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.communicate()
+
+
+def release(program):
+    os.write(program.stdin.fileno(), b"\n")
+
+
+@contextmanager
+def looking_as(rights, program, *sockets, user=None):
+    """A looker with these rights (arguments of setpriv) and its program; yields a function that looks once."""
+    fds = [sock.fileno() for sock in sockets]
+    options = [str(inode(sockets[0])), *(["--user", str(user)] if user else [])]
+    command = ["setpriv", *rights, sys.executable, APPS / "ready_looker.py", *options, "--", *program, *map(str, fds)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=fds, text=True, env=environ
+    ) as looker:
+        pid = looker.stdout.readline().strip()
+        if not pid:
+            pytest.skip(f"the looker cannot run with these rights here: {looker.stderr.read().splitlines()[-1:]}")
+
+        def look():
+            looker.stdin.write("look\n")
+            looker.stdin.flush()
+            return looker.stdout.readline().strip()
+
+        look.pid = int(pid)
+        look.heard = looker.stderr
+        yield look
+        looker.stdin.close()
+
+
+def a_way(name):
+    return [sys.executable, str(APPS / "ready_ways.py"), name]
+
+
+UNPRIVILEGED = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+ROOT_IN_DOCKER = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+
+
+# ── what is seen ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "accept",
+        "accept-with-timeout",
+        "select-",
+        "select-high",
+        "poll",
+        "epoll",
+        "epoll-exclusive-in-forgotten-descriptor",
+        "selector-in-thread",
+        "accept-in-thread",
+        "children",
+        "grandchild-of-thread",
+        "dup",
+    ],
+)
+def test_a_worker_is_ready_when_it_waits_for_connections_and_not_before(start, listener, way):
+    program = start(way, listener)
+    assert not takes_connections(program.pid, {inode(listener)})
+    release(program)
+    eventually(lambda: takes_connections(program.pid, {inode(listener)}))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_a_worker_too_busy_ever_to_wait_is_known_by_the_connection_that_it_holds(start, family):
+    with listening(family) as listener, socket.socket(family) as client:
+        program = start("busy", listener)
+        client.connect(listener.getsockname())  # the queue takes it, which proves nothing
+        assert not takes_connections(program.pid, {inode(listener)})
+        release(program)
+        assert client.recv(5) == b"taken"
+        assert takes_connections(program.pid, {inode(listener)})
+
+
+def test_one_of_several_listeners_is_enough(start, listener, decoy):
+    program = start("accept", listener, decoy)
+    release(program)
+    eventually(lambda: takes_connections(program.pid, {inode(decoy), inode(listener)}))
+
+
+@pytest.mark.parametrize("way", ["accept-decoy", "select-decoy", "poll-decoy", "epoll-decoy", "epoll-other-decoy", "idle-then-busy-decoy"])
+def test_waiting_for_something_else_is_not_waiting_for_the_listener(start, listener, decoy, way):
+    program = start(way, listener, decoy)
+    with socket.create_connection(decoy.getsockname()) if "busy" in way else listener.dup():
+        release(program)
+        eventually(lambda: takes_connections(program.pid, {inode(decoy)}))
+        assert not takes_connections(program.pid, {inode(listener)})
+
+
+def test_a_connection_to_another_listener_is_none_from_ours_though_both_are_held(start, listener, decoy):
+    program = start("idle-then-busy-decoy", listener, decoy)
+    with socket.create_connection(decoy.getsockname()) as client:
+        release(program)
+        assert client.recv(5) == b"taken"
+        assert takes_connections(program.pid, {inode(decoy)})
+        assert not takes_connections(program.pid, {inode(listener)})
+
+
+def test_another_worker_that_takes_connections_does_not_make_this_one_ready(start, listener):
+    ours, stranger = start("accept", listener), start("accept", listener)
+    release(stranger)
+    eventually(lambda: takes_connections(stranger.pid, {inode(listener)}))
+    assert not takes_connections(ours.pid, {inode(listener)})
+
+
+def test_the_tree_is_found_where_the_kernel_does_not_list_children(start, listener, monkeypatch):
+    monkeypatch.setattr(readiness, "_children_shown", lambda: False)
+    program = start("grandchild-of-thread", listener)
+    assert not takes_connections(program.pid, {inode(listener)})
+    release(program)
+    eventually(lambda: takes_connections(program.pid, {inode(listener)}))
+
+
+def test_an_orphan_in_the_workers_group_counts_as_the_worker(listener):
+    with looking_as([], a_way("orphan"), listener) as look:
+        assert eventually(lambda: look() == "True")
+
+
+# ── what comes and goes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_worker_that_has_gone_is_not_ready(start, listener):
+    program = start("accept", listener)
+    os.kill(program.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+    assert not takes_connections(program.pid, {inode(listener)})  # a zombie
+    program.wait()
+    assert not takes_connections(program.pid, {inode(listener)})  # nothing at all
+
+
+def test_looking_at_processes_that_come_and_go_raises_nothing(start, listener):
+    program = start("churn", listener)
+    release(program)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(500):
+        assert not takes_connections(program.pid, {inode(listener)})
+    assert program.poll() is None
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+# ── what is forbidden ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@as_root
+def test_looking_at_another_users_processes_is_refused_with_the_reason(start, listener):
+    program = start("accept", listener)
+    code = f"from sidecar.readiness import takes_connections as t; t({program.pid}, [{inode(listener)}])"
+    command = ["setpriv", *UNPRIVILEGED, sys.executable, "-c", code]
+    looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert f"LookForbidden: uid {NOBODY} may not read /proc/{program.pid}/fd" in looker.stderr
+
+
+EACH_WAY = ["accept", "select-", "poll", "epoll", "children"]
+
+
+@as_root
+@pytest.mark.parametrize("way", EACH_WAY)
+def test_an_unprivileged_looker_sees_its_own_programs(way, listener):
+    with looking_as(UNPRIVILEGED, a_way(way), listener) as look:
+        eventually(lambda: look() == "True")
+
+
+@as_root
+@pytest.mark.parametrize("way", ["churn", "zombie"])
+def test_a_zombie_hides_its_files_from_an_unprivileged_looker_yet_forbids_nothing(way, listener):
+    with looking_as(UNPRIVILEGED, a_way(way), listener) as look:
+        if way == "zombie":
+            assert look.heard.readline() == "held\n"
+            assert look.heard.readline() == "gone\n"
+        assert {look() for _ in range(300)} == {"False"}
+
+
+@as_root
+@pytest.mark.parametrize("way", EACH_WAY)
+def test_root_without_ptrace_rights_looks_as_the_worker_whose_user_differs(way, listener):
+    with looking_as(ROOT_IN_DOCKER, a_way(way), listener, user=NOBODY) as look:
+        eventually(lambda: look() == "True")
+
+
+@as_root
+@pytest.mark.parametrize(("rights", "user"), [(UNPRIVILEGED, None), (ROOT_IN_DOCKER, NOBODY)])
+def test_a_busy_worker_is_seen_with_few_rights_too(rights, user, listener):
+    with looking_as(rights, a_way("busy"), listener, user=user) as look, socket.create_connection(listener.getsockname()) as client:
+        assert client.recv(5) == b"taken"
+        assert look() == "True"
+
+
+@as_root
+def test_a_process_that_changed_its_user_without_exec_cannot_be_looked_at(listener):
+    with looking_as(ROOT_IN_DOCKER, a_way("own-uid"), listener) as look:
+        assert look.heard.readline() == "held\n"
+        assert look.heard.readline() == "changed\n"
+        assert "uid 0 may not read" in look()
+
+
+@as_root
+def test_looking_as_another_gives_back_our_own_rights(listener):
+    def rights():
+        return [line for line in Path("/proc/self/status").read_text().splitlines() if line[:3] in {"Uid", "Gid", "Cap"}]
+
+    before = rights()
+    seen = []
+
+    def refuse_once(pid, listeners):
+        seen.append((os.geteuid(), os.getegid()))
+        if len(seen) == 1:
+            raise PermissionError(errno.EACCES, "Permission denied", "/proc/PID/fd")
+        raise ProcessLookupError
+
+    child = subprocess.Popen(["sleep", "60"], user=NOBODY, group=NOBODY, extra_groups=[])
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(readiness, "_takes", refuse_once)
+            assert not takes_connections(child.pid, {inode(listener)})
+    finally:
+        child.kill()
+        child.wait()
+    assert seen == [(0, 0), (NOBODY, NOBODY)]
+    assert rights() == before
+
+
+@as_root
+def test_a_proc_that_hides_processes_is_said_so(listener):
+    code = f"""
+import subprocess
+from sidecar.readiness import LookForbidden, takes_connections
+child = subprocess.Popen(["sleep", "60"], user={NOBODY}, group={NOBODY}, extra_groups=[])
+try:
+    takes_connections(child.pid, [{inode(listener)}])
+except LookForbidden as error:
+    print(error)
+finally:
+    child.kill()
+"""
+    mounted = "mount -t proc -o hidepid=4 proc /proc || exit 77; exec setpriv "
+    command = ["unshare", "--mount", "sh", "-c", mounted + ' "$@"', "sh", *ROOT_IN_DOCKER, sys.executable, "-c", code]
+    looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if looker.returncode == 77 or "unshare" in looker.stderr:
+        pytest.skip("mounting a /proc of one's own is not allowed here")
+    assert "hidepid" in looker.stdout, looker.stderr
+
+
+@as_root
+def test_without_proc_nothing_can_be_seen(listener):
+    code = f"from sidecar.readiness import takes_connections as t; t(1, [{inode(listener)}])"
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc || exit 77; exec "$@"', "sh", sys.executable, "-c", code]
+    looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if looker.returncode == 77 or "unshare" in looker.stderr:
+        pytest.skip("mounting over /proc is not allowed here")
+    assert "LookForbidden: /proc does not show" in looker.stderr
+
+
+def test_on_a_machine_whose_system_calls_we_do_not_know_only_epoll_is_seen(start, listener, monkeypatch):
+    monkeypatch.setattr(readiness, "_CALLS", None)
+    sleeper, watcher = start("accept", listener), start("epoll", listener)
+    release(watcher)
+    eventually(lambda: forbidden_or(watcher.pid, listener) is True)
+    with pytest.raises(LookForbidden, match="system calls"):
+        takes_connections(sleeper.pid, {inode(listener)})
+
+
+def forbidden_or(pid, listener):
+    try:
+        return takes_connections(pid, {inode(listener)})
+    except LookForbidden:
+        return None
+
+
+def test_a_wait_by_io_uring_is_said_to_be_invisible_but_an_idle_ring_is_no_hindrance(start, listener):
+    for way in ("uring-idle", "uring-accept"):
+        program = start(way, listener)
+        release(program)
+        if program.stdout.readline() != b"submitted\n":
+            pytest.skip("io_uring is not allowed here")
+        if way == "uring-idle":
+            assert not takes_connections(program.pid, {inode(listener)})
+        else:
+            with pytest.raises(LookForbidden, match="io_uring"):
+                takes_connections(program.pid, {inode(listener)})
+
+
+# ── when to look ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_looks_come_quickly_at_first_and_then_more_and_more_seldom():
+    glances = Glances()
+    assert glances.deadline() is None
+    glances.add(7, 100.0)
+    times = []
+    for _ in range(30):
+        times.append(glances.deadline())
+        assert glances.due(times[-1] - 0.0001) == []
+        assert glances.due(times[-1]) == [7]
+    gaps = [later - earlier for earlier, later in zip([100.0, *times], times, strict=False)]
+    assert gaps[0] == pytest.approx(0.002)
+    assert gaps[-1] == pytest.approx(0.050)
+    assert gaps == sorted(gaps, key=lambda gap: round(gap, 9))
+    assert len([time for time in times if time < 100.1]) > 10
+
+
+def test_who_is_dropped_is_not_looked_at_any_more():
+    glances = Glances()
+    glances.add(7, 0.0)
+    glances.add(8, 0.001)
+    assert glances.due(1.0) == [7, 8]
+    glances.drop(7)
+    glances.drop(7)
+    assert glances.due(2.0) == [8]
+    glances.drop(8)
+    assert glances.deadline() is None
+    assert glances.due(3.0) == []
+
+
+def test_many_coming_workers_do_not_make_looking_a_busy_loop():
+    glances = Glances()
+    for pid in range(100):
+        glances.add(pid, 0.0)
+    looks = 0
+    while glances.deadline() < 10.0:
+        looks += len(glances.due(glances.deadline()))
+    assert looks <= 10.0 / 0.004 * 1.2 + 100
+
+
+# ── being told ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def notify():
+    sock = NotifySocket()
+    yield sock
+    sock.close()
+
+
+def send(notify, message, *fds):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sender.sendmsg([message], ancillary, 0, "\0" + notify.address[1:])
+
+
+def a_sender(notify, before="", after=""):
+    """A Python program that sends READY=1 in a way and then stays; says `sent`."""
+    code = f"""
+import os, signal, socket
+def send():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.sendto(b"READY=1\\nSTATUS=here", "\\0" + {notify.address[1:]!r})
+    print("sent", flush=True)
+{before or "send()"}
+signal.pause()
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, process_group=0)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "send()",
+        "os.fork() or send()",
+        "os.fork() or os.fork() or send()",
+        "(os.fork() or (os.fork() and os._exit(0)) or send()) and os.wait()",  # its parent gone: told by its group
+    ],
+)
+def test_a_message_counts_for_the_leader_from_whose_tree_or_group_it_came(notify, how):
+    program = a_sender(notify, how)
+    try:
+        program.stdout.readline()
+        assert notify.receive([program.pid]) == [(program.pid, {"READY": "1", "STATUS": "here"})]
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.communicate()
+
+
+def test_a_strangers_message_is_ignored_and_counted(notify):
+    ours, stranger = subprocess.Popen(["sleep", "60"]), a_sender(notify)
+    try:
+        stranger.stdout.readline()
+        send(notify, b"READY=1")  # and we ourselves belong to no worker
+        assert notify.receive([ours.pid]) == []
+        assert notify.ignored == 2
+    finally:
+        for program in (ours, stranger):
+            program.kill()
+            program.communicate()
+
+
+def test_messages_arrive_in_order_and_only_once(notify):
+    send(notify, b"STATUS=a=b\nX")
+    send(notify, b"READY=1\n")
+    assert notify.receive([os.getpid()]) == [(os.getpid(), {"STATUS": "a=b"}), (os.getpid(), {"READY": "1"})]
+    assert notify.receive([os.getpid()]) == []
+
+
+@pytest.mark.parametrize("message", [b"", b"READY", b"=1", b"\xff\xfe=1", b"READY=1\nSTATUS=\xff", b"\0" * 4096, b"A" * 9000])
+def test_what_makes_no_sense_is_dropped(notify, message):
+    send(notify, message)
+    send(notify, b"READY=1")
+    assert notify.receive([os.getpid()]) == [(os.getpid(), {"READY": "1"})]
+    assert notify.ignored == 1
+
+
+def test_a_long_message_is_cut_after_a_whole_line(notify):
+    send(notify, b"READY=1\nSTATUS=" + b"x" * 3000 + b"\nMORE=" + b"y" * 3000)
+    assert notify.receive([os.getpid()]) == [(os.getpid(), {"READY": "1", "STATUS": "x" * 3000})]
+
+
+def test_a_flood_is_taken_in_portions(notify):
+    flood = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('\\0{notify.address[1:]}')\n"
+            "while True: s.send(b'STATUS=flood')",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(20):
+            assert len(notify.receive([flood.pid])) <= NotifySocket.MOST
+        eventually(lambda: notify.receive([flood.pid]))
+    finally:
+        flood.kill()
+        flood.wait()
+
+
+@pytest.mark.parametrize("count", [1, 253])
+def test_descriptors_that_come_along_are_closed(notify, count):
+    reading, writing = os.pipe()
+    before = len(os.listdir("/proc/self/fd"))
+    for leaders in ([os.getpid()], []):  # a worker's, a stranger's
+        send(notify, b"FDSTORE=1", *[writing] * count)
+        notify.receive(leaders)
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(writing)
+    assert os.read(reading, 1) == b""  # nobody holds the other end any more
+    os.close(reading)
+
+
+def test_systemd_notify_gets_its_answer(notify):
+    """It sends a descriptor after its message and lives until that is closed, so that its ancestry can be seen."""
+    try:
+        program = subprocess.Popen(["systemd-notify", "--ready"], env={**os.environ, "NOTIFY_SOCKET": notify.address})
+    except FileNotFoundError:
+        pytest.skip("systemd-notify is not installed")
+    heard = []
+    eventually(lambda: heard.extend(notify.receive([program.pid, os.getpid()])) or program.poll() is not None)
+    assert program.returncode == 0
+    assert [fields for _, fields in heard] == [{"READY": "1"}, {"BARRIER": "1"}]
+
+
+def test_the_socket_is_not_inherited_and_needs_no_file(notify):
+    assert notify.address.startswith("@sidecar-")
+    assert not os.get_inheritable(notify.fileno())
+    another = NotifySocket()
+    assert another.address != notify.address
+    another.close()
+
+
+def test_whose_process_it_is(start, listener):
+    program = start("accept", listener)
+    assert owner(program.pid, [program.pid]) == program.pid
+    assert owner(program.pid, [os.getpid()]) == os.getpid()  # an ancestor
+    assert owner(os.getpid(), [program.pid]) is None
+    assert owner(1 << 22, [program.pid]) is None  # no such process
+    assert owner(program.pid, [program.pid, os.getpid()]) == program.pid  # the nearest
+
+
+def test_a_name_with_spaces_and_parentheses_confuses_nobody(tmp_path):
+    program = tmp_path / "a) R 1 (b"
+    program.write_text(f"#!{sys.executable}\nimport os\nos.fork() or print(os.getpid(), flush=True)\nos.read(0, 1)\n")
+    program.chmod(0o755)
+    leader = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+    try:
+        assert owner(int(leader.stdout.readline()), [leader.pid]) == leader.pid
+    finally:
+        leader.communicate(b"..")
