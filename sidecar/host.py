@@ -1,0 +1,406 @@
+"""The loop of PID 1: wait, observe, reconcile, perform. One process, one thread, one blocking call.
+
+Everything that can happen ends the one `select`: a signal (also a child's end), a notify message, the next moment of the supervisor,
+the next look at a coming worker. Each turn writes down what happened, asks the supervisor what to do until it says nothing more, and does
+it. The host decides nothing; it translates between the operating system and facts and orders.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import time
+
+from sidecar import __version__, envdir, events, orders, readiness, workers
+from sidecar.errors import EnvdirError, SidecarError, StartError
+from sidecar.listeners import Listeners, inherited
+from sidecar.log import Log
+from sidecar.status import PidFile, StatusFile
+from sidecar.supervisor import Supervisor
+from sidecar.wakeup import Wakeup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sidecar.settings import Settings
+
+# What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
+NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LOG_MOST = 4096
+
+# A ready command that says no is asked again after this long, then ever less often up to the longest pause (seconds).
+ASK_AGAIN, ASK_SELDOM = 0.1, 1.0
+
+
+class Asking:
+    """A worker's ready command: the process that runs it now, and when it is to be run again."""
+
+    __slots__ = ("at", "pause", "pid")
+
+    def __init__(self, at: float) -> None:
+        self.pid = 0
+        self.at = at
+        self.pause = ASK_AGAIN
+
+
+class Host:
+    """One run of sidecar. `environ` is the environment that sidecar was started with."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.environ = {name: value for name, value in environ.items() if name not in NOT_PASSED_ON}
+        self.started_with = environ
+        self.log = Log(settings.log_format)
+        self.exit_status: int | None = None
+        self.environments: dict[int, dict[str, str]] = {}
+        self.glances = readiness.Glances()
+        self.asking: dict[int, Asking] = {}
+        self.checks: dict[int, int] = {}
+        self.notify: readiness.NotifySocket | None = None
+        self.pid_file: PidFile | None = None
+        self.status_file = StatusFile(settings.status_file) if settings.status_file else None
+        self._status_failed = ""
+
+    def run(self) -> int:
+        """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone what it did."""
+        self.wakeup = Wakeup()
+        try:
+            workers.seal()
+            self.credentials = workers.credentials(self.settings.user, self.settings.group)
+            # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
+            envdir.read(self.settings.envdir, self.settings.envdir_format == "whole")
+            if self.settings.pid_file:
+                self.pid_file = PidFile.take(self.settings.pid_file)
+            try:
+                self.listeners = Listeners.open(
+                    self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
+                )
+                try:
+                    self._serve()
+                finally:
+                    self.listeners.close()
+            finally:
+                if self.status_file:
+                    self.status_file.remove()
+                if self.pid_file:
+                    self.pid_file.release()
+        finally:
+            self.wakeup.close()
+        return self.exit_status or 0
+
+    def _serve(self) -> None:
+        self.readiness = self._choose_readiness()
+        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.wakeup, selectors.EVENT_READ)
+        if self.readiness == "notify":
+            self.notify = readiness.NotifySocket()
+            self.selector.register(self.notify, selectors.EVENT_READ)
+        self.log.say("starting", {"version": __version__, "pid": os.getpid()})
+        for each in self.listeners:
+            self.log.say("listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name})
+        now = time.monotonic()
+        self.supervisor = Supervisor(self.settings, now, random.random)
+        try:
+            self._settle(now)
+            while self.exit_status is None:
+                self._turn()
+        finally:
+            self._leave_nothing()
+            self.selector.close()
+            if self.notify:
+                self.notify.close()
+
+    def _choose_readiness(self) -> str:
+        wanted = self.settings.ready
+        if self.listeners.inodes() or wanted not in ("auto", "accept"):
+            return "accept" if wanted == "auto" else wanted
+        if wanted == "accept":
+            raise StartError("--ready accept: there is no TCP or unix listener to look at; add --port, or say --ready interval")
+        return "interval"
+
+    # --- a turn of the loop
+
+    def _turn(self) -> None:
+        """Wait until something happens, then see to it."""
+        deadline = min(self.supervisor.deadline, self._next_look())
+        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        ready = self.selector.select(timeout)
+        now = time.monotonic()
+        for key, _ in ready:
+            if key.fileobj is self.wakeup:
+                self._hear(now)
+            elif self.notify is not None and key.fileobj is self.notify:
+                self._read_notifications(now)
+        self._look(now)
+        self._ask(now)
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """Reconcile until there is nothing to do at this moment; then let the status file say what came of it."""
+        while given := self.supervisor.reconcile(now):
+            for order in given:
+                getattr(self, "_do_" + type(order).__name__)(order, now)
+        self._write_status()
+
+    def _observe(self, fact: events.Fact, now: float) -> None:
+        self.supervisor.observe(fact, now)
+
+    # --- observe
+
+    def _hear(self, now: float) -> None:
+        """What the signals mean (DESIGN, "Signals")."""
+        heard = self.wakeup.take()
+        # A stop first: what died in the same moment (Ctrl-C to the whole group, a container's end) died of it.
+        for name in sorted(heard, key=lambda name: (name not in ("TERM", "INT", "QUIT"), name == "CHLD")):
+            if name == "CHLD":
+                self._reap(now)
+            elif name in ("TERM", "INT", "QUIT"):
+                self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
+            elif name == "HUP":
+                self.log.say("asked", {"signal": name})
+                self._observe(events.SwapTriggered("signal"), now)
+            elif name in ("TTIN", "TTOU"):
+                self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
+            elif name == "USR2":
+                self.log.say("ignored_signal", {"signal": name})
+            else:
+                self._observe(events.SignalPassed(name), now)
+
+    def _reap(self, now: float) -> None:
+        ended, emptied = self.workers.reap()
+        for each in ended:
+            if each.pid in self.checks:
+                self._checked(each, now)
+            elif self.supervisor.roster.find(each.pid) is not None:
+                self._stop_looking(each.pid)
+                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, each.note), now)
+                self._mend(now)
+            elif not self._asked(each, now):
+                cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
+                self.log.say("orphan_reaped", {"pid": each.pid, "cause": cause})
+        for pid in emptied:
+            self._observe(events.GroupEmptied(pid), now)
+
+    def _read_notifications(self, now: float) -> None:
+        if self.notify is None:
+            return
+        for leader, message in self.notify.receive([worker.pid for worker in self.supervisor.roster.workers()]):
+            if message.get("READY") == "1":
+                self._observe(events.WorkerReady(leader), now)
+
+    # --- readiness
+
+    def _next_look(self) -> float:
+        moments = [asking.at for asking in self.asking.values() if not asking.pid]
+        return min([*moments, self.glances.deadline() or float("inf")])
+
+    def _look(self, now: float) -> None:
+        """Look at every coming worker whose look is due: does it take connections?"""
+        for pid in self.glances.due(now):
+            try:
+                taking = readiness.takes_connections(pid, self.listeners.inodes())
+            except readiness.LookForbidden as reason:
+                self._stop_looking(pid)
+                self._observe(events.LookForbidden(pid, str(reason)), now)
+                continue
+            if taking:
+                self._stop_looking(pid)
+                self._observe(events.WorkerReady(pid), now)
+
+    def _ask(self, now: float) -> None:
+        """Run the ready command of every coming worker that is due."""
+        for pid, asking in self.asking.items():
+            if asking.pid or asking.at > now:
+                continue
+            worker = self.supervisor.roster.find(pid)
+            if worker is None or not worker.serving:
+                continue
+            environment = {**self._environment(worker.generation, worker.slot, ""), "SIDECAR_WORKER_PID": str(pid)}
+            try:
+                asking.pid = self._start_helper(self.settings.ready_command, environment)
+            except OSError as error:
+                self._put_off(asking, now, error.strerror or str(error))
+
+    def _asked(self, ended: workers.Ended, now: float) -> bool:
+        """Take a ready command's answer; whether `ended` was one."""
+        for pid, asking in self.asking.items():
+            if asking.pid == ended.pid:
+                asking.pid = 0
+                if ended.code == 0 and not ended.signal:
+                    self._stop_looking(pid)
+                    self._observe(events.WorkerReady(pid), now)
+                else:
+                    self._put_off(asking, now, ended.note)
+                return True
+        return self.workers.forget(ended.pid)
+
+    def _put_off(self, asking: Asking, now: float, note: str) -> None:
+        if note:
+            self.log.say("cannot", {"what": "run the ready command", "cause": note})
+        asking.at = now + asking.pause
+        asking.pause = min(asking.pause * 1.5, ASK_SELDOM)
+
+    def _stop_looking(self, pid: int) -> None:
+        self.glances.drop(pid)
+        asking = self.asking.pop(pid, None)
+        if asking is not None and asking.pid:
+            self.workers.abandon(asking.pid)
+
+    # --- perform
+
+    def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
+        try:
+            reading = envdir.read(self.settings.envdir, self.settings.envdir_format == "whole")
+        except EnvdirError as error:
+            self._observe(events.PreparationFailed(order.generation, str(error)), now)
+            return
+        for remark in reading.remarks:
+            self.log.say("remark", {"remark": remark})
+        environment = envdir.apply(self.environ, reading)
+        environment.update(self.listeners.environment())
+        environment["SERVER_STARTER_GENERATION"] = str(order.generation)
+        environment["SIDECAR_TRIGGER"] = order.trigger
+        if self.notify is not None:
+            environment["NOTIFY_SOCKET"] = self.notify.address
+        self.environments[order.generation] = environment
+        if not self.settings.check:
+            self._observe(events.Prepared(order.generation), now)
+            return
+        try:
+            self.checks[self._start_helper(self.settings.check, environment)] = order.generation
+        except OSError as error:
+            cause = f"the check could not be started: {error.strerror}"
+            self._observe(events.PreparationFailed(order.generation, cause), now)
+
+    def _checked(self, ended: workers.Ended, now: float) -> None:
+        generation = self.checks.pop(ended.pid)
+        if ended.code == 0 and not ended.signal:
+            self._observe(events.Prepared(generation), now)
+            return
+        how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
+        self._observe(events.PreparationFailed(generation, f"the check `{' '.join(self.settings.check)}` {how}"), now)
+
+    def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
+        return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
+
+    def _launch(self, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()) -> workers.Launch:
+        return workers.Launch(
+            argv=argv,
+            environment=environment,
+            handoff=tuple(handoff),
+            directory=self.settings.dir,
+            umask=self.settings.umask,
+            credentials=self.credentials,
+        )
+
+    def _start_helper(self, argv: tuple[str, ...], environment: dict[str, str]) -> int:
+        """Start a check or ready command: the generation's environment, but none of its sockets."""
+        private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
+        return self.workers.start(self._launch(argv, {name: value for name, value in environment.items() if name not in private}))
+
+    def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
+        environment = self._environment(order.generation, order.slot, str(order.workers))
+        try:
+            pid = self.workers.start(self._launch(self.settings.command, environment, self.listeners.handoff()))
+        except OSError as error:
+            self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
+            return
+        self._observe(events.WorkerStarted(order.generation, order.slot, pid, self.readiness), now)
+        if self.readiness == "accept":
+            self.glances.add(pid, now)
+        elif self.readiness == "command":
+            self.asking[pid] = Asking(now)
+
+    def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
+        self._stop_looking(order.pid)
+        self._send(order.pid, order.signal)
+
+    def _do_Pass(self, order: orders.Pass, now: float) -> None:  # noqa: N802
+        self._send(order.pid, order.signal)
+
+    def _send(self, pid: int, signal: str) -> None:
+        try:
+            self.workers.signal(pid, signal)
+        except OSError as error:
+            self.log.say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
+
+    def _do_Kill(self, order: orders.Kill, now: float) -> None:  # noqa: N802
+        self._stop_looking(order.pid)
+        try:
+            self.workers.kill(order.pid)
+        except OSError as error:
+            self.log.say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
+
+    def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
+        for pid, generation in list(self.checks.items()):
+            if generation == order.generation:
+                del self.checks[pid]
+                self.workers.abandon(pid)
+        self.environments.pop(order.generation, None)
+        self._mend(now)
+
+    def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
+        self.log.say(order.event, order.fields)
+
+    def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
+        self.exit_status = order.status
+        if order.reason:
+            leave_a_reason(order.reason)
+
+    def _mend(self, now: float) -> None:
+        """A program that has gone may have shut a listener down, or removed its path."""
+        before = self.listeners.inodes()
+        for remark in self.listeners.mend():
+            self.log.say("mended", {"remark": remark})
+        if self.listeners.inodes() != before:
+            # Bound anew: the workers that live hold a socket nobody can reach any more.
+            self._observe(events.SwapTriggered("listener"), now)
+
+    def _write_status(self) -> None:
+        if self.status_file is None:
+            return
+        try:
+            self.status_file.write(self.supervisor.status_rows())
+            self._status_failed = ""
+        except OSError as error:
+            cause = error.strerror or str(error)
+            if cause != self._status_failed:
+                self.log.say("cannot", {"what": f"write --status-file {self.settings.status_file}", "cause": cause})
+            self._status_failed = cause
+
+    def _leave_nothing(self) -> None:
+        """No process outlives sidecar: kill and reap what is left (orphans that had been adopted, mostly)."""
+        until = time.monotonic() + 5.0
+        while self.workers.sweep() and time.monotonic() < until:
+            self.selector.select(0.05)
+            self.wakeup.take()
+            self.workers.reap()
+
+
+def leave_a_reason(reason: str) -> None:
+    """Tell Kubernetes why sidecar ends by itself: it shows this file's content as the container's termination message."""
+    try:
+        # Neither made nor truncated: where the file is missing nobody reads it.
+        fd = os.open(TERMINATION_LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, f"{reason}\n".encode("utf-8", "backslashreplace")[:TERMINATION_LOG_MOST])
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start."""
+    try:
+        return Host(settings, environ).run()
+    except SidecarError as error:
+        leave_a_reason(str(error))
+        raise
