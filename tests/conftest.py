@@ -1,0 +1,24 @@
+"""Fixtures that every layer may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support import Sidecar
+
+
+@pytest.fixture
+def sidecar() -> Iterator[Callable[..., Sidecar]]:
+    """Start sidecars; each is ended with all it started when the test is over, and its log is shown if the test failed."""
+    started: list[Sidecar] = []
+
+    def start(*options: str, **keywords: object) -> Sidecar:
+        started.append(Sidecar(*options, **keywords))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.clean_up()
+        print(each)

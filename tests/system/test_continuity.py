@@ -1,0 +1,163 @@
+"""Promise 1, continuity, and promise 5, latest wins: swaps of a real program under a real load."""
+
+from __future__ import annotations
+
+import time
+
+from tests.support import Load, until
+
+SWAPS = 100
+
+
+def test_a_hundred_swaps_lose_no_request_on_new_or_kept_connections(sidecar):
+    """100 HUPs under constant load: every request is answered, none refused, reset or timed out, no kept connection cut."""
+    run = sidecar("--workers", "2")
+    run.wait("serving")
+    with Load(run.port) as load:
+        for number in range(2, SWAPS + 2):
+            run.swap(number, gone=False)
+    assert load.failures == []
+    assert load.reopened == 0
+    assert load.answered > SWAPS
+    assert run.get().split()[1] == str(SWAPS + 1)
+    assert run.stop() == 0
+
+
+def test_what_connects_while_nobody_accepts_is_answered_by_the_next_worker(sidecar, tmp_path):
+    """The accept queue outlives the workers: a crash delays a request, it does not refuse it."""
+    (tmp_path / "CRASH").write_text("0.05")
+    run = sidecar("--envdir", str(tmp_path), "--min-uptime", "0")
+    run.wait("serving")
+    run.wait("worker_died")
+    (tmp_path / "CRASH").unlink()
+    assert run.get().startswith("hello")
+
+
+def test_a_request_in_flight_outlives_the_swap(sidecar):
+    """The old worker finishes what it has begun, beside the new one."""
+    run = sidecar()
+    run.wait("serving")
+    with Load(run.port, one_shot=3, kept=0, path="/slow?0.5") as load:
+        run.swap(2, gone=False)
+        run.swap(3, gone=False)
+        answered = load.answered
+        until(lambda: load.answered > answered + 6, "answers after the swaps")
+    assert load.failures == []
+
+
+def test_many_hups_at_once_are_one_or_two_swaps(sidecar, tmp_path):
+    """Latest wins: what arrives during a swap is one more swap, and that one has the newest environment."""
+    (tmp_path / "BOOT").write_text("0.3")
+    (tmp_path / "GREETING").write_text("first")
+    run = sidecar("--envdir", str(tmp_path))
+    run.wait("serving")
+    run.signal("HUP")
+    run.wait("worker_started", generation=2)
+    (tmp_path / "GREETING").write_text("last")
+    for _ in range(20):
+        run.signal("HUP")
+    run.wait("serving", generation=3)
+    assert run.get().startswith("last 3 ")
+    assert run.stop() == 0
+    assert [each["generation"] for each in run.seen("swap_started")] == [1, 2, 3]
+
+
+def test_a_rolling_swap_never_has_more_than_one_worker_extra(sidecar):
+    """--max-surge 1: four workers are replaced one after another, each old one leaving before the next new one starts."""
+    run = sidecar("--workers", "4", "--max-surge", "1")
+    run.wait("worker_ready", count=4)
+    with Load(run.port) as load:
+        run.swap(2)
+    assert load.failures == []
+    alive = most = 0
+    for event in run.events:
+        alive += {"worker_started": 1, "worker_left": -1, "worker_died": -1}.get(event["event"], 0)
+        most = max(most, alive)
+    assert most == 5
+    assert {each["slot"] for each in run.seen("worker_started", generation=2)} == {0, 1, 2, 3}
+    assert run.stop() == 0
+
+
+def test_workers_are_added_and_taken_away_by_signal(sidecar):
+    """TTIN and TTOU; the last worker stays."""
+    run = sidecar()
+    run.wait("serving")
+    run.signal("TTIN")
+    assert run.wait("worker_ready", slot=1)["generation"] == 1
+    run.signal("TTOU")
+    run.wait("worker_left", slot=1)
+    run.signal("TTOU")
+    run.wait("resized", workers=1, before=1)
+    assert run.get().split()[2] == "0"
+    assert len(run.workers()) == 1
+
+
+def test_a_restart_at_an_interval_waits_its_time_and_goes_on(sidecar):
+    """--enable-auto-restart: swap after swap without anybody asking, and without losing a request."""
+    run = sidecar("--enable-auto-restart", "--auto-restart-interval", "200ms")
+    run.wait("serving")
+    with Load(run.port) as load:
+        run.wait("serving", generation=4, trigger="interval")
+    assert load.failures == []
+    assert run.stop() == 0
+
+
+def test_the_new_worker_gets_its_time_before_the_old_is_retired(sidecar, tmp_path):
+    """--kill-old-delay: a new worker that dies within it fails the swap, and the old one is still there."""
+    run = sidecar("--envdir", str(tmp_path), "--kill-old-delay", "30s")
+    run.wait("serving")
+    (tmp_path / "CRASH").write_text("0.1")
+    run.signal("HUP")
+    run.wait("worker_ready", generation=2)
+    assert run.wait("swap_failed", generation=2)["cause"] == "exited with status 9"
+    assert run.get().split()[1] == "1"
+    assert run.seen("retiring") == []
+
+
+def test_a_listener_shut_down_by_the_program_is_mended(sidecar, tmp_path):
+    """A program that calls shutdown() on the shared socket (Sanic's main does) costs a moment, not the service."""
+    (tmp_path / "SHUT").write_text("1")
+    run = sidecar("--envdir", str(tmp_path))
+    run.wait("serving")
+    (tmp_path / "SHUT").unlink()
+    run.swap(2)
+    run.wait("worker_left", generation=1)
+    run.wait("mended")
+    run.swap(3)
+    assert run.get().split()[1] == "3"
+
+
+def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar):
+    """One of three dies: its slot is filled again in the same generation, nobody else is touched."""
+    import os
+    import signal
+
+    run = sidecar("--workers", "3", "--min-uptime", "0")
+    run.wait("worker_ready", count=3)
+    victim = run.seen("worker_ready", slot=1)[0]["pid"]
+    with Load(run.port, kept=0) as load:
+        os.kill(victim, signal.SIGKILL)
+        assert run.wait("worker_died")["cause"] == "killed by SIGKILL"
+        assert run.wait("worker_ready", count=2, slot=1)["generation"] == 1
+        answered = load.answered
+        until(lambda: load.answered > answered + 5, "answers after the crash")
+    # A connection the killed process held itself may have been cut; nothing else may.
+    assert len(load.failures) <= 2
+    assert len(run.seen("swap_started")) == 1
+
+
+def test_idle_means_idle(sidecar):
+    """Promise 4: at rest PID 1 has one thread and is not woken at all (the wait here is the thing measured)."""
+    run = sidecar("--workers", "2")
+    run.wait("worker_ready", count=2)
+    run.get()
+
+    def switches() -> int:
+        status = dict(line.split(":\t", 1) for line in open(f"/proc/{run.pid}/status").read().splitlines())
+        assert status["Threads"].strip() == "1"
+        return int(status["voluntary_ctxt_switches"])
+
+    until(lambda: switches() == (time.sleep(0.2), switches())[1], "the loop's first rest")
+    before = switches()
+    time.sleep(3)
+    assert switches() == before

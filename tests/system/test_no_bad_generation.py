@@ -1,0 +1,111 @@
+"""Promise 2: no bad generation takes over. And promise 4 for the retries: no spin."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import SERVER, Load
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "cause"),
+    [
+        ("DIE", "0", "exited with status 0 before it was ready"),
+        ("DIE", "3", "exited with status 3 before it was ready"),
+        ("NEVER", "1", "not ready within 0.3 s (readiness accept)"),
+    ],
+)
+def test_a_bad_generation_changes_nothing_and_its_cause_is_said(sidecar, tmp_path, variable, value, cause):
+    """It exits (even with 0) or never gets ready: the old one serves on, and the log says why and how long it took."""
+    run = sidecar("--envdir", str(tmp_path), "--start-timeout", "300ms", "--workers", "2")
+    run.wait("serving")
+    with Load(run.port) as load:
+        (tmp_path / variable).write_text(value)
+        run.signal("HUP")
+        failed = run.wait("swap_failed", count=2)
+        assert failed["cause"] == cause
+        assert failed["trigger"] == "signal"
+        assert failed["still"] == [1]
+        assert failed["lasted"] > 0
+    assert load.failures == []
+    assert run.get().split()[1] == "1"
+    (tmp_path / variable).unlink()
+    run.wait("serving", trigger="signal")
+    assert int(run.get().split()[1]) > 2
+
+
+def test_an_envdir_that_cannot_be_read_fails_the_swap_and_keeps_the_old(sidecar, tmp_path):
+    """And is named; when it can be read again the swap is made up for."""
+    run = sidecar("--envdir", str(tmp_path))
+    run.wait("serving")
+    (tmp_path / "HUGE").write_text("x" * 200_000)
+    run.signal("HUP")
+    assert "HUGE" in run.wait("swap_failed", generation=2)["cause"]
+    assert run.get().split()[1] == "1"
+    (tmp_path / "HUGE").unlink()
+    run.wait("serving", trigger="signal")
+
+
+def test_a_check_that_fails_stops_the_swap_before_anything_is_started(sidecar, tmp_path):
+    """--check runs with the new environment; its status is the cause."""
+    run = sidecar("--envdir", str(tmp_path), "--check", "sh -c 'exit ${CHECK_STATUS:-0}'")
+    run.wait("serving")
+    (tmp_path / "CHECK_STATUS").write_text("4")
+    run.signal("HUP")
+    assert run.wait("swap_failed", generation=2)["cause"].endswith("exited with status 4")
+    assert run.seen("worker_started", generation=2) == []
+    assert run.get().split()[1] == "1"
+
+
+def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(sidecar):
+    """First start: after --max-failures the program's status is sidecar's, and the pauses between the tries grow."""
+    run = sidecar("--max-failures", "4", env={"DIE": "7"})
+    assert run.exit() == 7
+    assert len(run.seen("swap_failed")) == 4
+    pauses = [each["pause"] for each in run.seen("retry")]
+    assert len(pauses) == 3
+    assert pauses[0] < pauses[2]
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "words"),
+    [
+        (("no-such-program-anywhere",), 127, "cannot run no-such-program-anywhere: not found"),
+        (("/no/such/program",), 127, "cannot run /no/such/program: not found"),
+        (("/etc/passwd",), 126, "cannot run /etc/passwd: permission denied"),
+        (("/",), 126, "cannot run /: permission denied"),
+    ],
+)
+def test_a_program_that_cannot_be_run_is_said_and_ends_as_a_shell_would(sidecar, program, status, words):
+    run = sidecar("--max-failures", "1", program=program)
+    assert run.exit() == status
+    assert run.seen("swap_failed")[0]["cause"] == words
+
+
+def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
+    """Pid file, status file and unix socket outlive a generation whose program is gone (Perl's and Ruby's do not)."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\nexec {' '.join(SERVER)}\n")
+    program.chmod(0o755)
+    files = [tmp_path / name for name in ("pid", "status", "app.sock")]
+    run = sidecar(
+        "--pid-file", str(files[0]), "--status-file", str(files[1]), "--port", f"unix:{files[2]}", program=(str(program),)
+    )  # fmt: skip
+    run.wait("serving")
+    program.unlink()
+    run.signal("HUP")
+    assert run.wait("swap_failed")["cause"] == f"cannot run {program}: not found"
+    assert all(path.exists() for path in files)
+    assert run.get().split()[1] == "1"
+    assert run.stop() == 0
+    assert not any(path.exists() for path in files)
+
+
+def test_a_crash_loop_is_paced(sidecar):
+    """A worker that dies whenever it is ready: the pauses double, the generation number goes up, nothing spins."""
+    run = sidecar("--max-backoff", "2s", env={"CRASH": "0.01"})
+    run.wait("retry", count=4)
+    pauses = [each["pause"] for each in run.seen("retry", trigger="crash")]
+    assert pauses[0] < pauses[2]
+    assert pauses[1] < pauses[3]
+    assert run.stop() == 0

@@ -1,0 +1,228 @@
+"""A worker's contract: what sidecar gives each worker (DESIGN, "A worker's contract")."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import APPS, ROOT, until
+
+
+def environment(run) -> dict[str, str]:
+    """The worker's environment, from the worker itself."""
+    lines = (line.partition("=") for line in run.get("/env").splitlines())
+    return {name: value[1:-1] for name, _, value in lines}
+
+
+def test_every_protocol_is_there_at_once_and_names_the_same_sockets(sidecar, tmp_path):
+    run = sidecar("--port", "[::1]:0,name=six", "--port", f"unix:{tmp_path}/s", "--port", "127.0.0.1:u0", "--workers", "2")
+    run.wait("worker_ready", count=2)
+    env = environment(run)
+    listening = {each["fd"]: each["address"] for each in run.seen("listening")}
+    assert env["SERVER_STARTER_PORT"] == ";".join(f"{address}={fd}" for fd, address in sorted(listening.items()))
+    assert env["SERVER_STARTER_GENERATION"] == "1"
+    assert env["LISTEN_FDS"] == "4"
+    assert env["LISTEN_FDNAMES"].split(":")[1] == "six"
+    assert env["SIDECAR_WORKERS"] == "2"
+    assert env["SIDECAR_TRIGGER"] == "start"
+    assert "NOTIFY_SOCKET" not in env
+    assert int(env["LISTEN_PID"]) in run.workers()
+    slots = {run.get().split()[2] for _ in range(200)}
+    assert slots == {"0", "1"}
+    run.swap(2)
+    assert environment(run)["SIDECAR_TRIGGER"] == "signal"
+
+
+def test_fds_are_the_standard_three_and_the_listeners_and_nothing_leaks(sidecar):
+    """Not even a descriptor that sidecar itself was started with; and not after fifty swaps either."""
+    leaked, other = socket.socketpair()
+    os.set_inheritable(leaked.fileno(), True)
+    run = sidecar("--port", "127.0.0.1:0", pass_fds=(leaked.fileno(),))
+    run.wait("serving")
+    held = len(os.listdir(f"/proc/{run.pid}/fd"))
+    assert sorted(json.loads(run.get("/about"))["fds"], key=int)[:5] == ["0", "1", "2", "3", "4"]
+    for number in range(2, 52):
+        run.swap(number)
+    until(lambda: len(run.workers()) == 1, "the old workers' end")
+    fds = json.loads(run.get("/about"))["fds"]
+    assert {name for name, target in fds.items() if not target.startswith("/proc")} == {"0", "1", "2", "3", "4"}
+    assert len(os.listdir(f"/proc/{run.pid}/fd")) == held
+    leaked.close()
+    other.close()
+
+
+def test_fixed_fds_are_where_they_were_asked_for(sidecar):
+    run = sidecar("--port", "127.0.0.1:0=9", "--port", "127.0.0.1:0", port=False)
+    run.wait("serving")
+    assert {each["fd"] for each in run.seen("listening")} == {9, 3}
+    env = environment(run)
+    assert "=9;" in env["SERVER_STARTER_PORT"]
+    assert "LISTEN_FDS" not in env  # systemd's protocol knows no gap
+
+
+def test_group_session_mask_umask_and_directory(sidecar, tmp_path):
+    run = sidecar("--umask", "027", "--dir", str(tmp_path))
+    run.wait("serving")
+    about = json.loads(run.get("/about"))
+    assert about["pid"] == about["group"] == about["session"]
+    assert about["parent"] == run.pid
+    assert about["umask"] == 0o27
+    assert about["directory"] == str(tmp_path)
+    assert int(about["blocked"], 16) == 0
+
+
+def ignored_and_blocked(*prefix: str) -> dict[str, str]:
+    """What a worker that is no Python program (and no shell, which clears its mask) starts with, seen by itself."""
+    worker = ["--max-failures", "1", "--", "grep", "-E", "SigIgn|SigBlk", "/proc/self/status"]
+    done = subprocess.run([*prefix, sys.executable, "-m", "sidecar", "run", *worker], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return dict(line.split(":\t") for line in done.stdout.splitlines())
+
+
+def test_signals_are_as_sidecar_found_them():
+    """Python ignores SIGPIPE and SIGXFSZ: the worker must not. What `nohup` ignores stays ignored, what was blocked stays blocked."""
+    assert int(ignored_and_blocked()["SigIgn"], 16) == 0
+    assert int(ignored_and_blocked()["SigBlk"], 16) == 0
+    hup = 1 << (signal.SIGHUP - 1)
+    assert int(ignored_and_blocked("nohup")["SigIgn"], 16) == hup
+    blocking = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); os.execv(sys.argv[1], sys.argv[1:])"
+    assert int(ignored_and_blocked(sys.executable, "-c", blocking)["SigBlk"], 16) == 1 << (signal.SIGUSR1 - 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start workers as another user")
+@pytest.mark.parametrize(
+    ("options", "uid", "gid"),
+    [
+        (("--user", "nobody"), 65534, 65534),
+        (("--user", "12345"), 12345, 12345),
+        (("--user", "12345", "--group", "54321"), 12345, 54321),
+        (("--user", "nobody", "--group", "daemon"), 65534, 1),
+    ],
+)
+def test_workers_run_as_another_user_while_sidecar_binds_as_root(sidecar, options, uid, gid, tmp_path):
+    """By name or number, with the user's own groups and none of root's; a number needs no passwd entry."""
+    import shutil
+
+    # The tests' interpreter and checkout may be below a directory that only root may enter.
+    program = tmp_path / "server.py"
+    shutil.copy(APPS / "server.py", program)
+    for path in [program, *program.parents][:-1]:
+        if path.is_relative_to("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    run = sidecar(*options, "--ready", "interval", "--interval", "0", program=("/usr/bin/python3", "-S", str(program)))
+    run.wait("serving")
+    about = json.loads(run.get("/about"))
+    assert about["uids"] == [uid] * 3
+    assert about["gids"] == [gid] * 3
+    assert set(about["groups"]) <= {gid}
+    assert run.stop() == 0
+
+
+def test_the_environment_follows_the_envdir(sidecar, tmp_path):
+    """Read anew for every generation; a removed file falls back to the container's own value, or goes."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    (first / "GREETING").write_text("from a  \nsecond line\n")
+    (first / "ONLY").write_text("here")
+    (second / "GREETING").write_text("from b\n")
+    (second / "HIDDEN").write_text("")
+    (second / ".dot").write_text("no")
+    run = sidecar("--envdir", str(first), "--envdir", str(second), env={"GREETING": "own", "HIDDEN": "seen"})
+    run.wait("serving")
+    assert "GREETING has" in run.seen("remark")[0]["remark"]
+    env = environment(run)
+    assert env["GREETING"] == "from b"
+    assert env["ONLY"] == "here"
+    assert "HIDDEN" not in env
+    assert ".dot" not in env
+    (second / "GREETING").unlink()
+    (first / "ONLY").unlink()
+    (second / "HIDDEN").unlink()
+    run.swap(2)
+    env = environment(run)
+    assert env["GREETING"] == "from a"
+    assert env["HIDDEN"] == "seen"
+    assert "ONLY" not in env
+    (first / "GREETING").unlink()
+    run.swap(3)
+    assert environment(run)["GREETING"] == "own"
+
+
+def test_no_value_of_an_envdir_is_ever_said(sidecar, tmp_path):
+    """Promise 7: neither when all goes well nor when a swap fails because of it."""
+    secret = "pa55word-do-not-say"
+    (tmp_path / "TOKEN").write_text(secret + "\nand more")
+    run = sidecar("--envdir", str(tmp_path))
+    run.wait("serving")
+    (tmp_path / "TOKEN").write_text(secret * 20000)
+    run.signal("HUP")
+    assert "TOKEN" in run.wait("swap_failed")["cause"]
+    (tmp_path / "TOKEN").write_text(secret)
+    (tmp_path / "DIE").write_text("1")
+    run.wait("swap_failed", count=2)
+    assert run.stop() == 0
+    assert secret not in str(run)
+
+
+def test_usr1_goes_to_the_serving_workers_and_usr2_does_no_harm(sidecar):
+    run = sidecar("--workers", "2")
+    run.wait("worker_ready", count=2)
+    run.signal("USR1")
+    until(lambda: {line for line in run.output if line.startswith("USR1")} == {f"USR1 {pid}" for pid in run.workers()}, "USR1 in each")
+    run.signal("USR2")
+    run.wait("ignored_signal")
+    assert run.get().startswith("hello")
+    assert run.stop("QUIT") == 0
+
+
+def test_readiness_by_notify_by_interval_and_by_command(sidecar, tmp_path):
+    run = sidecar("--ready", "notify", env={"NOTIFY": "1"})
+    assert run.wait("worker_ready")["by"] == "notify"
+    run = sidecar("--ready", "notify", "--start-timeout", "300ms", "--max-failures", "1")
+    assert run.wait("swap_failed")["cause"] == "not ready within 0.3 s (readiness notify)"
+    run = sidecar("--ready", "interval", "--interval", "50ms")
+    assert run.wait("worker_ready")["by"] == "interval"
+    run = sidecar("--ready", "command", "--ready-command", f"test -e {tmp_path}/go")
+    run.wait("worker_started")
+    assert run.seen("worker_ready") == []
+    (tmp_path / "go").touch()
+    assert run.wait("worker_ready")["by"] == "command"
+    assert run.stop() == 0
+
+
+def test_a_forked_child_that_accepts_makes_its_worker_ready(sidecar):
+    run = sidecar(env={"FORK": "1"})
+    assert run.wait("worker_ready")["by"] == "accept"
+    assert run.get().split()[3] != str(run.workers()[0])
+    assert run.stop() == 0
+
+
+def test_sockets_from_systemd_are_taken_over(tmp_path):
+    """LISTEN_FDS with LISTEN_PID: sidecar listens on what it was given, and its workers get it under their own pid."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        start = (
+            "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3, inheritable=True);"
+            "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='web');"
+            "os.execv(sys.executable, [sys.executable, '-m', 'sidecar', 'run', '--', sys.executable, '-S', sys.argv[2]])"
+        )
+        command = [sys.executable, "-c", start, str(sock.fileno()), str(APPS / "server.py")]
+        with subprocess.Popen(command, cwd=ROOT, pass_fds=[sock.fileno()], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                for line in process.stderr:
+                    if " serves after" in line:
+                        break
+                from tests.support import get
+
+                assert "LISTEN_FDNAMES='web'" in get(port, "/env")
+                assert f"SERVER_STARTER_PORT='127.0.0.1:{port}=3'" in get(port, "/env")
+            finally:
+                process.terminate()
+                process.communicate()
+            assert process.returncode == 0
