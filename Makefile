@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. Both set up all they need from nothing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_PORT ?= 8080
+
+.PHONY: help demo test check format bench simulate docs clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+$(VENV)/ready: pyproject.toml tests/setup
+	tests/setup python "$(PYTHON)" $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test,servers,check]'
+	touch $@
+
+demo: $(VENV)/ready ## serve the example on port 8080 and say what to try
+	@BIN=$(BIN) PORT=$(DEMO_PORT) examples/demo
+
+test: $(VENV)/ready ## set up everything and run the tests
+	tests/setup system
+	$(MAKE) --no-print-directory check
+	$(BIN)/pytest
+
+check: $(VENV)/ready ## style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs.settings --check
+
+format: $(VENV)/ready ## mend what can be mended
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/ready ## write docs/settings.md anew from the settings
+	$(BIN)/python -m docs.settings
+
+bench: $(VENV)/ready ## the figures, beside Debian's start_server
+	tests/setup system
+	$(BIN)/python -m bench
+
+simulate: $(VENV)/ready ## hundreds of thousands of schedules through the core
+	SIDECAR_SCHEDULES=$${SIDECAR_SCHEDULES:-500000} $(BIN)/pytest tests/promises --timeout=0
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
