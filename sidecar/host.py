@@ -8,7 +8,6 @@ it. The host decides nothing; it translates between the operating system and fac
 from __future__ import annotations
 
 import os
-import random
 import selectors
 import time
 
@@ -85,7 +84,10 @@ class Host:
                     self.listeners.close()
             finally:
                 if self.status_file:
-                    self.status_file.remove()
+                    try:
+                        self.status_file.remove()
+                    except OSError as error:
+                        self.log.say("cannot", {"what": f"remove --status-file {self.settings.status_file}", "cause": error.strerror})
                 if self.pid_file:
                     self.pid_file.release()
         finally:
@@ -104,7 +106,7 @@ class Host:
         for each in self.listeners:
             self.log.say("listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name})
         now = time.monotonic()
-        self.supervisor = Supervisor(self.settings, now, random.random)
+        self.supervisor = Supervisor(self.settings, now, chance)
         try:
             self._settle(now)
             while self.exit_status is None:
@@ -202,6 +204,8 @@ class Host:
     def _look(self, now: float) -> None:
         """Look at every coming worker whose look is due: does it take connections?"""
         for pid in self.glances.due(now):
+            if not self.workers.executed(pid):
+                continue  # still a copy of sidecar, perhaps of another user already
             try:
                 taking = readiness.takes_connections(pid, self.listeners.inodes())
             except readiness.LookForbidden as reason:
@@ -380,6 +384,11 @@ class Host:
             self.selector.select(0.05)
             self.wakeup.take()
             self.workers.reap()
+
+
+def chance() -> float:
+    """A number in [0, 1), for jitter; the module `random` would cost 2 ms of start-up."""
+    return int.from_bytes(os.urandom(4), "little") / 2**32
 
 
 def leave_a_reason(reason: str) -> None:

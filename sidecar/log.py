@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
-    "inherited": (INFO, "listening on {address}, inherited (fd {fd} in the workers)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
     "cannot": (ERROR, "cannot {what}: {cause}"),
@@ -65,6 +65,7 @@ class Log:
         self.style = style
         self.fd = fd
         self.lost = 0
+        self._terminal = os.isatty(fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -84,7 +85,14 @@ class Log:
         try:
             if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
                 return False
-            os.write(self.fd, data)
+            if self._terminal:
+                # In the background of a terminal with `stty tostop` the write would send us TTOU, which asks for one worker fewer.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+            try:
+                os.write(self.fd, data)
+            finally:
+                if self._terminal:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except OSError:
             # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full: nobody to tell.
             pass

@@ -69,6 +69,7 @@ class Workers:
         self._dispositions = dispositions
         self._everything = signal.valid_signals()
         self._reports: dict[int, int] = {}
+        self._notes: dict[int, str] = {}
         self._leaderless: set[int] = set()
         self._abandoned: set[int] = set()
         self._terminal = os.isatty(0)
@@ -96,7 +97,20 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(child_report)
         self._reports[pid] = report
+        self._notes[pid] = ""
         return pid
+
+    def executed(self, pid: int) -> bool:
+        """Whether the process runs its program by now, or has failed to: until then it is a copy of sidecar."""
+        report = self._reports.get(pid)
+        if report is None:
+            return True
+        try:
+            self._notes[pid] = os.read(report, 4096).decode("utf-8", "replace")
+        except BlockingIOError:
+            return False
+        os.close(self._reports.pop(pid))
+        return True
 
     def _become(self, launch: Launch, report: int, parent: int) -> None:
         """In the child: turn into the program. Never returns."""
@@ -170,15 +184,13 @@ class Workers:
 
     def _ended(self, pid: int, status: int) -> Ended:
         code = os.waitstatus_to_exitcode(status)
-        note, alone = "", True
-        report = self._reports.pop(pid, None)
-        if report is not None:
-            try:
-                note = os.read(report, 4096).decode("utf-8", "replace")
-            except BlockingIOError:  # it has ended, but left the pipe to somebody (a fork before exec): nothing to read
-                pass
-            os.close(report)
-            alone = not _exists(pid)
+        if pid not in self._notes:
+            note, alone = "", True  # an orphan that was adopted
+        else:
+            self.executed(pid)
+            if pid in self._reports:  # somebody else holds the other end, so it is open and empty
+                os.close(self._reports.pop(pid))
+            note, alone = self._notes.pop(pid), not _exists(pid)
         return Ended(pid, abs(code), _name(-code) if code < 0 else "", note, alone)
 
     def abandon(self, pid: int) -> None:

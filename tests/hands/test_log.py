@@ -1,0 +1,68 @@
+"""How a line looks, and what happens when nobody reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from sidecar.log import PHRASES, Log, line
+
+FIELDS = {
+    "swap_failed": {"generation": 2, "trigger": "signal", "cause": "x\ny", "lasted": 1.5, "still": [1], "degraded": False},
+}
+
+
+def test_a_line_of_text_says_when_who_and_what():
+    text = line("text", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25)
+    assert text == (
+        "2001-09-09T01:46:40.250Z sidecar: error: generation 2 failed after 1.5 s (trigger: signal): x y; generation 1 serves on\n"
+    )
+
+
+def test_a_line_of_json_has_the_same_and_the_fields_by_name():
+    record = json.loads(line("json", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25))
+    assert record["time"] == "2001-09-09T01:46:40.250Z"
+    assert record["event"] == "swap_failed"
+    assert record["level"] == "error"
+    assert record["message"].startswith("generation 2 failed")
+    assert record["lasted"] == 1.5
+    assert record["still"] == [1]
+
+
+def test_what_is_lost_while_the_reader_sleeps_is_counted_and_said():
+    read, write = os.pipe()
+    log = Log("text", write)
+    while not log.lost:
+        log.say("asked", {"signal": "HUP"})
+    for _ in range(9):
+        log.say("asked", {"signal": "HUP"})
+    lost = log.lost
+    os.read(read, 1 << 16)
+    log.say("asked", {"signal": "TERM"})
+    shown = os.read(read, 1 << 16).decode()
+    assert f"{lost} lines of sidecar's own log were lost" in shown
+    assert shown.endswith("SIGTERM received\n")
+    os.close(read)
+    log.say("asked", {"signal": "HUP"})  # the reader is gone: no error, nobody to tell
+    os.close(write)
+
+
+def test_a_line_is_never_longer_than_a_pipe_takes_at_once():
+    read, write = os.pipe()
+    Log("text", write).say("remark", {"remark": "é" * 10_000})
+    data = os.read(read, 1 << 16)
+    assert len(data) <= 4096
+    assert data.endswith("…\n".encode())
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize("event", PHRASES)
+def test_every_phrase_can_be_said(event):
+    class Anything(dict):
+        def __missing__(self, name: str) -> object:
+            return [1]
+
+    PHRASES[event][1].format_map(Anything())
