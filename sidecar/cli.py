@@ -114,9 +114,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words[1:])
     except SidecarError as error:
+        from sidecar.host import leave_a_reason  # noqa: PLC0415  (see _run)
+
+        leave_a_reason(str(error))
         for problem in str(error).splitlines():
             print(f"sidecar: {problem}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:  # before sidecar has its own handlers
+        return 130
 
 
 def _run(words: Sequence[str]) -> int:

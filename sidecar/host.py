@@ -12,7 +12,7 @@ import selectors
 import time
 
 from sidecar import __version__, envdir, events, orders, readiness, workers
-from sidecar.errors import EnvdirError, SidecarError, StartError
+from sidecar.errors import EnvdirError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.status import PidFile, StatusFile
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
 NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+# Should a defect come up at every turn, the loop turns this slowly (seconds).
+DEFECT_PAUSE = 0.2
 
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
@@ -110,7 +113,10 @@ class Host:
         try:
             self._settle(now)
             while self.exit_status is None:
-                self._turn()
+                try:
+                    self._turn()
+                except Exception as error:
+                    self._survive(error)
         finally:
             self._leave_nothing()
             self.selector.close()
@@ -141,6 +147,21 @@ class Host:
         self._look(now)
         self._ask(now)
         self._settle(now)
+
+    def _survive(self, error: Exception) -> None:
+        """A defect of sidecar's own must not take the service down: say where it is, and go on holding the sockets.
+
+        Raises the error again if sidecar is stopping: better a rough end than none. What the error says is not shown, for it
+        may hold anything.
+        """
+        if self.supervisor.ending.asked:
+            raise error
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
+        self.log.say("defect", {"error": type(error).__name__, "where": where})
+        time.sleep(DEFECT_PAUSE)
 
     def _settle(self, now: float) -> None:
         """Reconcile until there is nothing to do at this moment; then let the status file say what came of it."""
@@ -408,8 +429,4 @@ def leave_a_reason(reason: str) -> None:
 
 def run(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start."""
-    try:
-        return Host(settings, environ).run()
-    except SidecarError as error:
-        leave_a_reason(str(error))
-        raise
+    return Host(settings, environ).run()

@@ -28,6 +28,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
     "cannot": (ERROR, "cannot {what}: {cause}"),
+    "defect": (ERROR, "a defect in sidecar: {error} at {where}; it goes on. Please report this"),
     "ignored_signal": (WARNING, "SIG{signal} means nothing to this sidecar; ignored"),
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),

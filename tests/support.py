@@ -128,6 +128,7 @@ class Sidecar:
         """Wait for the end; the exit status. Nothing may be left of it."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
+        assert self.seen("defect") == []
         assert marked(self.mark) == []
         return status
 
