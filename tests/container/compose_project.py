@@ -1,0 +1,67 @@
+"""The compose file, brought up from a copy of what it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .containers import PATIENCE, PYTHON_IMAGE, fetch
+
+
+class Project:
+    """A compose project of its own, in `directory`. Skips where there is no compose."""
+
+    def __init__(self, directory: Path) -> None:
+        self.command = compose_command()
+        self.directory = directory
+        self.name = f"sidecar-test-{os.getpid()}"
+        # SIDECAR_PORT 0: any free one. The classic builder is the one that every engine has.
+        self.environ = {
+            **os.environ, "COMPOSE_PROJECT_NAME": self.name, "PYTHON_IMAGE": PYTHON_IMAGE, "SIDECAR_PORT": "0",
+            "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0",
+        }  # fmt: skip
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [*self.command, *arguments], cwd=self.directory, env=self.environ, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @property
+    def port(self) -> int:
+        """Where 8080 of `app` is published, on 127.0.0.1."""
+        return int(self.run("port", "app", "8080").rpartition(":")[2])
+
+    def containers(self) -> list[dict]:
+        ids = subprocess.run(
+            ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={self.name}"], capture_output=True, text=True, check=True
+        ).stdout.split()
+        return json.loads(subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=True).stdout)
+
+    def wait_answer(self, wanted: str) -> None:
+        """Ask until it listens; the answer must be `wanted`."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionError):
+                status, body = fetch(self.port)
+                assert status == 200
+                assert wanted in body
+                return
+        pytest.fail("it never answered; the log:\n" + self.run("logs"))
+
+
+def compose_command() -> list[str]:
+    """Compose as a plugin of docker's, or the command of old. Skips where there is neither."""
+    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    return pytest.skip("neither `docker compose` nor `docker-compose` is installed")

@@ -1,0 +1,129 @@
+"""A real engine, the image built from this checkout, containers that never outlive their test."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+from .compose_project import Project
+from .containers import PATIENCE, PYTHON_IMAGE, Running
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parent.parent
+APPS = HERE / "apps"
+
+LABEL = "sidecar-test.container"
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """The Docker engine, with the base image in it; started if it can be. Skips where there is none."""
+    made = subprocess.run([HERE / "base-image"], capture_output=True, text=True, check=False)
+    if made.returncode == 3:
+        pytest.skip(made.stderr.strip())
+    assert made.returncode == 0, made.stderr
+    client = docker.from_env(timeout=PATIENCE * 2)
+    yield client
+    left = client.containers.list(all=True, filters={"label": f"{LABEL}={os.getpid()}"})
+    client.close()
+    assert not left
+
+
+class Images:
+    """What a session builds: the images' ids."""
+
+    def __init__(self, sidecar: str, example: str) -> None:
+        self.sidecar = sidecar
+        self.example = example
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """What is built and mounted, as it was at one moment: the session sees one state of it, whoever is editing."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in (".dockerignore", "Dockerfile", "README.md", "compose.yml", "pyproject.toml"):
+        shutil.copy(CHECKOUT / name, copy)
+    for name in ("env", "examples", "sidecar"):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def images(engine, checkout):
+    """The image and the demonstration's."""
+    # One name for each checkout, so that two of them on one engine do not take each other's away. Stages that nothing else
+    # refers to have a name too: their layers are what makes the next build quick, and they go when a newer one takes the name.
+    name = "sidecar-test/" + hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
+    targets = ("build", "sidecar", "example-build", "example")
+    ids = {target: build(engine, checkout, target, f"{name}:{target}") for target in targets}
+    return Images(ids["sidecar"], ids["example"])
+
+
+def build(engine, directory: Path, target: str, tag: str) -> str:
+    try:
+        before = engine.images.get(tag).id
+    except docker.errors.ImageNotFound:
+        before = ""
+    try:
+        image, _ = engine.images.build(path=str(directory), target=target, tag=tag, rm=True, buildargs={"PYTHON_IMAGE": PYTHON_IMAGE})
+    except docker.errors.BuildError as error:
+        pytest.fail("".join(str(entry.get("stream", entry.get("error", ""))) for entry in error.build_log), pytrace=False)
+    if before and before != image.id:
+        with contextlib.suppress(docker.errors.APIError):  # still in use, by this build or by another session's containers
+            engine.images.remove(before)
+    return image.id
+
+
+@pytest.fixture
+def envdir(tmp_path):
+    """A directory of variables to mount; any user of a container can read it."""
+    path = tmp_path / "env"
+    path.mkdir()
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def compose_project(engine, checkout, tmp_path):
+    """A copy of what compose builds and mounts, to change; its containers, networks and images go at the end."""
+    project = Project(shutil.copytree(checkout, tmp_path / "project"))
+    yield project
+    project.run("down", "--rmi", "local", "--volumes")
+
+
+@pytest.fixture
+def run_container(engine, images):
+    """Run a container of the image, `sidecar run` with these arguments; further words are docker's own options.
+
+    The test programs are at /apps. Port 8080 is published where the container has a network.
+    """
+    containers = []
+
+    def run(*arguments, image=images.sidecar, app="web.py", mounts=None, **options):
+        """`app`: its program is one of ours, in /apps; "" where the arguments say what to run."""
+        volumes = {str(APPS): {"bind": "/apps", "mode": "ro"}}
+        volumes.update({str(source): {"bind": target, "mode": mode} for source, (target, mode) in (mounts or {}).items()})
+        command = list(arguments)
+        if app:
+            command = ["--log-format", "json", "--port", "8080", *command, "--", "python3", f"/apps/{app}"]
+        if options.get("network_mode") != "none":
+            options.setdefault("ports", {"8080/tcp": ("127.0.0.1", None)})
+        container = engine.containers.create(
+            image, command, volumes=volumes, labels={LABEL: str(os.getpid())}, detach=True, **options
+        )  # fmt: skip
+        running = Running(container)
+        containers.append(running)
+        running.start()
+        return running
+
+    yield run
+    for running in containers:
+        running.remove()
