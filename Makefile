@@ -13,7 +13,7 @@ help:
 $(VENV)/ready: pyproject.toml tests/setup
 	tests/setup python "$(PYTHON)" $(VENV)
 	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[test,servers,check]'
-	touch $@
+	@touch $@
 
 demo: $(VENV)/ready ## serve the example on port 8080 and say what to try
 	@BIN=$(BIN) PORT=$(DEMO_PORT) examples/demo

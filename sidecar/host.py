@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
 NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
+# What does not die of SIGKILL within this time (seconds) is left to the system.
+LAST_WAIT = 1.0
+
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
@@ -99,7 +102,7 @@ class Host:
 
     def _serve(self) -> None:
         self.readiness = self._choose_readiness()
-        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions)
+        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.wakeup, selectors.EVENT_READ)
         if self.readiness == "notify":
@@ -320,7 +323,6 @@ class Host:
             handoff=tuple(handoff),
             directory=self.settings.dir,
             umask=self.settings.umask,
-            credentials=self.credentials,
         )
 
     def _start_helper(self, argv: tuple[str, ...], environment: dict[str, str]) -> int:
@@ -399,8 +401,10 @@ class Host:
             self._status_failed = cause
 
     def _leave_nothing(self) -> None:
-        """No process outlives sidecar: kill and reap what is left (orphans that had been adopted, mostly)."""
-        until = time.monotonic() + 5.0
+        """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1 leaves, the kernel does it."""
+        if os.getpid() == 1:
+            return
+        until = time.monotonic() + LAST_WAIT
         while self.workers.sweep() and time.monotonic() < until:
             self.selector.select(0.05)
             self.wakeup.take()

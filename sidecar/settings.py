@@ -153,7 +153,7 @@ class Settings(Record):
     )
     envdir_format: str = setting(choice("first-line", "whole"), "first-line", "FORMAT", "first-line, or whole (PEM, JSON)", group=PROGRAM)
     dir: str = setting(present, "", "DIR", "start workers in DIR", group=PROGRAM)
-    user: str = setting(present, "", "USER", "run workers as USER (name or number)", group=PROGRAM)
+    user: str = setting(present, "", "USER", "run workers as USER or USER:GROUP (names or numbers)", group=PROGRAM)
     group: str = setting(present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM)
     umask: int | None = setting(octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM)
 

@@ -45,7 +45,6 @@ class Launch(Record):
     handoff: Sequence[tuple[int, int]] = ()
     directory: str = ""
     umask: int | None = None
-    credentials: Credentials | None = None
 
 
 class Ended(Record):
@@ -62,9 +61,13 @@ class Ended(Record):
 
 
 class Workers:
-    """The processes sidecar has started. `mask` and `dispositions` are what their signals are set back to."""
+    """The processes sidecar has started.
 
-    def __init__(self, mask: set[int], dispositions: Mapping[int, signal.Handlers]) -> None:
+    `mask` and `dispositions` are what their signals are set back to, `credentials` whom they run as (None: as sidecar).
+    """
+
+    def __init__(self, mask: set[int], dispositions: Mapping[int, signal.Handlers], credentials: Credentials | None = None) -> None:
+        self._credentials = credentials
         self._mask = mask
         self._dispositions = dispositions
         self._everything = signal.valid_signals()
@@ -133,11 +136,11 @@ class Workers:
                 os.dup2(own, target)
             if launch.umask is not None:
                 os.umask(launch.umask)
-            if launch.credentials is not None:
-                step = f"become user {launch.credentials.uid}, group {launch.credentials.gid}"
-                os.setgroups(launch.credentials.groups)
-                os.setgid(launch.credentials.gid)
-                os.setuid(launch.credentials.uid)
+            if self._credentials is not None:
+                step = f"become user {self._credentials.uid}, group {self._credentials.gid}"
+                os.setgroups(self._credentials.groups)
+                os.setgid(self._credentials.gid)
+                os.setuid(self._credentials.uid)
             if self._prctl is not None:
                 # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel sees to that.)
                 self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -204,25 +207,34 @@ class Workers:
         self._abandoned.discard(pid)
         return known
 
-    @staticmethod
-    def signal(pid: int, name: str) -> None:
+    def signal(self, pid: int, name: str) -> None:
         """Send a signal to one process. Raises OSError if that is not allowed; a process that has gone is none."""
-        try:
-            os.kill(pid, signal.Signals[f"SIG{name}"])
-        except ProcessLookupError:
-            pass
+        self._send(os.kill, pid, signal.Signals[f"SIG{name}"])
 
-    @staticmethod
-    def kill(pid: int) -> None:
+    def kill(self, pid: int) -> None:
         """SIGKILL the group led (once led) by `pid`. Raises OSError if that is not allowed."""
+        if not self._send(os.killpg, pid, signal.SIGKILL):
+            # Killed between its fork and its setsid.
+            self._send(os.kill, pid, signal.SIGKILL)
+
+    def _send(self, send: Callable[[int, int], None], target: int, number: int) -> bool:
+        """Send, as the workers' user where root may not (without CAP_KILL); whether the target was there. Raises OSError."""
         try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
             try:
-                # Killed between its fork and its setsid.
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+                send(target, number)
+            except PermissionError:
+                if self._credentials is None:
+                    raise
+                # kill(2) asks for the effective uid; the real one stays root's, so the workers may not signal us meanwhile.
+                before = os.geteuid()
+                os.seteuid(self._credentials.uid)
+                try:
+                    send(target, number)
+                finally:
+                    os.seteuid(before)
+        except ProcessLookupError:
+            return False
+        return True
 
     def sweep(self) -> bool:
         """SIGKILL whatever is left below sidecar; whether anything is. (As PID 1 the kernel does it when sidecar leaves.)"""
@@ -326,10 +338,14 @@ def _prctl() -> Callable[[int, int], int]:
 
 
 def credentials(user: str, group: str) -> Credentials | None:
-    """Whom `--user` and `--group` mean: names or numbers; a number needs no entry in passwd. Raises StartError."""
+    """Whom `--user` (USER or USER:GROUP) and `--group` mean: names or numbers; a number needs no entry in passwd. Raises StartError."""
+    user, colon, its_group = user.partition(":")
+    if colon and (group or not its_group):
+        raise StartError(f"--user {user}:{its_group}: say USER:GROUP, or USER and --group GROUP")
+    group = group or its_group
     if not user and not group:
         return None
-    import grp  # noqa: PLC0415
+    import grp  # noqa: PLC0415  (only who asks for another user pays for them)
     import pwd  # noqa: PLC0415
 
     uid, gid, name = os.getuid(), os.getgid(), ""
@@ -346,9 +362,20 @@ def credentials(user: str, group: str) -> Credentials | None:
             gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         except KeyError:
             raise StartError(f"--group {group}: there is no such group; say a name from /etc/group or a number") from None
-    groups = tuple(os.getgrouplist(name, gid)) if name else (gid,)
-    if os.geteuid() != 0 and (uid, gid) != (os.getuid(), os.getgid()):
-        raise StartError(f"--user {user or uid}: only root can start workers as another user; sidecar runs as {os.geteuid()}")
-    if os.geteuid() != 0:
+    if (uid, gid) == (os.getuid(), os.getgid()):
         return None
-    return Credentials(uid, gid, groups)
+    if not _may_become_others():
+        raise StartError(
+            f"--user {user or uid}: uid {os.geteuid()} may not start workers as another user; that needs CAP_SETUID and CAP_SETGID"
+        )
+    return Credentials(uid, gid, tuple(os.getgrouplist(name, gid)) if name else (gid,))
+
+
+def _may_become_others() -> bool:
+    """Whether this process has CAP_SETGID and CAP_SETUID, bits 6 and 7 of the effective set (capabilities(7)); root often lacks them."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return os.geteuid() == 0
+    return effective >> 6 & 3 == 3

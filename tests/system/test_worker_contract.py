@@ -101,6 +101,7 @@ def test_signals_are_as_sidecar_found_them():
         (("--user", "nobody"), 65534, 65534),
         (("--user", "12345"), 12345, 12345),
         (("--user", "12345", "--group", "54321"), 12345, 54321),
+        (("--user", "12345:54321"), 12345, 54321),
         (("--user", "nobody", "--group", "daemon"), 65534, 1),
     ],
 )
