@@ -233,9 +233,12 @@ class Host:
             try:
                 taking = readiness.takes_connections(pid, self.listeners.inodes())
             except readiness.LookForbidden as reason:
-                self._stop_looking(pid)
-                self._observe(events.LookForbidden(pid, str(reason)), now)
+                if self.glances.refused(pid):
+                    self._stop_looking(pid)
+                    self._observe(events.LookForbidden(pid, str(reason)), now)
                 continue
+            except OSError:
+                continue  # no descriptor left just now; there will be a next look
             if taking:
                 self._stop_looking(pid)
                 self._observe(events.WorkerReady(pid), now)

@@ -9,7 +9,7 @@ A program takes connections from a listening socket in one of few ways, and Linu
     it keeps the socket in an epoll set         /proc/PID/fdinfo/N   what the set holds, and for which events
     a thread sleeps in accept, select or poll   /proc/PID/syscall    the call and its arguments, and what they point
                                                 /proc/PID/mem        to: an fd_set, an array of struct pollfd
-    it is too busy ever to wait                 /proc/PID/fd, net/   a connection that came in through the listener
+    it is too busy ever to wait                 /proc/PID/fd         a connection that came in through the listener
 
 The last is for a worker that comes while the service is saturated: its loop of accept, answer, accept finds the queue
 never empty and is never seen asleep. The listener is known by its socket inode, the one name that dup, fork and
@@ -20,7 +20,8 @@ a program that is still importing, and the old generation may answer); ptrace st
 sock_diag(7) tells that a socket listens, not that anyone accepts; a line in the program's log is a guess about its
 words; eBPF needs privileges that no container has.
 
-Not seen: a wait by io_uring (its socket is not shown), and who asks in vain and sleeps, then asks again.
+Not seen: a wait by io_uring (its socket is not shown); who asks in vain, sleeps and asks again; and, in Go or Rust's
+tokio, the time between making a listener, which puts it in the epoll set at once, and accepting from it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ _GENERIC = {"202": "accept", "242": "accept", "72": "select", "73": "poll"}  # l
 # System call numbers, as /proc/PID/syscall writes them, to the way in which the arguments name file descriptors.
 _CALLS = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC, "loongarch64": _GENERIC}.get(os.uname().machine)
 
-# A socket's protocol (system.sockprotoname, xattr(7)) to its table in /proc/PID/net: file, columns of inode and address.
-_TABLES = {b"TCP": ("tcp", 9, 1), b"TCPv6": ("tcp6", 9, 1), b"UNIX-STREAM": ("unix", 6, 7), b"UNIX": ("unix", 6, 7)}
+# A socket's protocol, as the attribute system.sockprotoname calls it (xattr(7)), to its address family.
+_FAMILIES = {b"TCP": socket.AF_INET, b"TCPv6": socket.AF_INET6, b"UNIX-STREAM": socket.AF_UNIX, b"UNIX": socket.AF_UNIX}
 
 _VANISHED = (FileNotFoundError, ProcessLookupError)  # a process or descriptor that went meanwhile: ENOENT, ESRCH
 
@@ -54,7 +55,8 @@ _VANISHED = (FileNotFoundError, ProcessLookupError)  # a process or descriptor t
 class LookForbidden(SidecarError):
     """The system does not let us see whether a worker takes connections; the text says in a clause what is in the way.
 
-    It may pass (a process between setuid and execve cannot be looked at): believe it when it is said again.
+    It may pass: a process that has changed its user is hidden until it calls execve or makes itself visible, as nginx's
+    workers do. So believe what lasts: `Glances.refused`.
     """
 
 
@@ -77,7 +79,7 @@ def takes_connections(leader: int, listeners: Collection[int]) -> bool:
         except _VANISHED:
             continue
         except PermissionError as error:
-            if not _exiting(pid):
+            if not _exiting(f"{pid}"):
                 refusal = f"uid {os.geteuid()} may not read {error.filename} ({error.strerror})"
         except LookForbidden as error:
             refusal = str(error)
@@ -166,32 +168,68 @@ def _in_epoll(pid: int, sockets: dict[int, int], special: dict[int, str], listen
 def _connected(pid: int, sockets: dict[int, int], held: set[int]) -> bool:
     """Whether the process has a connection that came in through a listener that it holds.
 
-    Such a connection has the listener's own address: the local port (the IP address may be a wildcard's), or the path.
-    Only sockets of the listener's protocol are worth reading a table for (an event loop always has a socketpair).
+    Such a connection has the listener's own address. Asking for addresses costs up to 20 ms where tens of thousands of
+    connections are (and through /proc/PID/net ten times that), so it is asked once for each socket, and only for those
+    of a listener's family: most programs have none before they accept one, an event loop's socketpair aside.
     """
-    protocols = {fd: _protocol(pid, fd) for fd in sockets}
-    for protocol in {protocols[fd] for fd in held}:
-        ours = {inode for fd, inode in sockets.items() if protocols[fd] == protocol and fd not in held}
-        if not ours or protocol not in _TABLES:
+    families = {fd: _family(pid, fd) for fd in sockets}
+    for family in {families[fd] for fd in held}:
+        if family is None:
             continue
-        file, inode_column, address_column = _TABLES[protocol]
-        addresses: dict[int, str] = {}
-        for line in _read(f"/proc/{pid}/net/{file}").splitlines()[1:]:
-            row = line.split(None, address_column if file == "unix" else -1)
-            if len(row) > max(inode_column, address_column):
-                addresses[int(row[inode_column])] = row[address_column].rpartition(":")[2]
-        entrances = {addresses[sockets[fd]] for fd in held if sockets[fd] in addresses}
-        if any(addresses.get(inode) in entrances for inode in ours):
+        entrances = {inode for fd, inode in sockets.items() if families[fd] == family and fd in held}
+        others = {inode for fd, inode in sockets.items() if families[fd] == family} - entrances
+        if not others:
+            continue
+        if not (entrances | others).issubset(_address):
+            if len(_address) > 10_000:
+                _address.clear()
+            shown = _addresses(family)
+            _address.update((inode, shown.get(inode)) for inode in entrances | others)
+        if ({_address[inode] for inode in entrances} - {None}) & {_address[inode] for inode in others}:
             return True
     return False
 
 
-def _protocol(pid: int, fd: int) -> bytes:
-    """A socket's protocol, as sockets tell it in an extended attribute; empty where they do not."""
+_address: dict[int, bytes | None] = {}  # by socket inode, for good: what was accepted or listens never moves
+
+
+def _family(pid: int, fd: int) -> int | None:
+    """The address family of a stream socket; None where it does not tell, or is of another kind."""
     try:
-        return os.getxattr(f"/proc/{pid}/fd/{fd}", "system.sockprotoname").rstrip(b"\0")
+        return _FAMILIES.get(os.getxattr(f"/proc/{pid}/fd/{fd}", "system.sockprotoname").rstrip(b"\0"))
     except OSError:
-        return b""
+        return None
+
+
+def _addresses(family: int) -> dict[int, bytes]:
+    """The local addresses of all listening and connected stream sockets, by inode: a TCP port, the path of a unix socket.
+
+    From sock_diag(7), as `ss` has them; empty where that is not to be had.
+    """
+    found: dict[int, bytes] = {}
+    if family == socket.AF_UNIX:  # struct unix_diag_req: every state, UDIAG_SHOW_NAME
+        request = struct.pack("=BBHIIIII", family, 0, 0, 0xFFFF_FFFF, 0, 1, 0, 0)
+    else:  # struct inet_diag_req_v2: TCP_ESTABLISHED, TCP_CLOSE_WAIT, TCP_LISTEN
+        request = struct.pack("=BBHI48x", family, socket.IPPROTO_TCP, 0, 1 << 1 | 1 << 8 | 1 << 10)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as kernel:  # NETLINK_SOCK_DIAG
+            # struct nlmsghdr: SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP
+            kernel.send(struct.pack("=IHHII", 16 + len(request), 20, 0x301, 0, 0) + request)
+            while True:
+                answer = kernel.recv(1 << 16, socket.MSG_DONTWAIT)
+                while answer:
+                    size, kind = struct.unpack_from("=IH", answer)
+                    if kind != 20:  # NLMSG_DONE, NLMSG_ERROR
+                        return found
+                    if family != socket.AF_UNIX:  # struct inet_diag_msg
+                        found[struct.unpack_from("=I", answer, 16 + 68)[0]] = answer[16 + 4 : 16 + 6]
+                    else:  # struct unix_diag_msg, then attributes, the name first if there is one
+                        inode, length, attribute = struct.unpack_from("=I8xHH", answer, 16 + 4)
+                        if attribute == 0:
+                            found[inode] = answer[16 + 20 : 16 + 16 + length]
+                    answer = answer[size + 3 & ~3 :]
+    except OSError:
+        return found
 
 
 def _asleep(pid: int, held: set[int]) -> bool:
@@ -207,17 +245,21 @@ def _asleep(pid: int, held: set[int]) -> bool:
             way = _CALLS.get(number)
             if way is None:
                 continue
-            first, second = (int(word, 16) for word in words[:2])
+            first, second = (int(word, 16) & (1 << 63) - 1 for word in words[:2])
             if way == "accept":  # (fd, …)
                 asked = {first & 0xFFFF_FFFF}
             elif way == "select":  # (nfds, readfds, …): bit n of readfds stands for fd n
-                bits = int.from_bytes(_memory(pid, second, (first & 0xFFFF) + 7 >> 3), "little")
+                bits = int.from_bytes(_memory(pid, second, min(first, 1 << 16) + 7 >> 3), "little")
                 asked = {fd for fd in held if fd < first and bits >> fd & 1}
             else:  # (fds, nfds, …): struct pollfd {int fd; short events, revents;}
-                array = _memory(pid, first, (second & 0xFFFF) * 8)
+                array = _memory(pid, first, min(second, 1 << 16) * 8)
                 asked = {fd for fd, events, _ in struct.iter_unpack("=ihh", array[: len(array) & ~7]) if events & _READABLE}
         except _VANISHED:
             continue
+        except PermissionError:
+            if _exiting(f"{pid}/task/{task}"):
+                continue
+            raise
         if asked & held:
             return True
     return False
@@ -228,7 +270,7 @@ def _memory(pid: int, address: int, size: int) -> bytes:
     path = f"/proc/{pid}/mem"
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(fd, size, address & (1 << 63) - 1)
+        return os.pread(fd, size, address)
     except OSError as error:
         if error.errno == EIO:
             return b""
@@ -265,7 +307,7 @@ def owner(pid: int, leaders: Collection[int]) -> int | None:
         if pid in leaders:
             return pid
         try:
-            _, parent, group, *_ = _stat(pid)
+            _, parent, group, *_ = _stat(f"{pid}")
         except OSError:
             break
         if by_group is None and int(group) in leaders:
@@ -298,10 +340,14 @@ def _children(pid: int) -> list[int]:
     """A process's children, by whichever of its threads; in a moment of change some may be missed (proc(5))."""
     children: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            children += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+        tasks = os.listdir(f"/proc/{pid}/task")
     except (*_VANISHED, PermissionError):
-        pass
+        return children
+    for task in tasks:
+        try:
+            children += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+        except _VANISHED:
+            continue
     return children
 
 
@@ -317,27 +363,27 @@ def _scan() -> Callable[[int], list[int]]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                family.setdefault(int(_stat(int(name))[1]), []).append(int(name))
+                family.setdefault(int(_stat(name)[1]), []).append(int(name))
             except OSError:
                 continue
     return lambda pid: family.get(pid, [])
 
 
-def _stat(pid: int) -> list[str]:
+def _stat(task: str) -> list[str]:
     """The fields of /proc/PID/stat from the third on: state, parent, group … A name may hold spaces and parentheses."""
-    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return _read(f"/proc/{task}/stat").rpartition(")")[2].split()
 
 
-def _exiting(pid: int) -> bool:
-    """Whether a process has no memory any more (vsize, the 23rd field): a zombie's files are refused, not missing."""
+def _exiting(task: str) -> bool:
+    """Whether a process or thread has no memory any more (vsize, the 23rd field): its files are refused, not missing."""
     try:
-        return _stat(pid)[20] == "0"
+        return _stat(task)[20] == "0"
     except OSError:
         return True
 
 
 def _hidden(pid: int) -> bool:
-    """Whether a process exists that /proc does not show us (mounted with hidepid=2)."""
+    """Whether a process exists that /proc does not show us (hidepid)."""
     if os.path.exists(f"/proc/{pid}"):
         return False
     try:
@@ -359,7 +405,8 @@ def _blindness() -> str:
     with socket.socket(socket.AF_UNIX) as decoy, select.epoll() as waiting:
         waiting.register(decoy, select.EPOLLIN)
         try:
-            seen = _in_epoll(pid, *_files(pid), {os.fstat(decoy.fileno()).st_ino})
+            inode = os.fstat(decoy.fileno()).st_ino
+            seen = _in_epoll(pid, {decoy.fileno(): inode}, {waiting.fileno(): "[eventpoll]"}, {inode})
             _read(f"/proc/{pid}/syscall")
         except (*_VANISHED, PermissionError):
             seen = False
@@ -369,22 +416,26 @@ def _blindness() -> str:
 class Glances:
     """When to look at which coming worker: after 2 ms, then ever more seldom up to every 50 ms.
 
-    A look costs PID 1 time that it would rather sleep, so many workers share that: each then waits at least 4 ms for
-    each of them. Times are seconds of one clock, which the caller reads.
+    A look costs PID 1 time that it would rather sleep, so many workers share that: each then waits at least 2 ms for
+    each of the others. Times are seconds of one clock, which the caller reads.
     """
 
-    FIRST, FACTOR, LONGEST, SHARE = 0.002, 1.25, 0.050, 0.004
+    FIRST, FACTOR, LONGEST, SHARE = 0.002, 1.25, 0.050, 0.002
+    PATIENCE = 20  # refusals: about half a second
 
     def __init__(self) -> None:
         self._next: dict[int, tuple[float, float]] = {}  # worker: when, and how long it waited for that
+        self._refusals: dict[int, int] = {}
 
     def add(self, pid: int, now: float) -> None:
         """A worker has been started."""
         self._next[pid] = (now + self.FIRST, self.FIRST)
+        self._refusals[pid] = 0
 
     def drop(self, pid: int) -> None:
         """It is ready, or gone, or never was: no more looks at it."""
         self._next.pop(pid, None)
+        self._refusals.pop(pid, None)
 
     def deadline(self) -> float | None:
         """The time of the next look; None if nobody is coming."""
@@ -397,6 +448,11 @@ class Glances:
             wait = min(self._next[pid][1] * self.FACTOR, self.LONGEST)
             self._next[pid] = (now + max(wait, self.SHARE * (len(self._next) - 1)), wait)
         return pids
+
+    def refused(self, pid: int) -> bool:
+        """A look at it was forbidden; whether that has been so often enough to be believed."""
+        self._refusals[pid] = self._refusals.get(pid, 0) + 1
+        return self._refusals[pid] >= self.PATIENCE
 
 
 # ── notify: being told ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -452,7 +508,7 @@ class NotifySocket:
                     passed += [fd for (fd,) in struct.iter_unpack("=i", content[: len(content) & ~3])]
             leader = owner(sender, leaders) if sender else None
             for fd in passed:
-                os.close(fd)
+                _close(fd)
             fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)
             if leader is not None and fields:
                 messages.append((leader, fields))
@@ -461,7 +517,15 @@ class NotifySocket:
         return messages
 
 
-_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(253 * 4)  # a struct ucred and as many descriptors as Linux passes
+def _close(fd: int) -> None:
+    """Close a descriptor that somebody sent us; what went wrong with its file is not our concern."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+
+
+_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4)  # a struct ucred, a descriptor; the kernel closes what has no room
 
 
 def _assignments(data: bytes) -> dict[str, str]:

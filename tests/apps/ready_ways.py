@@ -50,6 +50,10 @@ def in_child(function, *args):
         os._exit(0)
 
 
+def die_with_parent():  # where the test's signal to our process group does not come
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 @way
 def accept(listener, decoy):
     listener.accept()
@@ -116,8 +120,10 @@ def children(listener, decoy):
 
 @way
 def grandchild_of_thread(listener, decoy):
-    def child():
-        in_child(listener.accept)
+    def child():  # in a session, so in a process group, of its own
+        os.setsid()
+        die_with_parent()
+        in_child(lambda: (die_with_parent(), listener.accept()))
         os.wait()
 
     thread = threading.Thread(target=lambda: (in_child(child), os.wait()))
@@ -150,10 +156,8 @@ def busy(listener, decoy):  # holds a connection and never waits for another
 
 
 @way
-def idle_then_busy_decoy(listener, decoy):  # a connection from elsewhere is none from the listener
-    connection, _ = decoy.accept()
-    connection.sendall(b"taken")
-    select.select([decoy], [], [])
+def busy_with_decoy(listener, decoy):  # a connection from elsewhere is none from the listener
+    busy(decoy, decoy)
 
 
 @way
@@ -181,16 +185,35 @@ def epoll_other_decoy(listener, decoy):
     epoll_for((0, select.EPOLLIN), (decoy, select.EPOLLIN))
 
 
+def again_and_again(function):
+    while True:
+        function()
+
+
+def pass_through_descriptors():
+    for copy in [os.dup(0) for _ in range(100)]:
+        os.close(copy)
+
+
+def pass_through_threads():
+    some = [threading.Thread(target=int) for _ in range(10)]
+    for thread in some:
+        thread.start()
+    for thread in some:
+        thread.join()
+
+
 @way
 def churn(listener, decoy):  # processes, threads and descriptors that come and go
-    while True:
-        in_child(lambda: os.close(os.dup(0)))
-        thread = threading.Thread(target=lambda: os.close(os.dup(0)))
-        thread.start()
-        with socket.socketpair()[0], select.epoll() as watch:
-            watch.register(0, select.EPOLLIN)
-        thread.join()
-        os.wait()
+    in_child(again_and_again, pass_through_threads)
+    in_child(again_and_again, pass_through_descriptors)
+    again_and_again(lambda: (in_child(int), os.waitpid(-1, 0)))
+
+
+@way
+def accept_and_churn(listener, decoy):
+    threading.Thread(target=listener.accept).start()
+    again_and_again(lambda: (pass_through_threads(), pass_through_descriptors()))
 
 
 @way

@@ -3,6 +3,7 @@
 import array
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,10 @@ ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "apps"
 NOBODY = 65534
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become other users")
+RIGHTS = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
+CHOWN, SETGID, SETUID = 1 << 0, 1 << 6, 1 << 7  # capabilities(7)
+
+as_root = pytest.mark.skipif(~RIGHTS & (CHOWN | SETGID | SETUID) != 0, reason="needs the rights to become other users")
 
 
 def eventually(question, seconds=30):
@@ -40,7 +44,10 @@ def inode(sock):
 @contextmanager
 def listening(family=socket.AF_INET):
     with socket.socket(family) as sock, tempfile.TemporaryDirectory() as folder:
-        sock.bind(f"{folder}/s" if family == socket.AF_UNIX else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        try:
+            sock.bind(f"{folder}/s" if family == socket.AF_UNIX else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        except OSError as error:
+            pytest.skip(f"no such address here: {error}")
         sock.listen()
         yield sock
 
@@ -86,7 +93,7 @@ def looking_as(rights, program, *sockets, user=None):
     """A looker with these rights (arguments of setpriv) and its program; yields a function that looks once."""
     fds = [sock.fileno() for sock in sockets]
     options = [str(inode(sockets[0])), *(["--user", str(user)] if user else [])]
-    command = ["setpriv", *rights, sys.executable, APPS / "ready_looker.py", *options, "--", *program, *map(str, fds)]
+    command = [needed("setpriv"), *rights, sys.executable, APPS / "ready_looker.py", *options, "--", *program, *map(str, fds)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=fds, text=True, env=environ
@@ -104,6 +111,10 @@ def looking_as(rights, program, *sockets, user=None):
         look.heard = looker.stderr
         yield look
         looker.stdin.close()
+
+
+def needed(program):
+    return shutil.which(program) or pytest.skip(f"{program} is not installed")
 
 
 def a_way(name):
@@ -152,23 +163,32 @@ def test_a_worker_too_busy_ever_to_wait_is_known_by_the_connection_that_it_holds
         assert takes_connections(program.pid, {inode(listener)})
 
 
+def test_a_busy_worker_with_listeners_of_several_kinds_is_known_by_a_connection_from_one(start, listener):
+    with listening(socket.AF_UNIX) as other, socket.socket() as client:
+        program = start("busy", listener, other)
+        client.connect(listener.getsockname())
+        release(program)
+        assert client.recv(5) == b"taken"
+        assert takes_connections(program.pid, {inode(other), inode(listener)})
+        assert not takes_connections(program.pid, {inode(other)})
+
+
 def test_one_of_several_listeners_is_enough(start, listener, decoy):
     program = start("accept", listener, decoy)
     release(program)
     eventually(lambda: takes_connections(program.pid, {inode(decoy), inode(listener)}))
 
 
-@pytest.mark.parametrize("way", ["accept-decoy", "select-decoy", "poll-decoy", "epoll-decoy", "epoll-other-decoy", "idle-then-busy-decoy"])
+@pytest.mark.parametrize("way", ["accept-decoy", "select-decoy", "poll-decoy", "epoll-decoy", "epoll-other-decoy"])
 def test_waiting_for_something_else_is_not_waiting_for_the_listener(start, listener, decoy, way):
     program = start(way, listener, decoy)
-    with socket.create_connection(decoy.getsockname()) if "busy" in way else listener.dup():
-        release(program)
-        eventually(lambda: takes_connections(program.pid, {inode(decoy)}))
-        assert not takes_connections(program.pid, {inode(listener)})
+    release(program)
+    eventually(lambda: takes_connections(program.pid, {inode(decoy)}))
+    assert not takes_connections(program.pid, {inode(listener)})
 
 
 def test_a_connection_to_another_listener_is_none_from_ours_though_both_are_held(start, listener, decoy):
-    program = start("idle-then-busy-decoy", listener, decoy)
+    program = start("busy-with-decoy", listener, decoy)
     with socket.create_connection(decoy.getsockname()) as client:
         release(program)
         assert client.recv(5) == b"taken"
@@ -212,7 +232,7 @@ def test_looking_at_processes_that_come_and_go_raises_nothing(start, listener):
     program = start("churn", listener)
     release(program)
     before = os.listdir("/proc/self/fd")
-    for _ in range(500):
+    for _ in range(1000):
         assert not takes_connections(program.pid, {inode(listener)})
     assert program.poll() is None
     assert len(os.listdir("/proc/self/fd")) == len(before)
@@ -225,7 +245,7 @@ def test_looking_at_processes_that_come_and_go_raises_nothing(start, listener):
 def test_looking_at_another_users_processes_is_refused_with_the_reason(start, listener):
     program = start("accept", listener)
     code = f"from sidecar.readiness import takes_connections as t; t({program.pid}, [{inode(listener)}])"
-    command = ["setpriv", *UNPRIVILEGED, sys.executable, "-c", code]
+    command = [needed("setpriv"), *UNPRIVILEGED, sys.executable, "-c", code]
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert f"LookForbidden: uid {NOBODY} may not read /proc/{program.pid}/fd" in looker.stderr
 
@@ -241,13 +261,20 @@ def test_an_unprivileged_looker_sees_its_own_programs(way, listener):
 
 
 @as_root
+def test_threads_and_descriptors_that_come_and_go_do_not_hide_the_one_that_waits(listener):
+    with looking_as(UNPRIVILEGED, a_way("accept-and-churn"), listener) as look:
+        eventually(lambda: look() == "True")
+        assert {look() for _ in range(3000)} == {"True"}
+
+
+@as_root
 @pytest.mark.parametrize("way", ["churn", "zombie"])
 def test_a_zombie_hides_its_files_from_an_unprivileged_looker_yet_forbids_nothing(way, listener):
     with looking_as(UNPRIVILEGED, a_way(way), listener) as look:
         if way == "zombie":
             assert look.heard.readline() == "held\n"
             assert look.heard.readline() == "gone\n"
-        assert {look() for _ in range(300)} == {"False"}
+        assert {look() for _ in range(1000)} == {"False"}
 
 
 @as_root
@@ -313,7 +340,7 @@ finally:
     child.kill()
 """
     mounted = "mount -t proc -o hidepid=4 proc /proc || exit 77; exec setpriv "
-    command = ["unshare", "--mount", "sh", "-c", mounted + ' "$@"', "sh", *ROOT_IN_DOCKER, sys.executable, "-c", code]
+    command = [needed("unshare"), "--mount", "sh", "-c", mounted + ' "$@"', "sh", *ROOT_IN_DOCKER, sys.executable, "-c", code]
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if looker.returncode == 77 or "unshare" in looker.stderr:
         pytest.skip("mounting a /proc of one's own is not allowed here")
@@ -323,7 +350,17 @@ finally:
 @as_root
 def test_without_proc_nothing_can_be_seen(listener):
     code = f"from sidecar.readiness import takes_connections as t; t(1, [{inode(listener)}])"
-    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc || exit 77; exec "$@"', "sh", sys.executable, "-c", code]
+    command = [
+        needed("unshare"),
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none /proc || exit 77; exec "$@"',
+        "sh",
+        sys.executable,
+        "-c",
+        code,
+    ]
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if looker.returncode == 77 or "unshare" in looker.stderr:
         pytest.skip("mounting over /proc is not allowed here")
@@ -391,6 +428,23 @@ def test_who_is_dropped_is_not_looked_at_any_more():
     assert glances.due(3.0) == []
 
 
+def test_a_refusal_is_believed_when_it_lasts():
+    glances = Glances()
+    glances.add(7, 0.0)
+    looks = 0
+    while glances.deadline() < 10.0:
+        now = glances.deadline()
+        assert glances.due(now) == [7]
+        looks += 1
+        if glances.refused(7):
+            break
+    assert looks > 1
+    assert 0.2 < now < 1.0
+    glances.drop(7)
+    glances.add(7, now)
+    assert not glances.refused(7)  # another worker by the same number
+
+
 def test_many_coming_workers_do_not_make_looking_a_busy_loop():
     glances = Glances()
     for pid in range(100):
@@ -398,7 +452,7 @@ def test_many_coming_workers_do_not_make_looking_a_busy_loop():
     looks = 0
     while glances.deadline() < 10.0:
         looks += len(glances.due(glances.deadline()))
-    assert looks <= 10.0 / 0.004 * 1.2 + 100
+    assert looks <= 10.0 / 0.002 * 1.2 + 100
 
 
 # ── being told ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -417,7 +471,7 @@ def send(notify, message, *fds):
         sender.sendmsg([message], ancillary, 0, "\0" + notify.address[1:])
 
 
-def a_sender(notify, before="", after=""):
+def a_sender(notify, how="send()"):
     """A Python program that sends READY=1 in a way and then stays; says `sent`."""
     code = f"""
 import os, signal, socket
@@ -425,7 +479,7 @@ def send():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.sendto(b"READY=1\\nSTATUS=here", "\\0" + {notify.address[1:]!r})
     print("sent", flush=True)
-{before or "send()"}
+{how}
 signal.pause()
 """
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, process_group=0)
@@ -484,22 +538,10 @@ def test_a_long_message_is_cut_after_a_whole_line(notify):
 
 
 def test_a_flood_is_taken_in_portions(notify):
-    flood = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('\\0{notify.address[1:]}')\n"
-            "while True: s.send(b'STATUS=flood')",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(20):
-            assert len(notify.receive([flood.pid])) <= NotifySocket.MOST
-        eventually(lambda: notify.receive([flood.pid]))
-    finally:
-        flood.kill()
-        flood.wait()
+    notify.MOST = 3  # the kernel queues but ten or so (net.unix.max_dgram_qlen)
+    for _ in range(8):
+        send(notify, b"STATUS=flood")
+    assert [len(notify.receive([os.getpid()])) for _ in range(4)] == [3, 3, 2, 0]
 
 
 @pytest.mark.parametrize("count", [1, 253])
@@ -513,6 +555,28 @@ def test_descriptors_that_come_along_are_closed(notify, count):
     os.close(writing)
     assert os.read(reading, 1) == b""  # nobody holds the other end any more
     os.close(reading)
+
+
+def test_a_sender_that_lives_until_its_descriptor_is_closed_is_known_before_that(notify):
+    how = f"""
+if os.fork() == 0:
+    reading, writing = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect("\\0" + {notify.address[1:]!r})
+        socket.send_fds(s, [b"READY=1"], [writing])
+    os.close(writing)
+    print("sent", flush=True)
+    os.read(reading, 1)
+    os._exit(0)
+os.wait()
+"""
+    program = a_sender(notify, how)
+    try:
+        assert program.stdout.readline() == b"sent\n"
+        assert notify.receive([program.pid]) == [(program.pid, {"READY": "1"})]
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.communicate()
 
 
 def test_systemd_notify_gets_its_answer(notify):
@@ -544,12 +608,12 @@ def test_whose_process_it_is(start, listener):
     assert owner(program.pid, [program.pid, os.getpid()]) == program.pid  # the nearest
 
 
-def test_a_name_with_spaces_and_parentheses_confuses_nobody(tmp_path):
-    program = tmp_path / "a) R 1 (b"
-    program.write_text(f"#!{sys.executable}\nimport os\nos.fork() or print(os.getpid(), flush=True)\nos.read(0, 1)\n")
-    program.chmod(0o755)
-    leader = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+def test_a_name_with_spaces_and_parentheses_confuses_nobody():
+    code = "import os; open('/proc/self/comm', 'w').write('a) R 1 (b'); os.fork() or print(os.getpid(), flush=True); os.read(0, 1)"
+    leader = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
     try:
-        assert owner(int(leader.stdout.readline()), [leader.pid]) == leader.pid
+        child = int(leader.stdout.readline())
+        assert "(a) R 1 (b)" in Path(f"/proc/{child}/stat").read_text()
+        assert owner(child, [leader.pid]) == leader.pid
     finally:
         leader.communicate(b"..")
