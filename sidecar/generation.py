@@ -40,7 +40,7 @@ LIFE: dict[str, frozenset[str]] = {
 }
 
 
-class IllegalMove(Exception):  # noqa: N818  (it says what was tried, as a state machine does)
+class IllegalMove(Exception):
     """A state was followed by one that cannot follow it: a defect in the supervisor, never a user's mistake."""
 
 

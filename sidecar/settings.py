@@ -240,6 +240,8 @@ def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
         problems.append(f"{origins['ready']} command: needs --ready-command COMMAND")
     if settings.ready_command and settings.ready != "command":
         problems.append(f"{origins['ready_command']}: needs --ready command")
+    if settings.enable_auto_restart and settings.auto_restart_interval == 0:
+        problems.append(f"{origins['auto_restart_interval']} 0: there would be nothing but swaps; say how far apart they are")
     if settings.start_timeout == 0:
         problems.append(f"{origins['start_timeout']} 0: no worker could ever be ready; say how long one may take")
     return problems

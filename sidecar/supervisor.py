@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 # A worker that never took connections has nothing to finish: it gets this long (seconds) between the retire signal and SIGKILL.
 STILLBORN_GRACE = 2.0
-# How long (seconds) sidecar waits for what it has killed before it leaves all the same (an uninterruptible process may take for ever).
+# How long (seconds) sidecar waits for what it has killed before it goes on all the same (an uninterruptible process may take for ever).
 KILL_GRACE = 5.0
+# A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to its child and then to the group.
+ECHO = 0.1
 
 
 class Wish(Record):
@@ -47,10 +49,11 @@ class Failure(Record):
 class Ending:
     """How far the stop has come. `asked` counts stop signals, `heeded` those that have been acted upon."""
 
-    __slots__ = ("asked", "heeded", "lame_duck", "phase", "reason", "signal", "status", "until")
+    __slots__ = ("asked", "asked_at", "heeded", "lame_duck", "phase", "reason", "signal", "status", "until")
 
     def __init__(self) -> None:
         self.asked = 0
+        self.asked_at = float("-inf")
         self.heeded = 0
         self.signal = ""
         self.lame_duck = True
@@ -94,9 +97,14 @@ class Supervisor:
         self._wish = Wish(fact.trigger, now, fact.supersedes or (earlier is not None and earlier.supersedes))
 
     def _saw_StopAsked(self, fact: events.StopAsked, now: float) -> None:  # noqa: N802
-        self.ending.asked += 1
-        self.ending.signal = fact.signal
-        self.ending.lame_duck &= fact.lame_duck
+        ending = self.ending
+        if fact.signal == ending.signal and now < ending.asked_at + ECHO:
+            return
+        if ending.asked == 0:
+            ending.lame_duck = fact.lame_duck
+        ending.asked += 1
+        ending.asked_at = now
+        ending.signal = fact.signal
 
     def _saw_SizeChanged(self, fact: events.SizeChanged, now: float) -> None:  # noqa: N802
         size = max(1, self.size + fact.by)
@@ -225,7 +233,11 @@ class Supervisor:
         return False
 
     def _ripen(self, now: float) -> None:
-        """Time alone makes a worker ready (readiness interval) or overdue (any other)."""
+        """Time alone makes a worker ready (readiness interval) or overdue (any other), and a preparation too."""
+        coming = self.roster.coming
+        if coming is not None and coming.state == PREPARING and self._reached(coming.begun_at + self.settings.start_timeout, now):
+            cause = f"the check has not ended within {self.settings.start_timeout:g} s"
+            self._failure = self._failure or Failure(cause, 1)
         for worker in self.roster.serving():
             if worker.state != STARTING:
                 continue
@@ -359,7 +371,7 @@ class Supervisor:
         if wish is None:
             return
         if coming is not None:
-            if not wish.supersedes or any(worker.took_over for worker in coming.workers):
+            if not wish.supersedes or any(worker.serving and worker.took_over for worker in coming.workers):
                 return
             self._say("swap_superseded", generation=coming.number, trigger=wish.trigger, lasted=now - coming.begun_at)
             self._failure = None
@@ -390,19 +402,21 @@ class Supervisor:
         """Start what is missing: of the coming generation as far as --max-surge allows, else of the serving one."""
         coming, current = self.roster.coming, self.roster.current
         if self.ending.phase == "" and coming is not None and coming.state == STARTING and self._failure is None:
-            surge = self.settings.max_surge or self.size
-            alive = sum(1 for _ in self.roster.workers())
-            elsewhere = any(worker.generation != coming.number for worker in self.roster.serving())
-            for slot in self._vacant(coming):
-                if self.settings.max_surge and elsewhere and alive >= self.size + surge:
-                    break
-                alive += 1
+            vacant = self._vacant(coming)
+            # Where nobody else serves, being there comes before being small.
+            if vacant and self.settings.max_surge and any(worker.generation != coming.number for worker in self.roster.serving()):
+                vacant = vacant[: max(0, self.size + self.settings.max_surge - self._crowd(now))]
+            for slot in vacant:
                 self._spawn(coming, slot)
         elif current is not None and self.roster.serving() and (coming is None or coming.state == PREPARING):
             held = {worker.slot for worker in self.roster.serving()}
             for slot in range(self.size):
                 if slot not in held and self._reached(self._pace(slot).not_before, now):
                     self._spawn(current, slot)
+
+    def _crowd(self, now: float) -> int:
+        """How many processes there are, less those that even SIGKILL has not moved for a while: nothing can wait for them."""
+        return sum(worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for worker in self.roster.workers())
 
     def _spawn(self, generation: Generation, slot: int) -> None:
         self._orders.append(orders.Spawn(generation.number, slot, self.size, generation.trigger))

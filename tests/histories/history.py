@@ -1,0 +1,176 @@
+"""A history: facts in, orders out, in virtual time. No process, no sleep.
+
+    play(Settings(workers=2), '''
+        0    start      | prepare 1, spawn 1/0=101, spawn 1/1=102
+        1    ready 101  | !serving
+        1.5  exit 101 1 | !worker_died
+        1.5  -          | spawn 1/0=103
+    ''')
+
+A row is a moment, the facts of that moment (separated by `;`) and, after `|`, every order that follows (separated by `,`), in
+order. `!event` asks that this line was said too; what is said otherwise is not looked at. `-` is no fact: only time has passed. A
+row stands for one wake-up of the host: between two rows nothing may happen, so a row too few fails as surely as a wrong one.
+
+Facts::
+
+    start                           nothing but the beginning
+    hup, command, watch, envdir     a swap is triggered (watch and envdir supersede)
+    term, int, ttin, ttou, usr1     a signal came
+    prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
+    ready 101, forbidden 101        the worker takes connections; the system does not let us see
+    exit 101 1, killed 101 SEGV     its leader ended, the group with it
+    exit 101 1 +                    its leader ended, processes of its group live on
+    empty 101                       the last of them is gone
+    refuse 2                        the next two spawns fail
+
+Spawns are answered at once; the processes of generation 3 are called 301, 302, … in the order they are started.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from sidecar import events, orders
+from sidecar.settings import Settings
+from sidecar.supervisor import Supervisor
+
+SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "SEGV": 11, "TERM": 15}
+
+
+class History:
+    """A supervisor, the facts it is told and the orders it gives."""
+
+    def __init__(self, settings: Settings, *, readiness: str = "accept", prepare: str = "at once", chance: float = 0.0) -> None:
+        self.supervisor = Supervisor(settings, 0.0, lambda: chance)
+        self.readiness = readiness
+        self.prepare = prepare
+        self.now = 0.0
+        self.refusals = 0
+        self.started: Counter[int] = Counter()
+        self.said: list[orders.Say] = []
+
+    def play(self, table: str) -> History:
+        """Live through the rows of a table."""
+        for line in table.strip().splitlines():
+            if line.strip():
+                moment_and_facts, _, expected = line.partition("|")
+                moment, _, facts = moment_and_facts.strip().partition(" ")
+                self.row(float(moment), facts.strip(), expected.strip(), line.strip())
+        return self
+
+    def row(self, moment: float, facts: str, expected: str, line: str) -> None:
+        """One row: see the top of this file."""
+        self._nothing_until(moment, line)
+        self.now = moment
+        for text in facts.split(";"):
+            self._fact(text.strip())
+        said_before = len(self.said)
+        given = self._settle()
+        wanted = [each.strip() for each in expected.split(",") if each.strip()]
+        assert given == [each for each in wanted if not each.startswith("!")], f"in the row: {line}"
+        said = {each.event for each in self.said[said_before:]}
+        assert {each[1:] for each in wanted if each.startswith("!")} <= said, f"said {sorted(said)} in the row: {line}"
+
+    def what_was_said(self, event: str) -> list[dict[str, Any]]:
+        """The fields of each line `event` said so far."""
+        return [each.fields for each in self.said if each.event == event]
+
+    def _nothing_until(self, moment: float, line: str) -> None:
+        while self.supervisor.deadline < moment:
+            before = self.supervisor.deadline
+            self.now = before
+            given = self._settle()
+            assert given == [], f"at {before:g} already, before the row: {line}"
+            assert self.supervisor.deadline > before, f"the deadline stays at {before:g}"
+
+    def _settle(self) -> list[str]:
+        """Reconcile and perform until nothing more is ordered; the orders as text."""
+        told: list[str] = []
+        for _ in range(50):
+            given = self.supervisor.reconcile(self.now)
+            if not given:
+                return told
+            for order in given:
+                text = self._perform(order)
+                if text:
+                    told.append(text)
+        raise AssertionError(f"at {self.now:g} reconcile never ends: {told[-10:]}")
+
+    def _perform(self, order: orders.Order) -> str:
+        match order:
+            case orders.Say():
+                self.said.append(order)
+                return ""
+            case orders.Prepare():
+                if self.prepare == "at once":
+                    self._observe(events.Prepared(order.generation))
+                return f"prepare {order.generation}"
+            case orders.Spawn():
+                place = f"spawn {order.generation}/{order.slot}"
+                if self.refusals:
+                    self.refusals -= 1
+                    self._observe(events.SpawnFailed(order.generation, order.slot, "no process could be made: EAGAIN"))
+                    return f"{place} refused"
+                self.started[order.generation] += 1
+                pid = order.generation * 100 + self.started[order.generation]
+                self._observe(events.WorkerStarted(order.generation, order.slot, pid, self.readiness))
+                return f"{place}={pid}"
+            case orders.Retire():
+                return f"retire {order.pid} {order.signal}"
+            case orders.Kill():
+                return f"kill {order.pid}"
+            case orders.Pass():
+                return f"pass {order.pid} {order.signal}"
+            case orders.Close():
+                return f"close {order.generation}"
+            case orders.Exit():
+                return f"exit {order.status}"
+        raise AssertionError(f"an order nobody knows: {order}")
+
+    def _observe(self, fact: events.Fact) -> None:
+        self.supervisor.observe(fact, self.now)
+
+    def _fact(self, text: str) -> None:
+        match text.split():
+            case ["start"] | ["-"]:
+                pass
+            case ["hup" | "command" as trigger]:
+                self._observe(events.SwapTriggered("HUP" if trigger == "hup" else trigger))
+            case ["watch" | "envdir" as trigger]:
+                self._observe(events.SwapTriggered(trigger, supersedes=True))
+            case ["term"]:
+                self._observe(events.StopAsked("TERM"))
+            case ["int"]:
+                self._observe(events.StopAsked("INT", lame_duck=False))
+            case ["ttin"]:
+                self._observe(events.SizeChanged(1, "TTIN"))
+            case ["ttou"]:
+                self._observe(events.SizeChanged(-1, "TTOU"))
+            case ["usr1"]:
+                self._observe(events.SignalPassed("USR1"))
+            case ["prepared", generation]:
+                self._observe(events.Prepared(int(generation)))
+            case ["unprepared", generation]:
+                self._observe(events.PreparationFailed(int(generation), "the check exited with status 3"))
+            case ["ready", pid]:
+                self._observe(events.WorkerReady(int(pid)))
+            case ["forbidden", pid]:
+                self._observe(events.LookForbidden(int(pid), "EPERM"))
+            case ["exit", pid, code]:
+                self._observe(events.WorkerExited(int(pid), int(code)))
+            case ["exit", pid, code, "+"]:
+                self._observe(events.WorkerExited(int(pid), int(code), alone=False))
+            case ["killed", pid, name]:
+                self._observe(events.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
+            case ["empty", pid]:
+                self._observe(events.GroupEmptied(int(pid)))
+            case ["refuse", times]:
+                self.refusals = int(times)
+            case _:
+                raise AssertionError(f"a fact nobody knows: {text!r}")
+
+
+def play(settings: Settings, table: str, *, readiness: str = "accept", prepare: str = "at once", chance: float = 0.0) -> History:
+    """Live through a table from the very beginning."""
+    return History(settings, readiness=readiness, prepare=prepare, chance=chance).play(table)

@@ -1,0 +1,542 @@
+"""The promises, each as something that watches a world and raises Broken when it is not kept.
+
+A promise looks at every fact as it is told (`fact`), at each list of orders before it is performed (`ordered`), and at the whole once
+reconcile has no more to say (`settled`). It knows the world's book, never the supervisor's own state, except where it says so.
+"""
+
+from __future__ import annotations
+
+from sidecar import events, orders
+
+from .world import CLOSED, COMING, INF, OUTDATED, Broken, Process, World
+
+# What the sum of floating-point moments may be off by.
+BIT = 1e-6
+
+
+class Promise:
+    """Something that is to hold always."""
+
+    name = ""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def broken(self, how: str) -> Broken:
+        """The error to raise."""
+        return Broken(self.name, f"at {self.world.now:g} {how}")
+
+    def fact(self, fact: events.Fact) -> None:
+        """A fact is being told; it is in the book already."""
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """These orders were given; nothing of them is in the book yet."""
+
+    def settled(self) -> None:
+        """There is nothing more to do for now."""
+
+
+def said(given: list[orders.Order], *wanted: str) -> list[int]:
+    """The generations of which one of these things was said."""
+    return [order.fields["generation"] for order in given if isinstance(order, orders.Say) and order.event in wanted]
+
+
+def was_said(given: list[orders.Order], event: str) -> bool:
+    """Whether this was said at all."""
+    return any(isinstance(order, orders.Say) and order.event == event for order in given)
+
+
+class Continuity(Promise):
+    """ "Once a worker was ready … a swap never retires the last ready worker before its replacement is ready."
+
+    Nor does anything else but a stop. In a swap a ready worker leaves only for a worker of its slot that has been ready for
+    kill_old_delay, and without max_surge not before the new generation is complete.
+    """
+
+    name = "Continuity"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at every ready worker that is asked to leave."""
+        world = self.world
+        self._hold_ground()
+        leaving = {order.pid for order in given if isinstance(order, (orders.Retire, orders.Kill))}
+        if not leaving:
+            return
+        ready = world.ready()
+        left = [process for process in ready if process.pid in leaving]
+        stay = [process for process in ready if process.pid not in leaving]
+        if not left or world.leaving() or was_said(given, "gave_up"):
+            return
+        if not stay:
+            raise self.broken(f"the last ready workers {left} are told to leave")
+        given_up = {*said(given, "swap_failed", "swap_superseded"), *self._lame_duck_gave_up()}
+        for process in left:
+            replacements = [each for each in stay if each.slot == process.slot and each.generation > process.generation]
+            if any(self._took_over(each, stay) for each in replacements) or process.slot >= world.size:
+                continue
+            if process.generation in given_up and not process.taken:
+                continue
+            raise self.broken(f"{process} is told to leave and nobody has taken its place")
+        coming = world.coming
+        if coming is not None and coming.number not in said(given, "serving") and all(self._may_fail(each, coming.number) for each in stay):
+            raise self.broken(f"{left} are told to leave, and {stay}, which may still fail, are all there is")
+
+    def _may_fail(self, process: Process, coming: int) -> bool:
+        return process.generation == coming and not process.taken
+
+    def settled(self) -> None:
+        """Nothing more to look at, but see who has taken over meanwhile."""
+        self._hold_ground()
+
+    def _hold_ground(self) -> None:
+        """In a rolling swap a worker whose slot nobody else held takes over without a word."""
+        world = self.world
+        coming = world.coming
+        if coming is None or coming.fault or not world.settings.max_surge:
+            return
+        mine = [process for process in world.wanted() if process.generation == coming.number]
+        if all(each.ready_at is not None and world.now >= each.ready_at + world.settings.kill_old_delay for each in mine):
+            for each in mine:
+                each.taken = True
+
+    def _took_over(self, process: Process, stay: list[Process]) -> bool:
+        world = self.world
+        settings = world.settings
+        mine = [each for each in stay if each.generation == process.generation]
+        complete = {each.slot for each in mine} >= set(range(world.size))
+        long_enough = all(world.now >= (each.ready_at or 0.0) + settings.kill_old_delay - BIT for each in mine)
+        if long_enough and (complete or settings.max_surge):
+            for each in mine:
+                each.taken = True
+            return True
+        return False
+
+    def _lame_duck_gave_up(self) -> set[int]:
+        """Generations a stop has given up: nothing is said of it."""
+        return {life.number for life in self.world.generations.values() if life.state == OUTDATED} if self.world.stops else set()
+
+
+class NoBadGeneration(Promise):
+    """ "A generation that exits, never gets ready in time or fails its check is killed; the serving one is untouched; the failure
+    is said with its cause (…, what triggered it)."
+    """  # fmt: skip
+
+    name = "No bad generation takes over"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at what is said of generations."""
+        world = self.world
+        self._overdue()
+        for number in said(given, "serving"):
+            mine = [process for process in world.ready() if process.generation == number]
+            others = [process for process in world.ready() if process.generation != number]
+            life = world.generations[number]
+            if life.state != COMING:
+                raise self.broken(f"generation {number} serves although it is {life.state}")
+            if not mine:
+                raise self.broken(f"generation {number} serves without a ready worker")
+            if others and life.fault:
+                raise self.broken(f"generation {number} serves although it failed ({life.fault}) and {others} are there")
+            if others and {process.slot for process in mine} < set(range(world.size)):
+                raise self.broken(f"generation {number} serves incomplete although {others} are there")
+            if others and any(world.now < (process.ready_at or 0.0) + world.settings.kill_old_delay - BIT for process in mine):
+                raise self.broken(f"generation {number} serves within kill_old_delay")
+        for order in given:
+            if isinstance(order, orders.Say) and order.event == "swap_failed":
+                life = world.generations[order.fields["generation"]]
+                if not life.fault:
+                    raise self.broken(f"generation {life.number} failed for no reason: {order}")
+                if not order.fields["cause"] or order.fields["trigger"] != life.trigger:
+                    raise self.broken(f"the failure is not told properly: {order}")
+                self._untouched(given, life.number)
+
+    def _untouched(self, given: list[orders.Order], failed: int) -> None:
+        world = self.world
+        for order in given:
+            if isinstance(order, orders.Retire):
+                process = world.processes[order.pid]
+                trimmed = process.slot >= world.size
+                if process.ready and process.generation != failed and not (trimmed or world.leaving() or was_said(given, "gave_up")):
+                    raise self.broken(f"generation {failed} failed, and {process} is told to leave")
+
+    def _overdue(self) -> None:
+        world = self.world
+        coming = world.coming
+        if coming is not None and not coming.prepared and world.now >= coming.begun_at + world.settings.start_timeout:
+            world._fault(coming.number, "its preparation is overdue")
+        for process in world.wanted():
+            if process.ready_at is None and process.readiness != "interval":  # noqa: SIM102
+                if world.now >= process.started_at + world.settings.start_timeout:
+                    world._fault(process.generation, "overdue")
+
+    def settled(self) -> None:
+        """What has failed has been given up, with every worker it had."""
+        world = self.world
+        coming, current = world.coming, world.current
+        if world.leaving():
+            return
+        if coming is not None and coming.fault:
+            raise self.broken(f"generation {coming.number} failed ({coming.fault}) and is still coming")
+        for process in world.wanted():
+            number = process.generation
+            if process.ready_at is None and process.readiness != "interval":  # noqa: SIM102
+                if world.now >= process.started_at + world.settings.start_timeout:
+                    raise self.broken(f"{process} has not got ready in time and is not told to leave")
+            if (coming is not None and number == coming.number) or (current is not None and number == current.number):
+                continue
+            if process.taken and (current is None or number > current.number):
+                continue
+            raise self.broken(f"{process} belongs to no generation that is wanted, and is not told to leave")
+
+
+class StopEnds(Promise):
+    """ "After SIGTERM: lame duck, drain, kill, exit — inside a bound known in advance. A second SIGTERM shortens it. No process
+    outlives sidecar."
+    """  # fmt: skip
+
+    name = "Stop always ends"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Nothing new begins any more; the end is an end."""
+        world = self.world
+        for order in given:
+            if isinstance(order, orders.Prepare) and world.stops:
+                raise self.broken(f"a stop was asked for, and yet: {order}")
+            if isinstance(order, orders.Spawn) and world.leaving():
+                raise self.broken(f"everything leaves, and yet: {order}")
+            serving = [*said(given, "serving"), world.current.number if world.current is not None else 0]
+            if isinstance(order, orders.Spawn) and world.stops and order.generation not in serving:
+                raise self.broken(f"a stop was asked for, and yet: {order}")
+            if isinstance(order, orders.Exit):
+                self._exit(order, given)
+
+    def _exit(self, order: orders.Exit, given: list[orders.Order]) -> None:
+        world = self.world
+        gave_up = world.gave_up or was_said(given, "gave_up")
+        if not world.stops and not gave_up:
+            raise self.broken("sidecar ends although nobody asked for it")
+        if bool(order.status) != gave_up or bool(order.reason) != gave_up:
+            raise self.broken(f"the status is wrong: {order}")
+        for process in world.processes.values():
+            if process.killed_at is None:
+                raise self.broken(f"sidecar ends, and {process} has not been killed")
+            if world.now < process.killed_at and process.program.stuck < 5.0:
+                raise self.broken(f"sidecar ends without waiting for {process}")
+
+    def settled(self) -> None:
+        """It is not too late, and everybody has been told."""
+        world = self.world
+        if world.exit is not None:
+            return
+        if world.now > world.end_by + world.lag + BIT:
+            raise self.broken(f"it should have ended by {world.end_by:g}")
+        if (world.stops or world.gave_up) and world.leaving() and world.wanted():
+            raise self.broken(f"nobody told {world.wanted()} to leave")
+        if world.end_by < INF and not world.processes and world.leaving():
+            raise self.broken("nothing is left and sidecar does not end")
+
+
+class DrainEnds(Promise):
+    """ "Old workers drain at most --drain-timeout, then kill"; a lingering group has the rest of it; who never served 2 s at most."""
+
+    name = "Drain ends"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Nobody is killed too early."""
+        world = self.world
+        asked = {order.pid for order in given if isinstance(order, orders.Retire)}
+        for order in given:
+            if isinstance(order, orders.Kill):
+                process = world.processes[order.pid]
+                at_once = order.pid in asked and (world.settings.drain_timeout == 0.0 or len(world.stops) > 1)
+                if world.now < process.kill_due - BIT and not at_once:
+                    raise self.broken(f"{process} is killed, before {process.kill_due:g}")
+
+    def settled(self) -> None:
+        """Nobody stays too long."""
+        world = self.world
+        for process in world.processes.values():
+            if process.killed_at is None and world.now >= process.kill_due + BIT:
+                raise self.broken(f"{process} should have been killed at {process.kill_due:g}")
+
+
+class NoSpin(Promise):
+    """ "Any crash loop is paced (exponential backoff with jitter, reset after a minimum uptime). CPU at idle is zero."
+
+    A generation is begun at once for a trigger, for the interval, or for a serving generation that had held out; anything else is an
+    attempt that waits for at least half of its pause, and the pause doubles with each failure. So does a slot of the serving
+    generation. That reconcile ends, that deadlines are honest, is checked by the world itself.
+    """
+
+    name = "No spin"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        settings = world.settings
+        self.longest = max(settings.max_backoff, 0.25)
+        self.min_uptime = max(settings.min_uptime, 0.25)
+        self.failures = 0
+        self.failed_at = -INF
+        self.turns: list[float] = []  # moments from which another attempt is all right
+        self.slots: dict[int, tuple[int, float]] = {}
+
+    def fact(self, fact: events.Fact) -> None:
+        """Count what fails."""
+        world = self.world
+        if isinstance(fact, events.SizeChanged):
+            self.slots.clear()
+        elif isinstance(fact, events.SpawnFailed):
+            self._slot_lost(fact.generation, fact.slot, 0.0)
+        elif isinstance(fact, events.WorkerExited) and world.just_left is not None and world.just_left.retired_at is None:
+            process = world.just_left
+            self._slot_lost(process.generation, process.slot, 0.0 if process.ready_at is None else world.now - process.ready_at)
+
+    def _slot_lost(self, generation: int, slot: int, served: float, asked: frozenset[int] = frozenset()) -> None:
+        world = self.world
+        life = world.generations[generation]
+        if life.state == COMING:
+            return
+        failures, _ = self.slots.get(slot, (0, 0.0))
+        failures = 0 if served >= self.min_uptime else failures + 1
+        self.slots[slot] = (failures, world.now)
+        current = world.current
+        if current is not None and not [process for process in world.wanted() if process.pid not in asked]:
+            self._failed(long=world.now - current.serving_at >= self.min_uptime)
+
+    def _failed(self, *, long: bool) -> None:
+        self.failures = 0 if long else self.failures + 1
+        self.failed_at = self.world.now
+        self.turns.append(self.failed_at + self._least_pause(self.failures))
+
+    def _least_pause(self, failures: int) -> float:
+        return min(self.longest, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Whatever is started is started for a reason, or late enough."""
+        world = self.world
+        asked: set[int] = set()
+        for order in given:
+            if isinstance(order, orders.Retire):
+                asked.add(order.pid)
+                if all(process.pid in asked for process in world.wanted()):
+                    self.turns.append(world.now)  # the last that was left was one too many
+            elif isinstance(order, orders.Say) and order.event == "worker_overdue":
+                asked.add(order.fields["pid"])
+                if not world.stops:  # a stop gives a coming generation up in the same breath
+                    self._slot_lost(order.fields["generation"], order.fields["slot"], 0.0, frozenset(asked))
+            elif isinstance(order, orders.Say) and order.event == "swap_failed":
+                current = world.current
+                if current is not None and current.serving_at > self.failed_at and world.now - current.serving_at >= self.min_uptime:
+                    self.failures = 0
+                self._failed(long=False)
+                if order.fields["trigger"] in ("watch", "envdir") and order.fields["still"]:
+                    self.turns.pop()  # the next change is its retry
+            elif isinstance(order, orders.Say) and order.event == "retry":
+                if order.fields["pause"] > 2 * self._least_pause(self.failures) + BIT:
+                    raise self.broken(f"too long a pause after {self.failures} failures: {order}")
+            elif isinstance(order, orders.Prepare):
+                self._begun(order)
+            elif isinstance(order, orders.Spawn):
+                failures, lost_at = self.slots.get(order.slot, (0, 0.0))
+                if world.now < lost_at + self._least_pause(failures) - BIT and world.generations[order.generation].state != COMING:
+                    raise self.broken(f"too early after {failures} failures, the last at {lost_at:g}: {order}")
+
+    def _begun(self, order: orders.Prepare) -> None:
+        world = self.world
+        turns, self.turns = self.turns, []
+        if world.pending:
+            return
+        if order.trigger == "interval":
+            current = world.current
+            if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
+                raise self.broken(f"too early for an automatic restart: {order}")
+        elif not turns or world.now < min(turns) - BIT:
+            raise self.broken(f"too early after {self.failures} failures, the last at {self.failed_at:g}: {order}")
+
+    def settled(self) -> None:
+        """The deadline is honest, and there is none at idle."""
+        world = self.world
+        deadline = world.supervisor.deadline
+        if world.exit is not None:
+            return
+        if deadline <= world.now:
+            raise self.broken(f"the deadline {deadline:g} is not in the future")
+        if deadline < INF and not world.settings.enable_auto_restart and not world.stops and not world.gave_up:
+            idle = world.healthy() and all(process.wanted or process.killed_at is not None for process in world.processes.values())
+            if idle:
+                raise self.broken(f"all is well, and yet there is a deadline {deadline:g}")
+
+
+class LatestWins(Promise):
+    """ "Triggers that arrive during a swap coalesce into at most one more swap; a generation still starting when the code changes
+    again is given up for a fresh one." And never three: those given up are gone (or killed) before another is begun.
+    """  # fmt: skip
+
+    name = "Latest wins"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at each generation that is begun or given up."""
+        world = self.world
+        superseded = said(given, "swap_superseded")
+        for number in superseded:
+            life = world.generations[number]
+            if life.state != COMING or not world.supersedes:
+                raise self.broken(f"generation {number} is given up though nothing has changed")
+            if any(process.taken and process.generation == number and process.slot < world.size for process in world.wanted()):
+                raise self.broken(f"generation {number} is given up though it has taken over already")
+        killed = {order.pid for order in given if isinstance(order, orders.Kill)}
+        for order in given:
+            if not isinstance(order, orders.Prepare):
+                continue
+            coming = world.coming
+            ended = {*superseded, *said(given, "swap_failed", "serving")}
+            if coming is not None and coming.number not in ended:
+                raise self.broken(f"generation {order.generation} is begun although generation {coming.number} is coming")
+            for process in world.processes.values():
+                unborn = process.ready_at is None and (not process.wanted or process.generation in superseded)
+                if unborn and process.killed_at is None and process.pid not in killed:
+                    raise self.broken(f"generation {order.generation} is begun although {process}, which never served, is still there")
+
+    def settled(self) -> None:
+        """What the code has changed under is not coming any more."""
+        world = self.world
+        coming = world.coming
+        if coming is None or not world.supersedes or world.stops:
+            return
+        if not any(process.taken for process in world.wanted() if process.generation == coming.number):
+            raise self.broken(f"generation {coming.number} is still coming although the code has changed again")
+
+
+class Surge(Promise):
+    """ "With --max-surge 1 a 32-worker generation is replaced one by one, at the memory of one extra worker." """
+
+    name = "Max surge"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Count the processes."""
+        world = self.world
+        surge = world.settings.max_surge
+        spawns = [order for order in given if isinstance(order, orders.Spawn)]
+        asked = {order.pid for order in given if isinstance(order, orders.Retire)}
+        if not surge or not spawns:
+            return
+        if all(process.generation == spawns[0].generation or process.pid in asked for process in world.wanted()):
+            return  # nobody else serves: being there comes before being small
+        coming = world.generations[spawns[0].generation].state == COMING and not said(given, "serving")
+        there = [each for each in world.processes.values() if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT]
+        if coming and len(there) + len(spawns) > world.size + surge:
+            raise self.broken(f"{len(there)} processes are there, and {len(spawns)} more are started")
+
+
+class Orderly(Promise):
+    """Every order makes sense: a worker is signalled once and killed once, only one that is there; a slot is filled once; a
+    generation is closed once, after its last worker; nothing follows Exit. "Every process is reaped": the supervisor knows exactly the
+    processes that are there (this one looks into its roster).
+    """  # fmt: skip
+
+    name = "Orderly"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """One after the other."""
+        world = self.world
+        if any(isinstance(order, orders.Exit) for order in given[:-1]):
+            raise self.broken("something follows Exit")
+        retired: set[int] = set()
+        killed: set[int] = set()
+        filled: set[int] = set()
+        for order in given:
+            match order:
+                case orders.Retire():
+                    process = world.processes.get(order.pid)
+                    if process is None or process.left_at is not None:
+                        raise self.broken(f"nobody is there to be asked: {order}")
+                    if process.retired_at is not None or order.pid in retired:
+                        raise self.broken(f"it was asked already: {order}")
+                    if world.leaving() and process.ready and order.signal != world.settings.signal_on_term and self._served_last(process):
+                        raise self.broken(f"not the signal for a stop: {order}")
+                    if not world.stops and not was_said(given, "gave_up") and order.signal != world.settings.signal_on_hup:
+                        raise self.broken(f"not the signal for a swap: {order}")
+                    retired.add(order.pid)
+                case orders.Kill():
+                    process = world.processes.get(order.pid)
+                    if process is None:
+                        raise self.broken(f"nobody is there to be killed: {order}")
+                    if process.killed_at is not None or order.pid in killed:
+                        raise self.broken(f"it was killed already: {order}")
+                    if process.retired_at is None and process.left_at is None and order.pid not in retired:
+                        raise self.broken(f"it was not asked first: {order}")
+                    killed.add(order.pid)
+                case orders.Spawn():
+                    self._spawn(order, retired, filled)
+                    filled.add(order.slot)
+                case orders.Pass():
+                    process = world.processes.get(order.pid)
+                    if process is None or not process.ready:
+                        raise self.broken(f"it is not serving: {order}")
+                case orders.Prepare():
+                    if order.generation != world.begun + 1:
+                        raise self.broken(f"generations are numbered one by one: {order}")
+                case orders.Close():
+                    life = world.generations[order.generation]
+                    if life.state == CLOSED:
+                        raise self.broken(f"closed twice: {order}")
+                    if any(process.generation == order.generation for process in world.processes.values()):
+                        raise self.broken(f"it has workers left: {order}")
+
+    def _served_last(self, process: Process) -> bool:
+        lives = [life for life in self.world.generations.values() if life.serving_at < INF]
+        return bool(lives) and process.generation == max(lives, key=lambda life: (life.serving_at, life.number)).number
+
+    def _spawn(self, order: orders.Spawn, retired: set[int], filled: set[int]) -> None:
+        world = self.world
+        life = world.generations.get(order.generation)
+        if life is None or life.state not in (COMING, "serving"):
+            raise self.broken(f"of a generation that is not wanted: {order}")
+        if not 0 <= order.slot < world.size or order.slot in filled:
+            raise self.broken(f"there is no such slot: {order}")
+        for process in world.wanted():
+            if process.slot == order.slot and process.generation == order.generation and process.pid not in retired:
+                raise self.broken(f"{process} is there: {order}")
+
+    def settled(self) -> None:
+        """The supervisor and the world agree on who is there; whatever is gone is closed."""
+        world = self.world
+        supervisor = world.supervisor
+        known = {worker.pid for worker in supervisor.roster.workers()}
+        if known != world.processes.keys():
+            raise self.broken(f"the supervisor knows {sorted(known)}, there are {sorted(world.processes)}")
+        if {pid for _, pid in supervisor.status_rows()} != {each.pid for each in world.processes.values() if each.ready_at is not None}:
+            raise self.broken("the status file would be wrong")
+        if supervisor.size != world.size:
+            raise self.broken("the size is wrong")
+        populated = {process.generation for process in world.processes.values()}
+        for life in world.generations.values():
+            if life.state == OUTDATED and life.number not in populated:
+                raise self.broken(f"generation {life.number} is gone and not closed")
+
+
+class Persistence(Promise):
+    """ "First start: if no worker ever gets ready, after --max-failures exit with the program's own status" — not before, not later."""
+
+    name = "Max failures"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.failed = 0
+        self.ever_ready = False
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Count."""
+        world = self.world
+        self.ever_ready |= was_said(given, "worker_ready")
+        self.failed += len(said(given, "swap_failed"))
+        enough = world.settings.max_failures and self.failed >= world.settings.max_failures and not self.ever_ready
+        if was_said(given, "gave_up") and not enough:
+            raise self.broken(f"given up after {self.failed} failures")
+        if any(isinstance(order, orders.Prepare) for order in given) and enough:
+            raise self.broken(f"tried again after {self.failed} failures")
+
+
+PROMISES: list[type[Promise]] = [
+    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence,
+]  # fmt: skip

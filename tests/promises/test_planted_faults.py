@@ -1,0 +1,333 @@
+"""Is the simulation any good? Each test plants a fault in the core on purpose and wants to see a promise broken by it.
+
+A fault is planted in the source: a line that is there exactly once is replaced. When the core changes and the line is no more, the test
+says so; then plant the fault anew. The table in tests/README.md is the list below.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.generation import IllegalMove
+
+from .world import Broken, schedule
+
+# Within how many schedules a fault has to be found.
+ENOUGH = 2500
+
+
+class Fault:
+    """What is planted, where, and the promises that may be broken by it first."""
+
+    def __init__(self, what: str, promises: str, *changes: tuple[str, str], module: str = "supervisor", first: int = 0) -> None:
+        self.what = what
+        self.promises = promises.split(" or ")
+        self.changes = changes
+        self.module = module
+        self.first = first  # where to begin to look: a few faults show in one of some thousand schedules only
+
+    def plant(self) -> Callable[..., Any]:
+        """The supervisor with the fault in it."""
+        spoiled = {self.module: self.changes, "supervisor": self.changes if self.module == "supervisor" else ()}
+        modules = {}
+        before = {name: sys.modules[f"sidecar.{name}"] for name in spoiled}
+        try:
+            for name, changes in spoiled.items():  # the supervisor is last, and imports what is spoiled
+                path = Path(import_module(f"sidecar.{name}").__file__ or "")
+                source = path.read_text()
+                for old, new in changes:
+                    assert source.count(old) == 1, f"{old!r} is in {path} {source.count(old)} times: plant this fault anew"
+                    source = source.replace(old, new)
+                modules[name] = sys.modules[f"sidecar.{name}"] = types.ModuleType(f"sidecar.{name}")
+                exec(compile(source, f"{path} with a fault", "exec"), modules[name].__dict__)
+        finally:
+            for name, module in before.items():
+                sys.modules[f"sidecar.{name}"] = module
+        supervisor: Callable[..., Any] = modules["supervisor"].Supervisor
+        return supervisor
+
+    def caught(self) -> tuple[str, int, str]:
+        """The promise that was broken, in which schedule, and how."""
+        make = self.plant()
+        for seed in range(self.first, self.first + ENOUGH):
+            try:
+                schedule(seed, make)
+            except Broken as broken:
+                return broken.promise, seed, broken.how
+            except IllegalMove as broken:
+                return "Legal moves", seed, str(broken)
+        return "none", ENOUGH, ""
+
+
+RETIRED = "                self._retire([worker], self.settings.signal_on_hup, now)\n"
+LOST = "                self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)\n"
+
+FAULTS = [
+    Fault(
+        "the old workers are retired when the new ones are spawned, not when they are ready",
+        "Continuity",
+        ("if any(worker.state == STARTING for worker in mine) or not mine or", "if not mine or"),
+        ("max(worker.ready_at for worker in mine if worker.ready_at is not None)", "max(worker.started_at for worker in mine)"),
+    ),
+    Fault(
+        "the old workers are retired without waiting for the slots that are not filled",
+        "Continuity or No bad generation takes over",
+        ("or (waiting and not self.settings.max_surge):", "or False:"),
+        ("        if not waiting:\n            self._serve(coming, now)", "        self._serve(coming, now)"),
+    ),
+    Fault("kill_old_delay is ignored", "Continuity or No bad generation takes over", (" + self.settings.kill_old_delay, now)", ", now)")),
+    Fault(
+        "a failed generation's workers that took over in a rolling swap are retired with the rest",
+        "Continuity",
+        ("[worker for worker in generation.workers if not worker.took_over]", "generation.workers"),
+    ),
+    Fault("TTOU takes the last ready worker", "Continuity", ("            surplus.remove(ready[0])\n", "            pass\n")),
+    Fault(
+        "TTOU trusts a coming worker that may still fail",
+        "Continuity or No bad generation takes over",
+        (" if coming is None or worker.generation != coming.number or worker.took_over]", "]"),
+    ),
+    Fault(
+        "the stop has no lame duck",
+        "Continuity or Drain ends",
+        ("self.settings.lame_duck if ending.lame_duck and self.roster.ready() else 0.0", "0.0"),
+    ),
+    Fault(
+        "a worker of the coming generation that dies is forgotten",
+        "No bad generation takes over",
+        ("self._failure = self._failure or failure", "pass"),
+    ),
+    Fault(
+        "a failed generation is promoted as long as it has one ready worker",
+        "No bad generation takes over",
+        (
+            "        if self._serves_alone(coming):\n            # Nothing",
+            "        if any(worker.state == READY for worker in coming.workers):\n            # Nothing",
+        ),
+    ),
+    Fault(
+        "a worker that is never ready is waited for",
+        "No bad generation takes over or Recovery",
+        ("elif self._reached(worker.started_at + self.settings.start_timeout, now):", "elif False:"),
+    ),
+    Fault(
+        "a failed generation's workers are left running",
+        "No bad generation takes over or Orderly",
+        ("        self._retire([worker for worker in generation.workers if not worker.took_over], self.settings.signal_on_hup, now)\n", ""),
+    ),
+    Fault(
+        "old workers that are being started again stay when a new generation serves",
+        "No bad generation takes over",
+        ("        self._retire(late, self.settings.signal_on_hup, now)\n", ""),
+    ),
+    Fault("no backoff", "No spin", ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"), module="pacing"),
+    Fault("the backoff does not grow", "No spin", ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"), module="pacing"),
+    Fault(
+        "the pauses never begin anew after a generation that has held out",
+        "No spin",
+        ("            self._attempts.held_out(current.serving_at, now)\n", "            pass\n"),
+    ),
+    Fault(
+        "the pauses never begin anew after a long life",
+        "No spin",
+        ("            self.failures = 0\n            self.not_before = now", "            self.not_before = now"),
+        module="pacing",
+    ),
+    Fault("a pause may be nothing (--max-backoff 0)", "No spin", ("max(longest, FIRST_PAUSE)", "longest"), module="pacing"),
+    Fault(
+        "a slot is respawned without a pause",
+        "No spin",
+        ("if slot not in held and self._reached(self._pace(slot).not_before, now):", "if slot not in held:"),
+    ),
+    Fault(
+        "an idle supervisor wakes up every second",
+        "No spin",
+        ('        self._next = float("inf")\n        if self.exited', "        self._next = now + 1\n        if self.exited"),
+    ),
+    Fault(
+        "the automatic restart comes too early",
+        "No spin",
+        ("self.due_at = now + interval * (1 + chance / 10)", "self.due_at = now + interval / 2"),
+        module="pacing",
+    ),
+    Fault(
+        "a swap that a saved file triggered is retried while something serves",
+        "No spin",
+        ('coming.trigger in ("watch", "envdir") and self.roster.serving()', "False"),
+    ),
+    Fault(
+        "a deadline is a second late",
+        "Drain ends or Stop always ends or No spin or No bad generation takes over",
+        ("self._next = min(self._next, moment)", "self._next = min(self._next, moment + 1.0)"),
+    ),
+    Fault(
+        "a deadline is forgotten when another is nearer already",
+        "Drain ends or Stop always ends or No spin or Recovery",
+        ("self._next = min(self._next, moment)", "self._next = moment"),
+    ),
+    Fault(
+        "the kill deadline is forgotten", "Drain ends or Stop always ends or Recovery", ("            worker.kill_at = now + grace\n", "")
+    ),
+    Fault("who never served is given the whole drain time", "Drain ends", ("grace = min(grace, STILLBORN_GRACE)", "pass")),
+    Fault(
+        "a lingering group is taken for gone",
+        "Orderly",
+        ("if worker.state != KILLED and not fact.alone:", "if False:"),
+        ("        elif fact.alone:\n", "        else:\n"),
+    ),
+    Fault(
+        "a group whose leader died unasked lingers for ever",
+        "Drain ends or Stop always ends or Recovery",
+        (
+            "                worker.kill_at = now + (self.settings.drain_timeout if worker.ready_at is not None else 0.0)\n",
+            "                pass\n",
+        ),
+    ),
+    Fault(
+        "the second TERM is swallowed in the lame-duck time",
+        "Stop always ends",
+        ("and not over and ending.asked > ending.heeded:", "and False:"),
+    ),
+    Fault(
+        "the same TERM twice at once is two",
+        "Drain ends",
+        ("now < ending.asked_at + ECHO", "False"),
+    ),
+    Fault(
+        "a TERM while draining is swallowed",
+        "Stop always ends or Drain ends",
+        ('if ending.phase == "leaving" and ending.asked > ending.heeded:', "if False:"),
+    ),
+    Fault(
+        "a crashed slot is filled although everything leaves",
+        "Stop always ends or Orderly",
+        ('        if self.ending.phase != "leaving":\n            self._judge', "        if True:\n            self._judge"),
+        ("                if generation.state != OUTDATED:\n                    generation.move(OUTDATED)\n", "                pass\n"),
+    ),
+    Fault(
+        "a generation is begun although a stop was asked for",
+        "Stop always ends",
+        ("        if self.ending.phase:\n            return\n", ""),
+    ),
+    Fault(
+        "what cannot be killed is waited for for ever",
+        "Stop always ends",
+        ("if not left or self._reached(ending.until, now):", "if not left:"),
+    ),
+    Fault("the exit does not wait for what is being killed", "Stop always ends", ("KILL_GRACE = 5.0", "KILL_GRACE = 0.0")),
+    Fault("a generation that is superseded goes on", "Latest wins", ("if not wish.supersedes or any(", "if True or any(")),
+    Fault(
+        "a worker that has taken over and was then one too many still protects its generation from being superseded",
+        "Latest wins",
+        ("any(worker.serving and worker.took_over for", "any(worker.took_over for"),
+        first=5000,
+    ),
+    Fault(
+        "a worker that is not ready in time counts as serving when its loss is paced",
+        "No spin",
+        (
+            RETIRED + LOST,
+            LOST + RETIRED,
+        ),
+        first=17000,
+    ),
+    Fault("a generation is given up for any trigger", "Latest wins", ("if not wish.supersedes or any(", "if any(")),
+    Fault(
+        "a watch after a HUP in the same swap is a HUP",
+        "Latest wins",
+        ("fact.supersedes or (earlier is not None and earlier.supersedes)", "fact.supersedes and earlier is None"),
+    ),
+    Fault(
+        "a trigger during a swap is lost",
+        "Latest wins or Recovery",
+        (
+            "        earlier = self._wish\n",
+            "        earlier = self._wish\n        if self.roster.coming is not None and not fact.supersedes:\n            return\n",
+        ),
+    ),
+    Fault(
+        "a next generation does not wait for the one that was given up",
+        "Latest wins",
+        ("if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):", "if False:"),
+    ),
+    Fault("a failed swap is not retried", "Recovery", ("            self._wish = Wish(coming.trigger, again)\n", "")),
+    Fault(
+        "a crashed slot is not filled",
+        "Recovery",
+        ("elif current is not None and self.roster.serving() and (coming is None", "elif False and (coming is None"),
+    ),
+    Fault("nothing follows when the last worker has died", "No spin", ('self._wish = Wish("crash", again)', "pass")),
+    Fault("max_surge is one too many", "Max surge", ("max(0, self.size + self", "max(0, self.size + 1 + self")),
+    Fault(
+        "a rolling swap waits for what cannot be killed",
+        "Recovery",
+        ("worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for", "1 for"),
+    ),
+    Fault(
+        "it gives up one failure too late",
+        "Max failures",
+        ("self.failures >= self.settings.max_failures", "self.failures > self.settings.max_failures"),
+    ),
+    Fault("it gives up although a worker was ready once", "Max failures", ("        if not self.ever_ready:\n", "        if True:\n")),
+    Fault(
+        "a stop retires with the signal of a swap",
+        "Orderly",
+        (
+            "self._retire(list(self.roster.workers()), self.settings.signal_on_term, now)",
+            "self._retire(list(self.roster.workers()), self.settings.signal_on_hup, now)",
+        ),
+    ),
+    Fault(
+        "a worker is signalled twice",
+        "Orderly",
+        (
+            "            self._orders.append(orders.Retire(worker.pid, signal))\n",
+            "            self._orders += [orders.Retire(worker.pid, signal)] * 2\n",
+        ),
+    ),
+    Fault(
+        "a worker that drains is asked again by the stop",
+        "Orderly or Legal moves",
+        ("            if worker.state not in (STARTING, READY):\n                continue\n", ""),
+    ),
+    Fault(
+        "a worker is killed without being asked first",
+        "Orderly or No bad generation takes over",
+        ("            self._orders.append(orders.Retire(worker.pid, signal))\n", ""),
+    ),
+    Fault("a generation is never closed", "Orderly", ("            self._orders.append(orders.Close(generation.number))\n", "")),
+    Fault(
+        "a signal is passed to workers that are still starting",
+        "Orderly",
+        ("for worker in self.roster.ready()]\n        self._passed", "for worker in self.roster.serving()]\n        self._passed"),
+    ),
+    Fault(
+        "orders go on after Exit",
+        "Orderly",
+        ("        self._bury()\n        self._exit(now)\n", "        self._exit(now)\n        self._bury()\n"),
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_planted_fault_is_caught(fault: Fault) -> None:
+    promise, seed, how = fault.caught()
+    assert promise in fault.promises, f"caught by {promise} in schedule {seed}: {how}"
+
+
+def test_readme_lists_the_planted_faults_and_no_others() -> None:
+    table = (Path(__file__).parent.parent / "README.md").read_text().partition("## Planted faults")[2]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if row not in ("planted", "---")] == [fault.what for fault in FAULTS]
+
+
+if __name__ == "__main__":
+    for each in FAULTS:
+        print(each.what, *each.caught(), sep=" | ")
