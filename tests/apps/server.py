@@ -38,15 +38,10 @@ def about():
     status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines())
     mask = os.umask(0)
     os.umask(mask)
-    fds = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            fds[name] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            pass
     return {
-        "pid": os.getpid(), "group": os.getpgrp(), "session": os.getsid(0), "parent": os.getppid(), "fds": STARTED_WITH, "now": fds,
-        "blocked": status["SigBlk"].strip(), "ignored": IGNORED, "umask": mask, "directory": os.getcwd(),
+        "pid": os.getpid(), "group": os.getpgrp(), "session": os.getsid(0), "parent": os.getppid(), "fds": STARTED_WITH, "now": open_files(),
+        "blocked": status["SigBlk"].strip(),
+        "ignored": IGNORED, "umask": mask, "directory": os.getcwd(),
         "uids": os.getresuid(), "gids": os.getresgid(), "groups": sorted(os.getgroups()), "argv": sys.argv,
     }  # fmt: skip
 
@@ -168,7 +163,7 @@ def ignored():
     return status["SigIgn"].strip()
 
 
-def started_with():
+def open_files():
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -179,7 +174,7 @@ def started_with():
 
 
 if __name__ == "__main__":
-    IGNORED, STARTED_WITH = ignored(), started_with()
+    IGNORED, STARTED_WITH = ignored(), open_files()
     if env.get("DAEMON"):
         daemonize(env["DAEMON"])
     time.sleep(float(env.get("BOOT", 0)))

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from sidecar import envdir
 from sidecar.errors import EnvdirError
+from tests.hands.children import as_nobody, in_child
 
 ENVDIR = shutil.which("envdir")
-NOBODY = 65534
 
 
 # What the tests are made with.
@@ -52,40 +52,6 @@ def daemontools(directory: str, environ: dict[str, str]) -> dict[str, str]:
         pytest.skip("daemontools' envdir is not installed (apt-get install daemontools)")
     done = subprocess.run([ENVDIR, directory, "/usr/bin/env", "-0"], env=environ, capture_output=True, check=True)
     return dict(os.fsdecode(line).split("=", 1) for line in done.stdout.split(b"\0")[:-1])
-
-
-def in_child(work: Callable[[], str]) -> str:
-    """What `work` returns in a process of its own, which ends with it; the traceback if it raises."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(reader)
-            try:
-                said = work()
-            except BaseException:
-                said = traceback.format_exc()
-            os.write(writer, said.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as answer:
-        said = answer.read()
-    os.waitpid(pid, 0)
-    return said
-
-
-def as_nobody(work: Callable[[], str]) -> str:
-    """What `work` returns in a process that may read no more than its mode says: root may read anything."""
-
-    def unprivileged() -> str:
-        if os.getuid() == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        return work()
-
-    return in_child(unprivileged)
 
 
 @contextlib.contextmanager

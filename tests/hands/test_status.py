@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.errors import StartError
 from sidecar.status import PidFile, StatusFile
+from tests.hands.children import as_nobody, in_child
 
-NOBODY = 65534
 ROOT = str(Path(errors.__file__).parents[1])
 
 
@@ -44,27 +44,6 @@ def started(work: Callable[[], str]) -> IO[str]:
             os._exit(0)
     os.close(writer)
     return open(reader, encoding="utf-8")
-
-
-def in_child(work: Callable[[], str]) -> str:
-    """What `work` returns in a process of its own."""
-    with started(work) as answer:
-        said = answer.read()
-    os.wait()
-    return said
-
-
-def as_nobody(work: Callable[[], str]) -> str:
-    """What `work` returns in a process that may write no more than a mode says: root may write anything."""
-
-    def unprivileged() -> str:
-        if os.getuid() == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        return work()
-
-    return in_child(unprivileged)
 
 
 def refusal(path: Path | str) -> str:

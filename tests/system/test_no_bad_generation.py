@@ -57,6 +57,17 @@ def test_a_check_that_fails_stops_the_swap_before_anything_is_started(sidecar, t
     assert run.get().split()[1] == "1"
 
 
+def test_a_check_that_never_ends_fails_the_swap_and_is_killed(sidecar, tmp_path):
+    run = sidecar("--envdir", str(tmp_path), "--check", "sh -c 'exec sleep ${CHECK_TIME:-0}'", "--start-timeout", "1s")
+    run.wait("serving")
+    (tmp_path / "CHECK_TIME").write_text("3600")
+    run.signal("HUP")
+    assert run.wait("swap_failed", generation=2)["cause"] == "the check has not ended within 1 s"
+    (tmp_path / "CHECK_TIME").unlink()
+    run.wait("serving", trigger="signal")
+    assert run.stop() == 0
+
+
 def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(sidecar):
     """First start: after --max-failures the program's status is sidecar's, and the pauses between the tries grow."""
     run = sidecar("--max-failures", "4", env={"DIE": "7"})
