@@ -39,8 +39,8 @@ def about():
     mask = os.umask(0)
     os.umask(mask)
     return {
-        "pid": os.getpid(), "group": os.getpgrp(), "session": os.getsid(0), "parent": os.getppid(), "fds": STARTED_WITH, "now": open_files(),
-        "blocked": status["SigBlk"].strip(),
+        "pid": os.getpid(), "group": os.getpgrp(), "session": os.getsid(0), "parent": os.getppid(),
+        "fds": STARTED_WITH, "now": open_files(), "blocked": status["SigBlk"].strip(),
         "ignored": IGNORED, "umask": mask, "directory": os.getcwd(),
         "uids": os.getresuid(), "gids": os.getresgid(), "groups": sorted(os.getgroups()), "argv": sys.argv,
     }  # fmt: skip
