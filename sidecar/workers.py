@@ -238,6 +238,10 @@ class Workers:
 
     def sweep(self) -> bool:
         """SIGKILL whatever is left below sidecar; whether anything is. (As PID 1 the kernel does it when sidecar leaves.)"""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
         left = descendants(os.getpid())
         for pid in left:
             try:
