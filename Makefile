@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both set up all they need from nothing.
 
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PORT ?= 8080
@@ -11,7 +11,7 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 $(VENV)/ready: pyproject.toml tests/setup
-	tests/setup python "$(PYTHON)" $(VENV)
+	tests/setup python $(VENV) $(PYTHON)
 	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[test,servers,check]'
 	@touch $@
 

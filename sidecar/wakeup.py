@@ -62,9 +62,9 @@ class Wakeup:
         return noted
 
     def close(self) -> None:
-        """Hand the signals back as they were."""
+        """Hear no more. The signals are ignored from now on: one that comes while the interpreter ends must not become the exit status."""
+        for number in self._names:
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        for number, disposition in self.dispositions.items():
-            signal.signal(number, disposition)
         os.close(self._read)
         os.close(self._write)

@@ -114,7 +114,7 @@ def serve(sockets):
             end.send(b"x")
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGUSR1, lambda *_: print("USR1", os.getpid(), file=sys.stderr, flush=True))
+    signal.signal(signal.SIGUSR1, lambda *_: os.write(2, f"USR1 {os.getpid()}\n".encode()))
     for sock in sockets:
         sock.setblocking(False)
     poll = select.epoll()

@@ -119,7 +119,7 @@ def test_the_status_file_lists_generation_and_pid_in_numeric_order(sidecar, tmp_
     until(lambda: status_file.read_text() == lines, "the eleventh generation in the status file")
     run.signal("TERM")
     run.wait("stopping")
-    assert run.stop() == 0
+    assert run.stop("INT") == 0
 
 
 def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_nothing(sidecar, tmp_path):

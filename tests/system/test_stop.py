@@ -42,7 +42,9 @@ def test_a_second_stop_signal_skips_the_waiting(sidecar):
     run.wait("serving")
     run.signal("TERM")
     run.wait("stopping")
-    assert run.stop("TERM") == 0
+    # Not once: one that follows within a tenth of a second is taken for the same.
+    until(lambda: (run.process.poll() is None and run.signal("TERM"), run.process.poll() is not None)[1], "the end")
+    assert run.exit() == 0
     assert run.seen("killing")
 
 
@@ -54,7 +56,7 @@ def test_lame_duck_serves_on_and_a_second_signal_ends_it(sidecar):
     run.wait("stopping", lame_duck=3600.0)
     assert run.get().startswith("hello")
     assert run.seen("worker_left") == []
-    assert run.stop("TERM") == 0
+    assert run.stop("INT") == 0
 
 
 def test_an_int_knows_no_lame_duck(sidecar):
