@@ -115,9 +115,13 @@ class Sidecar:
         self.signal("HUP")
         event = self.wait("serving", generation=number)
         if gone:
-            for old in [each for each in self.seen("worker_started") if each["generation"] < number]:
-                until(lambda pid=old["pid"]: pid not in self.workers(), f"the end of {old['pid']}")
+            self.alone(event["generation"])
         return event
+
+    def alone(self, number: int) -> None:
+        """Wait until nobody of an earlier generation is left: until then, one of them may still answer."""
+        for old in [each for each in self.seen("worker_started") if each["generation"] < number]:
+            until(lambda pid=old["pid"]: pid not in self.workers(), f"the end of {old['pid']}")
 
     def workers(self) -> list[int]:
         """The workers started and not ended since, as the log has it."""

@@ -19,6 +19,7 @@ def test_a_hundred_swaps_lose_no_request_on_new_or_kept_connections(sidecar):
     assert load.failures == []
     assert load.reopened == 0
     assert load.answered > SWAPS
+    run.alone(SWAPS + 1)
     assert run.get().split()[1] == str(SWAPS + 1)
     assert run.stop() == 0
 
@@ -57,6 +58,7 @@ def test_many_hups_at_once_are_one_or_two_swaps(sidecar, tmp_path):
     for _ in range(20):
         run.signal("HUP")
     run.wait("serving", generation=3)
+    run.alone(3)
     assert run.get().startswith("last 3 ")
     assert run.stop() == 0
     assert [each["generation"] for each in run.seen("swap_started")] == [1, 2, 3]
