@@ -11,6 +11,7 @@ import sys
 
 from sidecar import __version__
 from sidecar.errors import SettingsError, SidecarError
+from sidecar.profiles import PROFILES
 from sidecar.settings import FLAGS, TABLE, resolve
 
 TYPE_CHECKING = False
@@ -30,6 +31,7 @@ server program on them, and replaces it without a refused or reset connection.
 commands:
     run           start a program and supervise it
     run --help    every option
+    profiles      the programs that need no option, and what is done for each
 
 options:
     --help        this text
@@ -60,6 +62,16 @@ def run_help() -> str:
         "  ,name=N ,defer ,nonblock ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
         "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable: SIDECAR_WORKERS=2.",
     ]
+    return "\n".join(lines) + "\n"
+
+
+def profiles_table() -> str:
+    """What `sidecar profiles` prints: one row a program."""
+    lines = [f"{'PROFILE':<10} {'DRAINS ON':<10} {'PROTOCOLS':<10} ARGUMENTS ADDED (unless given)"]
+    for row in PROFILES.values():
+        added = " ".join(row.arguments) + (" for each listener" if row.each else "")
+        unless = f" ({', '.join(row.unless)})" if row.unless else ""
+        lines.append(f"{row.name:<10} {row.signal:<10} {', '.join(row.handoff) or '-':<10} {added + unless if added else '-'}")
     return "\n".join(lines) + "\n"
 
 
@@ -108,8 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0 if words else 2
+    if words[0] == "profiles":
+        print(profiles_table(), end="")
+        return 0
     if words[0] != "run":
-        print(f"sidecar: {words[0]}: there is no such command{_nearest(words[0], ['run'])}", file=sys.stderr)
+        print(f"sidecar: {words[0]}: there is no such command{_nearest(words[0], ['run', 'profiles'])}", file=sys.stderr)
         return 2
     try:
         return _run(words[1:])

@@ -54,8 +54,10 @@ class Reading(Record):
         return f"Reading(variables={sorted(self.variables)!r}, remarks={self.remarks!r})"
 
 
-def read(directories: Sequence[str], whole: bool = False) -> Reading:
+def read(directories: Sequence[str], whole: bool = False, lenient: bool = False) -> Reading:
     """The variables of some directories; where two name the same one, the later directory wins.
+
+    `lenient` is Server::Starter's reading: a missing directory is an empty one, an empty file says nothing, and no blank is cut off.
 
     Skipped in silence: names that start with a dot, directories, symlinks that lead nowhere, anything else that is no
     regular file. Raises EnvdirError for a directory or file that cannot be read, and for a value that no environment holds.
@@ -63,7 +65,9 @@ def read(directories: Sequence[str], whole: bool = False) -> Reading:
     variables: dict[str, str | None] = {}
     remarks: list[str] = []
     for directory in directories:
-        reading = _picture(directory, whole)
+        if lenient and not os.path.isdir(directory):
+            continue
+        reading = _picture(directory, whole, lenient)
         variables.update(reading.variables)
         remarks += reading.remarks
     return Reading(variables, remarks)
@@ -84,14 +88,14 @@ def apply(environ: Mapping[str, str], reading: Reading) -> dict[str, str]:
     return result
 
 
-def _picture(directory: str, whole: bool) -> Reading:
+def _picture(directory: str, whole: bool, lenient: bool) -> Reading:
     """One directory as it was at one moment. A file that comes and goes all the time counts as absent."""
     reason: object = "it is replaced faster than it can be read"
     for attempt in range(1, TRIES + 1):
         try:
             fd = os.open(_place(directory), _DIRECTORY)
             try:
-                reading, complete = _files(directory, fd, whole)
+                reading, complete = _files(directory, fd, whole, lenient)
                 same = os.path.samestat(os.fstat(fd), os.stat(_place(directory)))
             finally:
                 os.close(fd)
@@ -110,7 +114,7 @@ def _place(directory: str) -> str:
     return data if os.path.islink(data) else directory
 
 
-def _files(directory: str, fd: int, whole: bool) -> tuple[Reading, bool]:
+def _files(directory: str, fd: int, whole: bool, lenient: bool) -> tuple[Reading, bool]:
     """The reading of the directory open as `fd`, and whether every name that it listed was still there when opened.
 
     Raises EnvdirError for a file, OSError if the directory cannot be listed.
@@ -134,8 +138,8 @@ def _files(directory: str, fd: int, whole: bool) -> tuple[Reading, bool]:
                 raise EnvdirError(f"{where} cannot be read: {error.strerror}") from None
             complete = complete and _is_link(fd, name)
             continue
-        if content is not None:
-            variables[name] = _value(where, content, longest, whole, remarks)
+        if content is not None and (content or not lenient):
+            variables[name] = _value(where, content, longest, whole, lenient, remarks)
     return Reading(variables, remarks), complete
 
 
@@ -159,7 +163,7 @@ def _content(directory: int, name: str, most: int) -> bytes | None:
         os.close(fd)
 
 
-def _value(where: str, content: bytes, longest: int, whole: bool, remarks: list[str]) -> str | None:
+def _value(where: str, content: bytes, longest: int, whole: bool, lenient: bool, remarks: list[str]) -> str | None:
     """What a file's content says, None if it is empty; may add a remark. `content` is cut off at `longest` + 2 bytes.
 
     Raises EnvdirError for a value that is too long, or, if `whole`, holds a NUL.
@@ -174,11 +178,11 @@ def _value(where: str, content: bytes, longest: int, whole: bool, remarks: list[
         value, _, rest = content.partition(b"\n")
     if len(value) > longest:
         raise EnvdirError(f"{where} is too long: an environment variable of that name can have {longest} bytes")
-    if rest.strip():
+    if rest.strip() and not lenient:
         count = content.rstrip().count(b"\n") + 1
         lines = "more than one line" if len(content) > longest + 1 else f"{count} lines"
         remarks.append(f"{where} has {lines}, only the first counts; --envdir-format whole takes all")
-    return os.fsdecode(value if whole else value.rstrip(b" \t").replace(b"\0", b"\n"))
+    return os.fsdecode(value if whole else (value if lenient else value.rstrip(b" \t")).replace(b"\0", b"\n"))
 
 
 def _is_link(directory: int, name: str) -> bool:

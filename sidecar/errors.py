@@ -39,7 +39,14 @@ class SettingsError(SeveralError):
 
 
 class ListenError(SeveralError):
-    """Addresses that cannot be listened on; what had been bound before the refusal is closed again."""
+    """Addresses that cannot be listened on; what had been bound before the refusal is closed again.
+
+    `errno` is the system's number for the first of them, 0 where it was not the system that refused.
+    """
+
+    def __init__(self, problems: Iterable[str], errno: int = 0) -> None:
+        super().__init__(problems)
+        self.errno = errno
 
 
 class EnvdirError(SidecarError):

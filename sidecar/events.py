@@ -86,7 +86,7 @@ class LookForbidden(Fact):
 class WorkerExited(Fact):
     """A worker's leader ended: with `code`, or by `signal` (a name such as "KILL", else "").
 
-    `alone`: no process of its group is left. `note` is what is known beyond the status (why an exec failed).
+    `alone`: no process of its group is left. `note` is what is known beyond the status (why an exec failed). `core`: it left a core dump.
     """
 
     pid: int
@@ -94,6 +94,7 @@ class WorkerExited(Fact):
     signal: str = ""
     alone: bool = True
     note: str = ""
+    core: bool = False
 
     @property
     def cause(self) -> str:
@@ -106,6 +107,11 @@ class WorkerExited(Fact):
     def shell_status(self) -> int:
         """What a shell would call it: the exit status, or 128 and the signal's number (`code` holds that)."""
         return 128 + self.code if self.signal else self.code
+
+    @property
+    def wait_status(self) -> int:
+        """What wait(2) calls it: exit status 1 is 256, SIGTERM 15, and 128 more stand for a core dump."""
+        return self.code + 128 * self.core if self.signal else self.code << 8
 
 
 class GroupEmptied(Fact):

@@ -11,25 +11,32 @@ import os
 import selectors
 import time
 
-from sidecar import __version__, envdir, events, orders, readiness, workers
+from sidecar import __version__, envdir, events, handoff, orders, profiles, readiness, workers
 from sidecar.errors import EnvdirError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
+from sidecar.output import Output
+from sidecar.pacing import Backoff
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sidecar.settings import Settings
+
+    Detach = Callable[[Callable[[], None]], None]
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
 NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
+
+# The log command has this long (seconds) to write out what it has read; one that dies is started again after a pause, at most the longest.
+LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
@@ -69,15 +76,20 @@ class Host:
         self.pid_file: PidFile | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
         self._status_failed = ""
+        self.output: Output | None = None
+        self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
+        self._log_command_at = float("inf")
 
-    def run(self) -> int:
+    def run(self, detach: Detach | None = None) -> int:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone what it did."""
         self.wakeup = Wakeup()
         try:
             workers.seal()
             self.credentials = workers.credentials(self.settings.user, self.settings.group)
             # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
-            envdir.read(self.settings.envdir, self.settings.envdir_format == "whole")
+            self._read_envdir()
+            if self.settings.log_file:
+                self.output = Output(self.settings.log_file)
             if self.settings.pid_file:
                 self.pid_file = PidFile.take(self.settings.pid_file)
             try:
@@ -85,6 +97,8 @@ class Host:
                     self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
                 )
                 try:
+                    if detach is not None:
+                        detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
                     self.listeners.close()
@@ -108,9 +122,15 @@ class Host:
         if self.readiness == "notify":
             self.notify = readiness.NotifySocket()
             self.selector.register(self.notify, selectors.EVENT_READ)
+        if self.output is not None:
+            self.output.take()
+            self._start_log_command(time.monotonic())
         self.log.say("starting", {"version": __version__, "pid": os.getpid()})
         for each in self.listeners:
-            self.log.say("listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name})
+            self.log.say(
+                "listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
+            )
+        self._introduce()
         now = time.monotonic()
         self.supervisor = Supervisor(self.settings, now, chance)
         try:
@@ -126,6 +146,18 @@ class Host:
             if self.notify:
                 self.notify.close()
 
+    def _introduce(self) -> None:
+        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds."""
+        passed = [handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream) for each in self.listeners]
+        self.command = self.settings.command
+        self.handed = handoff.handed(self.listeners.environment(), self.settings.handoff, passed, os.getpid())
+        row = profiles.PROFILES.get(self.settings.profile)
+        if row is not None:
+            more = profiles.arguments(row, self.command, passed)
+            self.command += more
+            says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
+            self.log.say("profile", {"profile": row.name, **says})
+
     def _choose_readiness(self) -> str:
         wanted = self.settings.ready
         if self.listeners.inodes() or wanted not in ("auto", "accept"):
@@ -138,7 +170,7 @@ class Host:
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look())
+        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at)
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         ready = self.selector.select(timeout)
         now = time.monotonic()
@@ -147,6 +179,8 @@ class Host:
                 self._hear(now)
             elif self.notify is not None and key.fileobj is self.notify:
                 self._read_notifications(now)
+        if self._log_command_at <= now:
+            self._start_log_command(now)
         self._look(now)
         self._ask(now)
         self._settle(now)
@@ -188,6 +222,7 @@ class Host:
             elif name in ("TERM", "INT", "QUIT"):
                 self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
             elif name == "HUP":
+                self._reopen_log()
                 self.log.say("asked", {"signal": name})
                 self._observe(events.SwapTriggered("signal"), now)
             elif name in ("TTIN", "TTOU"):
@@ -204,13 +239,40 @@ class Host:
                 self._checked(each, now)
             elif self.supervisor.roster.find(each.pid) is not None:
                 self._stop_looking(each.pid)
-                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, each.note), now)
+                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, each.note, each.core), now)
                 self._mend(now)
+            elif self.output is not None and each.pid == self.output.pid:
+                self._log_command_ended(each, now)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
                 self.log.say("orphan_reaped", {"pid": each.pid, "cause": cause})
         for pid in emptied:
             self._observe(events.GroupEmptied(pid), now)
+
+    def _reopen_log(self) -> None:
+        if self.output is not None:
+            try:
+                self.output.reopen()
+            except StartError as error:
+                self.log.say("cannot", {"what": "reopen the log", "cause": str(error)})
+
+    def _start_log_command(self, now: float) -> None:
+        self._log_command_at = float("inf")
+        if self.output is not None and self.output.command:
+            argv = ("sh", "-c", self.output.command)
+            try:
+                self.output.pid = self.workers.start(workers.Launch(argv, self.environ, self.output.handoff()))
+                self._log_command_since = now
+            except OSError:
+                self._log_command_at = self._log_command_pace.failed(now, 0.0, chance())
+
+    def _log_command_ended(self, ended: workers.Ended, now: float) -> None:
+        """What is written meanwhile waits in the pipe."""
+        if self.output is not None:
+            self.output.pid = 0
+        self._log_command_at = self._log_command_pace.failed(now, now - self._log_command_since, chance())
+        cause = f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
+        self.log.say("log_command_ended", {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now})
 
     def _read_notifications(self, now: float) -> None:
         if self.notify is None:
@@ -284,16 +346,19 @@ class Host:
 
     # --- perform
 
+    def _read_envdir(self) -> envdir.Reading:
+        return envdir.read(self.settings.envdir, self.settings.envdir_format == "whole", self.settings.lenient_envdir)
+
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
         try:
-            reading = envdir.read(self.settings.envdir, self.settings.envdir_format == "whole")
+            reading = self._read_envdir()
         except EnvdirError as error:
             self._observe(events.PreparationFailed(order.generation, str(error)), now)
             return
         for remark in reading.remarks:
             self.log.say("remark", {"remark": remark})
         environment = envdir.apply(self.environ, reading)
-        environment.update(self.listeners.environment())
+        environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
         if self.notify is not None:
@@ -336,7 +401,7 @@ class Host:
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
         try:
-            pid = self.workers.start(self._launch(self.settings.command, environment, self.listeners.handoff()))
+            pid = self.workers.start(self._launch(self.command, environment, self.listeners.handoff()))
         except OSError as error:
             self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
             return
@@ -396,6 +461,7 @@ class Host:
             return
         try:
             self.status_file.write(self.supervisor.status_rows())
+            self.status_file.tell(self.supervisor.failed)
             self._status_failed = ""
         except OSError as error:
             cause = error.strerror or str(error)
@@ -405,13 +471,28 @@ class Host:
 
     def _leave_nothing(self) -> None:
         """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1 leaves, the kernel does it."""
-        if os.getpid() == 1:
+        log_command = self.output.pid if self.output is not None else 0
+        if os.getpid() == 1 and not log_command:
             return
+        self._sweep(log_command)
+        if self.output is not None:
+            self.output.give_back()
+        if log_command:
+            until = time.monotonic() + LOG_COMMAND_WAIT
+            while log_command not in self._reaped(0.05) and time.monotonic() < until:
+                pass
+            self._sweep()
+
+    def _sweep(self, spared: int = 0) -> None:
         until = time.monotonic() + LAST_WAIT
-        while self.workers.sweep() and time.monotonic() < until:
-            self.selector.select(0.05)
-            self.wakeup.take()
-            self.workers.reap()
+        while self.workers.sweep(spared) and time.monotonic() < until:
+            self._reaped(0.05)
+
+    def _reaped(self, wait: float) -> list[int]:
+        """Wait for a child's end, and say whose it was."""
+        self.selector.select(wait)
+        self.wakeup.take()
+        return [each.pid for each in self.workers.reap()[0]]
 
 
 def chance() -> float:
@@ -434,6 +515,9 @@ def leave_a_reason(reason: str) -> None:
         os.close(fd)
 
 
-def run(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start."""
-    return Host(settings, environ).run()
+def run(settings: Settings, environ: Mapping[str, str], detach: Detach | None = None) -> int:
+    """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
+
+    `detach`, called once everything is bound and nothing is started, may go on in another process; it is given what rewrites the pid file.
+    """
+    return Host(settings, environ).run(detach)

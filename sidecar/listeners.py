@@ -122,6 +122,7 @@ class Listeners:
         """
         self = cls()
         problems: list[str] = []
+        code = 0
         spare = list(inherited)
         for address in addresses:
             queue = address.backlog or backlog or LONGEST_BACKLOG
@@ -137,6 +138,7 @@ class Listeners:
                     self._listeners.append(Listener(address, sock, queue))
             except (ListenError, OSError) as error:
                 problems += [f"--port {address.spec}: {problem}" for problem in _problems(address, error)]
+                code = code or error.errno or 0
         for sock, name in spare:
             try:
                 self._adopt(_described(sock), sock, name, backlog or LONGEST_BACKLOG)
@@ -145,7 +147,7 @@ class Listeners:
         problems += self._number() if not problems else []
         if problems:
             self.close()
-            raise ListenError(problems)
+            raise ListenError(problems, code)
         self._name()
         return self
 

@@ -25,6 +25,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
+    "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
     "cannot": (ERROR, "cannot {what}: {cause}"),
@@ -32,12 +33,15 @@ PHRASES: dict[str, tuple[str, str]] = {
     "ignored_signal": (WARNING, "SIG{signal} means nothing to this sidecar; ignored"),
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
+    "log_command_ended": (WARNING, "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s"),
     # the swap
     "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
     "swap_failed": (ERROR, "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}"),
     "swap_superseded": (INFO, "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})"),
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
+    "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
+    "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
     "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to the old workers {pids}"),
     "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),
     # the workers
@@ -54,6 +58,29 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stopping": (INFO, "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers"),
     "stopped": (INFO, "stopped, status {status}"),
 }
+
+# Server::Starter's lines, to the letter, for who comes through the door `start_server`: by event, and the variant of it that
+# _as_start_server tells. Of what has no counterpart there, warnings and errors get a line of their own, and the rest is left out.
+START_SERVER = {
+    "listening fixed": "socket is duplicated to file descriptor {fd}",
+    "worker_started": "starting new worker {pid}",
+    "worker new": "new worker {pid} seems to have failed to start, exit status:{wait_status}",
+    "worker current": "worker {pid} died unexpectedly with status:{wait_status}, restarting",
+    "worker old": "old worker {pid} died, status:{wait_status}",
+    "worker stopping": "worker {pid} died, status:{wait_status}",
+    "asked": "received {signal}, spawning a new worker",
+    "interval_due": "autorestart triggered (interval={interval})",
+    "interval_due forced": "autorestart triggered (forced, interval={interval})",
+    "delaying": ("new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"),
+    "retiring": "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers",
+    "retiring delayed": "killing old workers",
+    "retry": "trying again in {pause} secs",
+    "stopping": "received {signal}, sending {sending} to all workers:{pids}",
+    "stopped": "exiting",
+}
+
+# What exec's failure is there: the child's exit(255).
+UNRUN = 65280
 
 # A pipe takes this much at once or not at all, when poll says it has room (pipe(7), PIPE_BUF).
 LONGEST = 4096
@@ -80,6 +107,8 @@ class Log:
             self.lost += 1
 
     def _write(self, text: str) -> bool:
+        if not text:
+            return True
         data = text.encode("utf-8", "backslashreplace")
         if len(data) >= LONGEST:
             data = data[: LONGEST - 5] + "…".encode() + b"\n"
@@ -101,7 +130,7 @@ class Log:
 
 
 def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
-    """One line, with its newline. `now` is in seconds since the epoch."""
+    """One line, with its newline; in the style start_server none, or two. `now` is in seconds since the epoch."""
     level, phrase = PHRASES[event]
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
     shown = {name: _show(value) for name, value in fields.items()}
@@ -117,8 +146,30 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in fields.items()}
         record = {"time": stamp, "level": level, "event": event, "message": message, **rounded}
         return json.dumps(record, ensure_ascii=False, default=str) + "\n"
+    if style == "start_server":
+        return _as_start_server(event, fields, "" if level == INFO else f"{message}\n")
     mark = "" if level == INFO else f"{level}: "
     return f"{stamp} sidecar: {mark}{message}\n"
+
+
+def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> str:
+    """Server::Starter's line for the event, `otherwise` if it has none."""
+    shown = {name: ",".join(map(str, value)) if isinstance(value, list) else _show(value) for name, value in fields.items()}
+    before = ""
+    variant = event
+    if event in ("worker_left", "worker_died"):
+        variant = f"worker {fields['role']}"
+        what, unrun, why = str(fields["cause"]).partition("cannot run ")
+        if unrun and not what:
+            before, shown["wait_status"] = f"failed to exec {why}\n", str(UNRUN)
+    elif fields.get("fixed") is not None:
+        variant += " fixed"
+    elif fields.get("forced"):
+        variant += " forced"
+    elif event == "retiring" and fields["delay"]:
+        variant += " delayed"
+    phrase = START_SERVER.get(variant)
+    return otherwise if phrase is None else before + phrase.format_map(shown) + "\n"
 
 
 def _show(value: object) -> str:

@@ -5,7 +5,7 @@ Precedence: flag over variable over default. All wrong values are reported toget
 
 from __future__ import annotations
 
-from sidecar import address
+from sidecar import address, handoff, profiles
 from sidecar.errors import SettingsError
 from sidecar.record import Field, Record
 
@@ -142,6 +142,11 @@ class Settings(Record):
 
     command: tuple[str, ...] = ()
 
+    # These have no flag of ours: `start_server` sets them (start_server.py).
+    log_file: str = ""
+    signal_on_int: str = ""
+    lenient_envdir: bool = False
+
     port: tuple[address.Address, ...] = setting(
         address.parse, (), "SPEC", "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH", group=LISTEN, repeat=True
     )
@@ -156,6 +161,18 @@ class Settings(Record):
     user: str = setting(present, "", "USER", "run workers as USER or USER:GROUP (names or numbers)", group=PROGRAM)
     group: str = setting(present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM)
     umask: int | None = setting(octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM)
+
+    profile: str = setting(
+        choice("auto", "none", *profiles.PROFILES), "auto", "NAME", "what a known program needs: auto, none or its name", group=PROGRAM
+    )
+    handoff: tuple[str, ...] = setting(
+        choice(*handoff.PROTOCOLS),
+        (),
+        "PROTOCOL",
+        "how a program is told its listeners, besides the two usual ways",
+        group=PROGRAM,
+        repeat=True,
+    )
 
     ready: str = setting(
         choice("auto", "accept", "notify", "interval", "command"), "auto", "HOW", "auto, accept, notify, interval or command", group=READY
@@ -222,11 +239,26 @@ def resolve(flags: Iterable[tuple[str, str]], environ: Mapping[str, str], comman
                 problems.append(f"{origins[name]} {text}: {error}")
         if read:
             values[name] = tuple(read) if each.repeat else read[-1]
-    settings = Settings(**values)
+    settings = _profiled(Settings(**values), origins)
     problems += _together(settings, origins)
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _profiled(settings: Settings, origins: Mapping[str, str]) -> Settings:
+    """What the program's profile says, where the user has said nothing; `profile` is then its name, or none."""
+    row = None
+    if settings.command and settings.profile != "none":
+        row = profiles.find(settings.command) if settings.profile == "auto" else profiles.PROFILES[settings.profile]
+    if row is None:
+        return settings.replace(profile="none")
+    said = {
+        "signal_on_hup": row.signal,
+        "signal_on_term": row.signal,
+        "handoff": profiles.protocols(row, settings.command),
+    }
+    return settings.replace(profile=row.name, **{name: value for name, value in said.items() if name not in origins})
 
 
 def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:

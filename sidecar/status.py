@@ -4,7 +4,8 @@ A pid file is a lock that has a number in it. The lock (flock) says whether a si
 holder dies in whatever way; the number says which one. So a file left behind, by a crash or in a restarted container where
 every pid is the same again, is in nobody's way, and a second sidecar is refused before it has changed a byte.
 
-A status file has one line `GENERATION:PID` for each living worker. Readers see one version or the next, never a part.
+A status file has one line `GENERATION:PID` for each living worker. Readers see one version or the next, never a part. As long as the
+last generation tried is one that failed, a file `STATUS.failed` beside it says `GENERATION CAUSE`: what `start_server --restart` reports.
 
 Not taken: O_EXCL (the Go start_server: a stale file blocks the start), truncating on open and waiting for the lock (the
 Perl one: a second instance destroys the live pid file, then hangs), fcntl locks (daemonizing would lose them), and
@@ -99,6 +100,8 @@ class StatusFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._written: bytes | None = None
+        # Not known yet: an earlier life may have left one.
+        self._told: tuple[int, str] | None = (0, "")
 
     def write(self, rows: Iterable[tuple[int, int]]) -> None:
         """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if they are what it has.
@@ -108,23 +111,22 @@ class StatusFile:
         text = b"".join(b"%d:%d\n" % row for row in sorted(rows))
         if text == self._written:
             return
-        _refuse_special(self.path, follow=False)  # a rename would replace even /dev/null
-        new = f"{self.path}.{os.getpid()}"
-        _remove(new)  # of an earlier life: in a container the pid is often the same
-        fd = os.open(new, _NEW, _MODE)
-        try:
-            try:
-                _write(fd, text)
-            finally:
-                os.close(fd)
-            os.rename(new, self.path)
-        except OSError:
-            _remove(new)
-            raise
+        _replace(self.path, text)
         self._written = text
+
+    def tell(self, failed: tuple[int, str] | None) -> None:
+        """Say that a generation failed and why, or (None) that none has. Raises OSError."""
+        if failed == self._told:
+            return
+        if failed is None:
+            _remove(self.path + ".failed")
+        else:
+            _replace(self.path + ".failed", f"{failed[0]} {failed[1]}\n".encode("utf-8", "backslashreplace"))
+        self._told = failed
 
     def remove(self) -> None:
         """Remove the file if it holds what this wrote last: not one that was never written, nor another's. Raises OSError."""
+        self.tell(None)
         if self._written is None:
             return
         try:
@@ -138,6 +140,23 @@ class StatusFile:
         if ours:
             _remove(self.path)
         self._written = None
+
+
+def _replace(path: str, text: bytes) -> None:
+    """Put a file in the place of what is there. Raises OSError, and nothing has changed then."""
+    _refuse_special(path, follow=False)  # a rename would replace even /dev/null
+    new = f"{path}.{os.getpid()}"
+    _remove(new)  # of an earlier life: in a container the pid is often the same
+    fd = os.open(new, _NEW, _MODE)
+    try:
+        try:
+            _write(fd, text)
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+    except OSError:
+        _remove(new)
+        raise
 
 
 def _open(path: str) -> int:

@@ -83,6 +83,9 @@ class Supervisor:
         self._interval = IntervalClock()
         self._passed: list[str] = []
         self._said_forbidden = False
+        self._said_delay = 0
+        #: The last generation that failed and why, until one serves again.
+        self.failed: tuple[int, str] | None = None
         self._orders: list[orders.Order] = []
         self._next = float("inf")
 
@@ -157,6 +160,7 @@ class Supervisor:
         self._say(
             "worker_left" if clean else "worker_died",
             generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=fact.cause, lived=lived,
+            role=self._role(worker), wait_status=fact.wait_status,
         )  # fmt: skip
         if worker.state != KILLED and not fact.alone:
             worker.move(LINGERING)
@@ -169,6 +173,17 @@ class Supervisor:
             ended = fact.note or (fact.cause + ("" if worker.ready_at is not None else " before it was ready"))
             status = fact.shell_status or 1
             self._lost(worker.generation, worker.slot, Failure(ended, status), now, lived=served)
+
+    def _role(self, worker: Worker) -> str:
+        """What a worker that has ended was: new, current or old; stopping, once sidecar stops."""
+        if self.ending.asked:
+            return "stopping"
+        generation = self.roster.generations[worker.generation]
+        if not worker.serving or generation.state == OUTDATED:
+            return "old"
+        if generation.state == SERVING:
+            return "old" if self.roster.coming is not None else "current"
+        return "new"
 
     def _saw_GroupEmptied(self, fact: events.GroupEmptied, now: float) -> None:  # noqa: N802
         worker = self.roster.find(fact.pid)
@@ -268,6 +283,7 @@ class Supervisor:
             "swap_failed", generation=coming.number, trigger=coming.trigger, cause=failure.cause, lasted=now - coming.begun_at,
             still=still, degraded=taken,
         )  # fmt: skip
+        self.failed = (coming.number, failure.cause)
         self._give_up(coming, now)
         if not self.ever_ready:
             self.failures += 1
@@ -307,6 +323,7 @@ class Supervisor:
         if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
             return
         if not self._reached(max(worker.ready_at for worker in mine if worker.ready_at is not None) + self.settings.kill_old_delay, now):
+            self._say_delay(mine, coming)
             return
         for worker in mine:
             worker.took_over = True
@@ -328,6 +345,7 @@ class Supervisor:
             before.move(OUTDATED)
         generation.move(SERVING)
         generation.serving_at = now
+        self.failed = None
         if self.settings.enable_auto_restart:
             self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
         self._say(
@@ -366,6 +384,7 @@ class Supervisor:
                     if again > now:
                         self._say("retry", trigger="crash", pause=again - now)
             elif self._wish is None and self.settings.enable_auto_restart and current is not None and self._interval_due(now):
+                self._say("interval_due", interval=self.settings.auto_restart_interval, forced=bool(self.roster.leaving()))
                 self._wish = Wish("interval", now)
         wish = self._wish
         if wish is None:
@@ -475,7 +494,10 @@ class Supervisor:
             if coming is not None and self.roster.ready_outside(coming) and lame_duck:
                 self._give_up(coming, now)
             if not ending.status:
-                self._say("stopping", signal=ending.signal, lame_duck=lame_duck, drain_timeout=self.settings.drain_timeout)
+                self._say(
+                    "stopping", signal=ending.signal, lame_duck=lame_duck, drain_timeout=self.settings.drain_timeout,
+                    sending=self._stop_signal(), pids=[worker.pid for worker in self.roster.workers()],
+                )  # fmt: skip
         over = ending.phase == "lame duck" and (not self.roster.serving() or self._reached(ending.until, now))
         if ending.phase == "lame duck" and not over and ending.asked > ending.heeded:
             ending.heeded += 1
@@ -485,7 +507,7 @@ class Supervisor:
             ending.until = float("inf")
             for worker in self.roster.leaving():
                 worker.kill_at = min(worker.kill_at, now + self.settings.drain_timeout)
-            self._retire(list(self.roster.workers()), self.settings.signal_on_term, now)
+            self._retire(list(self.roster.workers()), self._stop_signal(), now)
             for generation in self.roster.generations.values():
                 if generation.state != OUTDATED:
                     generation.move(OUTDATED)
@@ -493,6 +515,9 @@ class Supervisor:
             ending.heeded = ending.asked
             for worker in self.roster.leaving():
                 worker.kill_at = now
+
+    def _stop_signal(self) -> str:
+        return self.settings.signal_on_int or self.settings.signal_on_term if self.ending.signal == "INT" else self.settings.signal_on_term
 
     def _exit(self, now: float) -> None:
         """End with the last worker, or a while after the last was killed: the last thing that is ever said."""
@@ -514,7 +539,15 @@ class Supervisor:
 
     def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
         pids = [worker.pid for worker in workers]
-        self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup)
+        delay = self.settings.kill_old_delay
+        self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
+
+    def _say_delay(self, mine: list[Worker], coming: Generation) -> None:
+        pids = [old.pid for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
+        if pids and self._said_delay != coming.number:
+            self._said_delay = coming.number
+            delay = self.settings.kill_old_delay
+            self._say("delaying", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
 
     def status_rows(self) -> list[tuple[int, int]]:
         """(generation, pid) of each worker that has ever been ready, for the status file."""

@@ -58,6 +58,7 @@ class Ended(Record):
     signal: str
     note: str
     alone: bool
+    core: bool = False
 
 
 class Workers:
@@ -194,7 +195,7 @@ class Workers:
             if pid in self._reports:  # somebody else holds the other end, so it is open and empty
                 os.close(self._reports.pop(pid))
             note, alone = self._notes.pop(pid), not _exists(pid)
-        return Ended(pid, abs(code), _name(-code) if code < 0 else "", note, alone)
+        return Ended(pid, abs(code), _name(-code) if code < 0 else "", note, alone, os.WCOREDUMP(status))
 
     def abandon(self, pid: int) -> None:
         """Kill a helper whose answer nobody waits for any more; it is reaped without a word."""
@@ -236,13 +237,17 @@ class Workers:
             return False
         return True
 
-    def sweep(self) -> bool:
-        """SIGKILL whatever is left below sidecar; whether anything is. (As PID 1 the kernel does it when sidecar leaves.)"""
+    def sweep(self, spared: int = 0) -> bool:
+        """SIGKILL whatever is left below sidecar, but `spared` and what is below that; whether anything is.
+
+        (As PID 1 the kernel does it when sidecar leaves.)
+        """
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return False
-        left = descendants(os.getpid())
+        keep = {spared, *descendants(spared)} if spared else set()
+        left = [pid for pid in descendants(os.getpid()) if pid not in keep]
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)

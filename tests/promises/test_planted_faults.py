@@ -280,7 +280,7 @@ FAULTS = [
         "a stop retires with the signal of a swap",
         "Orderly",
         (
-            "self._retire(list(self.roster.workers()), self.settings.signal_on_term, now)",
+            "self._retire(list(self.roster.workers()), self._stop_signal(), now)",
             "self._retire(list(self.roster.workers()), self.settings.signal_on_hup, now)",
         ),
     ),

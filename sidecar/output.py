@@ -1,0 +1,68 @@
+"""Where the output goes that sidecar and its workers share: a file that is appended to, or a command that reads it.
+
+Both are put in the place of descriptors 1 and 2, which every worker inherits; nothing passes through PID 1. The command
+(`| multilog ./log`) is a helper: it reads a pipe whose both ends sidecar keeps open, so when it dies nobody gets SIGPIPE, what
+is written meanwhile waits in the pipe, and the next one reads on. It sees the end of its input when sidecar leaves, and may
+write out what it has.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sidecar.errors import StartError
+
+
+class Output:
+    """An output that has been opened, and not yet taken."""
+
+    def __init__(self, target: str) -> None:
+        """Open `target`, a path or `| COMMAND`. Raises StartError."""
+        piped = target.lstrip().startswith("|")
+        self.path = "" if piped else target
+        self.command = target.lstrip()[1:].strip() if piped else ""
+        #: The command's pid, 0 while there is none.
+        self.pid = 0
+        self._kept: list[int] = []
+        self._pipe = -1
+        if self.path:
+            self._end = self._append()
+        elif self.command:
+            self._pipe, self._end = os.pipe2(os.O_CLOEXEC)
+        else:
+            raise StartError(f"failed to open pipe:{target}: the command is missing")
+
+    def _append(self) -> int:
+        try:
+            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+        except OSError as error:
+            raise StartError(f"failed to open log file:{self.path}: {error.strerror}") from None
+
+    def take(self) -> None:
+        """From now on descriptors 1 and 2 are this."""
+        self._kept = [os.dup(1), os.dup(2)]
+        for number in (1, 2):
+            os.dup2(self._end, number)
+        os.close(self._end)
+
+    def reopen(self) -> None:
+        """Open the file anew: it may have been renamed. Raises StartError, and nothing has changed then."""
+        if self.path:
+            end = self._append()
+            for number in (1, 2):
+                os.dup2(end, number)
+            os.close(end)
+
+    def handoff(self) -> list[tuple[int, int]]:
+        """The command's descriptors: it reads the pipe, and writes where sidecar did before."""
+        return [(self._pipe, 0), (self._kept[0], 1), (self._kept[1], 2)]
+
+    def give_back(self) -> None:
+        """Descriptors 1 and 2 are what they were, and the command sees the end of its input once no process writes any more."""
+        for number, kept in zip((1, 2), self._kept, strict=False):
+            os.dup2(kept, number)
+            os.close(kept)
+        self._kept = []
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
