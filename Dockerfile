@@ -35,7 +35,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/whe
 #
 # -I: PID 1 sees nothing of the program's PYTHONPATH, so no file of an application (its own yaml.py, say) can break it.
 RUN /opt/sidecar/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib \
- && sed -i '1s|$| -I|' /opt/sidecar/bin/sidecar
+ && sed -i '1s|$| -I|' /opt/sidecar/bin/sidecar /opt/sidecar/bin/start_server
 
 
 FROM ${PYTHON_IMAGE} AS sidecar
@@ -43,8 +43,8 @@ LABEL org.opencontainers.image.title="sidecar" \
       org.opencontainers.image.description="A hot-deploy supervisor for containers: binds the sockets, starts the server, swaps it without losing a request" \
       org.opencontainers.image.licenses="MIT"
 
-# Not its whole environment on PATH, only the command: `python3` stays the image's own, which the server's packages are for.
-RUN ln -s /opt/sidecar/bin/sidecar /usr/local/bin/sidecar
+# Not its whole environment on PATH, only the commands: `python3` stays the image's own, which the server's packages are for.
+RUN ln -s /opt/sidecar/bin/sidecar /opt/sidecar/bin/start_server /usr/local/bin/
 
 WORKDIR /app
 

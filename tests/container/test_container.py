@@ -114,6 +114,18 @@ def test_orphans_are_reaped_and_nothing_is_made_of_it_where_docker_init_is_pid_1
     assert running.stop() == 0
 
 
+def test_start_server_is_the_other_door(run_container):
+    """Server::Starter's command is there too, as PID 1, and says its lines."""
+    running = run_container("--port", "8080", "--", "python3", "/apps/web.py", app="", entrypoint=["start_server"], **HARDENED)
+    running.wait_until(lambda: any(line.startswith("starting new worker") for line in running.lines), "the first worker")
+    assert running.get()[1]["parent"] == 1
+    running.container.kill("HUP")
+    running.wait_until(lambda: any(line.startswith("old worker ") for line in running.lines), "the old worker's end")
+    assert running.get()[1]["generation"] == 2
+    assert running.stop() == 0
+    assert running.lines[-1] == "exiting"
+
+
 # --- leaving
 
 
