@@ -199,6 +199,8 @@ class Host:
         where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
         self.log.say("defect", {"error": type(error).__name__, "where": where})
         time.sleep(DEFECT_PAUSE)
+        # The children that ended in this turn may not have been reaped, and nothing need ever wake us for them again.
+        self.workers.signal(os.getpid(), "CHLD")
 
     def _settle(self, now: float) -> None:
         """Reconcile until there is nothing to do at this moment; then let the status file say what came of it."""

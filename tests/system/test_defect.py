@@ -46,6 +46,8 @@ def test_a_defect_is_said_without_its_text_and_the_workers_serve_on(broken, tmp_
     until(lambda: "a defect in sidecar: RuntimeError at " in log(), "the defect in the log")
     assert get(port).startswith("hello")
     (tmp_path / "broken").unlink()
+    # Nothing else happens now that would wake sidecar: what it failed to see to, it sees to again by itself.
+    until(lambda: log().count("is ready after") == 3, "another worker in the place of the dead one")
     process.send_signal(signal.SIGHUP)
     until(lambda: "generation 2 serves" in log(), "a swap after the defect")
     process.send_signal(signal.SIGTERM)
