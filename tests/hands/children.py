@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
+from typing import IO
 
 NOBODY = 65534
 
 
-def in_child(work: Callable[[], str]) -> str:
-    """What `work` returns in a process of its own, which ends with it; the traceback if it raises."""
+def started(work: Callable[[], str]) -> IO[str]:
+    """Start a process that does `work` and ends: what it returns can be read, or the traceback if it raises."""
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+    if os.fork() == 0:
         try:
             os.close(reader)
             try:
@@ -24,9 +24,14 @@ def in_child(work: Callable[[], str]) -> str:
         finally:
             os._exit(0)
     os.close(writer)
-    with open(reader, encoding="utf-8") as answer:
+    return open(reader, encoding="utf-8")
+
+
+def in_child(work: Callable[[], str]) -> str:
+    """What `work` returns in a process of its own."""
+    with started(work) as answer:
         said = answer.read()
-    os.waitpid(pid, 0)
+    os.wait()
     return said
 
 

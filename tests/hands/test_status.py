@@ -9,10 +9,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 from hypothesis import given
@@ -21,29 +19,12 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.errors import StartError
 from sidecar.status import PidFile, StatusFile
-from tests.hands.children import as_nobody, in_child
+from tests.hands.children import as_nobody, in_child, started
 
 ROOT = str(Path(errors.__file__).parents[1])
 
 
 # What the tests are made with.
-
-
-def started(work: Callable[[], str]) -> IO[str]:
-    """Start a process that does `work` and ends: what it returns can be read, or the traceback if it raises."""
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        try:
-            os.close(reader)
-            try:
-                said = work()
-            except BaseException:
-                said = traceback.format_exc()
-            os.write(writer, said.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    return open(reader, encoding="utf-8")
 
 
 def refusal(path: Path | str) -> str:
