@@ -12,7 +12,8 @@ import os
 import selectors
 import time
 
-from sidecar import __version__, envdir, events, handoff, helpers, orders, profiles, readiness, workers
+from sidecar import __version__, commands, control, envdir, events, handoff, helpers, orders, profiles, readiness, report, workers
+from sidecar.chronicle import Chronicle
 from sidecar.errors import EnvdirError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
@@ -90,6 +91,9 @@ class Host:
         self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
         self.exit_status: int | None = None
         self.environments: dict[int, dict[str, str]] = {}
+        self.chronicle = Chronicle()
+        self.control: control.Control | None = None
+        self.since = time.monotonic()
         self.glances = readiness.Glances()
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
@@ -119,17 +123,20 @@ class Host:
                     self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
                 )
                 try:
+                    self.control = control.Control.open(self.settings.control, control.places(self.started_with))
                     if detach is not None:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
+                    if self.control is not None:
+                        self.control.close()
                     self.listeners.close()
             finally:
                 if self.status_file:
                     try:
                         self.status_file.remove()
                     except OSError as error:
-                        self.log.say("cannot", {"what": f"remove --status-file {self.settings.status_file}", "cause": error.strerror})
+                        self._say("cannot", {"what": f"remove --status-file {self.settings.status_file}", "cause": error.strerror})
                 if self.pid_file:
                     self.pid_file.release()
         finally:
@@ -149,11 +156,12 @@ class Host:
         if self.output is not None:
             self.output.take()
             self._start_log_command(time.monotonic())
-        self.log.say("starting", {"version": __version__, "pid": os.getpid()})
+        self._say("starting", {"version": __version__, "pid": os.getpid()})
         for each in self.listeners:
-            self.log.say(
+            self._say(
                 "listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
             )
+        self._listen_to_control()
         self._introduce()
         now = time.monotonic()
         self.supervisor = Supervisor(self.settings, now, chance)
@@ -185,7 +193,7 @@ class Host:
             more = profiles.arguments(row, self.command, passed)
             self.command += more
             says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
-            self.log.say("profile", {"profile": row.name, **says})
+            self._say("profile", {"profile": row.name, **says})
 
     def _choose_readiness(self) -> str:
         wanted = self.settings.ready
@@ -200,6 +208,8 @@ class Host:
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
         deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start())
+        if self.control is not None:
+            deadline = min(deadline, self.control.deadline)
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         ready = self.selector.select(timeout)
         now = time.monotonic()
@@ -212,6 +222,15 @@ class Host:
         self._look(now)
         self._ask(now)
         self._settle(now)
+        if self.control is not None and self.control.deadline <= now:
+            self._read_control(now)
+
+    def _say(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Tell whoever reads the log, and whoever asked to be told."""
+        self.log.say(event, fields)
+        record = self.chronicle.note(event, fields, time.time())
+        if self.control is not None:
+            self.control.tell(record, time.monotonic())
 
     def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
@@ -229,7 +248,7 @@ class Host:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-        self.log.say("defect", {"error": type(error).__name__, "where": where})
+        self._say("defect", {"error": type(error).__name__, "where": where})
         time.sleep(DEFECT_PAUSE)
         # The children that ended in this turn may not have been reaped, and nothing need ever wake us for them again.
         self.workers.signal(os.getpid(), "CHLD")
@@ -256,13 +275,12 @@ class Host:
             elif name in ("TERM", "INT", "QUIT"):
                 self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
             elif name == "HUP":
-                self._reopen_log()
-                self.log.say("asked", {"signal": name})
-                self._observe(events.SwapTriggered("signal"), now)
+                self._say("asked", {"signal": name})
+                self.reload("signal")
             elif name in ("TTIN", "TTOU"):
                 self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
             elif name == "USR2":
-                self.log.say("ignored_signal", {"signal": name})
+                self._say("ignored_signal", {"signal": name})
             else:
                 self._observe(events.SignalPassed(name), now)
 
@@ -281,7 +299,7 @@ class Host:
                 self._watcher_ended(f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}", now)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
-                self.log.say("orphan_reaped", {"pid": each.pid, "cause": cause})
+                self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
         for pid in emptied:
             self._observe(events.GroupEmptied(pid), now)
         if self.watcher is not None and self.watcher.pid and self.workers.stopped(self.watcher.pid):
@@ -296,7 +314,7 @@ class Host:
         of = self.settings
         for directory in of.watch:
             if not os.path.isdir(directory):
-                self.log.say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
+                self._say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
         # What it has seen outlives it here, so that the one after it finds what changed in between.
         memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
         # Clear of the numbers that the watcher's own descriptors are about to take.
@@ -333,7 +351,7 @@ class Host:
         pid = self.watcher.pid
         pause = self.watcher.ended(now, chance())
         if not self.supervisor.ending.asked:
-            self.log.say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
+            self._say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
 
     def _read_watcher(self, now: float) -> None:
         if self.watcher is None:
@@ -341,7 +359,7 @@ class Host:
         try:
             said = self.watcher.lines()
         except helpers.Mad as error:
-            self.log.say("cannot", {"what": "understand the watcher", "cause": str(error)})
+            self._say("cannot", {"what": "understand the watcher", "cause": str(error)})
             self._send(self.watcher.pid, "KILL")
             return
         for each in said:
@@ -351,25 +369,89 @@ class Host:
         """The watcher said something of no meaning here."""
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        self.log.say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
+        self._say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
         if told["why"]:
-            self.log.say("remark", {"remark": told["why"]})
+            self._say("remark", {"remark": told["why"]})
 
     def _told_changed(self, told: dict[str, Any], now: float) -> None:
         paths = shortened(told["paths"])
-        self.log.say("files_changed", {"paths": paths, "count": told["count"]})
+        self._say("files_changed", {"paths": paths, "count": told["count"]})
         self._observe(events.SwapTriggered("watch", supersedes=True, changed=paths), now)
 
     def _told_env(self, told: dict[str, Any], now: float) -> None:
         if told["error"]:
-            self.log.say("environment_unreadable", {"cause": told["error"]})
+            self._say("environment_unreadable", {"cause": told["error"]})
             return
         names = shortened(told["names"])
-        self.log.say("environment_changed", {"names": names})
+        self._say("environment_changed", {"names": names})
         self._observe(events.SwapTriggered("envdir", supersedes=True, changed=names), now)
 
     def _told_remark(self, told: dict[str, Any], now: float) -> None:
-        self.log.say("remark", {"remark": told["remark"]})
+        self._say("remark", {"remark": told["remark"]})
+
+    # --- the control socket: the desk of commands.py
+
+    def _listen_to_control(self) -> None:
+        if self.control is None:
+            return
+        self._listen_to(self.control, self._read_control)
+        if self.control.path:
+            self._say("controlled", {"path": self.control.path})
+        elif self.settings.control != "none":
+            self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
+
+    def _read_control(self, now: float) -> None:
+        if self.control is not None:
+            self.control.turn(now, self._answer)
+
+    def _answer(self, request: object) -> tuple[list[dict[str, Any]], Any]:
+        answer = commands.answer(request, self)
+        if answer.done:
+            return answer.replies, None
+        return answer.replies, lambda record: (answer.heard(record), answer.done)
+
+    def status(self) -> dict[str, Any]:
+        """Everything there is to know, as plain values; no value of a variable."""
+        now = time.monotonic()
+        told = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "time": time.time(),
+            "age": now - self.since,
+            "listeners": [each.key for each in self.listeners],
+            "command": self.settings.command[0],
+            **report.status(self.supervisor, now),
+            **self.chronicle.report(),
+            "problems": [],
+        }
+        for generation in told["generations"]:
+            for worker in generation["workers"]:
+                worker["memory"] = readiness.memory(worker["pid"])
+        for last in (told["last_swap"], told["last_failure"]):
+            if last is not None:
+                last["ago"] = max(0.0, told["time"] - last["at"])
+        return told
+
+    def readiness_reasons(self) -> list[str]:
+        """Why it is not ready to be sent requests; nothing, if it is."""
+        return report.readiness(self.supervisor)
+
+    def past(self) -> list[dict[str, Any]]:
+        """The last events, oldest first."""
+        return list(self.chronicle.events)
+
+    def begun(self) -> int:
+        """The number of the generation begun last."""
+        return self.supervisor.number
+
+    def observe(self, fact: events.Fact) -> None:
+        """Let the supervisor know; what follows from it follows later in this turn."""
+        self._observe(fact, time.monotonic())
+
+    def reload(self, trigger: str) -> None:
+        """What HUP does."""
+        self._reopen_log()
+        self.observe(events.SwapTriggered(trigger))
 
     # --- other sources
 
@@ -386,10 +468,10 @@ class Host:
             self.selector.unregister(0)
         for line in data.splitlines():
             if line.strip().lower() in (b"q", b"quit"):
-                self.log.say("key", {"key": "q"})
+                self._say("key", {"key": "q"})
                 self._observe(events.StopAsked("INT", lame_duck=False), now)
             else:
-                self.log.say("key", {"key": "Enter"})
+                self._say("key", {"key": "Enter"})
                 self._observe(events.SwapTriggered("key"), now)
 
     def _reopen_log(self) -> None:
@@ -397,7 +479,7 @@ class Host:
             try:
                 self.output.reopen()
             except StartError as error:
-                self.log.say("cannot", {"what": "reopen the log", "cause": str(error)})
+                self._say("cannot", {"what": "reopen the log", "cause": str(error)})
 
     def _start_log_command(self, now: float) -> None:
         self._log_command_at = float("inf")
@@ -415,7 +497,7 @@ class Host:
             self.output.pid = 0
         self._log_command_at = self._log_command_pace.failed(now, now - self._log_command_since, chance())
         cause = f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
-        self.log.say("log_command_ended", {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now})
+        self._say("log_command_ended", {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now})
 
     def _read_notifications(self, now: float) -> None:
         if self.notify is None:
@@ -477,7 +559,7 @@ class Host:
 
     def _put_off(self, asking: Asking, now: float, note: str) -> None:
         if note:
-            self.log.say("cannot", {"what": "run the ready command", "cause": note})
+            self._say("cannot", {"what": "run the ready command", "cause": note})
         asking.at = now + asking.pause
         asking.pause = min(asking.pause * 1.5, ASK_SELDOM)
 
@@ -499,7 +581,7 @@ class Host:
             self._observe(events.PreparationFailed(order.generation, str(error)), now)
             return
         for remark in reading.remarks:
-            self.log.say("remark", {"remark": remark})
+            self._say("remark", {"remark": remark})
         environment = envdir.apply(self.environ, reading)
         environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
@@ -527,7 +609,7 @@ class Host:
         generation = check.generation
         if ended.code == 0 and not ended.signal:
             if output:
-                self.log.say("check_output", {"generation": generation, "output": output})
+                self._say("check_output", {"generation": generation, "output": output})
             self._observe(events.Prepared(generation), now)
             return
         how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
@@ -584,14 +666,14 @@ class Host:
         try:
             self.workers.signal(pid, signal)
         except OSError as error:
-            self.log.say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
+            self._say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
 
     def _do_Kill(self, order: orders.Kill, now: float) -> None:  # noqa: N802
         self._stop_looking(order.pid)
         try:
             self.workers.kill(order.pid)
         except OSError as error:
-            self.log.say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
+            self._say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
 
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         for pid, check in list(self.checks.items()):
@@ -599,13 +681,16 @@ class Host:
                 self._last_words(self.checks.pop(pid))
                 self.workers.abandon(pid)
         self.environments.pop(order.generation, None)
+        self._say("generation_gone", {"generation": order.generation})
         self._mend(now)
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
-        self.log.say(order.event, order.fields)
+        self._say(order.event, order.fields)
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status
+        if self.control is not None:
+            self.control.flush()
         if order.reason:
             leave_a_reason(order.reason)
 
@@ -613,7 +698,7 @@ class Host:
         """A program that has gone may have shut a listener down, or removed its path."""
         before = self.listeners.inodes()
         for remark in self.listeners.mend():
-            self.log.say("mended", {"remark": remark})
+            self._say("mended", {"remark": remark})
         if self.listeners.inodes() != before:
             # Bound anew: the workers that live hold a socket nobody can reach any more.
             self._observe(events.SwapTriggered("listener"), now)
@@ -628,7 +713,7 @@ class Host:
         except OSError as error:
             cause = error.strerror or str(error)
             if cause != self._status_failed:
-                self.log.say("cannot", {"what": f"write --status-file {self.settings.status_file}", "cause": cause})
+                self._say("cannot", {"what": f"write --status-file {self.settings.status_file}", "cause": cause})
             self._status_failed = cause
 
     def _leave_nothing(self) -> None:

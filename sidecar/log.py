@@ -23,6 +23,7 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 
 PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
+    "controlled": (INFO, "control socket at {path}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
     "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
@@ -50,6 +51,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
     "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
+    "generation_gone": (INFO, "generation {generation} is gone"),
     "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to the old workers {pids}"),
     "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),
     # the workers
@@ -61,7 +63,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
     "killing": (WARNING, "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL"),
     "look_forbidden": (WARNING, "cannot see whether workers take connections ({cause}); going by --interval {interval} s"),
-    "resized": (INFO, "{workers} workers from now on, {before} before (SIG{signal})"),
+    "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
     "stopping": (INFO, "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers"),
     "stopped": (INFO, "stopped, status {status}"),

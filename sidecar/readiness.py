@@ -336,6 +336,20 @@ def _tree(leader: int) -> Iterator[int]:
         found += [child for child in children(pid) if child not in found]
 
 
+def memory(leader: int) -> int | None:
+    """The resident memory of a worker's whole tree in bytes, shared pages counted once for each process; None if it is not to be seen."""
+    pages = None
+    for pid in _tree(leader):
+        try:
+            pages = (pages or 0) + int(_read(f"/proc/{pid}/statm").split()[1])
+        except (OSError, IndexError):
+            continue
+    return None if pages is None else pages * _PAGE
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
 def _children(pid: int) -> list[int]:
     """A process's children, by whichever of its threads; in a moment of change some may be missed (proc(5))."""
     children: list[int] = []

@@ -210,6 +210,7 @@ class Settings(Record):
     lame_duck: float = setting(duration, 0.0, "TIME", "on TERM, go on serving for TIME first", group=STOP)
     signal_on_term: str = setting(signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP)
 
+    control: str = setting(present, "", "PATH", "control socket (in /run or the first place that can be written), or none", group=FILES)
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES)
     status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES)
     log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)

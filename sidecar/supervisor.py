@@ -259,6 +259,16 @@ class Supervisor:
         return given
 
     @property
+    def wish(self) -> Wish | None:
+        """The swap that is wanted, and not begun yet."""
+        return self._wish
+
+    @property
+    def next_restart(self) -> float:
+        """The moment of the next automatic restart, infinity if there is none."""
+        return self._interval.due_at if self.settings.enable_auto_restart else float("inf")
+
+    @property
     def deadline(self) -> float:
         """The next moment at which reconcile could say something new; infinity where only a fact can bring that about."""
         return self._next

@@ -1,0 +1,120 @@
+"""What has happened so far, as far as anybody will ask: the last events, the lives of the last generations, and counts.
+
+It is told every line that the log is told, and nothing else, so `status`, the metrics and the log cannot disagree. All of it is
+bounded. Moments are seconds since the epoch. Names only, never a value: what goes in here is shown to anybody who may ask. What a check
+wrote stays out for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# How many events and generations are remembered.
+EVENTS, LIVES = 200, 40
+
+# Upper bounds of the histogram of swap durations (seconds), as Prometheus has them: cumulative, the last is infinity.
+BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+# What is not remembered of an event.
+PRIVATE = ("output",)
+
+
+class Chronicle:
+    """Told by `note`; asked by `report`."""
+
+    def __init__(self) -> None:
+        #: The last events, oldest first: {"number", "time", "event", … its fields}.
+        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+        self.number = 0
+        #: The last generations by number: {"generation", "trigger", "changed", "begun", "serving", "outdated", "gone", "outcome", "cause"}.
+        self.lives: dict[int, dict[str, Any]] = {}
+        #: Swaps by (trigger, outcome): served, failed, superseded.
+        self.swaps: dict[tuple[str, str], int] = {}
+        self.seconds = [0] * (len(BUCKETS) + 1)
+        self.seconds_sum = 0.0
+        #: Workers that ended unasked, those of a coming generation not counted; workers killed for staying too long.
+        self.deaths = 0
+        self.kills = 0
+        self.last_swap: dict[str, Any] | None = None
+        self.last_failure: dict[str, Any] | None = None
+
+    def note(self, event: str, fields: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """Remember the event that happened at `now`; the record of it."""
+        self.number += 1
+        record = {"number": self.number, "time": now, "event": event, **{name: fields[name] for name in fields if name not in PRIVATE}}
+        self.events.append(record)
+        noted = getattr(self, f"_{event}", None)
+        if noted is not None:
+            noted(fields, now)
+        return record
+
+    def _swap_started(self, fields: Mapping[str, Any], now: float) -> None:
+        self.lives[fields["generation"]] = {
+            "generation": fields["generation"], "trigger": fields["trigger"], "changed": list(fields["changed"]), "begun": now,
+            "serving": None, "outdated": None, "gone": None, "outcome": "coming", "cause": "",
+        }  # fmt: skip
+        while len(self.lives) > LIVES:
+            del self.lives[min(self.lives)]
+
+    def _serving(self, fields: Mapping[str, Any], now: float) -> None:
+        for life in self.lives.values():
+            if life["outcome"] == "serving":
+                life.update(outcome="served", outdated=now)
+        self._ends(fields, now, "serving", "")
+        self._count(fields["trigger"], "served")
+        took = fields["took"]
+        self.seconds[next((at for at, bound in enumerate(BUCKETS) if took <= bound), len(BUCKETS))] += 1
+        self.seconds_sum += took
+        self.last_swap = {"generation": fields["generation"], "trigger": fields["trigger"], "at": now, "took": took}
+
+    def _swap_failed(self, fields: Mapping[str, Any], now: float) -> None:
+        self._ends(fields, now, "failed", fields["cause"])
+        self._count(fields["trigger"], "failed")
+        told = {name: fields[name] for name in ("generation", "trigger", "cause", "lasted")}
+        self.last_failure = {**told, "at": now}
+
+    def _swap_superseded(self, fields: Mapping[str, Any], now: float) -> None:
+        self._ends(fields, now, "superseded", "")
+        self._count(self.lives.get(fields["generation"], fields)["trigger"], "superseded")
+
+    def _generation_gone(self, fields: Mapping[str, Any], now: float) -> None:
+        life = self.lives.get(fields["generation"])
+        if life is not None:
+            life["gone"] = now
+            if life["outcome"] in ("serving", "coming"):
+                life["outcome"] = "served" if life["serving"] else "given up"
+            life["outdated"] = life["outdated"] or now
+
+    def _worker_died(self, fields: Mapping[str, Any], now: float) -> None:
+        self.deaths += fields["role"] == "current"
+
+    def _killing(self, fields: Mapping[str, Any], now: float) -> None:
+        self.kills += 1
+
+    def _ends(self, fields: Mapping[str, Any], now: float, outcome: str, cause: str) -> None:
+        life = self.lives.get(fields["generation"])
+        if life is not None:
+            life.update(outcome=outcome, cause=cause)
+            life["serving" if outcome == "serving" else "outdated"] = now
+
+    def _count(self, trigger: str, outcome: str) -> None:
+        self.swaps[trigger, outcome] = self.swaps.get((trigger, outcome), 0) + 1
+
+    # --- asked
+
+    def report(self) -> dict[str, Any]:
+        """All of it but the events, as plain values."""
+        return {
+            "last_swap": self.last_swap,
+            "last_failure": self.last_failure,
+            "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
+            "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
+            "deaths": self.deaths,
+            "kills": self.kills,
+            "timeline": list(self.lives.values()),
+        }

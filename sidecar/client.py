@@ -1,0 +1,210 @@
+"""The other end of the control socket: find the running sidecar, ask it, show what it says.
+
+It needs nothing but this package, so that a container without `kill` and `ps` can be looked after. Probes, which come every few
+seconds, have probe.py first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+
+from sidecar import log
+from sidecar.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
+from sidecar.control import places
+from sidecar.settings import duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from sidecar.commands import Command
+
+# A sidecar that has not said a word in this time (seconds) does not answer. Waiting for an outcome has no such end.
+PATIENCE = 10.0
+# `status --watch` asks that often (seconds).
+REFRESH = 1.0
+
+
+class Unreachable(Exception):
+    """There is no sidecar to ask, or not one only."""
+
+
+def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
+    """A connection to the sidecar at `path`, or to the only one there is. Raises Unreachable."""
+    path = path or environ.get("SIDECAR_CONTROL", "")
+    if path == "none":
+        raise Unreachable("its control socket is turned off (SIDECAR_CONTROL=none)")
+    if path:
+        try:
+            return _connected(path)
+        except OSError as error:
+            raise Unreachable(f"no sidecar answers at {path}: {error.strerror or error}") from None
+    found: list[tuple[str, socket.socket]] = []
+    refused = ""
+    for place in dict.fromkeys(places(environ)):
+        try:
+            names = sorted(name for name in os.listdir(place) if name.startswith("sidecar-") and name.endswith(".sock"))
+        except OSError:
+            continue
+        for name in names:
+            try:
+                sock = _connected(os.path.join(place, name))
+            except PermissionError:
+                refused = os.path.join(place, name)
+                continue
+            except OSError:
+                continue  # left behind
+            if name == "sidecar-1.sock":
+                for _, other in found:
+                    other.close()
+                return sock
+            found.append((os.path.join(place, name), sock))
+    if not found:
+        raise Unreachable(f"the sidecar at {refused} belongs to another user" if refused else "no sidecar runs here; say --control PATH")
+    for _, sock in found[1:]:
+        sock.close()
+    if len(found) > 1:
+        found[0][1].close()
+        raise Unreachable(f"several run here; say --control with one of {', '.join(path for path, _ in found)}")
+    return found[0][1]
+
+
+def _connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(PATIENCE)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterator[dict[str, Any]]:
+    """Send a request; the objects of its answer as they come, up to the last.
+
+    Raises TimeoutError at `until` (monotonic seconds), Unreachable if the answer ends early.
+    """
+    try:
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        data = b""
+        while True:
+            sock.settimeout(None if until == float("inf") else max(0.001, until - time.monotonic()))
+            part = sock.recv(1 << 16)
+            if not part:
+                raise Unreachable("sidecar has left without an answer")
+            *lines, data = (data + part).split(b"\n")
+            for line in lines:
+                reply = json.loads(line)
+                yield reply
+                if "done" in reply:
+                    return
+    except TimeoutError:
+        raise
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"sidecar does not answer: {error}") from None
+
+
+class Options:
+    """What all commands understand, taken out of the words; the rest are the command's own. Raises ValueError."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.control = ""
+        self.json = self.watch = False
+        self.timeout: float | None = None
+        self.words: list[str] = []
+        left = list(words)
+        while left:
+            word = left.pop(0)
+            name, equals, value = word.partition("=")
+            if word == "--json":
+                self.json = True
+            elif word == "--watch":
+                self.watch = True
+            elif name in ("--control", "--timeout"):
+                if not equals:
+                    if not left:
+                        raise ValueError(f"{name}: its value is missing")
+                    value = left.pop(0)
+                if name == "--control":
+                    self.control = value
+                else:
+                    self.timeout = duration(value)
+            else:
+                self.words.append(word)
+
+
+def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The command `name` with its words; its exit status (docs/control.md)."""
+    command = COMMANDS[name]
+    try:
+        options = Options(words)
+        request = {"command": name, **command.request(options.words)}
+    except ValueError as error:
+        print(f"sidecar {name}: {error}", file=sys.stderr)
+        print(f"usage: sidecar {name} {command.usage}".rstrip(), file=sys.stderr)
+        return WRONG
+    try:
+        if options.watch and name == "status":
+            return _refresh(command, request, options, environ)
+        return _once(command, request, options, environ)
+    except Unreachable as error:
+        # Whoever waited for the end has it.
+        if name == "stop" and request.get("wait") and "has left" in str(error):
+            return DONE
+        print(f"sidecar {name}: {error}", file=sys.stderr)
+        return UNREACHABLE
+    except TimeoutError:
+        print(f"sidecar {name}: no answer in time", file=sys.stderr)
+        return TOO_LATE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing is left to say to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+
+
+def _once(command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]) -> int:
+    waits = bool(request.get("wait") or request.get("follow"))
+    patience = options.timeout if options.timeout is not None else float("inf") if waits else PATIENCE
+    until = time.monotonic() + patience
+    with connect(options.control, environ) as sock:
+        for reply in ask(sock, request, until):
+            _show(command, reply, options)
+            if "done" in reply:
+                return int(reply["done"])
+    return UNREACHABLE
+
+
+def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
+    if options.json:
+        print(json.dumps(reply), flush=True)
+        return
+    if reply.get("cause") and reply.get("done"):
+        print(f"sidecar {command.name}: {reply['cause']}", file=sys.stderr)
+    if reply.get("done", DONE) == DONE:
+        for line in command.lines(reply, tell):
+            print(line, flush=True)
+
+
+def tell(record: Mapping[str, Any]) -> str:
+    """An event as the log has it."""
+    fields = {name: value for name, value in record.items() if name not in ("number", "time", "event", "id")}
+    return log.line("text", record["event"], {"output": "", **fields}, record["time"]).rstrip("\n")
+
+
+def _refresh(command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]) -> int:
+    """Again and again, in place, until it is interrupted or sidecar leaves."""
+    with connect(options.control, environ) as sock:
+        while True:
+            for reply in ask(sock, request, time.monotonic() + PATIENCE):
+                if sys.stdout.isatty() and not options.json:
+                    print("\033[H\033[J", end="")
+                _show(command, reply, options)
+            time.sleep(REFRESH)

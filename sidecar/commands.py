@@ -1,0 +1,340 @@
+"""The phrasebook: what one can ask of a running sidecar, or tell it. One class a command, with both ends in it: how it is asked for on a
+command line, what PID 1 answers, and how the answer reads. docs/control.md has the protocol.
+
+A request is one object, {"command": NAME, …}; an answer is one or more, the last of which has "done" (the exit status of whoever
+asked) and, unless that is 0, "cause". Pure: PID 1's end sees the running sidecar as a `Desk`.
+"""
+
+from __future__ import annotations
+
+from sidecar import events, settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol
+
+    Object = dict[str, Any]
+    Tell = Callable[[Mapping[str, Any]], str]
+
+    class Desk(Protocol):
+        """What a running sidecar lets a command see and do."""
+
+        def status(self) -> Object:
+            """Everything there is to know, as plain values."""
+
+        def readiness_reasons(self) -> list[str]:
+            """Why it is not ready to be sent requests; nothing, if it is."""
+
+        def past(self) -> list[Object]:
+            """The last events, oldest first."""
+
+        def begun(self) -> int:
+            """The number of the generation begun last."""
+
+        def observe(self, fact: events.Fact) -> None:
+            """Let the supervisor know; what follows from it follows later in this turn."""
+
+        def reload(self, trigger: str) -> None:
+            """What HUP does."""
+
+
+# Exit statuses, for all commands alike.
+DONE, NO, WRONG, UNREACHABLE, TOO_LATE = 0, 1, 2, 3, 4
+
+
+class Answer:
+    """What is said at once, and what follows from events as they happen. `done` once nothing more will be said."""
+
+    def __init__(self, *replies: Object, done: bool = True) -> None:
+        self.replies = list(replies)
+        self.done = done
+
+    def heard(self, record: Object) -> list[Object]:
+        """An event has happened: what to say of it."""
+        return []
+
+
+def done(status: int = DONE, cause: str = "", **more: Any) -> Object:
+    """The last object of an answer."""
+    return {**more, "done": status, **({"cause": cause} if cause else {})}
+
+
+class Command:
+    """One command. `usage` is what follows its name on a command line."""
+
+    name = ""
+    usage = ""
+    text = ""
+
+    def request(self, words: Sequence[str]) -> Object:
+        """The request that these words ask for. Raises ValueError."""
+        if words:
+            raise ValueError(f"{words[0]}: {self.name} takes no such word")
+        return {}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """PID 1's end. Raises ValueError if the request makes no sense."""
+        raise NotImplementedError
+
+    def lines(self, reply: Object, tell: Tell) -> list[str]:
+        """How an object of the answer reads; `tell` makes a line of an event."""
+        return [] if "done" in reply else [tell(reply)]
+
+
+def _flags(words: Sequence[str], *known: str) -> list[str]:
+    """The words, all of which have to be flags that are known."""
+    for word in words:
+        if word not in known:
+            raise ValueError(f"{word}: there is no such option; say {' or '.join(known)}")
+    return list(words)
+
+
+class Status(Command):
+    """The state of everything."""
+
+    name = "status"
+    usage = "[--json] [--watch]"
+    text = "generations, workers, the last swap and the last failure"
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """All at once."""
+        return Answer(done(**desk.status()))
+
+    def lines(self, reply: Object, tell: Tell) -> list[str]:
+        """A page for people."""
+        return page(reply)
+
+
+class Reload(Command):
+    """A new generation, with the settings, environment and code of now."""
+
+    name = "reload"
+    usage = "[--wait] [--timeout TIME]"
+    text = "swap, as on HUP; --wait says how it went"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """`--wait`; the timeout is the client's own concern."""
+        return {"wait": "--wait" in _flags(words, "--wait")}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """Done at once, or when a generation begun from now on serves or has failed."""
+        if request.get("wait"):
+            answer = Waiting(desk.begun())
+            desk.reload("command")
+            return answer
+        desk.reload("command")
+        return Answer(done())
+
+
+class Waiting(Answer):
+    """For the outcome of the next generation but those begun already."""
+
+    def __init__(self, begun: int) -> None:
+        super().__init__(done=False)
+        self.begun = begun
+
+    def heard(self, record: Object) -> list[Object]:
+        """Everything about newer generations, and the end of it."""
+        number = record.get("generation", 0)
+        if record["event"] in ("stopping", "reload_refused"):
+            self.done = True
+            return [record, done(NO, record.get("cause", "it is stopping"))]
+        if number <= self.begun and not (record["event"] in ("killing", "worker_died", "worker_left") and record.get("role") == "old"):
+            return []
+        if record["event"] == "serving":
+            self.done = True
+            return [record, done(generation=number)]
+        if record["event"] == "swap_failed":
+            self.done = True
+            return [record, done(NO, record["cause"], generation=number)]
+        return [record]
+
+
+class Stop(Command):
+    """The end."""
+
+    name = "stop"
+    usage = "[--wait]"
+    text = "stop, as on TERM; --wait until it has"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """`--wait`."""
+        return {"wait": "--wait" in _flags(words, "--wait")}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """With wait, until there is nobody to answer."""
+        desk.observe(events.StopAsked("TERM"))
+        return Following() if request.get("wait") else Answer(done())
+
+
+class Following(Answer):
+    """Every event, for as long as there are any."""
+
+    def __init__(self, *replies: Object) -> None:
+        super().__init__(*replies, done=False)
+
+    def heard(self, record: Object) -> list[Object]:
+        """As it is."""
+        if record["event"] == "stopped":
+            self.done = True
+            return [record, done()]
+        return [record]
+
+
+class Scale(Command):
+    """Another number of workers."""
+
+    name = "scale"
+    usage = "N|+N|-N"
+    text = "so many workers, or so many more or fewer"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """One number."""
+        if len(words) != 1 or not words[0].lstrip("+-").isdigit() or len(words[0]) > 6:
+            raise ValueError("say how many workers there are to be (3), or how many more (+1) or fewer (-1)")
+        return {"by" if words[0][0] in "+-" else "to": int(words[0])}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """Never below one."""
+        by, to = request.get("by", 0), request.get("to", 0)
+        if type(by) is not int or type(to) is not int or not (by or to > 0) or max(abs(by), to) > MOST_WORKERS:
+            raise ValueError(f'scale: say "to", 1 to {MOST_WORKERS}, or "by"')
+        now = desk.status()["workers"]
+        desk.observe(events.SizeChanged(to - now if to else by))
+        return Answer(done(workers=desk.status()["workers"]))
+
+    def lines(self, reply: Object, tell: Tell) -> list[str]:
+        """How many there are to be."""
+        return [f"{reply['workers']} workers from now on"]
+
+
+# A slip of the finger must not fork the machine to death.
+MOST_WORKERS = 10_000
+
+
+class Events(Command):
+    """What happened."""
+
+    name = "events"
+    usage = "[--follow] [--json]"
+    text = "the last events; --follow goes on"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """`--follow`."""
+        return {"follow": "--follow" in _flags(words, "--follow", "-f") or "-f" in words}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """Those that are remembered, and those to come."""
+        past = desk.past()
+        return Following(*past) if request.get("follow") else Answer(*past, done())
+
+
+class Signal(Command):
+    """A signal to the workers."""
+
+    name = "signal"
+    usage = "SIGNAL"
+    text = "send a signal to the serving workers (USR1: reopen logs)"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """Its name."""
+        if len(words) != 1:
+            raise ValueError("say which signal: USR1")
+        return {"signal": settings.signal_name(words[0])}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """To those that serve."""
+        if not isinstance(request.get("signal"), str):
+            raise ValueError('signal: say "signal", a name')
+        desk.observe(events.SignalPassed(settings.signal_name(request["signal"])))
+        return Answer(done())
+
+
+class Health(Command):
+    """For a probe."""
+
+    name = "health"
+    usage = "[--ready|--live]"
+    text = "exit status 0 if it is ready (or alive)"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """Ready, unless it is asked otherwise."""
+        return {"live": "--live" in _flags(words, "--ready", "--live")}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """Alive is whoever answers."""
+        reasons = desk.readiness_reasons()
+        ready = not reasons
+        return Answer(done(DONE if ready or request.get("live") else NO, "; ".join(reasons), ready=ready))
+
+    def lines(self, reply: Object, tell: Tell) -> list[str]:
+        """One line."""
+        return ["ready" if reply["ready"] else "alive"] if reply["done"] == DONE else []
+
+
+COMMANDS: dict[str, Command] = {each.name: each for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Health())}
+
+
+def answer(request: object, desk: Desk) -> Answer:
+    """The answer to any request, also to one that makes no sense."""
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        return Answer(done(WRONG, 'a request is one JSON object: {"command": NAME, …}'))
+    command = COMMANDS.get(request["command"])
+    if command is None:
+        return Answer(done(WRONG, f"there is no command {request['command'][:40]!r}; say one of {', '.join(COMMANDS)}"))
+    try:
+        return command.answer(request, desk)
+    except ValueError as error:
+        return Answer(done(WRONG, str(error)))
+
+
+# --- the page that `status` shows
+
+
+def page(status: Mapping[str, Any]) -> list[str]:
+    """`status` for people."""
+    lines = [f"sidecar {status['version']}, pid {status['pid']}, up {span(status['age'])}: {status['state']}"]
+    lines += [f"not ready: {reason}" for reason in status["reasons"]]
+    lines += ["listening on " + ", ".join(status["listeners"])] if status["listeners"] else []
+    rows = [("GENERATION", "STATE", "WORKER", "PID", "STATE", "AGE", "READY AFTER", "MEMORY", "")]
+    for generation in reversed(status["generations"]):
+        first = (str(generation["generation"]), generation["state"])
+        for worker in generation["workers"] or [None]:
+            rows.append((*first, *_worker(worker, generation)))
+            first = ("", "")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows), ""]
+    swap, failure = status["last_swap"], status["last_failure"]
+    for what, last in (("last swap   ", swap), ("last failure", failure)):
+        if last:
+            how = f": {last['cause']}" if "cause" in last else f", after {last['took']:.2f} s"
+            lines.append(f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}")
+    if status["next_swap"]:
+        lines.append(f"next swap     in {span(status['next_swap']['in'])} (trigger: {status['next_swap']['trigger']})")
+    if status["next_restart_in"] is not None:
+        lines.append(f"next restart  in {span(status['next_restart_in'])}")
+    lines += [f"settings      {problem}" for problem in status["problems"]]
+    return lines
+
+
+def _worker(worker: Mapping[str, Any] | None, generation: Mapping[str, Any]) -> tuple[str, ...]:
+    if worker is None:
+        return ("-", "", "", span(generation["age"]), "", "", "")
+    return (
+        f"{worker['slot']}",
+        f"{worker['pid']}",
+        worker["state"],
+        span(worker["age"]),
+        "" if worker["ready_after"] is None else f"{worker['ready_after']:.2f} s",
+        "" if worker["memory"] is None else f"{worker['memory'] / 2**20:.0f} MiB",
+        "" if worker["killed_in"] is None else f"killed in {span(max(0.0, worker['killed_in']))}",
+    )
+
+
+def span(seconds: float) -> str:
+    """A duration as people say it: 4s, 12m, 3h, 2d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
