@@ -22,8 +22,8 @@ LONGEST = 1 << 24
 # As many events are remembered as PID 1 remembers.
 EVENTS = 200
 
-# After an answer that took PID 1 so long, it is left in peace for this many times as long.
-PEACE = 4.0
+# After an answer that took PID 1 so long, it is left in peace for this many times as long, at most so long (seconds).
+PEACE, LONGEST_PEACE = 4.0, 0.5
 
 
 class Link:
@@ -104,7 +104,7 @@ class Question:
             began = time.monotonic()
             reply = await self._link.ask(self._request)
             took = time.monotonic() - began
-            self._not_before = time.monotonic() + PEACE * took
+            self._not_before = time.monotonic() + min(PEACE * took, LONGEST_PEACE)
             return reply
 
 

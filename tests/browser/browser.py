@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,13 +22,16 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 class Browser:
     """One window. Everything it started is ended with it."""
 
-    def __init__(self, profile: Path, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+    def __init__(self, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        # Not below the test's own directory: Chromium makes a socket there, and a socket's path must be short.
+        self._directory = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
+        profile = self._directory.name
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         # A session of its own, so that the browser's many processes can be ended as one group.
         self._driver = subprocess.Popen(
             [DRIVER, f"--port={port}", "--log-level=SEVERE"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, env={**os.environ, "HOME": str(profile), "TMPDIR": str(profile)},
+            start_new_session=True, env={**os.environ, "HOME": profile, "TMPDIR": profile},
         )  # fmt: skip
         self._session = ""
         try:
@@ -64,6 +68,7 @@ class Browser:
             except ProcessLookupError:
                 pass
             self._driver.wait(PATIENCE)
+            self._directory.cleanup()
 
     def _listens(self) -> bool:
         try:
