@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 
-from sidecar.admin.answers import Answers
+from sidecar.admin.answers import Answers, page
 from sidecar.admin.link import Link
 from sidecar.admin.web import Web
 
@@ -30,11 +30,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 def become(user: str) -> None:
-    """Turn into the user, for good."""
-    import encodings.idna  # noqa: F401, PLC0415  (whatever may be imported later, now)
+    """Turn into the user, for good. What is read later otherwise is read before that."""
+    import concurrent.futures.thread  # noqa: F401, PLC0415
 
+    page()
     try:
         import prometheus_client.openmetrics.exposition  # noqa: F401, PLC0415
+
+        from sidecar.admin import metrics  # noqa: F401, PLC0415
     except ImportError:
         pass
     uid, gid, groups = user.split(":")

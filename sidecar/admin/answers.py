@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -40,7 +41,6 @@ class Answers:
         self._live = Question(link, command="health", live=True)
         self._ready = Question(link, command="health")
         self._status = Question(link, command="status")
-        self._page: Answer | None = None
         self._said_missing = False
         self._paths = {
             "/livez": self.livez, "/readyz": self.readyz, "/metrics": self.metrics, "/status": self.status,
@@ -126,21 +126,25 @@ class Answers:
                     yield _event(record)
 
     async def page(self, request: Request) -> Answer:
-        """The page. What may run in it is named by its digest; nothing else can."""
-        if self._page is None:
-            with open(PAGE, encoding="utf-8") as file:
-                text = file.read()
-            style, script = (_digest(text, name) for name in ("style", "script"))
-            policy = (
-                f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; img-src data:; "
-                "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            )
-            self._page = Answer(text.encode(), "text/html; charset=utf-8", Content_Security_Policy=policy)
-        return self._page
+        """The page."""
+        return page()
 
     async def _told(self) -> dict[str, Any]:
         told = await self._status.answer(PATIENCE)
         return {name: value for name, value in told.items() if name != "done"}
+
+
+@functools.cache
+def page() -> Answer:
+    """The page. What may run in it is named by its digest; nothing else can."""
+    with open(PAGE, encoding="utf-8") as file:
+        text = file.read()
+    style, script = (_digest(text, name) for name in ("style", "script"))
+    policy = (
+        f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return Answer(text.encode(), "text/html; charset=utf-8", Content_Security_Policy=policy)
 
 
 def _json(value: dict[str, Any], status: int = 200) -> Answer:

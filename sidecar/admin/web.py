@@ -137,14 +137,12 @@ class Web:
             self._clients[task] = None
             answer = Answer(b"enough clients listen to events already\n", status=503, Retry_After="10")
         length = {} if answer.stream is not None else {"Content-Length": str(len(answer.body))}
+        # Drained is when the kernel has taken all of it.
+        writer.transport.set_write_buffer_limits(0)
         writer.write(_head(answer, length) + (answer.body if method != "HEAD" else b""))
         async with asyncio.timeout(READ_TIME):
             await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
-            # Until it has all been taken by the kernel, or longer.
-            while writer.transport.get_write_buffer_size():
-                await asyncio.sleep(0.05)
+        writer.write_eof()
         if answer.status in (400, 405, 408, 431, 505):
             try:
                 async with asyncio.timeout(LINGER):

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -515,12 +516,20 @@ def test_a_wrong_address_is_refused(sidecar, options, says):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
-def test_it_is_the_workers_user_and_may_only_ask(start):
-    """What talks to the network is not root where the workers are not; and PID 1 does nothing it says."""
-    run, admin = start("--user", "nobody")
+def test_it_is_the_workers_user_wherever_sidecar_is_installed(start, tmp_path):
+    """What talks to the network is not root where the workers are not, even if that user cannot read sidecar's own files."""
+    private = tmp_path / "private"
+    shutil.copytree(ROOT / "sidecar", private / "sidecar")
+    private.chmod(0o700)
+    run, admin = start("--user", "nobody", env={"PYTHONPATH": str(private)}, cwd="/")
     run.wait("serving")
+    assert run.seen("helper_ended") == []
     assert admin.json("/readyz")[0] == 200
+    assert "</html>" in admin.get("/")[2]
     assert admin.get("/metrics")[0] == 200
+    assert admin.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")[0] == 200
+    with admin.listen() as events:
+        assert next(events)["event"] == "starting"
     status = Path(f"/proc/{admin.pid()}/status").read_text()
     assert set(re.search(r"Uid:(.*)", status)[1].split()) == {"65534"}
     assert re.search(r"CapEff:\s*0+\n", status)
