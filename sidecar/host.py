@@ -224,10 +224,9 @@ class Host:
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         ready = self.selector.select(timeout)
         now = time.monotonic()
-        sources = self.selector.get_map()
         for key, _ in ready:
-            # Whoever was heeded before may have seen to the end of this one.
-            if sources.get(key.fd) is key:
+            # What came before it in this turn may have closed it.
+            if self.selector.get_map().get(key.fd) == key:
                 key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
