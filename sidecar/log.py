@@ -168,8 +168,9 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
         variant += " fixed"
     elif fields.get("forced"):
         variant += " forced"
-    elif event == "retiring" and fields["delay"]:
-        variant += " delayed"
+    elif event == "retiring":
+        variant += " delayed" if fields["delay"] else ""
+        shown["pids"] = shown["pids"] or "none"
     phrase = START_SERVER.get(variant)
     return otherwise if phrase is None else before + phrase.format_map(shown) + "\n"
 
