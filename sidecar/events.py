@@ -53,6 +53,14 @@ class PreparationFailed(Fact):
     cause: str
 
 
+class PaceChanged(Fact):
+    """The environment just read says anew whether and when to swap by itself, and how long old workers stay beside the new ones."""
+
+    enable_auto_restart: bool
+    auto_restart_interval: float
+    kill_old_delay: float
+
+
 class WorkerStarted(Fact):
     """A process was started. `readiness` is how it will be known to be ready: accept, notify, interval or command."""
 

@@ -12,11 +12,12 @@ import selectors
 import time
 
 from sidecar import __version__, envdir, events, handoff, orders, profiles, readiness, workers
-from sidecar.errors import EnvdirError, StartError
+from sidecar.errors import EnvdirError, SettingsError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.output import Output
 from sidecar.pacing import Backoff
+from sidecar.settings import pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
@@ -96,6 +97,8 @@ class Host:
                 self.listeners = Listeners.open(
                     self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
                 )
+                for path in self.listeners.removed:
+                    self.log.say("socket_removed", {"path": path})
                 try:
                     if detach is not None:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
@@ -360,6 +363,11 @@ class Host:
         for remark in reading.remarks:
             self.log.say("remark", {"remark": remark})
         environment = envdir.apply(self.environ, reading)
+        if self.settings.pace_from_environment:
+            try:
+                self._observe(events.PaceChanged(**pace(environment)), now)
+            except SettingsError as error:
+                self.log.say("cannot", {"what": "take the pace of restarts from the environment", "cause": "; ".join(error.problems)})
         environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger

@@ -36,7 +36,7 @@ class Output:
         try:
             return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
         except OSError as error:
-            raise StartError(f"failed to open log file:{self.path}: {error.strerror}") from None
+            raise StartError(f"failed to open log file:{self.path}: {error.strerror}", error.errno or 0) from None
 
     def take(self) -> None:
         """From now on descriptors 1 and 2 are this."""

@@ -146,6 +146,7 @@ class Settings(Record):
     log_file: str = ""
     signal_on_int: str = ""
     lenient_envdir: bool = False
+    pace_from_environment: bool = False
 
     port: tuple[address.Address, ...] = setting(
         address.parse, (), "SPEC", "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH", group=LISTEN, repeat=True
@@ -244,6 +245,31 @@ def resolve(flags: Iterable[tuple[str, str]], environ: Mapping[str, str], comman
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def pace(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What Server::Starter's variables say of three settings: enable_auto_restart, auto_restart_interval, kill_old_delay.
+
+    Raises SettingsError naming the variables that are wrong. Their values may come from an envdir, and are not told.
+    """
+    problems: list[str] = []
+
+    def seconds(name: str) -> float:
+        try:
+            return duration(environ.get(name, "").strip() or "0")
+        except ValueError:
+            problems.append(f"{name} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
+            return 0.0
+
+    enable = environ.get("ENABLE_AUTO_RESTART", "") not in ("", "0")
+    said = {
+        "enable_auto_restart": enable,
+        "auto_restart_interval": seconds("AUTO_RESTART_INTERVAL") or 360.0,
+        "kill_old_delay": seconds("KILL_OLD_DELAY") if "KILL_OLD_DELAY" in environ else 5.0 if enable else 0.0,
+    }
+    if problems:
+        raise SettingsError(problems)
+    return said
 
 
 def _profiled(settings: Settings, origins: Mapping[str, str]) -> Settings:

@@ -127,6 +127,13 @@ class Supervisor:
         if coming is not None and coming.number == fact.generation:
             self._failure = Failure(fact.cause, 1)
 
+    def _saw_PaceChanged(self, fact: events.PaceChanged, now: float) -> None:  # noqa: N802
+        self.settings = self.settings.replace(
+            enable_auto_restart=fact.enable_auto_restart,
+            auto_restart_interval=fact.auto_restart_interval,
+            kill_old_delay=fact.kill_old_delay,
+        )
+
     def _saw_WorkerStarted(self, fact: events.WorkerStarted, now: float) -> None:  # noqa: N802
         worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
         self.roster.generations[fact.generation].workers.append(worker)
@@ -275,7 +282,7 @@ class Supervisor:
             return
         if self._serves_alone(coming):
             # Nothing else takes connections: better this generation with a slot missing than none.
-            self._serve(coming, now)
+            self._serve_alone(coming, now)
             return
         taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
         still = sorted({worker.generation for worker in self.roster.ready() if worker.generation != coming.number})
@@ -317,7 +324,7 @@ class Supervisor:
             return
         mine = [worker for worker in coming.workers if worker.serving]
         if self._serves_alone(coming):
-            self._serve(coming, now)
+            self._serve_alone(coming, now)
             return
         waiting = self._vacant(coming)
         if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
@@ -338,6 +345,12 @@ class Supervisor:
         """Whether `coming` takes connections and nothing else does (a first start, or what served has died meanwhile)."""
         return any(worker.state == READY for worker in coming.workers) and not self.roster.ready_outside(coming)
 
+    def _serve_alone(self, coming: Generation, now: float) -> None:
+        if coming.trigger not in ("start", "crash"):
+            # Who asked for a swap hears of its end, also if what was to be replaced has died meanwhile.
+            self._say_retiring([], coming)
+        self._serve(coming, now)
+
     def _serve(self, generation: Generation, now: float) -> None:
         """`generation` serves from now on; the one before is outdated, and its workers leave."""
         before = self.roster.current
@@ -348,6 +361,8 @@ class Supervisor:
         self.failed = None
         if self.settings.enable_auto_restart:
             self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
+        else:
+            self._interval.stop()
         self._say(
             "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
             pids=[worker.pid for worker in generation.workers if worker.serving],
@@ -539,7 +554,7 @@ class Supervisor:
 
     def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
         pids = [worker.pid for worker in workers]
-        delay = self.settings.kill_old_delay
+        delay = self.settings.kill_old_delay if self._said_delay == coming.number else 0.0
         self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
 
     def _say_delay(self, mine: list[Worker], coming: Generation) -> None:

@@ -22,6 +22,7 @@ Facts::
     exit 101 1 +                    its leader ended, processes of its group live on
     empty 101                       the last of them is gone
     refuse 2                        the next two spawns fail
+    pace on 100 5                   the environment says: restart every 100 s, old workers stay 5 s more
 
 Spawns are answered at once; the processes of generation 3 are called 301, 302, … in the order they are started.
 """
@@ -165,6 +166,8 @@ class History:
                 self._observe(events.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
             case ["empty", pid]:
                 self._observe(events.GroupEmptied(int(pid)))
+            case ["pace", switch, interval, delay]:
+                self._observe(events.PaceChanged(switch == "on", float(interval), float(delay)))
             case ["refuse", times]:
                 self.refusals = int(times)
             case _:
