@@ -72,7 +72,6 @@ class Host:
         self.environments: dict[int, dict[str, str]] = {}
         self.glances = readiness.Glances()
         self.takers: dict[int, set[int]] = {}
-        self.spreading: set[int] = set()
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, int] = {}
@@ -213,9 +212,6 @@ class Host:
         while given := self.supervisor.reconcile(now):
             for order in given:
                 getattr(self, "_do_" + type(order).__name__)(order, now)
-        for pid in [pid for pid in self.spreading if self.supervisor.replaces(pid) is None]:
-            self.spreading.discard(pid)
-            self.glances.drop(pid)
         self._write_status()
 
     def _observe(self, fact: events.Fact, now: float) -> None:
@@ -303,7 +299,10 @@ class Host:
         for pid in self.glances.due(now):
             if not self.workers.executed(pid):
                 continue  # still a copy of sidecar, perhaps of another user already
-            replaced = self.supervisor.replaces(pid)
+            worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+            if replaced is None and (worker is None or worker.ready_at is not None):
+                self.glances.drop(pid)  # its slow start is over; what was seen of it is kept for its successor's
+                continue
             try:
                 taking = readiness.takes_connections(pid, self.listeners.inodes()) if replaced is None else self._count(pid) > 0
             except readiness.LookForbidden as reason:
@@ -320,7 +319,6 @@ class Host:
             if taking:
                 self._observe(events.WorkerReady(pid), now)
             if replaced is not None:
-                self.spreading.add(pid)
                 self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
 
     def _count(self, pid: int) -> int:
@@ -377,7 +375,6 @@ class Host:
 
     def _stop_looking(self, pid: int) -> None:
         self.glances.drop(pid)
-        self.spreading.discard(pid)
         self.takers.pop(pid, None)
         asking = self.asking.pop(pid, None)
         if asking is not None and asking.pid:

@@ -88,7 +88,7 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
     refusal = f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
     for pid in _tree(leader):
         try:
-            if pid in known or _look(pid, listeners):
+            if not _exiting(f"{pid}") if pid in known else _look(pid, listeners):
                 found = True
                 yield pid
         except _VANISHED:
