@@ -84,6 +84,15 @@ class WorkerReady(Fact):
     pid: int
 
 
+class WorkerSpread(Fact):
+    """`takers` processes of the worker take connections. Told with --slow-start only: of a coming worker that is ready, at every
+    change, and of the one that it is to replace, until that is asked to shrink.
+    """
+
+    pid: int
+    takers: int
+
+
 class LookForbidden(Fact):
     """The system does not let us see whether the worker takes connections: go by the interval."""
 

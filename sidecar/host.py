@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import time
 
 from sidecar import __version__, envdir, events, handoff, orders, profiles, readiness, workers
@@ -71,6 +72,8 @@ class Host:
         self.exit_status: int | None = None
         self.environments: dict[int, dict[str, str]] = {}
         self.glances = readiness.Glances()
+        self.takers: dict[int, set[int]] = {}
+        self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, int] = {}
         self.notify: readiness.NotifySocket | None = None
@@ -163,6 +166,8 @@ class Host:
 
     def _choose_readiness(self) -> str:
         wanted = self.settings.ready
+        if self.settings.slow_start and not self.listeners.inodes():
+            raise StartError("--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out")
         if self.listeners.inodes() or wanted not in ("auto", "accept"):
             return "accept" if wanted == "auto" else wanted
         if wanted == "accept":
@@ -293,12 +298,16 @@ class Host:
         return min([*moments, self.glances.deadline() or float("inf")])
 
     def _look(self, now: float) -> None:
-        """Look at every coming worker whose look is due: does it take connections?"""
+        """Look at every coming worker whose look is due: does it take connections? In slow start: how many processes of it?"""
         for pid in self.glances.due(now):
             if not self.workers.executed(pid):
                 continue  # still a copy of sidecar, perhaps of another user already
+            worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+            if replaced is None and (worker is None or worker.ready_at is not None):
+                self.glances.drop(pid)  # its slow start is over; what was seen of it is kept for its successor's
+                continue
             try:
-                taking = readiness.takes_connections(pid, self.listeners.inodes())
+                taking = readiness.takes_connections(pid, self.listeners.inodes()) if replaced is None else self._count(pid) > 0
             except readiness.LookForbidden as reason:
                 if self.glances.refused(pid):
                     self._stop_looking(pid)
@@ -306,9 +315,33 @@ class Host:
                 continue
             except OSError:
                 continue  # no descriptor left just now; there will be a next look
-            if taking:
+            for old in replaced or ():
+                self._count_old(old, now)
+            if taking and replaced is None:
                 self._stop_looking(pid)
+            if taking:
                 self._observe(events.WorkerReady(pid), now)
+            if replaced is not None:
+                self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
+
+    def _count(self, pid: int) -> int:
+        """How many processes of the worker take connections; raises as `readiness.takers`. Who was seen to once is believed."""
+        self.takers[pid] = readiness.takers(pid, self.listeners.inodes(), self.takers.get(pid, ()))
+        return len(self.takers[pid])
+
+    def _count_old(self, pid: int, now: float) -> None:
+        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is replaced as a whole."""
+        try:
+            count = self._count(pid)
+        except (readiness.LookForbidden, OSError):
+            return
+        if count > 1 and not readiness.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
+            if self._said_deaf != pid:
+                self._said_deaf = pid
+                cause = f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
+                self.log.say("cannot", {"what": "replace its processes one by one (--slow-start)", "cause": cause})
+            count = 1
+        self._observe(events.WorkerSpread(pid, count), now)
 
     def _ask(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""
@@ -345,6 +378,7 @@ class Host:
 
     def _stop_looking(self, pid: int) -> None:
         self.glances.drop(pid)
+        self.takers.pop(pid, None)
         asking = self.asking.pop(pid, None)
         if asking is not None and asking.pid:
             self.workers.abandon(asking.pid)

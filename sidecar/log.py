@@ -42,6 +42,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
+    "shifted": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
+    ),
     "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
     "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to old workers: {pids}"),
     "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),

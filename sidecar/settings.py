@@ -184,6 +184,7 @@ class Settings(Record):
 
     check: tuple[str, ...] = setting(words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP)
     max_surge: int = setting(count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP)
+    slow_start: bool = setting(switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP)
     kill_old_delay: float = setting(duration, 0.0, "TIME", "wait between ready and retiring the old", group=SWAP)
     signal_on_hup: str = setting(signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP)
     drain_timeout: float = setting(duration, 25.0, "TIME", "what has not left by then is killed", group=SWAP)
@@ -298,6 +299,13 @@ def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
         problems.append(f"{origins['ready']} command: needs --ready-command COMMAND")
     if settings.ready_command and settings.ready != "command":
         problems.append(f"{origins['ready_command']}: needs --ready command")
+    if settings.slow_start and settings.ready not in ("auto", "accept"):
+        problems.append(f"{origins['slow_start']}: needs --ready accept, which counts processes; {settings.ready} does not")
+    if settings.slow_start and settings.max_surge:
+        problems.append(
+            f"{origins['slow_start']}: not with {origins['max_surge']}: one replaces the processes of a program one by one,"
+            " the other sidecar's workers; choose one"
+        )
     if settings.enable_auto_restart and settings.auto_restart_interval == 0:
         problems.append(f"{origins['auto_restart_interval']} 0: there would be nothing but swaps; say how far apart they are")
     if settings.start_timeout == 0:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STILLBORN_GRACE = 2.0
 # How long (seconds) sidecar waits for what it has killed before it goes on all the same (an uninterruptible process may take for ever).
 KILL_GRACE = 5.0
+# Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN comes this much later (seconds).
+APART = 0.1
 # A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to its child and then to the group.
 ECHO = 0.1
 
@@ -148,6 +150,20 @@ class Supervisor:
         if worker is not None and worker.state == STARTING:
             self._became_ready(worker, now)
 
+    def _saw_WorkerSpread(self, fact: events.WorkerSpread, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        coming = self.roster.coming
+        if worker is None:
+            return
+        if coming is None or worker.generation != coming.number:
+            if not worker.fewer:
+                worker.had = fact.takers
+            return
+        worker.takers = fact.takers
+        if fact.takers > worker.most:
+            worker.most = fact.takers
+            worker.spread_at = now
+
     def _saw_LookForbidden(self, fact: events.LookForbidden, now: float) -> None:  # noqa: N802
         worker = self.roster.find(fact.pid)
         if worker is not None:
@@ -199,7 +215,7 @@ class Supervisor:
 
     def _became_ready(self, worker: Worker, now: float) -> None:
         worker.move(READY)
-        worker.ready_at = now
+        worker.ready_at = worker.spread_at = now
         self.ever_ready = True
         self._say(
             "worker_ready", generation=worker.generation, slot=worker.slot, pid=worker.pid,
@@ -235,6 +251,7 @@ class Supervisor:
             self._trim(now)
             self._begin(now)
             self._grow(now)
+            self._shift(now)
         self._pass_on()
         self._enforce(now)
         self._bury()
@@ -329,7 +346,10 @@ class Supervisor:
         waiting = self._vacant(coming)
         if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
             return
-        if not self._reached(max(worker.ready_at for worker in mine if worker.ready_at is not None) + self.settings.kill_old_delay, now):
+        grown_at = max(self._grown_at(worker, coming) for worker in mine)
+        if not self._reached(grown_at, now):
+            return
+        if not self._reached(grown_at + self.settings.kill_old_delay, now):
             self._say_delay(mine, coming)
             return
         for worker in mine:
@@ -340,6 +360,45 @@ class Supervisor:
             self._retire(replaced, self.settings.signal_on_hup, now)
         if not waiting:
             self._serve(coming, now)
+
+    def _grown_at(self, worker: Worker, coming: Generation) -> float:
+        """When a ready worker of `coming` is all that it will be: it has as many processes as what it replaces, or no more came."""
+        had = max((old.had for old in self.roster.older_in_slot(worker.slot, coming)), default=0)
+        enough = worker.most >= had or worker.readiness != "accept"
+        return worker.spread_at + (0.0 if enough else self.settings.start_timeout)
+
+    def replaces(self, pid: int) -> list[int] | None:
+        """In slow start, the workers that the coming worker `pid` is to replace and that have not been asked to shrink yet.
+
+        None if it does not matter how many processes of `pid` take connections.
+        """
+        coming, worker = self.roster.coming, self.roster.find(pid)
+        if coming is None or worker is None or not self.settings.slow_start or worker.generation != coming.number or not worker.serving:
+            return None
+        return [old.pid for old in self.roster.older_in_slot(worker.slot, coming) if not old.fewer]
+
+    def _shift(self, now: float) -> None:
+        """Slow start: an old worker has a process less for every one of its successor that takes connections, and always one.
+
+        Where no successor is coming any more (the swap failed, or a newer one begins), it gets back what it gave.
+        """
+        coming = self.roster.coming
+        for old in self.roster.ready():
+            if coming is not None and old.generation == coming.number:
+                continue
+            successor = coming.in_slot(old.slot) if coming is not None and coming.state == STARTING else None
+            takers = successor.takers if successor is not None and successor.state == READY else 0
+            fewer = max(0, min(takers, old.had - 1))
+            if fewer == old.fewer or not self._reached(old.resized_at + APART, now):
+                continue
+            signal, step = ("TTOU", 1) if fewer > old.fewer else ("TTIN", -1)
+            old.fewer += step
+            old.resized_at = now
+            self._say(
+                "shifted", generation=old.generation, slot=old.slot, pid=old.pid, signal=signal, left=old.had - old.fewer,
+                had=old.had, new=takers,
+            )  # fmt: skip
+            self._orders.append(orders.Pass(old.pid, signal))
 
     def _serves_alone(self, coming: Generation) -> bool:
         """Whether `coming` takes connections and nothing else does (a first start, or what served has died meanwhile)."""
