@@ -16,6 +16,7 @@ from sidecar import __version__, envdir, events, handoff, orders, profiles, read
 from sidecar.errors import EnvdirError, SettingsError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
+from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
 from sidecar.settings import pace
@@ -122,6 +123,7 @@ class Host:
 
     def _serve(self) -> None:
         self.readiness = self._choose_readiness()
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
         self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.wakeup, selectors.EVENT_READ)
@@ -151,6 +153,7 @@ class Host:
             self.selector.close()
             if self.notify:
                 self.notify.close()
+            self.manager.close()
 
     def _introduce(self) -> None:
         """Settle how the program is told its listeners: the variables, and the arguments that its profile adds."""
@@ -178,7 +181,7 @@ class Host:
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at)
+        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self.manager.again)
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         ready = self.selector.select(timeout)
         now = time.monotonic()
@@ -211,11 +214,13 @@ class Host:
         self.workers.signal(os.getpid(), "CHLD")
 
     def _settle(self, now: float) -> None:
-        """Reconcile until there is nothing to do at this moment; then let the status file say what came of it."""
+        """Reconcile until there is nothing to do at this moment; then let the status file and the manager know what came of it."""
         while given := self.supervisor.reconcile(now):
             for order in given:
                 getattr(self, "_do_" + type(order).__name__)(order, now)
         self._write_status()
+        if cause := self.manager.tell(self.supervisor, now):
+            self.log.say("cannot", {"what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}", "cause": cause})
 
     def _observe(self, fact: events.Fact, now: float) -> None:
         self.supervisor.observe(fact, now)
@@ -233,6 +238,7 @@ class Host:
                 self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
             elif name == "HUP":
                 self._reopen_log()
+                self.manager.swap_asked()
                 self.log.say("asked", {"signal": name})
                 self._observe(events.SwapTriggered("signal"), now)
             elif name in ("TTIN", "TTOU"):
@@ -485,6 +491,7 @@ class Host:
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         self.log.say(order.event, order.fields)
+        self.manager.heed(order.event, order.fields)
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status

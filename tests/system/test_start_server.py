@@ -585,6 +585,9 @@ def test_daemonize(starter):
     assert session not in (pid, os.getsid(0))
     assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
     assert os.path.samefile(f"/proc/{pid}/fd/1", run.where / "out")
+    # What it was started with is let go: `$(start_server --daemonize …)` reads to the end of it.
+    held = {os.path.realpath(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    assert str(run.where / "log") not in held
     assert run.run("--restart", *FILES).returncode == 0
     assert run.run("--stop", "--pid-file=pid").returncode == 0
     until(lambda: marked(run.mark) == [], "the end of everything")

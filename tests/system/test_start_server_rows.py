@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PATIENCE, alive, free_port, marked, until
+from tests.support import PATIENCE, Notified, alive, free_port, marked, until
 from tests.system import test_start_server
 from tests.system.starter import PERL, PROGRAM, SHOWN, Starter, pattern, rows, shows
 from tests.system.test_start_server import settings, stale_socket
@@ -512,6 +512,18 @@ def test_no_other_variable_comes_in(pair):
         assert "SERVER_STARTER_PORT" in names[-1]
     assert names[1] - names[0] == {"SIDECAR_TRIGGER", "SIDECAR_WORKER", "SIDECAR_WORKERS"}
     assert names[0] <= names[1]
+
+
+@shows("NOTIFY_SOCKET")
+def test_the_service_manager_is_told_by_start_server_itself(pair, tmp_path):
+    with Notified(f"{tmp_path}/notify") as manager:
+        perl, ours = pair(env={"NOTIFY_SOCKET": manager.address})
+        for run in (perl, ours):
+            run.wait_generations(1)
+        manager.next(READY="1")
+        assert manager.senders == {ours.process.pid}
+        assert f"NOTIFY_SOCKET={manager.address}" in environ(perl.worker(1))
+        assert not any(entry.startswith("NOTIFY_SOCKET") for entry in environ(ours.worker(1)))
 
 
 @shows("SIGPIPE")
