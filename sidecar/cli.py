@@ -12,11 +12,12 @@ import sys
 from sidecar import __version__
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.profiles import PROFILES
-from sidecar.settings import FLAGS, TABLE, resolve
+from sidecar.settings import DEV, FLAGS, TABLE, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 USAGE = """\
 usage: sidecar run [OPTION ...] [--] PROGRAM [ARGUMENT ...]
@@ -31,6 +32,7 @@ server program on them, and replaces it without a refused or reset connection.
 commands:
     run           start a program and supervise it
     run --help    every option
+    dev           the same while you write it: a saved file is served at once
     profiles      the programs that need no option, and what is done for each
 
 options:
@@ -63,6 +65,23 @@ def run_help() -> str:
         "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable: SIDECAR_WORKERS=2.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def dev_help() -> str:
+    """What `sidecar dev --help` prints."""
+    return """\
+usage: sidecar dev [OPTION ...] [--] PROGRAM [ARGUMENT ...]
+
+`sidecar run` with what one wants while writing the program, unless said otherwise:
+
+    --watch .             a file saved below the working directory swaps
+    --watch-env           and so does a file of the envdir, where there is one
+    --log-format dev      one short line for what matters; a failure in full, once
+    --drain-timeout 3s    old workers do not stay for an open connection
+    --max-failures 0      a program that does not start waits for the next save
+
+In a terminal, Enter swaps, and q and Enter stop it. Every option: sidecar run --help
+"""
 
 
 def profiles_table() -> str:
@@ -123,11 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "profiles":
         print(profiles_table(), end="")
         return 0
-    if words[0] != "run":
-        print(f"sidecar: {words[0]}: there is no such command{_nearest(words[0], ['run', 'profiles'])}", file=sys.stderr)
+    if words[0] not in ("run", "dev"):
+        print(f"sidecar: {words[0]}: there is no such command{_nearest(words[0], ['run', 'dev', 'profiles'])}", file=sys.stderr)
         return 2
     try:
-        return _run(words[1:])
+        return _run(words[1:], DEV if words[0] == "dev" else {})
     except SidecarError as error:
         from sidecar.host import leave_a_reason  # noqa: PLC0415  (see _run)
 
@@ -139,14 +158,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], presets: Mapping[str, Any]) -> int:
     if words and words[0] in ("--help", "-h"):
-        print(run_help(), end="")
+        print(dev_help() if presets else run_help(), end="")
         return 0
     given, command, problems = parse(words)
     settings = None
     try:
-        settings = resolve(given, os.environ, command)
+        settings = resolve(given, os.environ, command, presets)
     except SettingsError as error:
         problems += error.problems
     if problems or settings is None:

@@ -13,11 +13,12 @@ class SwapTriggered(Fact):
     """Somebody or something wants a new generation.
 
     `supersedes`: what a generation still starting was made from has changed, so it is to be given up (a saved file, a
-    changed envdir); otherwise the wish waits its turn.
+    changed envdir); otherwise the wish waits its turn. `changed`: the paths or names of variables, as far as they are known.
     """
 
     trigger: str
     supersedes: bool = False
+    changed: tuple[str, ...] = ()
 
 
 class StopAsked(Fact):
@@ -47,10 +48,11 @@ class Prepared(Fact):
 
 
 class PreparationFailed(Fact):
-    """Generation `generation` cannot be started; `cause` says why (names only, never a value)."""
+    """Generation `generation` cannot be started; `cause` says why (names only, never a value), `output` is the last its check wrote."""
 
     generation: int
     cause: str
+    output: str = ""
 
 
 class PaceChanged(Fact):

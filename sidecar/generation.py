@@ -94,11 +94,12 @@ class Worker:
 class Generation:
     """One numbered life of the server program. `workers` holds every worker of it that is not gone."""
 
-    __slots__ = ("begun_at", "number", "serving_at", "state", "trigger", "workers")
+    __slots__ = ("begun_at", "changed", "number", "serving_at", "state", "trigger", "workers")
 
-    def __init__(self, number: int, trigger: str, begun_at: float) -> None:
+    def __init__(self, number: int, trigger: str, begun_at: float, changed: tuple[str, ...] = ()) -> None:
         self.number = number
         self.trigger = trigger
+        self.changed = changed
         self.begun_at = begun_at
         self.serving_at = float("inf")
         self.state = PREPARING

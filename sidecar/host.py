@@ -7,12 +7,13 @@ it. The host decides nothing; it translates between the operating system and fac
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import signal
 import time
 
-from sidecar import __version__, envdir, events, handoff, orders, profiles, readiness, workers
+from sidecar import __version__, envdir, events, handoff, helpers, orders, profiles, readiness, workers
 from sidecar.errors import EnvdirError, SettingsError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
@@ -27,13 +28,25 @@ from sidecar.wakeup import Wakeup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from _typeshed import HasFileno
 
     from sidecar.settings import Settings
 
     Detach = Callable[[Callable[[], None]], None]
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
-NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+NOT_PASSED_ON = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "SIDECAR_CHANGED",
+)
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
@@ -43,6 +56,13 @@ LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
+
+# The number at which the watcher finds the memory it shares with the one before it.
+WATCHERS_MEMORY = 3
+# The clock of files' times (time.h): what was written after this moment does not look older. The module `time` does not name it.
+CLOCK_REALTIME_COARSE = 5
+# The names of what has changed are told up to this length in all (characters).
+MOST_TOLD = 1500
 
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
@@ -62,6 +82,16 @@ class Asking:
         self.pause = ASK_AGAIN
 
 
+class Check:
+    """A generation's check while it runs, and the last it wrote."""
+
+    __slots__ = ("generation", "tail")
+
+    def __init__(self, generation: int, tail: helpers.Tail) -> None:
+        self.generation = generation
+        self.tail = tail
+
+
 class Host:
     """One run of sidecar. `environ` is the environment that sidecar was started with."""
 
@@ -69,14 +99,15 @@ class Host:
         self.settings = settings
         self.environ = {name: value for name, value in environ.items() if name not in NOT_PASSED_ON}
         self.started_with = environ
-        self.log = Log(settings.log_format)
+        self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
         self.exit_status: int | None = None
         self.environments: dict[int, dict[str, str]] = {}
         self.glances = readiness.Glances()
         self.takers: dict[int, set[int]] = {}
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
-        self.checks: dict[int, int] = {}
+        self.checks: dict[int, Check] = {}
+        self.watcher: helpers.Helper | None = None
         self.notify: readiness.NotifySocket | None = None
         self.pid_file: PidFile | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
@@ -126,10 +157,12 @@ class Host:
         self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
         self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.selector = selectors.DefaultSelector()
-        self.selector.register(self.wakeup, selectors.EVENT_READ)
+        self._listen_to(self.wakeup, self._hear)
         if self.readiness == "notify":
             self.notify = readiness.NotifySocket()
-            self.selector.register(self.notify, selectors.EVENT_READ)
+            self._listen_to(self.notify, self._read_notifications)
+        if self.settings.keys and os.isatty(0):
+            self._listen_to(0, self._read_keys)
         if self.output is not None:
             self.output.take()
             self._start_log_command(time.monotonic())
@@ -142,6 +175,9 @@ class Host:
         now = time.monotonic()
         self.supervisor = Supervisor(self.settings, now, chance)
         try:
+            if self.settings.watch or self.settings.watch_env:
+                self.watcher = self._make_watcher(now)
+                self._start_watcher(now)
             self._settle(now)
             while self.exit_status is None:
                 try:
@@ -149,6 +185,8 @@ class Host:
                 except Exception as error:
                     self._survive(error)
         finally:
+            if self.watcher is not None:
+                self.watcher.close()
             self._leave_nothing()
             self.selector.close()
             if self.notify:
@@ -181,20 +219,23 @@ class Host:
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self.manager.again)
+        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self.manager.again)
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
-            if key.fileobj is self.wakeup:
-                self._hear(now)
-            elif self.notify is not None and key.fileobj is self.notify:
-                self._read_notifications(now)
+            key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
+        if self._next_start() <= now:
+            self._start_watcher(now)
         self._look(now)
         self._ask(now)
         self._settle(now)
+
+    def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
+        """Have `heed` called, with the time, in each turn in which there is something to read."""
+        self.selector.register(source, selectors.EVENT_READ, heed)
 
     def _survive(self, error: Exception) -> None:
         """A defect of sidecar's own must not take the service down: say where it is, and go on holding the sockets.
@@ -259,11 +300,120 @@ class Host:
                 self._mend(now)
             elif self.output is not None and each.pid == self.output.pid:
                 self._log_command_ended(each, now)
+            elif self.watcher is not None and each.pid == self.watcher.pid:
+                self._watcher_ended(f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}", now)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
                 self.log.say("orphan_reaped", {"pid": each.pid, "cause": cause})
         for pid in emptied:
             self._observe(events.GroupEmptied(pid), now)
+        if self.watcher is not None and self.watcher.pid and self.workers.stopped(self.watcher.pid):
+            self._send(self.watcher.pid, "KILL")
+
+    # --- the watcher
+
+    def _make_watcher(self, now: float) -> helpers.Helper:
+        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells)."""
+        import json  # noqa: PLC0415  (only who watches pays for it)
+
+        of = self.settings
+        for directory in of.watch:
+            if not os.path.isdir(directory):
+                self.log.say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
+        # What it has seen outlives it here, so that the one after it finds what changed in between.
+        memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
+        # Clear of the numbers that the watcher's own descriptors are about to take.
+        self._watchers_memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, WATCHERS_MEMORY + 1)
+        os.close(memory)
+        config = {
+            "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
+            "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
+            "env_poll": of.env_poll, "since": time.clock_gettime(CLOCK_REALTIME_COARSE), "memory": WATCHERS_MEMORY,
+        }  # fmt: skip
+        return helpers.Helper("the watcher", helpers.module("sidecar.watch", json.dumps(config)), now)
+
+    def _next_start(self) -> float:
+        return self.watcher.start_at if self.watcher is not None and not self.supervisor.ending.asked else float("inf")
+
+    def _start_watcher(self, now: float) -> None:
+        if self.watcher is None:
+            return
+        try:
+            handoff = [*self.watcher.open(), (self._watchers_memory, WATCHERS_MEMORY)]
+            launch = workers.Launch(self.watcher.argv, helpers.environment(self.started_with), handoff, own=True)
+            self.watcher.started(self.workers.start(launch), now)
+        except OSError as error:
+            self._watcher_ended(f"it could not be started: {error.strerror}", now)
+            return
+        self._listen_to(self.watcher, self._read_watcher)
+
+    def _watcher_ended(self, cause: str, now: float) -> None:
+        if self.watcher is None:
+            return
+        if self.watcher.pid and self.watcher.fileno() >= 0 and self.watcher.fileno() in self.selector.get_map():
+            self._read_watcher(now)
+            self.selector.unregister(self.watcher)
+        pid = self.watcher.pid
+        pause = self.watcher.ended(now, chance())
+        if not self.supervisor.ending.asked:
+            self.log.say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
+
+    def _read_watcher(self, now: float) -> None:
+        if self.watcher is None:
+            return
+        try:
+            said = self.watcher.lines()
+        except helpers.Mad as error:
+            self.log.say("cannot", {"what": "understand the watcher", "cause": str(error)})
+            self._send(self.watcher.pid, "KILL")
+            return
+        for each in said:
+            getattr(self, f"_told_{each['event']}", self._told_nothing)(each, now)
+
+    def _told_nothing(self, told: dict[str, Any], now: float) -> None:
+        """The watcher said something of no meaning here."""
+
+    def _told_watching(self, told: dict[str, Any], now: float) -> None:
+        self.log.say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
+        if told["why"]:
+            self.log.say("remark", {"remark": told["why"]})
+
+    def _told_changed(self, told: dict[str, Any], now: float) -> None:
+        paths = shortened(told["paths"])
+        self.log.say("files_changed", {"paths": paths, "count": told["count"]})
+        self._observe(events.SwapTriggered("watch", supersedes=True, changed=paths), now)
+
+    def _told_env(self, told: dict[str, Any], now: float) -> None:
+        if told["error"]:
+            self.log.say("environment_unreadable", {"cause": told["error"]})
+            return
+        names = shortened(told["names"])
+        self.log.say("environment_changed", {"names": names})
+        self._observe(events.SwapTriggered("envdir", supersedes=True, changed=names), now)
+
+    def _told_remark(self, told: dict[str, Any], now: float) -> None:
+        self.log.say("remark", {"remark": told["remark"]})
+
+    # --- other sources
+
+    def _read_keys(self, now: float) -> None:
+        """In a terminal, line by line: Enter swaps, q stops."""
+        data = b""
+        try:
+            # In the background the terminal is not ours to read.
+            if os.tcgetpgrp(0) == os.getpgrp():
+                data = os.read(0, 4096)
+        except OSError:
+            pass
+        if not data:  # or it has gone
+            self.selector.unregister(0)
+        for line in data.splitlines():
+            if line.strip().lower() in (b"q", b"quit"):
+                self.log.say("key", {"key": "q"})
+                self._observe(events.StopAsked("INT", lame_duck=False), now)
+            else:
+                self.log.say("key", {"key": "Enter"})
+                self._observe(events.SwapTriggered("key"), now)
 
     def _reopen_log(self) -> None:
         if self.output is not None:
@@ -411,6 +561,8 @@ class Host:
         environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
+        if order.changed:
+            environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
         if self.notify is not None:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
@@ -418,18 +570,35 @@ class Host:
             self._observe(events.Prepared(order.generation), now)
             return
         try:
-            self.checks[self._start_helper(self.settings.check, environment)] = order.generation
+            tail = helpers.Tail()
+            pid = self._start_helper(self.settings.check, environment, [(tail.write, 1), (tail.write, 2)])
+            tail.started()
+            self.checks[pid] = Check(order.generation, tail)
+            self._listen_to(tail, lambda _: self._read_tail(tail))
         except OSError as error:
             cause = f"the check could not be started: {error.strerror}"
             self._observe(events.PreparationFailed(order.generation, cause), now)
 
     def _checked(self, ended: workers.Ended, now: float) -> None:
-        generation = self.checks.pop(ended.pid)
+        check = self.checks.pop(ended.pid)
+        output = self._last_words(check)
+        generation = check.generation
         if ended.code == 0 and not ended.signal:
+            if output:
+                self.log.say("check_output", {"generation": generation, "output": output})
             self._observe(events.Prepared(generation), now)
             return
         how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
-        self._observe(events.PreparationFailed(generation, f"the check `{' '.join(self.settings.check)}` {how}"), now)
+        self._observe(events.PreparationFailed(generation, f"the check `{' '.join(self.settings.check)}` {how}", output), now)
+
+    def _read_tail(self, tail: helpers.Tail) -> None:
+        if not tail.take():
+            self.selector.unregister(tail)
+
+    def _last_words(self, check: Check) -> str:
+        if check.tail.fileno() in self.selector.get_map():
+            self.selector.unregister(check.tail)
+        return check.tail.close()
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
@@ -443,10 +612,11 @@ class Host:
             umask=self.settings.umask,
         )
 
-    def _start_helper(self, argv: tuple[str, ...], environment: dict[str, str]) -> int:
+    def _start_helper(self, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
         private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
-        return self.workers.start(self._launch(argv, {name: value for name, value in environment.items() if name not in private}))
+        public = {name: value for name, value in environment.items() if name not in private}
+        return self.workers.start(self._launch(argv, public, handoff))
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
@@ -482,9 +652,9 @@ class Host:
             self.log.say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
 
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
-        for pid, generation in list(self.checks.items()):
-            if generation == order.generation:
-                del self.checks[pid]
+        for pid, check in list(self.checks.items()):
+            if check.generation == order.generation:
+                self._last_words(self.checks.pop(pid))
                 self.workers.abandon(pid)
         self.environments.pop(order.generation, None)
         self._mend(now)
@@ -549,6 +719,16 @@ class Host:
 def chance() -> float:
     """A number in [0, 1), for jitter; the module `random` would cost 2 ms of start-up."""
     return int.from_bytes(os.urandom(4), "little") / 2**32
+
+
+def shortened(names: list[str]) -> tuple[str, ...]:
+    """As many as are read at a glance, and go into an environment."""
+    kept: list[str] = []
+    for name in names:
+        if sum(map(len, kept)) + len(name) > MOST_TOLD:
+            break
+        kept.append(name)
+    return tuple(kept)
 
 
 def leave_a_reason(reason: str) -> None:

@@ -34,6 +34,14 @@ PHRASES: dict[str, tuple[str, str]] = {
     "ignored_signal": (WARNING, "SIG{signal} means nothing to this sidecar; ignored"),
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
+    # what is watched
+    "watching": (INFO, "watching {roots} by {mode} ({directories} directories)"),
+    "files_changed": (INFO, "changed: {paths} ({count} in all)"),
+    "environment_changed": (INFO, "changed in the envdir: {names}"),
+    "environment_unreadable": (ERROR, "cannot read the envdir: {cause}; the environment stays what it is until that changes"),
+    "helper_ended": (WARNING, "{helper} (pid {pid}) ended ({cause}); it is started again in {pause} s"),
+    "check_output": (INFO, "the check of generation {generation} said: {output}"),
+    "key": (INFO, "{key} was pressed"),
     "log_command_ended": (WARNING, "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s"),
     # the swap
     "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
@@ -85,6 +93,22 @@ START_SERVER = {
     "stopped": "exiting",
 }
 
+# The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event and with a mark; warnings and
+# errors that have no line here are shown as they are, all else is left out. A failure has more to say: _failure.
+DEV = {
+    "listening": "· listening on {address}",
+    "watching": "· watching {roots}",
+    "files_changed": "~ {paths}",
+    "environment_changed": "~ environment: {names}",
+    "key": "~ {key}",
+    "asked": "~ SIG{signal}",
+    "check_output": "· {output}",
+    "serving": "● generation {generation} serves after {took} s",
+    "stopping": "· stopping",
+    "stopped": "· stopped",
+}
+COLOURS = {"·": 2, "~": 36, "●": 32, "!": 33, "✗": 31}
+
 # What exec's failure is there: the child's exit(255).
 UNRUN = 65280
 
@@ -93,13 +117,16 @@ LONGEST = 4096
 
 
 class Log:
-    """Writes events to a file descriptor, as `text` or `json`."""
+    """Writes events to a file descriptor, as `text`, `json`, `dev` or `start_server`; with `colour` where that is a terminal."""
 
-    def __init__(self, style: str, fd: int = 2) -> None:
+    def __init__(self, style: str, fd: int = 2, colour: bool = False) -> None:
         self.style = style
         self.fd = fd
         self.lost = 0
         self._terminal = os.isatty(fd)
+        self._colour = colour and self._terminal
+        self._failed: object = None
+        self._failures = 0
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -109,8 +136,40 @@ class Log:
             note = line(self.style, "remark", {"remark": f"{self.lost} lines of sidecar's own log were lost: stderr was full"}, time.time())
             if self._write(note):
                 self.lost = 0
-        if not self._write(line(self.style, event, fields, time.time())):
+        if self.style == "dev":
+            text = self._dev(event, fields)
+        else:
+            text = line(self.style, event, fields, time.time())
+            if self._colour and self.style == "text" and PHRASES[event][0] != INFO:
+                text = f"\033[{COLOURS['✗' if PHRASES[event][0] == ERROR else '!']}m{text[:-1]}\033[m\n"
+        if not self._write(text):
             self.lost += 1
+
+    def _dev(self, event: str, fields: Mapping[str, Any]) -> str:
+        """The lines of the style `dev`, none for most events."""
+        shown = {name: _show(value) for name, value in fields.items()}
+        level, phrase = PHRASES[event]
+        more: list[str] = []
+        if event == "swap_failed":
+            about = (fields["cause"], fields["output"])
+            self._failures = self._failures + 1 if about == self._failed else 1
+            self._failed = about
+            text, more = _failure(fields, self._failures)
+        elif event == "worker_died" and fields["role"] == "new":
+            return ""  # the failure that follows says it
+        elif event in DEV:
+            text = DEV[event].format_map(shown)
+        elif level == INFO:
+            return ""
+        else:
+            text = f"{'!' if level == WARNING else '✗'} {phrase.format_map(shown)}"
+        if event == "serving":
+            text += ", mended" * (self._failed is not None)
+            self._failed = None
+        lines = [time.strftime("%H:%M:%S ") + text.replace("\n", " "), *more]
+        if self._colour:
+            lines[0] = f"\033[{COLOURS[text[0]]}m{lines[0]}\033[m"
+        return "\n".join(lines) + "\n"
 
     def _write(self, text: str) -> bool:
         if not text:
@@ -150,12 +209,30 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)
 
         rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in fields.items()}
-        record = {"time": stamp, "level": level, "event": event, "message": message, **rounded}
-        return json.dumps(record, ensure_ascii=False, default=str) + "\n"
+        record: dict[str, Any] = {"time": stamp, "level": level, "event": event, "message": message, **rounded}
+        while True:
+            text = json.dumps(record, ensure_ascii=False, default=str) + "\n"
+            if len(text.encode("utf-8", "backslashreplace")) < LONGEST or not record.get("output"):
+                return text
+            record["output"] = record["output"][len(record["output"]) // 2 + 1 :]
     if style == "start_server":
         return _as_start_server(event, fields, "" if level == INFO else f"{message}\n")
     mark = "" if level == INFO else f"{level}: "
-    return f"{stamp} sidecar: {mark}{message}\n"
+    output = fields.get("output", "") if event == "swap_failed" else ""
+    more = "".join(f"    | {each}\n" for each in output.split("\n")) if output else ""
+    return f"{stamp} sidecar: {mark}{message}\n{more}"
+
+
+def _failure(fields: Mapping[str, Any], times: int) -> tuple[str, list[str]]:
+    """A failed swap for who has just saved a file: once in full, then only that it is the same again."""
+    serving = f"generation {', '.join(map(str, fields['still']))} serves on" if fields["still"] else "nothing serves"
+    if times > 1:
+        return f"✗ generation {fields['generation']} failed in the same way ({times} times now); {serving}", []
+    output = fields["output"].split("\n") if fields["output"] else []
+    told = [f"changed: {_show(fields['changed'])}"] if fields["changed"] else []
+    told.append(f"{serving}; save to try again" if fields["still"] else f"{serving}; save, or wait, to try again")
+    first = f"✗ generation {fields['generation']} failed after {_show(fields['lasted'])} s: {fields['cause']}"
+    return first, [*(f"         │ {each}" for each in output), *(f"         {each}" for each in told)]
 
 
 def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> str:

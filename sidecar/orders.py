@@ -14,10 +14,14 @@ class Order(Record):
 
 
 class Prepare(Order):
-    """Read the environment for `generation` and run its check; answered by Prepared or PreparationFailed."""
+    """Read the environment for `generation` and run its check; answered by Prepared or PreparationFailed.
+
+    `changed`: what has changed since the generation that serves was begun.
+    """
 
     generation: int
     trigger: str
+    changed: tuple[str, ...] = ()
 
 
 class Spawn(Order):

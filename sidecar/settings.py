@@ -134,7 +134,8 @@ def setting(kind: Callable[[str], Any], default: Any, metavar: str, text: str, *
     return Setting(kind, default, metavar, text, group=group, repeat=repeat)
 
 
-LISTEN, PROGRAM, READY, SWAP, PACE, STOP, FILES = "Listeners", "Program", "Readiness", "Swap", "Restarts", "Stop", "Files and log"
+LISTEN, PROGRAM, READY, SWAP, WATCH = "Listeners", "Program", "Readiness", "Swap", "Watch"
+PACE, STOP, FILES = "Restarts", "Stop", "Files and log"
 
 
 class Settings(Record):
@@ -147,6 +148,8 @@ class Settings(Record):
     signal_on_int: str = ""
     lenient_envdir: bool = False
     pace_from_environment: bool = False
+    # And this one `sidecar dev`: Enter swaps, q stops.
+    keys: bool = False
 
     port: tuple[address.Address, ...] = setting(
         address.parse, (), "SPEC", "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH", group=LISTEN, repeat=True
@@ -189,6 +192,17 @@ class Settings(Record):
     signal_on_hup: str = setting(signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP)
     drain_timeout: float = setting(duration, 25.0, "TIME", "what has not left by then is killed", group=SWAP)
 
+    watch: tuple[str, ...] = setting(present, (), "DIR", "swap when a file below DIR changes", group=WATCH, repeat=True)
+    watch_ignore: tuple[str, ...] = setting(present, (), "PATTERN", "but not these, as in .gitignore", group=WATCH, repeat=True)
+    watch_only: tuple[str, ...] = setting(present, (), "PATTERN", "of the files, only these", group=WATCH, repeat=True)
+    watch_settle: float | None = setting(duration, None, "TIME", "quiet before a swap (50ms, for many files 200ms)", group=WATCH)
+    watch_mode: str = setting(
+        choice("auto", "inotify", "poll"), "auto", "HOW", "auto, inotify or poll (network and shared file systems)", group=WATCH
+    )
+    watch_env: bool = setting(switch, False, "", "swap when the envdir would be read differently", group=WATCH)
+    env_splay: float = setting(duration, 0.0, "TIME", "but wait up to TIME, so that not all replicas do at once", group=WATCH)
+    env_poll: float = setting(duration, 60.0, "TIME", "read the envdir that often, whatever the system tells", group=WATCH)
+
     enable_auto_restart: bool = setting(switch, False, "", "swap at an interval", group=PACE)
     auto_restart_interval: float = setting(duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE)
     max_failures: int = setting(count(0), 5, "N", "exit after N failed starts if none was ever ready, 0: never", group=PACE)
@@ -200,8 +214,11 @@ class Settings(Record):
 
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES)
     status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES)
-    log_format: str = setting(choice("text", "json"), "text", "FORMAT", "text or json", group=FILES)
+    log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)
 
+
+# What `sidecar dev` sets unless it is said otherwise.
+DEV: dict[str, Any] = {"watch": (".",), "watch_env": True, "log_format": "dev", "drain_timeout": 3.0, "max_failures": 0, "keys": True}
 
 TABLE: dict[str, Setting] = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}
 for _name, _setting in TABLE.items():
@@ -210,8 +227,10 @@ for _name, _setting in TABLE.items():
 FLAGS: dict[str, Setting] = {each.flag: each for each in TABLE.values()}
 
 
-def resolve(flags: Iterable[tuple[str, str]], environ: Mapping[str, str], command: Iterable[str]) -> Settings:
-    """The settings from the given flags (name, text), the SIDECAR_… variables and the defaults.
+def resolve(
+    flags: Iterable[tuple[str, str]], environ: Mapping[str, str], command: Iterable[str], presets: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings from the given flags (name, text), the SIDECAR_… variables, `presets` (values by name) and the defaults.
 
     A repeatable setting takes every flag given, or the words of its variable. Raises SettingsError with every problem.
     """
@@ -229,7 +248,7 @@ def resolve(flags: Iterable[tuple[str, str]], environ: Mapping[str, str], comman
             texts[name], origins[name] = [], TABLE[name].flag
         texts[name].append(text)
 
-    values: dict[str, Any] = {"command": tuple(command)}
+    values: dict[str, Any] = {**(presets or {}), "command": tuple(command)}
     problems: list[str] = []
     for name, given in texts.items():
         each = TABLE[name]
@@ -306,6 +325,13 @@ def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
             f"{origins['slow_start']}: not with {origins['max_surge']}: one replaces the processes of a program one by one,"
             " the other sidecar's workers; choose one"
         )
+    if settings.watch_env and not settings.envdir and "watch_env" in origins:
+        problems.append(f"{origins['watch_env']}: there is no envdir to watch; add --envdir DIR")
+    for name in ("watch_ignore", "watch_only", "watch_settle", "watch_mode"):
+        if name in origins and not settings.watch:
+            problems.append(f"{origins[name]}: nothing is watched; add --watch DIR")
+    if settings.env_poll == 0:
+        problems.append(f"{origins['env_poll']} 0: the envdir would be read without pause; say how often")
     if settings.enable_auto_restart and settings.auto_restart_interval == 0:
         problems.append(f"{origins['auto_restart_interval']} 0: there would be nothing but swaps; say how far apart they are")
     if settings.start_timeout == 0:

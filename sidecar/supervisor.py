@@ -34,11 +34,12 @@ ECHO = 0.1
 
 
 class Wish(Record):
-    """A swap that is wanted. `made_of_old`: the code or environment changed under the generation that is coming."""
+    """A swap that is wanted. `supersedes`: the code or environment has `changed` under the generation that is coming."""
 
     trigger: str
     not_before: float
     supersedes: bool = False
+    changed: tuple[str, ...] = ()
 
 
 class Failure(Record):
@@ -46,6 +47,16 @@ class Failure(Record):
 
     cause: str
     status: int
+    output: str = ""
+
+
+# How many changed paths are told.
+MOST_CHANGED = 20
+
+
+def merged(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once, the latest last, no more of them than anybody wants to read."""
+    return tuple(dict.fromkeys([*(each for each in earlier if each not in later), *later]))[-MOST_CHANGED:]
 
 
 class Ending:
@@ -83,6 +94,8 @@ class Supervisor:
         self._attempts = Backoff(settings.min_uptime, settings.max_backoff)
         self._slots: dict[int, Backoff] = {}
         self._interval = IntervalClock()
+        # What has changed since the generation that serves was begun.
+        self._unserved: tuple[str, ...] = ()
         self._passed: list[str] = []
         self._said_forbidden = False
         self._said_delay = 0
@@ -98,8 +111,18 @@ class Supervisor:
         getattr(self, "_saw_" + type(fact).__name__)(fact, now)
 
     def _saw_SwapTriggered(self, fact: events.SwapTriggered, now: float) -> None:  # noqa: N802
+        splay = self.settings.env_splay * self.chance() if fact.trigger == "envdir" else 0.0
+        self._want(Wish(fact.trigger, now + splay, fact.supersedes, fact.changed))
+
+    def _want(self, wish: Wish) -> bool:
+        """Wish for a swap. One answers all wishes, at the earliest moment and under the name it has there; whether that is this one's."""
         earlier = self._wish
-        self._wish = Wish(fact.trigger, now, fact.supersedes or (earlier is not None and earlier.supersedes))
+        self._wish = wish
+        if earlier is None:
+            return True
+        first = earlier if earlier.not_before <= wish.not_before else wish
+        self._wish = first.replace(supersedes=earlier.supersedes or wish.supersedes, changed=merged(earlier.changed, wish.changed))
+        return first is wish
 
     def _saw_StopAsked(self, fact: events.StopAsked, now: float) -> None:  # noqa: N802
         ending = self.ending
@@ -127,7 +150,7 @@ class Supervisor:
     def _saw_PreparationFailed(self, fact: events.PreparationFailed, now: float) -> None:  # noqa: N802
         coming = self.roster.coming
         if coming is not None and coming.number == fact.generation:
-            self._failure = Failure(fact.cause, 1)
+            self._failure = Failure(fact.cause, 1, fact.output)
 
     def _saw_PaceChanged(self, fact: events.PaceChanged, now: float) -> None:  # noqa: N802
         self.settings = self.settings.replace(
@@ -305,7 +328,7 @@ class Supervisor:
         still = sorted({worker.generation for worker in self.roster.ready() if worker.generation != coming.number})
         self._say(
             "swap_failed", generation=coming.number, trigger=coming.trigger, cause=failure.cause, lasted=now - coming.begun_at,
-            still=still, degraded=taken,
+            still=still, degraded=taken, changed=list(coming.changed), output=failure.output,
         )  # fmt: skip
         self.failed = (coming.number, failure.cause)
         self._give_up(coming, now)
@@ -325,8 +348,7 @@ class Supervisor:
         again = self._attempts.failed(now, 0.0, self.chance())
         # What a change of code or environment triggered waits for the next change, as long as something serves.
         waits_for_change = coming.trigger in ("watch", "envdir") and self.roster.serving()
-        if self._wish is None and not waits_for_change and self.ending.asked == 0:
-            self._wish = Wish(coming.trigger, again)
+        if not waits_for_change and self.ending.asked == 0 and self._want(Wish(coming.trigger, again)):
             self._say("retry", trigger=coming.trigger, pause=again - now)
 
     def _give_up(self, generation: Generation, now: float) -> None:
@@ -418,13 +440,14 @@ class Supervisor:
         generation.move(SERVING)
         generation.serving_at = now
         self.failed = None
+        self._unserved = ()
         if self.settings.enable_auto_restart:
             self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
         else:
             self._interval.stop()
         self._say(
             "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
-            pids=[worker.pid for worker in generation.workers if worker.serving],
+            changed=list(generation.changed), pids=[worker.pid for worker in generation.workers if worker.serving],
         )  # fmt: skip
         # Workers that were being restarted in the generation before have nobody to replace any more.
         late = [worker for worker in self.roster.serving() if worker.generation != generation.number and worker.state == STARTING]
@@ -453,32 +476,31 @@ class Supervisor:
             if current is not None and not self.roster.serving():
                 # A retry that waits for its turn does not keep this one from its own.
                 again = max(now, self._attempts.not_before)
-                if self._wish is None or again < self._wish.not_before:
-                    self._wish = Wish("crash", again)
-                    if again > now:
-                        self._say("retry", trigger="crash", pause=again - now)
+                if self._want(Wish("crash", again)) and again > now:
+                    self._say("retry", trigger="crash", pause=again - now)
             elif self._wish is None and self.settings.enable_auto_restart and current is not None and self._interval_due(now):
                 self._say("interval_due", interval=self.settings.auto_restart_interval, forced=bool(self.roster.leaving()))
                 self._wish = Wish("interval", now)
         wish = self._wish
         if wish is None:
             return
+        if coming is not None and (not wish.supersedes or any(worker.serving and worker.took_over for worker in coming.workers)):
+            return
+        if not self._reached(wish.not_before, now):
+            return
         if coming is not None:
-            if not wish.supersedes or any(worker.serving and worker.took_over for worker in coming.workers):
-                return
             self._say("swap_superseded", generation=coming.number, trigger=wish.trigger, lasted=now - coming.begun_at)
             self._failure = None
             self._give_up(coming, now)
-        if not self._reached(wish.not_before, now):
-            return
         if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):
             return
         self._wish = None
         self.number += 1
-        generation = Generation(self.number, wish.trigger, now)
+        self._unserved = merged(self._unserved, wish.changed)
+        generation = Generation(self.number, wish.trigger, now, self._unserved)
         self.roster.generations[self.number] = generation
-        self._say("swap_started", generation=self.number, trigger=wish.trigger)
-        self._orders.append(orders.Prepare(self.number, wish.trigger))
+        self._say("swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed))
+        self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved))
 
     def _interval_due(self, now: float) -> bool:
         if not self._reached(self._interval.due_at, now):

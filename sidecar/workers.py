@@ -38,13 +38,17 @@ class Credentials(Record):
 
 
 class Launch(Record):
-    """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's; it gets no other from 3 up."""
+    """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's; it gets no other from 3 up.
+
+    `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     handoff: Sequence[tuple[int, int]] = ()
     directory: str = ""
     umask: int | None = None
+    own: bool = False
 
 
 class Ended(Record):
@@ -137,7 +141,7 @@ class Workers:
                 os.dup2(own, target)
             if launch.umask is not None:
                 os.umask(launch.umask)
-            if self._credentials is not None:
+            if self._credentials is not None and not launch.own:
                 step = f"become user {self._credentials.uid}, group {self._credentials.gid}"
                 os.setgroups(self._credentials.groups)
                 os.setgid(self._credentials.gid)
@@ -196,6 +200,13 @@ class Workers:
                 os.close(self._reports.pop(pid))
             note, alone = self._notes.pop(pid), not _exists(pid)
         return Ended(pid, abs(code), _name(-code) if code < 0 else "", note, alone, os.WCOREDUMP(status))
+
+    def stopped(self, pid: int) -> bool:
+        """Whether a child has been stopped (SIGSTOP) since this was last asked."""
+        try:
+            return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
+        except ChildProcessError:
+            return False
 
     def abandon(self, pid: int) -> None:
         """Kill a helper whose answer nobody waits for any more; it is reaped without a word."""

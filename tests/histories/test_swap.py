@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sidecar import events
 from sidecar.settings import Settings
 
-from .history import play
+from .history import History, play
 
 
 def test_first_start_is_serving_with_the_first_ready_worker() -> None:
@@ -293,6 +294,55 @@ def test_watch_is_not_forgotten_when_a_hup_comes_after_it() -> None:
         11   watch; hup | retire 201 TERM, !swap_superseded
         11.1 exit 201 0 | prepare 3, close 2, spawn 3/0=301
     """)  # fmt: skip
+
+
+def test_changed_envdir_waits_for_its_splay_and_a_hup_does_not() -> None:
+    history = play(
+        Settings(workers=1, env_splay=30.0),
+        """
+        0    start        | prepare 1, spawn 1/0=101
+        1    ready 101    |
+        10   envdir       |
+        25   -            | prepare 2, spawn 2/0=201
+        26   ready 201    | retire 101 TERM
+        27   exit 101 0   | close 1
+        40   envdir       |
+        41   hup          | prepare 3, spawn 3/0=301
+        42   ready 301    | retire 201 TERM
+        43   exit 201 0   | close 2
+        """,
+        chance=0.5,
+    )
+    assert [each["trigger"] for each in history.what_was_said("swap_started")] == ["start", "envdir", "HUP"]
+
+
+def test_coming_generation_is_given_up_when_the_splay_is_over_not_before() -> None:
+    play(
+        Settings(workers=1, env_splay=4.0),
+        """
+        0    start        | prepare 1, spawn 1/0=101
+        1    ready 101    |
+        10   hup          | prepare 2, spawn 2/0=201
+        11   envdir       |
+        13   -            | retire 201 TERM, !swap_superseded
+        14   killed 201 TERM | prepare 3, close 2, spawn 3/0=301
+        """,
+        chance=0.5,
+    )
+
+
+def test_last_worker_dies_during_the_splay_of_a_changed_envdir() -> None:
+    # Found by the simulation: the restart after the crash forgot the change.
+    history = History(Settings(workers=1, env_splay=30.0), chance=0.5)
+    history.play(
+        """
+        0    start        | prepare 1, spawn 1/0=101
+        1    ready 101    |
+        """
+    )
+    history.supervisor.observe(events.SwapTriggered("envdir", True, ("GREETING",)), 10.0)
+    history.play("20   exit 101 1   | prepare 2, spawn 2/0=201")
+    assert [each["changed"] for each in history.what_was_said("swap_started")] == [[], ["GREETING"]]
 
 
 def test_no_process_can_be_made_the_swap_fails_and_the_old_serves() -> None:

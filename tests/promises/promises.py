@@ -388,6 +388,10 @@ class LatestWins(Promise):
         for order in given:
             if not isinstance(order, orders.Prepare):
                 continue
+            served = [name for number in said(given, "serving") for name in world.generations[number].changed]
+            changed = [name for name in world.unserved if name not in served]
+            if sorted(order.changed) != sorted(changed[-20:]):
+                raise self.broken(f"{changed} has changed, and {order.changed} is told")
             coming = world.coming
             ended = {*superseded, *said(given, "swap_failed", "serving")}
             if coming is not None and coming.number not in ended:
@@ -401,7 +405,7 @@ class LatestWins(Promise):
         """What the code has changed under is not coming any more."""
         world = self.world
         coming = world.coming
-        if coming is None or not world.supersedes or world.stops:
+        if coming is None or not world.supersedes or world.stops or world.now < world.due_at:
             return
         if not any(process.taken for process in world.wanted() if process.generation == coming.number):
             raise self.broken(f"generation {coming.number} is still coming although the code has changed again")

@@ -222,7 +222,7 @@ FAULTS = [
         ("if not left or self._reached(ending.until, now):", "if not left:"),
     ),
     Fault("the exit does not wait for what is being killed", "Stop always ends", ("KILL_GRACE = 5.0", "KILL_GRACE = 0.0")),
-    Fault("a generation that is superseded goes on", "Latest wins", ("if not wish.supersedes or any(", "if True or any(")),
+    Fault("a generation that is superseded goes on", "Latest wins", ("(not wish.supersedes or any(", "(True or any(")),
     Fault(
         "a worker that has taken over and was then one too many still protects its generation from being superseded",
         "Latest wins",
@@ -238,18 +238,38 @@ FAULTS = [
         ),
         first=17000,
     ),
-    Fault("a generation is given up for any trigger", "Latest wins", ("if not wish.supersedes or any(", "if any(")),
+    Fault("a generation is given up for any trigger", "Latest wins", ("(not wish.supersedes or any(", "(any(")),
     Fault(
         "a watch after a HUP in the same swap is a HUP",
         "Latest wins",
-        ("fact.supersedes or (earlier is not None and earlier.supersedes)", "fact.supersedes and earlier is None"),
+        ("supersedes=earlier.supersedes or wish.supersedes", "supersedes=earlier.supersedes"),
+    ),
+    Fault(
+        "a changed envdir does not wait for its splay to end but for twice that",
+        "Latest wins",
+        ("self.settings.env_splay *", "2 * self.settings.env_splay *"),
+    ),
+    Fault(
+        "a saved file waits for an envdir's splay",
+        "Latest wins",
+        ("if earlier.not_before <= wish.not_before else wish", "if earlier else wish"),
+    ),
+    Fault(
+        "what has changed is forgotten when a swap fails",
+        "Latest wins",
+        ("self._unserved = merged(self._unserved, wish.changed)", "self._unserved = wish.changed"),
+    ),
+    Fault(
+        "of two triggers only the later says what has changed",
+        "Latest wins",
+        ("changed=merged(earlier.changed, wish.changed)", "changed=wish.changed"),
     ),
     Fault(
         "a trigger during a swap is lost",
         "Latest wins or Recovery",
         (
-            "        earlier = self._wish\n",
-            "        earlier = self._wish\n        if self.roster.coming is not None and not fact.supersedes:\n            return\n",
+            "        splay = self",
+            "        if self.roster.coming is not None and not fact.supersedes:\n            return\n        splay = self",
         ),
     ),
     Fault(
@@ -257,13 +277,13 @@ FAULTS = [
         "Latest wins",
         ("if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):", "if False:"),
     ),
-    Fault("a failed swap is not retried", "Recovery", ("            self._wish = Wish(coming.trigger, again)\n", "")),
+    Fault("a failed swap is not retried", "Recovery", (" and self._want(Wish(coming.trigger, again)):", " and self is None:")),
     Fault(
         "a crashed slot is not filled",
         "Recovery",
         ("elif current is not None and self.roster.serving() and (coming is None", "elif False and (coming is None"),
     ),
-    Fault("nothing follows when the last worker has died", "No spin", ('self._wish = Wish("crash", again)', "pass")),
+    Fault("nothing follows when the last worker has died", "No spin or Recovery", ('self._want(Wish("crash", again))', "self is None")),
     Fault("max_surge is one too many", "Max surge", ("max(0, self.size + self", "max(0, self.size + 1 + self")),
     Fault(
         "a rolling swap waits for what cannot be killed",

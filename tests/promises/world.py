@@ -130,7 +130,7 @@ class Process:
 class Life:
     """One generation as seen from outside."""
 
-    __slots__ = ("begun_at", "failed_at", "fault", "number", "prepared", "serving_at", "state", "trigger")
+    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "serving_at", "state", "trigger")
 
     def __init__(self, number: int, trigger: str, now: float) -> None:
         self.number = number
@@ -141,6 +141,7 @@ class Life:
         self.prepared = False
         self.failed_at = INF
         self.serving_at = INF
+        self.changed: list[str] = []
 
 
 class Mood:
@@ -190,7 +191,9 @@ class World:
         from .promises import PROMISES
 
         self.dice = dice
-        self.settings = draw_settings(dice)
+        # A copy of the dice: what came later must not move the schedules that are known by their number.
+        splay = copy.copy(dice).choice((0.0, 0.0, 2.0, 10.0))
+        self.settings = draw_settings(dice).replace(env_splay=splay)
         self.mood = Mood(dice)
         self.now = 0.0
         self.lag = 0.0  # how late the host has woken up, in all, since the stop was asked for
@@ -216,7 +219,8 @@ class World:
         self.just_left: Process | None = None
         self.pending = True  # a trigger has come that no generation was begun for
         self.supersedes = False
-        self.triggered_at = 0.0
+        self.due_at = 0.0  # by then the trigger has to be answered
+        self.unserved: list[str] = []  # what has changed since the generation that serves was begun
         self.begun = 0
         # --- the parts
         self.calm = False
@@ -269,7 +273,8 @@ class World:
                 return events.SizeChanged(1 if kind == "TTIN" else -1, kind)
             if kind == "USR1":
                 return events.SignalPassed(kind)
-            return events.SwapTriggered(kind, supersedes=kind in ("watch", "envdir"))
+            changed = (f"{kind}{len(self.trace)}",) if kind in ("watch", "envdir") else ()
+            return events.SwapTriggered(kind, bool(changed), changed)
 
         return happen
 
@@ -425,7 +430,7 @@ class World:
         if s.slow_start:
             one_round += s.start_timeout + 16.0  # it grows, and then no more
         one_swap = 4.0 + (self.size + 1) * one_round
-        self.recover_by = self.now + 4 * one_swap + 4 * (s.max_backoff + 3.0)
+        self.recover_by = self.now + 4 * one_swap + 4 * (s.max_backoff + 3.0) + s.env_splay
 
     def _final_stop(self, kind: str) -> Callable[[], events.Fact | None]:
         return lambda: events.StopAsked(kind, lame_duck=kind == "TERM")
@@ -505,9 +510,11 @@ class World:
         self.trace.append((self.now, fact))
         match fact:
             case events.SwapTriggered():
+                due = self.now + (self.settings.env_splay if fact.trigger == "envdir" else 0.0)
+                self.due_at = min(due, self.due_at) if self.pending else due
                 self.pending = True
                 self.supersedes |= fact.supersedes
-                self.triggered_at = self.now
+                self.unserved += fact.changed
             case events.StopAsked():
                 if not self.stops or fact.signal != self.stops[-1].signal or self.now >= self.stopped_at + 0.1:
                     self.stops.append(fact)
@@ -563,6 +570,7 @@ class World:
             case orders.Prepare():
                 self.begun = order.generation
                 self.generations[order.generation] = Life(order.generation, order.trigger, self.now)
+                self.generations[order.generation].changed = self.unserved[:]
                 self.pending = self.supersedes = False
                 self._prepare(order.generation)
             case orders.Spawn():
@@ -593,6 +601,7 @@ class World:
             life = self.generations[fields["generation"]]
             life.state = SERVING
             life.serving_at = self.now
+            self.unserved = [each for each in self.unserved if each not in life.changed]
         elif event == "swap_failed":
             self.generations[fields["generation"]].state = OUTDATED
             self.generations[fields["generation"]].failed_at = self.now

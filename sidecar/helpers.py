@@ -1,0 +1,170 @@
+"""Helpers: child processes that do for PID 1 what would bring threads or libraries into it, and that it can do without for a while.
+
+A helper writes what it has to say, one JSON object a line, to a pipe. The other way there is a pipe that nothing is ever written to: its
+end tells a helper that sidecar has gone. One that ends is started again after a pause; one that is stopped (SIGSTOP) or writes what
+nobody can read is killed first, for it is deaf or mad. Serving never depends on any of this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sidecar.pacing import Backoff
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# A line of a helper's is shorter than this (bytes): PID 1 keeps no more of what it cannot read yet.
+LONGEST_LINE = 1 << 16
+# As much is read in one turn of the loop: a chatty helper must not keep PID 1 from everything else.
+READ_AT_ONCE = 1 << 18
+
+# A helper that lived shorter is started again after a pause, at most the longest (seconds).
+MIN_UPTIME, LONGEST_PAUSE = 10.0, 30.0
+
+
+class Mad(Exception):
+    """A helper wrote what is no line of JSON."""
+
+
+class Helper:
+    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock)."""
+
+    def __init__(self, name: str, argv: tuple[str, ...], start_at: float) -> None:
+        self.name = name
+        self.argv = argv
+        self.pid = 0
+        self.start_at = start_at
+        self._since = start_at
+        self._pace = Backoff(MIN_UPTIME, LONGEST_PAUSE)
+        self._read = self._keep = -1
+        self._partial = b""
+        self._theirs: tuple[int, ...] = ()
+
+    def open(self) -> list[tuple[int, int]]:
+        """Make its pipes; what is to be its descriptors 0 and 1, for one start. Raises OSError."""
+        stdin, self._keep = os.pipe2(os.O_CLOEXEC)
+        self._read, stdout = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Only our end is not to block.
+        os.set_blocking(stdout, True)
+        self._theirs = (stdin, stdout)
+        return [(stdin, 0), (stdout, 1)]
+
+    def started(self, pid: int, now: float) -> None:
+        """It runs."""
+        self.pid = pid
+        self._since = now
+        self.start_at = float("inf")
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs = ()
+
+    def fileno(self) -> int:
+        """Readable when it has said something, or has closed its side."""
+        return self._read
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has said since. Raises Mad."""
+        import json  # noqa: PLC0415  (only who has a helper pays for it)
+
+        taken = 0
+        while taken < READ_AT_ONCE:
+            try:
+                part = os.read(self._read, 1 << 16)
+            except BlockingIOError:
+                break
+            if not part:
+                break
+            taken += len(part)
+            self._partial += part
+        *whole, self._partial = self._partial.split(b"\n")
+        if len(self._partial) > LONGEST_LINE:
+            raise Mad("its line has no end")
+        said = []
+        for line in whole:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                raise Mad("what it wrote is no JSON") from None
+            if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+                raise Mad("what it wrote is no event")
+            said.append(value)
+        return said
+
+    def ended(self, now: float, chance: float) -> float:
+        """It has gone, or could not be started; the pause until it is started again, in seconds."""
+        self.close()
+        self.pid = 0
+        self.start_at = self._pace.failed(now, now - self._since, chance)
+        # Even one that lived long gets a moment: what ended it may still be going on.
+        self.start_at = max(self.start_at, now + 0.1)
+        return self.start_at - now
+
+    def close(self) -> None:
+        """Close our ends of its pipes; it sees the end of its input."""
+        for fd in (*self._theirs, self._read, self._keep):
+            if fd >= 0:
+                os.close(fd)
+        self._theirs = ()
+        self._read = self._keep = -1
+        self._partial = b""
+
+
+def module(name: str, *words: str) -> tuple[str, ...]:
+    """The command that runs a module of sidecar's as a helper, as isolated from the environment's Python settings as sidecar itself."""
+    # -P: not from the working directory, which is the application's.
+    return (sys.executable, "-I" if sys.flags.isolated else "-P", "-m", name, *words)
+
+
+def environment(own: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment a helper gets: sidecar's own, and where sidecar was imported from."""
+    if sys.flags.isolated:
+        return own
+    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return {**own, "PYTHONPATH": os.pathsep.join([place, *filter(None, [own.get("PYTHONPATH")])])}
+
+
+class Tail:
+    """The last of what a command writes, kept for whoever has to be told why it failed."""
+
+    MOST = 2000  # bytes
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self._read, self.write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read, False)
+        self._data = b""
+
+    def fileno(self) -> int:
+        """Readable when there is more."""
+        return self._read
+
+    def started(self) -> None:
+        """The command has its end."""
+        os.close(self.write)
+        self.write = -1
+
+    def take(self) -> bool:
+        """Read what is there; whether there may be more to come."""
+        for _ in range(64):
+            try:
+                part = os.read(self._read, 1 << 14)
+            except BlockingIOError:
+                return True
+            if not part:
+                return False
+            self._data = (self._data + part)[-self.MOST :]
+        return True
+
+    def close(self) -> str:
+        """Read the rest and close; the text, from the beginning of a line where it had to be cut."""
+        self.take()
+        for fd in (self._read, self.write):
+            if fd >= 0:
+                os.close(fd)
+        self._read = self.write = -1
+        cut = self._data.partition(b"\n")[2] if len(self._data) == self.MOST else self._data
+        return cut.decode("utf-8", "replace").strip("\n")

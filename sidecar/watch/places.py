@@ -1,0 +1,88 @@
+"""Where a path leads, link by link; and the file systems on which inotify is silent."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+LINKS = 40  # as many as the kernel follows
+
+# Somebody else changes files there (another machine, the host of a virtual one), and the kernel here does not learn of it.
+# fakeowner and osxfs are Docker Desktop's.
+# fmt: off
+SILENT = frozenset({
+    "9p", "nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs", "afs", "ceph",
+    "glusterfs", "lustre", "gfs2", "ocfs2", "fakeowner", "osxfs", "drvfs", "wslfs",
+})
+# fmt: on
+
+
+def trail(path: str) -> list[tuple[str, str]]:
+    """The names that decide where an absolute path leads: (directory, name), the directory free of symlinks.
+
+    Each symlink on the way is one, and the last name. Where the way ends early, the missing name is the last.
+    """
+    pairs: list[tuple[str, str]] = []
+    at, names, links = "/", [each for each in reversed(path.split("/")) if each], 0
+    while names:
+        name = names.pop()
+        if name == ".":
+            continue
+        if name == "..":
+            at = os.path.dirname(at)
+            continue
+        there = os.path.join(at, name)
+        try:
+            mode = os.lstat(there).st_mode
+        except OSError:
+            return [*pairs, (at, name)]
+        if stat.S_ISLNK(mode):
+            pairs.append((at, name))
+            links += 1
+            try:
+                target = os.readlink(there)
+            except OSError:
+                return pairs
+            if links > LINKS:
+                return pairs
+            names += [each for each in reversed(target.split("/")) if each]
+            at = "/" if target.startswith("/") else at
+        else:
+            if not names:
+                pairs.append((at, name))
+            at = there
+    return pairs
+
+
+def mounts() -> list[tuple[str, str]]:
+    """(mount point, type), the later ones cover the earlier ones; nothing where /proc does not say."""
+    result = []
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                before, _, after = line.partition(" - ")
+                point = before.split(" ")[4]
+                for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                    point = point.replace(code, char)
+                result.append((point, after.split(" ")[0]))
+    except (OSError, IndexError):
+        pass
+    return result
+
+
+def silent(kind: str) -> bool:
+    """Whether inotify misses changes on a file system of this type."""
+    return kind in SILENT or kind == "fuse" or kind.startswith("fuse.")
+
+
+def blind(root: str) -> list[tuple[str, str]]:
+    """The mounts, of those that hold the root or lie inside it, on which inotify is silent: (mount point, type)."""
+    real = os.path.realpath(root)
+    holder: tuple[str, str] = ("", "")
+    inside: dict[str, str] = {}
+    for point, kind in mounts():
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(holder[0]):
+            holder = (point, kind)
+        elif point.startswith(real.rstrip("/") + "/"):
+            inside[point] = kind
+    return [(point, kind) for point, kind in [holder, *sorted(inside.items())] if silent(kind)]

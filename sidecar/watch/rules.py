@@ -1,0 +1,168 @@
+"""What is ignored: patterns of .gitignore's kind, from several places.
+
+The one with an opinion that comes first in this list decides:
+
+    --watch-ignore      relative to each root; `!pattern` takes back what follows
+    .gitignore          of the file's own directory, then of each one above it, up to the root
+    .dockerignore       of the root, in Docker's reading: a pattern is anchored at the root
+    DEFAULT             names that are never code: version control, caches, environments, editors' temporary files
+
+As with git, nothing inside an ignored directory can be taken back: it is neither read nor watched. `--watch-only` then
+limits files, not directories. pathspec is imported only where there is a pattern.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from pathspec import GitIgnoreSpec
+
+FILES = frozenset({".gitignore", ".dockerignore"})
+
+# The union of what watchfiles, watchexec, Tilt and compose ignore; and `..*`, where Kubernetes keeps what its links lead to.
+# fmt: off
+DEFAULT_DIRECTORIES = (
+    ".git", ".hg", ".svn", ".bzr", ".jj", ".tox", ".nox", ".venv", "venv", ".idea", ".vscode", ".vs", "node_modules",
+    "bower_components", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".eggs", "*.egg-info",
+    ".ipynb_checkpoints", ".cache", ".parcel-cache", ".sass-cache", ".nyc_output", ".direnv", ".terraform", ".import_linter_cache",
+    ".Trash*", "lost+found",
+)
+DEFAULT = (
+    ".gitignore", ".dockerignore", ".gitattributes", ".git", ".DS_Store", "Thumbs.db", "*.py[cod]", ".*.sw?", ".*.sw?x", "*.swp",
+    "*.swo", "*.swx", "*~", ".#*", "#*#", "4913", "*___jb_tmp___", "*___jb_old___", ".*.kate-swp", ".goutputstream-*", ".nfs*",
+    "*.tmp.[0-9]*", "*-go-tmp-umask", ".coverage", ".coverage.*", "*.pid", "*.pid.lock", "*.sqlite-journal", "*.sqlite-wal",
+    "*.sqlite-shm", "*.db-journal", "*.db-wal", "*.db-shm", "..*",
+)
+# fmt: on
+
+_FILE = re.compile("|".join(fnmatch.translate(each) for each in DEFAULT))
+_DIRECTORY = re.compile("|".join(fnmatch.translate(each) for each in (*DEFAULT_DIRECTORIES, *DEFAULT)))
+
+
+def spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    """The patterns, ready to match. Raises ValueError for one that cannot be."""
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415  40 ms, and most trees have no pattern
+
+    return GitIgnoreSpec.from_lines(lines)
+
+
+def anchored(lines: Iterable[str]) -> list[str]:
+    """Docker's patterns in git's words: each is anchored at the root, also one without a slash."""
+    result = []
+    for each in lines:
+        line = each.strip().removeprefix("\ufeff")
+        if not line or line.startswith("#"):
+            continue
+        sign, pattern = ("!", line[1:].strip()) if line.startswith("!") else ("", line)
+        pattern = os.path.normpath(pattern).lstrip("/")
+        if pattern not in (".", ""):
+            result.append(f"{sign}/{pattern}")
+    return result
+
+
+class Rules:
+    """Says of a path under one of the roots whether it is ignored; learns from the ignore files on the way."""
+
+    def __init__(self, roots: Sequence[str], ignore: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+        self.roots = tuple(roots)
+        self._ignore = spec(ignore) if ignore else None
+        self._only = spec(only) if only else None
+        self._files: dict[str, tuple[object, GitIgnoreSpec, bool]] = {}
+        self._kept: dict[str, tuple[str, ...]] = {}
+
+    def copy(self) -> Rules:
+        """As it is now: what is learnt later does not reach the copy."""
+        other = Rules(self.roots)
+        other._ignore, other._only = self._ignore, self._only
+        other._files, other._kept = dict(self._files), dict(self._kept)
+        return other
+
+    def root(self, path: str) -> str | None:
+        """The root that the path lies in, the nearest where there are several."""
+        found = [each for each in self.roots if path == each or path.startswith(each.rstrip("/") + "/")]
+        return max(found, key=len) if found else None
+
+    def learn(self, directory: str, names: Collection[str]) -> bool:
+        """Read the ignore files of a directory that has these names; whether they say something else than before."""
+        changed = False
+        for name in FILES:
+            if name == ".dockerignore" and directory not in self.roots:
+                continue
+            path = os.path.join(directory, name)
+            known = self._files.get(path)
+            if name not in names:
+                changed |= self._files.pop(path, None) is not None
+                continue
+            try:
+                stat = os.stat(path)
+                stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+                if known and known[0] == stamp:
+                    continue
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                    lines = file.read(1 << 20).splitlines()
+            except OSError:
+                continue
+            docker = name == ".dockerignore"
+            lines = anchored(lines) if docker else lines
+            try:
+                rules = spec(lines)
+            except ValueError:
+                rules = spec([])
+            if docker:
+                self._kept[path] = tuple(each[2:] for each in lines if each.startswith("!"))
+            self._files[path] = (stamp, rules, docker)
+            changed = True
+        return changed
+
+    def forget(self, directory: str) -> None:
+        """The directory is gone."""
+        for name in FILES:
+            self._files.pop(os.path.join(directory, name), None)
+
+    def ignored(self, root: str, path: str, directory: bool) -> bool:
+        """Whether this path is ignored by itself; the directories above it are taken as not ignored."""
+        end = "/" if directory else ""
+        relative = path[len(root.rstrip("/")) + 1 :]
+        if self._ignore is not None and (verdict := self._ignore.check_file(relative + end).include) is not None:
+            return verdict or self._left_out(relative, directory)
+        if self._files and (verdict := self._learnt(root, path, relative, end)) is not None:
+            return verdict or self._left_out(relative, directory)
+        name = os.path.basename(path)
+        return bool((_DIRECTORY if directory else _FILE).match(name)) or self._left_out(relative, directory)
+
+    def hidden(self, path: str, directory: bool = False) -> bool:
+        """Whether this path, or a directory above it, is ignored."""
+        root = self.root(path)
+        if root is None or path == root:
+            return False
+        at = len(root.rstrip("/"))
+        while (at := path.find("/", at + 1)) >= 0:
+            if self.ignored(root, path[:at], True):
+                return True
+        return self.ignored(root, path, directory)
+
+    def _learnt(self, root: str, path: str, relative: str, end: str) -> bool | None:
+        parent = path
+        while len(parent) > len(root):
+            parent = os.path.dirname(parent)
+            if (known := self._files.get(os.path.join(parent, ".gitignore"))) is not None:
+                verdict = known[1].check_file(path[len(parent.rstrip("/")) + 1 :] + end).include
+                if verdict is not None:
+                    return verdict
+        docker = os.path.join(root, ".dockerignore")
+        if (known := self._files.get(docker)) is not None:
+            verdict = known[1].check_file(relative + end).include
+            # Docker takes back what lies in an ignored directory: such a directory has to be entered.
+            if verdict and end and any(each.startswith((relative + "/", "**")) or "*" in each.split("/")[0] for each in self._kept[docker]):
+                return None
+            return verdict
+        return None
+
+    def _left_out(self, relative: str, directory: bool) -> bool:
+        return not directory and self._only is not None and not self._only.check_file(relative).include
