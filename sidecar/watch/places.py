@@ -15,7 +15,6 @@ SILENT = frozenset({
     "glusterfs", "lustre", "gfs2", "ocfs2", "fakeowner", "osxfs", "drvfs", "wslfs",
 })
 # fmt: on
-)
 
 
 def trail(path: str) -> list[tuple[str, str]]:
