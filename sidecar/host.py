@@ -224,7 +224,9 @@ class Host:
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
-            key.data(now)
+            # What came before it in this turn may have closed it.
+            if self.selector.get_map().get(key.fd) == key:
+                key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
