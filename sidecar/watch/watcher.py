@@ -239,11 +239,11 @@ class Watcher:
         if ENV in trees:
             trees.discard(ENV)
             self._env.note(now)
-            self._pending(self._env, notice, now, watch.trees)
+            self._pending(self._env, notice, now)
         if not trees:
             return
         self._code.note(now, notice.directory)
-        self._pending(self._code, notice, now, trees)
+        self._pending(self._code, notice, now)
         for each in trees:
             self._dirty.add(each)
             if not name:
@@ -255,21 +255,18 @@ class Watcher:
             self._code.paths.add((notice.wd, name))
             self._code.many |= len(self._code.paths) > FEW
 
-    def _pending(self, burst: Burst, notice: Notice, now: float, trees: set[str]) -> None:
+    def _pending(self, burst: Burst, notice: Notice, now: float) -> None:
         """Keep in mind which files are being written."""
         key = (notice.wd, notice.name)
         if notice.ended:
             burst.writing.pop(key, None)
-        elif notice.opened and key not in burst.writing and len(burst.writing) < 100:
-            # A link is made, not written.
-            for each in trees:
-                try:
-                    status = os.lstat(os.path.join(each, notice.name))
-                except OSError:
-                    continue
-                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                    burst.writing[key] = now
-                break
+        elif notice.opened and notice.watch and key not in burst.writing and len(burst.writing) < 100:
+            try:
+                status = os.lstat(os.path.join(notice.watch.place, notice.name))
+            except OSError:
+                return
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # a link is made, not written
+                burst.writing[key] = now
 
     # -- looking and telling
 
@@ -285,7 +282,7 @@ class Watcher:
         except Exception as error:
             self._exhausted(error)
             return
-        self._polling, self._why = mode == "poll", "it is set so" if mode == "poll" else ""
+        self._polling, self._why = mode == "poll", "--watch-mode poll" if mode == "poll" else ""
         if mode == "auto":
             for root in self._tree.roots:
                 for point, kind in blind(root):
@@ -367,6 +364,7 @@ class Watcher:
             burst.last = time.monotonic()
             return
         if differences or appeared:
+            self._tree.digest_first(found, differences)
             self._tell(differences, appeared)
         self._tree.accept(found)
         self._dirty.clear()
