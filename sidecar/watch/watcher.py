@@ -48,7 +48,7 @@ SAFETY_SHARE, POLL_SHARE = 100, 50  # a scan's cost times this is the least time
 ENV_POLL_BLIND = 2.0
 HUNG = 90  # whole seconds
 LINE, PATHS = 3900, 20
-REPEATED, SOON = 4, 5.0  # changes of one path in so many bursts, each so soon after the one before, are said
+REPEATED, SOON = 4, 10.0  # changes of one path in so many bursts, each so soon after the one before, are said
 
 
 class Burst:
@@ -171,6 +171,9 @@ class Watcher:
         self._next_scan = time.monotonic() + self._interval()
         self._next_env = time.monotonic() + self._env_interval()
         self._watching()
+        for root, shown in self._tree.roots.items():
+            if os.path.exists(root) and not os.path.isdir(root):
+                self._remark(root, f"{shown} is no directory, so nothing is watched there")
         if known:
             if self._tree.differences(found) or self._tree.appeared(found):
                 self._full = True
@@ -406,12 +409,13 @@ class Watcher:
         say("changed", paths=sorted(set(paths)), count=len(paths))
         now = time.monotonic()
         before, self._repeats = self._repeats, {}
-        for path in paths[:PATHS]:
+        for each in differences[:PATHS]:
+            path = self._tree.shown(each.path)
             count, when = before.get(path, (0, now))
             count = count + 1 if now - when <= SOON else 1
             self._repeats[path] = (count, now)
             if count == REPEATED:
-                pattern = "/" + path.removeprefix("./") if not os.path.isabs(path) else "/" + os.path.basename(path)
+                pattern = each.path.removeprefix((self._tree.rules.root(each.path) or "").rstrip("/"))
                 self._remark(
                     path,
                     f"{path} has changed {count} times in a row, each time soon after the last: "
