@@ -693,17 +693,17 @@ def test_nothing_is_told_anew_after_a_restart_without_changes(start: Callable[..
 # Limits.
 
 
-@pytest.mark.parametrize(("what", "number"), [("watches", 300), ("instances", 0)])
-def test_without_inotify_it_polls(start: Callable[..., Watcher], tmp_path: Path, what: str, number: int) -> None:
+@pytest.mark.parametrize(("what", "left"), [("watches", 300), ("instances", 0)])
+def test_without_inotify_it_polls(start: Callable[..., Watcher], tmp_path: Path, what: str, left: int) -> None:
     limit = f"/proc/sys/user/max_inotify_{what}"
-    probe = ["unshare", "-Ur", "sh", "-c", f"echo {number} >{limit}"]
+    probe = ["unshare", "-Ur", "sh", "-c", f"echo {left} >{limit}"]
     if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("no user namespaces here")
     tree = tmp_path / "tree"
     for number in range(1000):
         (tree / f"d{number}").mkdir(parents=True)
         (tree / f"d{number}" / "f").write_text("old")
-    watcher = start([tree], settle=LONG, prefix=("unshare", "-Ur", "sh", "-c", f'echo {number} >{limit}; exec "$@"', "-"))
+    watcher = start([tree], settle=LONG, prefix=("unshare", "-Ur", "sh", "-c", f'echo {left} >{limit}; exec "$@"', "-"))
     event = watcher.watching()
     assert (event["mode"], event["directories"]) == ("poll", 1001)
     assert f"user.max_inotify_{what}" in event["why"]
