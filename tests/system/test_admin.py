@@ -476,6 +476,21 @@ def test_nothing_secret_is_told(start, tmp_path):
     run.stop()
 
 
+def test_the_program_gets_none_of_it(start):
+    """Its descriptors are those it has without an admin; the helper's are its own."""
+    run, admin = start()
+    run.wait("serving")
+    assert set(json.loads(run.get("/about"))["fds"]) == {"0", "1", "2", "3"}
+    os.kill(admin.pid(), signal.SIGKILL)
+    run.wait("helper_ended")
+    assert admin.json("/livez")[0] == 200
+    run.swap(2)
+    assert set(json.loads(run.get("/about"))["fds"]) == {"0", "1", "2", "3"}
+    kinds = {os.readlink(f"/proc/{admin.pid()}/fd/{fd}").partition(":")[0] for fd in (3, 4, 5)}
+    assert kinds == {"socket"}
+    run.stop()
+
+
 def test_on_a_unix_socket(sidecar, tmp_path):
     path = tmp_path / "admin.sock"
     run = sidecar("--admin", f"unix:{path},mode=0600", "--control", "none")
