@@ -6,13 +6,21 @@ It is read by hand from the table of settings, not by argparse: it ends at the f
 
 from __future__ import annotations
 
+import os
+
+from sidecar import config, helpers, settings
 from sidecar.commands import COMMANDS
+from sidecar.errors import SettingsError
 from sidecar.profiles import PROFILES
 from sidecar.settings import FLAGS, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+# The settings file that is read without having been named, where it is there.
+USUAL = "sidecar.yml"
 
 USAGE = """\
 usage: sidecar run [OPTION ...] [--] PROGRAM [ARGUMENT ...]
@@ -96,6 +104,46 @@ def profiles_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+class Chosen:
+    """What was said outside the settings file, kept: the file is read again on every reload, and means something else each time."""
+
+    def __init__(self, words: Sequence[str], environ: Mapping[str, str], presets: Mapping[str, Any] | None = None) -> None:
+        self.given, self.command, self.problems = parse(words)
+        self.environ = environ
+        self.presets = presets
+        named = [text for name, text in self.given if name == "config"][-1:] or [environ.get("SIDECAR_CONFIG") or ""]
+        self._file = named[0]
+
+    @property
+    def file(self) -> str:
+        """The settings file, "" if there is none. The usual one counts once it was there: then it may not just vanish."""
+        if not self._file and os.path.lexists(USUAL):
+            self._file = USUAL
+        return "" if self._file == "none" else self._file
+
+    @property
+    def reader(self) -> tuple[str, ...]:
+        """The command of the process that reads the file and writes what is in it to its output."""
+        return helpers.module("sidecar.yamlfile", self.file)
+
+    def read(self) -> str:
+        """The file, by a process of its own; "" if there is none. For the start: it waits."""
+        return helpers.ask(self.reader, helpers.environment(self.environ)) if self.file else ""
+
+    def choice(self, answer: str) -> settings.Choice:
+        """The settings that come of it all, with everything that is wrong; `answer` is what the reader wrote, "" without a file."""
+        said = config.understood(answer, self.file, self.environ) if self.file else None
+        choice = settings.choose(self.given, self.environ, self.command, self.presets, said)
+        return choice.replace(problems=(*self.problems, *choice.problems))
+
+    def settings(self, answer: str) -> settings.Settings:
+        """The same, if nothing is wrong. Raises SettingsError."""
+        choice = self.choice(answer)
+        if choice.problems:
+            raise SettingsError(choice.problems)
+        return choice.settings
+
+
 def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """Split the words behind `run` into settings given (name, text), the program's command, and what is wrong."""
     given: list[tuple[str, str]] = []
@@ -126,7 +174,5 @@ def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[s
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    import difflib  # noqa: PLC0415  (only a mistake pays for it)
-
-    near = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {near[0]}?" if near else "; see sidecar run --help"
+    """The end of a sentence that says `word` is none."""
+    return config.nearest(word, known, "; see sidecar run --help")

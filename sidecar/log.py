@@ -25,7 +25,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "controlled": (INFO, "control socket at {path}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
+    "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
+    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
+    "listener_closed": (INFO, "no longer listening on {address}: the last generation that had it is gone"),
     "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
