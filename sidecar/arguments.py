@@ -36,6 +36,8 @@ commands:
     run           start a program and supervise it
     run --help    every option
     dev           the same while you write it: a saved file is served at once
+    check         the settings run would have, where each is from, what is wrong
+    schema        the JSON Schema of sidecar.yml, for editors
     profiles      the programs that need no option, and what is done for each
 {commands}
 
@@ -43,7 +45,8 @@ options:
     --help        this text
     --version     the version
 
-Every option is also a variable: --drain-timeout 30s is SIDECAR_DRAIN_TIMEOUT=30s.
+Every option is also a variable, SIDECAR_DRAIN_TIMEOUT=30s, and a line of
+sidecar.yml, drain-timeout: 30s.
 Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else the
 program's own, if it never got ready (127 not found, 126 cannot be run); of the
 others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
@@ -72,7 +75,8 @@ def run_help() -> str:
         "",
         "* may be given several times. SPEC takes =FD to fix the worker's file descriptor, and",
         "  ,name=N ,defer ,nonblock ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
-        "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable: SIDECAR_WORKERS=2.",
+        "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable, SIDECAR_WORKERS=2, and a line of",
+        "sidecar.yml, workers: 2. A flag wins over a variable, a variable over the file.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -107,8 +111,17 @@ def profiles_table() -> str:
 class Chosen:
     """What was said outside the settings file, kept: the file is read again on every reload, and means something else each time."""
 
-    def __init__(self, words: Sequence[str], environ: Mapping[str, str], presets: Mapping[str, Any] | None = None) -> None:
-        self.given, self.command, self.problems = parse(words)
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        presets: Mapping[str, Any] | None = None,
+        own: Mapping[str, str] | None = None,
+    ) -> None:
+        given, self.command, self.problems = parse(words, own)
+        self.given = [(name, text) for name, text in given if name in TABLE]
+        #: What was given of the options that are no settings.
+        self.own = {name: text for name, text in given if name not in TABLE}
         self.environ = environ
         self.presets = presets
         named = [text for name, text in self.given if name == "config"][-1:] or [environ.get("SIDECAR_CONFIG") or ""]
@@ -144,8 +157,11 @@ class Chosen:
         return choice.settings
 
 
-def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """Split the words behind `run` into settings given (name, text), the program's command, and what is wrong."""
+def parse(argv: Sequence[str], own: Mapping[str, str] | None = None) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Split the words behind `run` into settings given (name, text), the program's command, and what is wrong.
+
+    `own` are options that are no settings, with what follows each, "" for nothing: given by their flag.
+    """
     given: list[tuple[str, str]] = []
     problems: list[str] = []
     words = list(argv)
@@ -155,6 +171,14 @@ def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[s
             break
         flag, equals, value = word.partition("=")
         setting = FLAGS.get(flag)
+        if own and flag in own:
+            if own[flag] and not equals:
+                if not words or words[0] == "--":
+                    problems.append(f"{flag}: {own[flag]} is missing behind it")
+                    continue
+                value = words.pop(0)
+            given.append((flag, value))
+            continue
         if setting is None:
             problems.append(f"{flag}: there is no such option{nearest(flag, list(FLAGS))}")
             # What followed an unknown option may have been its value.

@@ -35,26 +35,30 @@ def duration(text: str) -> float:
     return float(digits) * unit
 
 
-def count(least: int) -> Callable[[str], int]:
+class count:  # noqa: N801  (a kind, as the functions around it are)
     """A whole number, `least` or more."""
 
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < least:
-            raise ValueError(f"{text!r} is not a whole number of {least} or more")
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < self.least:
+            raise ValueError(f"{text!r} is not a whole number of {self.least} or more")
         return int(text)
 
-    return parse
 
-
-def choice(*words: str) -> Callable[[str], str]:
+class choice:  # noqa: N801
     """One of some words."""
 
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
-        return text
+    def __init__(self, *words: str) -> None:
+        self.words = words
 
-    return parse
+    def __call__(self, text: str) -> str:
+        """The word."""
+        if text not in self.words:
+            raise ValueError(f"{text!r} is none of {', '.join(self.words)}")
+        return text
 
 
 def switch(text: str) -> bool:

@@ -119,7 +119,7 @@ FAULTS = [
     ),
     Fault(
         "a failed generation's workers are left running",
-        "No bad generation takes over or Orderly",
+        "No bad generation takes over or Orderly or Latest wins",
         ("        self._retire([worker for worker in generation.workers if not worker.took_over], now)\n", ""),
     ),
     Fault(
