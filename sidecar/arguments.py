@@ -47,9 +47,9 @@ options:
 
 Every option is also a variable, SIDECAR_DRAIN_TIMEOUT=30s, and a line of
 sidecar.yml, drain-timeout: 30s.
-Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else the
-program's own, if it never got ready (127 not found, 126 cannot be run); of the
-others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
+Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else
+the program's own, if it never got ready (127 not found, 126 cannot be run); of
+the others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
 """
 
 

@@ -277,7 +277,9 @@ class Host:
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
-            key.data(now)
+            # What came before it in this turn may have closed it: a child's end closes the pipe it wrote to.
+            if self.selector.get_map().get(key.fd) is key:
+                key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
@@ -495,6 +497,8 @@ class Host:
             **self.chronicle.report(),
             "problems": list(self.problems),
         }
+        if told["failed"] is not None:
+            told["failed"]["cause"] = hidden(told["failed"]["cause"], self.hide)
         for generation in told["generations"]:
             for worker in generation["workers"]:
                 worker["memory"] = readiness.memory(worker["pid"])
@@ -900,7 +904,7 @@ class Host:
         if self.control is not None:
             self.control.flush()
         if order.reason:
-            leave_a_reason(order.reason)
+            leave_a_reason(hidden(order.reason, self.hide))
 
     def _mend(self, now: float) -> None:
         """A program that has gone may have shut a listener down, or removed its path."""

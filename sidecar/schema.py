@@ -68,7 +68,8 @@ def _one(each: Setting) -> list[dict[str, Any]]:
     if kind is signal_name:
         return [{"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS)]}]
     if kind is octal:
-        return [{"type": "string", "pattern": "^[0-7]{1,4}$"}, {"type": "integer", "minimum": 0, "maximum": 0o7777}]
+        # In quotes: to an editor the number 022 is 18, or 22.
+        return [{"type": "string", "pattern": "^[0-7]{1,4}$"}]
     if kind is address.parse:
         return [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "string", "minLength": 1}]
     return [{"type": "string", "minLength": 1}, {"type": "integer"}]

@@ -265,7 +265,7 @@ class Said(Record):
 def hidden(value: Any, hide: Iterable[str]) -> Any:
     """A text, or a list of them, in which the texts to hide do not show."""
     if isinstance(value, str):
-        for each in hide:
+        for each in sorted(hide, key=len, reverse=True):
             value = value.replace(each, "…")
     elif isinstance(value, (list, tuple)):
         return type(value)(hidden(each, hide) for each in value)

@@ -38,13 +38,16 @@ def load(path: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Unreadable(0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Unreadable(0, "the settings file is no regular file")
-        try:
-            data = file.read(LARGEST + 1)
-        except OSError as error:
-            raise Unreadable(0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}") from None
+        data = b""
+        while len(data) <= LARGEST and (part := os.read(fd, LARGEST)):
+            data += part
+    except OSError as error:
+        raise Unreadable(0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}") from None
+    finally:
+        os.close(fd)
     if len(data) > LARGEST:
         raise Unreadable(0, f"the settings file is larger than {LARGEST >> 10} KiB")
     return data

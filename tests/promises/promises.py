@@ -278,6 +278,7 @@ class NoSpin(Promise):
         self.min_uptime = max(settings.min_uptime, 0.25)
         self.failures = 0
         self.failed_at = -INF
+        self.due = False
         self.turns: list[float] = []  # moments from which another attempt is all right
         self.slots: dict[int, tuple[int, float]] = {}
 
@@ -343,8 +344,14 @@ class NoSpin(Promise):
             elif isinstance(order, orders.Say) and order.event == "retry":
                 if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
+            elif isinstance(order, orders.Say) and order.event == "interval_due":
+                current = world.current
+                if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
+                    raise self.broken(f"too early for an automatic restart: {order}")
+                self.due = True
             elif isinstance(order, orders.Prepare):
                 self._begun(order)
+                self.due = False
             elif isinstance(order, orders.Spawn):
                 failures, lost_at = self.slots.get(order.slot, (0, 0.0))
                 if world.now < lost_at + self._least_pause(failures) - BIT and world.generations[order.generation].state != COMING:
@@ -355,11 +362,9 @@ class NoSpin(Promise):
         turns, self.turns = self.turns, []
         if world.pending:
             return
-        if order.trigger == "interval":
-            current = world.current
-            if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
-                raise self.broken(f"too early for an automatic restart: {order}")
-        elif not turns or world.now < min(turns) - BIT:
+        if order.trigger == "interval" and self.due:
+            return
+        if not turns or world.now < min(turns) - BIT:
             raise self.broken(f"too early after {self.failures} failures, the last at {self.failed_at:g}: {order}")
 
     def settled(self) -> None:
