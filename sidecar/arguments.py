@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sidecar import config, helpers, settings
+from sidecar import helpers, settings
 from sidecar.commands import COMMANDS
 from sidecar.errors import SettingsError
 from sidecar.profiles import PROFILES
@@ -145,7 +145,11 @@ class Chosen:
 
     def choice(self, answer: str) -> settings.Choice:
         """The settings that come of it all, with everything that is wrong; `answer` is what the reader wrote, "" without a file."""
-        said = config.understood(answer, self.file, self.environ) if self.file else None
+        said = None
+        if self.file:
+            from sidecar import config  # noqa: PLC0415  (only who has a file pays for it)
+
+            said = config.understood(answer, self.file, self.environ)
         choice = settings.choose(self.given, self.environ, self.command, self.presets, said)
         return choice.replace(problems=(*self.problems, *choice.problems))
 
@@ -199,4 +203,6 @@ def parse(argv: Sequence[str], own: Mapping[str, str] | None = None) -> tuple[li
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """The end of a sentence that says `word` is none."""
+    from sidecar import config  # noqa: PLC0415
+
     return config.nearest(word, known, "; see sidecar run --help")
