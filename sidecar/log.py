@@ -95,6 +95,7 @@ START_SERVER = {
 # The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event and with a mark; warnings and
 # errors that have no line here are shown as they are, all else is left out. A failure has more to say: _failure.
 DEV = {
+    "settings_read": "· settings from {file}",
     "listening": "· listening on {address}",
     "watching": "· watching {roots}",
     "files_changed": "~ {paths}",
