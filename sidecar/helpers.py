@@ -160,13 +160,50 @@ def environment(own: Mapping[str, str]) -> Mapping[str, str]:
     return {**own, "PYTHONPATH": os.pathsep.join([place, *filter(None, [own.get("PYTHONPATH")])])}
 
 
+# What is asked at the start has this long (seconds) and this much (bytes) to answer.
+PATIENCE, LONGEST_ANSWER = 20.0, 1 << 20
+
+
+def ask(argv: tuple[str, ...], environment: Mapping[str, str]) -> str:
+    """What a short-lived helper writes to its output, waiting for it; "" if it fails. For the start: a loop must not wait."""
+    import select  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    mine, theirs = os.pipe2(os.O_CLOEXEC)
+    until = time.monotonic() + PATIENCE
+    data = b""
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, theirs, 1)]
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+    except OSError:
+        os.close(mine)
+        return ""
+    finally:
+        os.close(theirs)
+    poll = select.poll()
+    poll.register(mine, select.POLLIN)
+    while len(data) <= LONGEST_ANSWER and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        part = os.read(mine, 1 << 16)
+        if not part:
+            break
+        data += part
+    else:
+        os.kill(pid, signal.SIGKILL)
+        data = b""
+    os.close(mine)
+    _, status = os.waitpid(pid, 0)
+    return "" if status else data.decode("utf-8", "replace")
+
+
 class Tail:
     """The last of what a command writes, kept for whoever has to be told why it failed."""
 
     MOST = 2000  # bytes
 
-    def __init__(self) -> None:
-        """Raises OSError."""
+    def __init__(self, most: int = MOST) -> None:
+        """`most`: how many bytes are kept. Raises OSError."""
+        self._most = most
         self._read, self.write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
         self._data = b""
@@ -189,7 +226,7 @@ class Tail:
                 return True
             if not part:
                 return False
-            self._data = (self._data + part)[-self.MOST :]
+            self._data = (self._data + part)[-self._most :]
         return True
 
     def close(self) -> str:
@@ -199,5 +236,5 @@ class Tail:
             if fd >= 0:
                 os.close(fd)
         self._read = self.write = -1
-        cut = self._data.partition(b"\n")[2] if len(self._data) == self.MOST else self._data
+        cut = self._data.partition(b"\n")[2] if len(self._data) == self._most else self._data
         return cut.decode("utf-8", "replace").strip("\n")

@@ -26,8 +26,11 @@ PHRASES: dict[str, tuple[str, str]] = {
     "controlled": (INFO, "control socket at {path}"),
     "admin": (INFO, "health, metrics and a page at {address}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
+    "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
+    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),
+    "listener_closed": (INFO, "no longer listening on {address}: the last generation that had it is gone"),
     "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
@@ -99,6 +102,7 @@ START_SERVER = {
 # The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event and with a mark; warnings and
 # errors that have no line here are shown as they are, all else is left out. A failure has more to say: _failure.
 DEV = {
+    "settings_read": "· settings from {file}",
     "listening": "· listening on {address}",
     "watching": "· watching {roots}",
     "files_changed": "~ {paths}",
