@@ -325,8 +325,8 @@ def choose(
     for name, each in TABLE.items():
         text = environ.get(each.variable)
         # Kubernetes describes a service called "sidecar" to every pod as SIDECAR_PORT=tcp://10.0.0.1:80: that is no setting of ours.
-        # An empty variable is one that compose passed on unset.
-        if text and not text.startswith(("tcp://", "udp://", "sctp://")):
+        # An empty variable, or a blank one, is one that compose passed on unset.
+        if text and text.strip() and not text.startswith(("tcp://", "udp://", "sctp://")):
             texts[name] = [(word, each.variable) for word in (text.split() if each.repeat else [text])]
     for name, text in flags:
         if not texts.get(name) or texts[name][0][1] != TABLE[name].flag:

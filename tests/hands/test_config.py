@@ -297,6 +297,11 @@ def test_bad_files_please_neither(text):
     assert choose(text, command=("x",)).problems
 
 
+def test_a_blank_variable_is_one_that_is_not_set():
+    # Found by Hypothesis.
+    assert resolve([], {"SIDECAR_PORT": " ", "SIDECAR_WORKERS": "\t"}, ("x",)) == resolve([], {}, ("x",))
+
+
 @how(max_examples=300, deadline=None)
 @given(
     st.sampled_from([each for each in TABLE.values() if each.name not in ("admin", "config", "port")]),
