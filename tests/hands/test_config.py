@@ -299,7 +299,8 @@ def test_bad_files_please_neither(text):
 
 def test_a_blank_variable_is_one_that_is_not_set():
     # Found by Hypothesis.
-    assert resolve([], {"SIDECAR_PORT": " ", "SIDECAR_WORKERS": "\t"}, ("x",)) == resolve([], {}, ("x",))
+    blank = {"SIDECAR_PORT": " ", "SIDECAR_WORKERS": "\t"}
+    assert settings.resolve([], blank, ("x",)) == settings.resolve([], {}, ("x",))
 
 
 @how(max_examples=300, deadline=None)
