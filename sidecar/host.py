@@ -42,6 +42,9 @@ LAST_WAIT = 1.0
 # The log command has this long (seconds) to write out what it has read; one that dies is started again after a pause, at most the longest.
 LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
+# The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
+LONGEST_SLEEP = 20 * 86400.0
+
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
@@ -200,7 +203,7 @@ class Host:
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
         deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start())
-        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
@@ -351,7 +354,8 @@ class Host:
         """The watcher said something of no meaning here."""
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        self.log.say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
+        roots = [*told["roots"], *(self.settings.envdir if self.settings.watch_env else ())]
+        self.log.say("watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]})
         if told["why"]:
             self.log.say("remark", {"remark": told["why"]})
 
