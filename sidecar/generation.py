@@ -48,10 +48,14 @@ class Worker:
     """One process of a generation, leader of its own process group. Moments are seconds on the supervisor's clock.
 
     `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves (draining or lingering).
+
+    With --slow-start, of a program with processes of its own: while it comes `takers` of them take connections now, and there were
+    `most` since `spread_at`; when its successor comes it `had` so many, and was asked to have `fewer` by that number, last at `resized_at`.
     """
 
     __slots__ = (
-        "generation", "kill_at", "pid", "readiness", "ready_at", "retired_at", "retired_by", "slot", "started_at", "state", "took_over",
+        "fewer", "generation", "had", "kill_at", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
+        "spread_at", "started_at", "state", "takers", "took_over",
     )  # fmt: skip
 
     def __init__(self, generation: int, slot: int, pid: int, readiness: str, started_at: float) -> None:
@@ -66,6 +70,11 @@ class Worker:
         self.retired_by = ""
         self.kill_at = float("inf")
         self.took_over = False
+        self.takers = self.most = 0
+        self.spread_at = float("inf")
+        self.had = 0
+        self.fewer = 0
+        self.resized_at = float("-inf")
 
     def move(self, state: str) -> None:
         """Go on to `state`. Raises IllegalMove."""

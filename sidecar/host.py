@@ -10,14 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import selectors
+import signal
 import time
 
 from sidecar import __version__, envdir, events, handoff, helpers, orders, profiles, readiness, workers
-from sidecar.errors import EnvdirError, StartError
+from sidecar.errors import EnvdirError, SettingsError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
+from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
+from sidecar.settings import pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
@@ -34,7 +37,16 @@ if TYPE_CHECKING:
     Detach = Callable[[Callable[[], None]], None]
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
-NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+NOT_PASSED_ON = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "SIDECAR_CHANGED",
+)
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
@@ -94,6 +106,8 @@ class Host:
         self.exit_status: int | None = None
         self.environments: dict[int, dict[str, str]] = {}
         self.glances = readiness.Glances()
+        self.takers: dict[int, set[int]] = {}
+        self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
         self.watcher: helpers.Helper | None = None
@@ -121,6 +135,8 @@ class Host:
                 self.listeners = Listeners.open(
                     self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
                 )
+                for path in self.listeners.removed:
+                    self.log.say("socket_removed", {"path": path})
                 try:
                     if detach is not None:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
@@ -141,6 +157,7 @@ class Host:
 
     def _serve(self) -> None:
         self.readiness = self._choose_readiness()
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
         self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.selector = selectors.DefaultSelector()
         self._listen_to(self.wakeup, self._hear)
@@ -177,6 +194,7 @@ class Host:
             self.selector.close()
             if self.notify:
                 self.notify.close()
+            self.manager.close()
 
     def _introduce(self) -> None:
         """Settle how the program is told its listeners: the variables, and the arguments that its profile adds."""
@@ -192,6 +210,8 @@ class Host:
 
     def _choose_readiness(self) -> str:
         wanted = self.settings.ready
+        if self.settings.slow_start and not self.listeners.inodes():
+            raise StartError("--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out")
         if self.listeners.inodes() or wanted not in ("auto", "accept"):
             return "accept" if wanted == "auto" else wanted
         if wanted == "accept":
@@ -202,12 +222,14 @@ class Host:
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start())
+        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self.manager.again)
         timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
-            key.data(now)
+            # What came before it in this turn may have closed it.
+            if self.selector.get_map().get(key.fd) == key:
+                key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
@@ -238,11 +260,13 @@ class Host:
         self.workers.signal(os.getpid(), "CHLD")
 
     def _settle(self, now: float) -> None:
-        """Reconcile until there is nothing to do at this moment; then let the status file say what came of it."""
+        """Reconcile until there is nothing to do at this moment; then let the status file and the manager know what came of it."""
         while given := self.supervisor.reconcile(now):
             for order in given:
                 getattr(self, "_do_" + type(order).__name__)(order, now)
         self._write_status()
+        if cause := self.manager.tell(self.supervisor, now):
+            self.log.say("cannot", {"what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}", "cause": cause})
 
     def _observe(self, fact: events.Fact, now: float) -> None:
         self.supervisor.observe(fact, now)
@@ -260,6 +284,7 @@ class Host:
                 self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
             elif name == "HUP":
                 self._reopen_log()
+                self.manager.swap_asked()
                 self.log.say("asked", {"signal": name})
                 self._observe(events.SwapTriggered("signal"), now)
             elif name in ("TTIN", "TTOU"):
@@ -435,12 +460,16 @@ class Host:
         return min([*moments, self.glances.deadline() or float("inf")])
 
     def _look(self, now: float) -> None:
-        """Look at every coming worker whose look is due: does it take connections?"""
+        """Look at every coming worker whose look is due: does it take connections? In slow start: how many processes of it?"""
         for pid in self.glances.due(now):
             if not self.workers.executed(pid):
                 continue  # still a copy of sidecar, perhaps of another user already
+            worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+            if replaced is None and (worker is None or worker.ready_at is not None):
+                self.glances.drop(pid)  # its slow start is over; what was seen of it is kept for its successor's
+                continue
             try:
-                taking = readiness.takes_connections(pid, self.listeners.inodes())
+                taking = readiness.takes_connections(pid, self.listeners.inodes()) if replaced is None else self._count(pid) > 0
             except readiness.LookForbidden as reason:
                 if self.glances.refused(pid):
                     self._stop_looking(pid)
@@ -448,9 +477,33 @@ class Host:
                 continue
             except OSError:
                 continue  # no descriptor left just now; there will be a next look
-            if taking:
+            for old in replaced or ():
+                self._count_old(old, now)
+            if taking and replaced is None:
                 self._stop_looking(pid)
+            if taking:
                 self._observe(events.WorkerReady(pid), now)
+            if replaced is not None:
+                self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
+
+    def _count(self, pid: int) -> int:
+        """How many processes of the worker take connections; raises as `readiness.takers`. Who was seen to once is believed."""
+        self.takers[pid] = readiness.takers(pid, self.listeners.inodes(), self.takers.get(pid, ()))
+        return len(self.takers[pid])
+
+    def _count_old(self, pid: int, now: float) -> None:
+        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is replaced as a whole."""
+        try:
+            count = self._count(pid)
+        except (readiness.LookForbidden, OSError):
+            return
+        if count > 1 and not readiness.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
+            if self._said_deaf != pid:
+                self._said_deaf = pid
+                cause = f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
+                self.log.say("cannot", {"what": "replace its processes one by one (--slow-start)", "cause": cause})
+            count = 1
+        self._observe(events.WorkerSpread(pid, count), now)
 
     def _ask(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""
@@ -487,6 +540,7 @@ class Host:
 
     def _stop_looking(self, pid: int) -> None:
         self.glances.drop(pid)
+        self.takers.pop(pid, None)
         asking = self.asking.pop(pid, None)
         if asking is not None and asking.pid:
             self.workers.abandon(asking.pid)
@@ -505,10 +559,16 @@ class Host:
         for remark in reading.remarks:
             self.log.say("remark", {"remark": remark})
         environment = envdir.apply(self.environ, reading)
+        if self.settings.pace_from_environment:
+            try:
+                self._observe(events.PaceChanged(**pace(environment)), now)
+            except SettingsError as error:
+                self.log.say("cannot", {"what": "take the pace of restarts from the environment", "cause": "; ".join(error.problems)})
         environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
-        environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
+        if order.changed:
+            environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
         if self.notify is not None:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
@@ -607,6 +667,7 @@ class Host:
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         self.log.say(order.event, order.fields)
+        self.manager.heed(order.event, order.fields)
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status

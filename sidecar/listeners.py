@@ -111,6 +111,8 @@ class Listeners:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        #: The paths of the stale sockets that were removed.
+        self.removed: list[str] = []
 
     @classmethod
     def open(cls, addresses: Sequence[Address], *, backlog: int | None, inherited: Sequence[tuple[socket.socket, str]] = ()) -> Listeners:
@@ -134,6 +136,8 @@ class Listeners:
                     self._adopt(address, *given, queue)
                 else:
                     self._refuse_twin(address, where)
+                    if address.kind == UNIX and _make_room(address.path):
+                        self.removed.append(address.path)
                     sock = _bind_unix(address, queue) if address.kind == UNIX else _bind_inet(address, where, queue)
                     self._listeners.append(Listener(address, sock, queue))
             except (ListenError, OSError) as error:
@@ -417,12 +421,12 @@ def _tune(sock: socket.socket, address: Address) -> None:
         sock.setblocking(False)
 
 
-def _make_room(path: str) -> None:
-    """Remove a stale socket from `path`. Raises ListenError if anything else is there, for it is not ours to remove."""
+def _make_room(path: str) -> bool:
+    """Remove a stale socket from `path`; whether it did. Raises ListenError if anything else is there, for it is not ours to remove."""
     try:
         form = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
-        return
+        return False
     if form != stat.S_IFSOCK:
         what = {stat.S_IFREG: "regular file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link"}.get(form, "pipe or device")
         raise ListenError([f"a {what} is at the path; remove it, or take another path"])
@@ -434,6 +438,7 @@ def _make_room(path: str) -> None:
     if answer != errno.ECONNREFUSED:
         raise ListenError(["something is listening on it already"])
     os.unlink(path)
+    return True
 
 
 def _private(path: str) -> str:

@@ -25,6 +25,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
+    "socket_removed": (INFO, "removed the stale socket {path}"),
     "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
@@ -49,8 +50,12 @@ PHRASES: dict[str, tuple[str, str]] = {
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
+    "shifted": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
+    ),
     "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
-    "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to the old workers {pids}"),
+    "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to old workers: {pids}"),
     "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),
     # the workers
     "worker_started": (INFO, "generation {generation}: worker {slot} started, pid {pid}"),
@@ -71,6 +76,7 @@ PHRASES: dict[str, tuple[str, str]] = {
 # _as_start_server tells. Of what has no counterpart there, warnings and errors get a line of their own, and the rest is left out.
 START_SERVER = {
     "listening fixed": "socket is duplicated to file descriptor {fd}",
+    "socket_removed": "removing existing socket file:{path}",
     "worker_started": "starting new worker {pid}",
     "worker new": "new worker {pid} seems to have failed to start, exit status:{wait_status}",
     "worker current": "worker {pid} died unexpectedly with status:{wait_status}, restarting",
@@ -243,8 +249,9 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
         variant += " fixed"
     elif fields.get("forced"):
         variant += " forced"
-    elif event == "retiring" and fields["delay"]:
-        variant += " delayed"
+    elif event == "retiring":
+        variant += " delayed" if fields["delay"] else ""
+        shown["pids"] = shown["pids"] or "none"
     phrase = START_SERVER.get(variant)
     return otherwise if phrase is None else before + phrase.format_map(shown) + "\n"
 

@@ -69,13 +69,28 @@ def takes_connections(leader: int, listeners: Collection[int]) -> bool:
     A process that vanishes meanwhile is just not there. Raises LookForbidden if nothing was found and something could
     not be looked at, OSError if sidecar itself is in need (no descriptors left).
     """
+    return any(_takers(leader, listeners, ()))
+
+
+def takers(leader: int, listeners: Collection[int], known: Collection[int]) -> set[int]:
+    """The processes of the leader's tree that take connections from one of the listeners; raises as `takes_connections`.
+
+    Of those `known` to take connections it is enough that they are still there: one that is between two connections just
+    now shows nothing. A master that only looks after others is none of them.
+    """
+    return set(_takers(leader, listeners, known))
+
+
+def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> Iterator[int]:
     if blindness := _blindness():
         raise LookForbidden(blindness)
+    found = False
     refusal = f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
     for pid in _tree(leader):
         try:
-            if _look(pid, listeners):
-                return True
+            if not _exiting(f"{pid}") if pid in known else _look(pid, listeners):
+                found = True
+                yield pid
         except _VANISHED:
             continue
         except PermissionError as error:
@@ -83,9 +98,17 @@ def takes_connections(leader: int, listeners: Collection[int]) -> bool:
                 refusal = f"uid {os.geteuid()} may not read {error.filename} ({error.strerror})"
         except LookForbidden as error:
             refusal = str(error)
-    if refusal:
+    if refusal and not found:
         raise LookForbidden(refusal)
-    return False
+
+
+def handles(pid: int, *numbers: int) -> bool:
+    """Whether a process has a handler for each of these signals: without one, most of them end or stop it (signal(7))."""
+    try:
+        caught = int(_read(f"/proc/{pid}/status").partition("SigCgt:")[2].split()[0], 16)
+    except (*_VANISHED, PermissionError, IndexError):
+        return False
+    return all(caught >> number - 1 & 1 for number in numbers)
 
 
 def _look(pid: int, listeners: Collection[int]) -> bool:

@@ -147,6 +147,7 @@ class Settings(Record):
     log_file: str = ""
     signal_on_int: str = ""
     lenient_envdir: bool = False
+    pace_from_environment: bool = False
     # And this one `sidecar dev`: Enter swaps, q stops.
     keys: bool = False
 
@@ -186,6 +187,7 @@ class Settings(Record):
 
     check: tuple[str, ...] = setting(words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP)
     max_surge: int = setting(count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP)
+    slow_start: bool = setting(switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP)
     kill_old_delay: float = setting(duration, 0.0, "TIME", "wait between ready and retiring the old", group=SWAP)
     signal_on_hup: str = setting(signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP)
     drain_timeout: float = setting(duration, 25.0, "TIME", "what has not left by then is killed", group=SWAP)
@@ -265,6 +267,31 @@ def resolve(
     return settings
 
 
+def pace(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What Server::Starter's variables say of three settings: enable_auto_restart, auto_restart_interval, kill_old_delay.
+
+    Raises SettingsError naming the variables that are wrong. Their values may come from an envdir, and are not told.
+    """
+    problems: list[str] = []
+
+    def seconds(name: str) -> float:
+        try:
+            return duration(environ.get(name, "").strip() or "0")
+        except ValueError:
+            problems.append(f"{name} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
+            return 0.0
+
+    enable = environ.get("ENABLE_AUTO_RESTART", "") not in ("", "0")
+    said = {
+        "enable_auto_restart": enable,
+        "auto_restart_interval": seconds("AUTO_RESTART_INTERVAL") or 360.0,
+        "kill_old_delay": seconds("KILL_OLD_DELAY") if "KILL_OLD_DELAY" in environ else 5.0 if enable else 0.0,
+    }
+    if problems:
+        raise SettingsError(problems)
+    return said
+
+
 def _profiled(settings: Settings, origins: Mapping[str, str]) -> Settings:
     """What the program's profile says, where the user has said nothing; `profile` is then its name, or none."""
     row = None
@@ -291,6 +318,13 @@ def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
         problems.append(f"{origins['ready']} command: needs --ready-command COMMAND")
     if settings.ready_command and settings.ready != "command":
         problems.append(f"{origins['ready_command']}: needs --ready command")
+    if settings.slow_start and settings.ready not in ("auto", "accept"):
+        problems.append(f"{origins['slow_start']}: needs --ready accept, which counts processes; {settings.ready} does not")
+    if settings.slow_start and settings.max_surge:
+        problems.append(
+            f"{origins['slow_start']}: not with {origins['max_surge']}: one replaces the processes of a program one by one,"
+            " the other sidecar's workers; choose one"
+        )
     if settings.watch_env and not settings.envdir and "watch_env" in origins:
         problems.append(f"{origins['watch_env']}: there is no envdir to watch; add --envdir DIR")
     for name in ("watch_ignore", "watch_only", "watch_settle", "watch_mode"):

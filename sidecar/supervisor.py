@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STILLBORN_GRACE = 2.0
 # How long (seconds) sidecar waits for what it has killed before it goes on all the same (an uninterruptible process may take for ever).
 KILL_GRACE = 5.0
+# Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN comes this much later (seconds).
+APART = 0.1
 # A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to its child and then to the group.
 ECHO = 0.1
 
@@ -150,6 +152,13 @@ class Supervisor:
         if coming is not None and coming.number == fact.generation:
             self._failure = Failure(fact.cause, 1, fact.output)
 
+    def _saw_PaceChanged(self, fact: events.PaceChanged, now: float) -> None:  # noqa: N802
+        self.settings = self.settings.replace(
+            enable_auto_restart=fact.enable_auto_restart,
+            auto_restart_interval=fact.auto_restart_interval,
+            kill_old_delay=fact.kill_old_delay,
+        )
+
     def _saw_WorkerStarted(self, fact: events.WorkerStarted, now: float) -> None:  # noqa: N802
         worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
         self.roster.generations[fact.generation].workers.append(worker)
@@ -163,6 +172,20 @@ class Supervisor:
         worker = self.roster.find(fact.pid)
         if worker is not None and worker.state == STARTING:
             self._became_ready(worker, now)
+
+    def _saw_WorkerSpread(self, fact: events.WorkerSpread, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        coming = self.roster.coming
+        if worker is None:
+            return
+        if coming is None or worker.generation != coming.number:
+            if not worker.fewer:
+                worker.had = fact.takers
+            return
+        worker.takers = fact.takers
+        if fact.takers > worker.most:
+            worker.most = fact.takers
+            worker.spread_at = now
 
     def _saw_LookForbidden(self, fact: events.LookForbidden, now: float) -> None:  # noqa: N802
         worker = self.roster.find(fact.pid)
@@ -215,7 +238,7 @@ class Supervisor:
 
     def _became_ready(self, worker: Worker, now: float) -> None:
         worker.move(READY)
-        worker.ready_at = now
+        worker.ready_at = worker.spread_at = now
         self.ever_ready = True
         self._say(
             "worker_ready", generation=worker.generation, slot=worker.slot, pid=worker.pid,
@@ -251,6 +274,7 @@ class Supervisor:
             self._trim(now)
             self._begin(now)
             self._grow(now)
+            self._shift(now)
         self._pass_on()
         self._enforce(now)
         self._bury()
@@ -298,7 +322,7 @@ class Supervisor:
             return
         if self._serves_alone(coming):
             # Nothing else takes connections: better this generation with a slot missing than none.
-            self._serve(coming, now)
+            self._serve_alone(coming, now)
             return
         taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
         still = sorted({worker.generation for worker in self.roster.ready() if worker.generation != coming.number})
@@ -339,12 +363,15 @@ class Supervisor:
             return
         mine = [worker for worker in coming.workers if worker.serving]
         if self._serves_alone(coming):
-            self._serve(coming, now)
+            self._serve_alone(coming, now)
             return
         waiting = self._vacant(coming)
         if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
             return
-        if not self._reached(max(worker.ready_at for worker in mine if worker.ready_at is not None) + self.settings.kill_old_delay, now):
+        grown_at = max(self._grown_at(worker, coming) for worker in mine)
+        if not self._reached(grown_at, now):
+            return
+        if not self._reached(grown_at + self.settings.kill_old_delay, now):
             self._say_delay(mine, coming)
             return
         for worker in mine:
@@ -356,9 +383,54 @@ class Supervisor:
         if not waiting:
             self._serve(coming, now)
 
+    def _grown_at(self, worker: Worker, coming: Generation) -> float:
+        """When a ready worker of `coming` is all that it will be: it has as many processes as what it replaces, or no more came."""
+        had = max((old.had for old in self.roster.older_in_slot(worker.slot, coming)), default=0)
+        enough = worker.most >= had or worker.readiness != "accept"
+        return worker.spread_at + (0.0 if enough else self.settings.start_timeout)
+
+    def replaces(self, pid: int) -> list[int] | None:
+        """In slow start, the workers that the coming worker `pid` is to replace and that have not been asked to shrink yet.
+
+        None if it does not matter how many processes of `pid` take connections.
+        """
+        coming, worker = self.roster.coming, self.roster.find(pid)
+        if coming is None or worker is None or not self.settings.slow_start or worker.generation != coming.number or not worker.serving:
+            return None
+        return [old.pid for old in self.roster.older_in_slot(worker.slot, coming) if not old.fewer]
+
+    def _shift(self, now: float) -> None:
+        """Slow start: an old worker has a process less for every one of its successor that takes connections, and always one.
+
+        Where no successor is coming any more (the swap failed, or a newer one begins), it gets back what it gave.
+        """
+        coming = self.roster.coming
+        for old in self.roster.ready():
+            if coming is not None and old.generation == coming.number:
+                continue
+            successor = coming.in_slot(old.slot) if coming is not None and coming.state == STARTING else None
+            takers = successor.takers if successor is not None and successor.state == READY else 0
+            fewer = max(0, min(takers, old.had - 1))
+            if fewer == old.fewer or not self._reached(old.resized_at + APART, now):
+                continue
+            signal, step = ("TTOU", 1) if fewer > old.fewer else ("TTIN", -1)
+            old.fewer += step
+            old.resized_at = now
+            self._say(
+                "shifted", generation=old.generation, slot=old.slot, pid=old.pid, signal=signal, left=old.had - old.fewer,
+                had=old.had, new=takers,
+            )  # fmt: skip
+            self._orders.append(orders.Pass(old.pid, signal))
+
     def _serves_alone(self, coming: Generation) -> bool:
         """Whether `coming` takes connections and nothing else does (a first start, or what served has died meanwhile)."""
         return any(worker.state == READY for worker in coming.workers) and not self.roster.ready_outside(coming)
+
+    def _serve_alone(self, coming: Generation, now: float) -> None:
+        if coming.trigger not in ("start", "crash"):
+            # Who asked for a swap hears of its end, also if what was to be replaced has died meanwhile.
+            self._say_retiring([], coming)
+        self._serve(coming, now)
 
     def _serve(self, generation: Generation, now: float) -> None:
         """`generation` serves from now on; the one before is outdated, and its workers leave."""
@@ -371,6 +443,8 @@ class Supervisor:
         self._unserved = ()
         if self.settings.enable_auto_restart:
             self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
+        else:
+            self._interval.stop()
         self._say(
             "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
             changed=list(generation.changed), pids=[worker.pid for worker in generation.workers if worker.serving],
@@ -561,7 +635,7 @@ class Supervisor:
 
     def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
         pids = [worker.pid for worker in workers]
-        delay = self.settings.kill_old_delay
+        delay = self.settings.kill_old_delay if self._said_delay == coming.number else 0.0
         self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
 
     def _say_delay(self, mine: list[Worker], coming: Generation) -> None:

@@ -1,4 +1,4 @@
-"""How programs save: each function changes the tree that `plant` makes, as the real program does, and returns the paths that differ then."""
+"""How programs save: each function changes the tree that `plant` makes, as the real program does, and returns the paths that differ."""
 
 from __future__ import annotations
 

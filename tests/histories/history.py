@@ -18,10 +18,12 @@ Facts::
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
+    takes 101 4                     so many of its processes take connections (slow start)
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
     exit 101 1 +                    its leader ended, processes of its group live on
     empty 101                       the last of them is gone
     refuse 2                        the next two spawns fail
+    pace on 100 5                   the environment says: restart every 100 s, old workers stay 5 s more
 
 Spawns are answered at once; the processes of generation 3 are called 301, 302, … in the order they are started.
 """
@@ -155,6 +157,8 @@ class History:
                 self._observe(events.PreparationFailed(int(generation), "the check exited with status 3"))
             case ["ready", pid]:
                 self._observe(events.WorkerReady(int(pid)))
+            case ["takes", pid, takers]:
+                self._observe(events.WorkerSpread(int(pid), int(takers)))
             case ["forbidden", pid]:
                 self._observe(events.LookForbidden(int(pid), "EPERM"))
             case ["exit", pid, code]:
@@ -165,6 +169,8 @@ class History:
                 self._observe(events.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
             case ["empty", pid]:
                 self._observe(events.GroupEmptied(int(pid)))
+            case ["pace", switch, interval, delay]:
+                self._observe(events.PaceChanged(switch == "on", float(interval), float(delay)))
             case ["refuse", times]:
                 self.refusals = int(times)
             case _:

@@ -432,6 +432,60 @@ class Surge(Promise):
             raise self.broken(f"{len(there)} processes are there, and {len(spawns)} more are started")
 
 
+class SlowStart(Promise):
+    """With --slow-start an old worker has a process less for each new one, and never the last; "a generation that fails" leaves it
+    with all it had.
+    """
+
+    name = "Slow start"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at each TTOU and TTIN, and at what is retired."""
+        world = self.world
+        for order in given:
+            if isinstance(order, orders.Pass) and order.signal in ("TTOU", "TTIN"):
+                process = world.processes[order.pid]
+                successor = self._successor(process, given)
+                if world.now < process.resized_at + 0.1 - BIT:
+                    raise self.broken(f"two signals at once may be one: {order}")
+                if order.signal == "TTIN" and process.fewer == 0:
+                    raise self.broken(f"it has all it had: {order}")
+                if order.signal == "TTOU" and process.fewer + 1 >= process.had:
+                    raise self.broken(f"its last process is asked to leave: {order}")
+                if order.signal == "TTOU" and (successor is None or process.fewer + 1 > successor.takers):
+                    raise self.broken(f"fewer than {process.had} would be left: {order}, {successor}")
+            if isinstance(order, orders.Say) and order.event == "serving":
+                self._complete(order.fields["generation"])
+
+    def _successor(self, process: Process, given: list[orders.Order]) -> Process | None:
+        """Whoever is about to replace it, and takes connections."""
+        coming = self.world.coming
+        if coming is None or coming.number in said(given, "swap_failed", "swap_superseded", "serving"):
+            return None
+        mine = [each for each in self.world.ready() if each.generation == coming.number and each.slot == process.slot]
+        return mine[0] if mine else None
+
+    def _complete(self, number: int) -> None:
+        world = self.world
+        others = [process for process in world.ready() if process.generation != number]
+        for process in world.ready():
+            if process.generation == number and process.readiness == "accept":
+                had = max((other.had for other in others if other.slot == process.slot), default=0)
+                waited = world.now >= process.spread_at + world.settings.start_timeout - BIT
+                if process.most < had and not waited:
+                    raise self.broken(f"{process} with {process.most} processes takes over from {had}")
+
+    def settled(self) -> None:
+        """Nobody has fewer processes for the sake of a successor that is not there."""
+        world = self.world
+        if world.leaving():
+            return
+        for process in world.ready():
+            successor = self._successor(process, [])
+            if process.fewer and world.now >= process.resized_at + 0.1 + BIT and process.fewer > (successor.takers if successor else 0):
+                raise self.broken(f"{process} has {process.fewer} processes fewer for {successor}")
+
+
 class Orderly(Promise):
     """Every order makes sense: a worker is signalled once and killed once, only one that is there; a slot is filled once; a
     generation is closed once, after its last worker; nothing follows Exit. "Every process is reaped": the supervisor knows exactly the
@@ -542,5 +596,5 @@ class Persistence(Promise):
 
 
 PROMISES: list[type[Promise]] = [
-    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence,
+    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence, SlowStart,
 ]  # fmt: skip

@@ -74,7 +74,7 @@ FAULTS = [
         "the old workers are retired when the new ones are spawned, not when they are ready",
         "Continuity",
         ("if any(worker.state == STARTING for worker in mine) or not mine or", "if not mine or"),
-        ("max(worker.ready_at for worker in mine if worker.ready_at is not None)", "max(worker.started_at for worker in mine)"),
+        ("max(self._grown_at(worker, coming) for worker in mine)", "max(worker.started_at for worker in mine)"),
     ),
     Fault(
         "the old workers are retired without waiting for the slots that are not filled",
@@ -327,6 +327,28 @@ FAULTS = [
         "a signal is passed to workers that are still starting",
         "Orderly",
         ("for worker in self.roster.ready()]\n        self._passed", "for worker in self.roster.serving()]\n        self._passed"),
+    ),
+    Fault(
+        "after a slow start that failed the old program stays smaller",
+        "Slow start",
+        ("fewer = max(0, min(takers, old.had - 1))", "fewer = max(old.fewer, min(takers, old.had - 1))"),
+    ),
+    Fault("a slow start takes the old program's last process", "Slow start", ("min(takers, old.had - 1)", "min(takers, old.had)")),
+    Fault(
+        "a slow start asks for a process before there is another for it",
+        "Slow start",
+        ("successor.takers if successor is not None and", "successor.takers + 1 if successor is not None and"),
+    ),
+    Fault(
+        "the signals of a slow start follow each other at once",
+        "Slow start",
+        (" or not self._reached(old.resized_at + APART, now)", ""),
+    ),
+    Fault("a slow start is over with the first process", "Slow start", ("enough = worker.most >= had or", "enough = worker.most >= 0 or")),
+    Fault(
+        "a slow start waits for a smaller program for ever",
+        "Recovery",
+        ("(0.0 if enough else self.settings.start_timeout)", '(0.0 if enough else float("inf"))'),
     ),
     Fault(
         "orders go on after Exit",

@@ -63,7 +63,9 @@ class Chance:
 class Program:
     """How one worker is going to behave. Durations in seconds; INF is never."""
 
-    __slots__ = ("boot", "code", "deaf", "dies", "drain", "drain_code", "family", "forbids", "readiness", "signal", "slow_group", "stuck")
+    __slots__ = (
+        "boot", "code", "deaf", "dies", "drain", "drain_code", "family", "forbids", "readiness", "signal", "slow_group", "spread", "stuck",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.readiness = "accept"
@@ -77,14 +79,15 @@ class Program:
         self.stuck = 0.0  # how long it takes to die of SIGKILL
         self.slow_group = False
         self.forbids = False
+        self.spread: list[tuple[float, int]] = []  # how long after it was ready how many of its processes take connections
 
 
 class Process:
     """One process the supervisor had started: what it really is, and (from `ready_at` down) what the supervisor was told or ordered."""
 
     __slots__ = (
-        "alive", "doomed", "ended", "generation", "kill_due", "killed_at", "left_at", "pid", "program", "readiness", "ready_at",
-        "retired_at", "retired_by", "slot", "started_at", "taken",
+        "alive", "doomed", "ended", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program", "readiness",
+        "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
     )  # fmt: skip
 
     def __init__(self, pid: int, generation: int, slot: int, program: Program, now: float) -> None:
@@ -104,6 +107,11 @@ class Process:
         self.killed_at: float | None = None
         self.kill_due = INF
         self.taken = False
+        self.takers = 0  # its processes that take connections, were it not asked to have fewer
+        self.most, self.spread_at = 0, -INF  # the most that were ever told, and since when
+        self.had = 0  # how many it had when it was last counted for its successor
+        self.fewer = 0  # how many it was asked to have less
+        self.resized_at = -INF
 
     @property
     def wanted(self) -> bool:
@@ -220,7 +228,12 @@ class World:
         self.recovered = False
         self.recover_by = INF
 
-        self.supervisor = make(self.settings, 0.0, Chance(dice.choice((None, 0.0, 0.999)), dice.randrange(2**31)))
+        fixed, jitter = dice.choice((None, 0.0, 0.999)), dice.randrange(2**31)
+        # Dice of its own: with or without slow start, a schedule is the same one for the rest.
+        self.slow_dice = random.Random(jitter)
+        if self.readiness == "accept" and not self.settings.max_surge and self.slow_dice.random() < 0.5:
+            self.settings = self.settings.replace(slow_start=True)
+        self.supervisor = make(self.settings, 0.0, Chance(fixed, jitter))
         self.promises = [promise(self) for promise in PROMISES]
         self._draw_stimuli()
 
@@ -301,6 +314,16 @@ class World:
         program.slow_group = dice.random() < 0.1
         program.forbids = program.readiness == "accept" and dice.random() < mood.forbid
         return program
+
+    def _draw_spread(self, program: Program) -> None:
+        """How the processes of a program come and go once the first of them takes connections."""
+        dice = self.slow_dice
+        after, takers = 0.0, 1
+        program.spread = [(0.0, 1)]
+        for _ in range(dice.choice((0, 1, 2, 3, 5))):
+            after += dice.choice((0.0, 0.05, 0.25, dice.random() * 3.0))
+            takers = max(0, takers + dice.choice((1, 1, 1, 2, -1)))
+            program.spread.append((after, takers))
 
     # --- time
 
@@ -404,6 +427,8 @@ class World:
             process.program.dies = INF
         s = self.settings
         one_round = s.start_timeout + s.interval + s.kill_old_delay + s.drain_timeout + 12.0
+        if s.slow_start:
+            one_round += s.start_timeout + 16.0  # it grows, and then no more
         one_swap = 4.0 + (self.size + 1) * one_round
         self.recover_by = self.now + 4 * one_swap + 4 * (s.max_backoff + 3.0) + s.env_splay
 
@@ -423,7 +448,7 @@ class World:
             return False
         held = sorted(process.slot for process in self.wanted())
         return held == list(range(self.size)) and all(
-            process.ready and (process.generation == current.number or forgiven) for process in self.wanted()
+            process.ready and not process.fewer and (process.generation == current.number or forgiven) for process in self.wanted()
         )
 
     # --- the book
@@ -499,7 +524,14 @@ class World:
             case events.WorkerReady():
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
-                    process.ready_at = self.now
+                    process.ready_at = process.spread_at = self.now
+            case events.WorkerSpread():
+                process = self.processes[fact.pid]
+                if self.coming is not None and process.generation == self.coming.number:
+                    if fact.takers > process.most:
+                        process.most, process.spread_at = fact.takers, self.now
+                elif not process.fewer:
+                    process.had = fact.takers
             case events.LookForbidden():
                 self.processes[fact.pid].readiness = "interval"
             case events.WorkerExited():
@@ -550,6 +582,11 @@ class World:
                 process.killed_at = self.now
                 process.doomed = True
                 self.at(self.now + process.program.stuck, self._death(process))
+            case orders.Pass():
+                process = self.processes[order.pid]
+                if order.signal in ("TTOU", "TTIN"):
+                    process.fewer += 1 if order.signal == "TTOU" else -1
+                    process.resized_at = self.now
             case orders.Close():
                 self.generations[order.generation].state = CLOSED
             case orders.Say():
@@ -602,7 +639,23 @@ class World:
             self.at(self.now + self.moment(0.5), lambda: events.LookForbidden(process.pid, "EPERM") if process.alive else None)
         elif program.readiness != "interval":
             self.at(self.now + program.boot, lambda: events.WorkerReady(process.pid) if process.alive else None)
+        if self.settings.slow_start and not program.forbids:
+            self._draw_spread(program)
+            for after, takers in program.spread:
+                self.at(self.now + program.boot + after, self._spreads(process, takers))
         self.at(self.now + program.dies, self._end(process, program.code, program.signal, natural=True))
+
+    def _spreads(self, process: Process, takers: int) -> Callable[[], events.Fact | None]:
+        """So many of its processes take connections now. The host tells so while it comes, having counted those it is to replace."""
+
+        def happen() -> events.Fact | None:
+            process.takers = takers
+            replaced = self.supervisor.replaces(process.pid) if process.alive and process.ready_at is not None else None
+            for pid in replaced or ():
+                self.observe(events.WorkerSpread(pid, self.processes[pid].takers))
+            return None if replaced is None else events.WorkerSpread(process.pid, takers)
+
+        return happen
 
     def _retire(self, process: Process, signal: str) -> None:
         process.retired_at = self.now
