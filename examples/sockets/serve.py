@@ -2,7 +2,8 @@
 
     sidecar dev --port 8080 -- python3 serve.py
 
-`sidecar.worker` finds the sockets and says when they are listened to. On TERM it accepts no more, finishes the lines that have come, and leaves.
+`sidecar.worker` finds the sockets and says when they are listened to. On TERM it accepts no more,
+finishes the lines that have come, and leaves.
 """
 
 import os
