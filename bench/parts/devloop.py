@@ -161,7 +161,8 @@ def boots(tree: Tree) -> float:
         os.set_inheritable(listener.fileno(), True)
         before = time.monotonic()
         process = subprocess.Popen(
-            [PYTHON, "-I", "-S", "app.py"], cwd=tree.place, env={**ENVIRONMENT, "SERVER_STARTER_PORT": f"x={listener.fileno()}"}, close_fds=False
+            [PYTHON, "-I", "-S", "app.py"],
+            cwd=tree.place, env={**ENVIRONMENT, "SERVER_STARTER_PORT": f"x={listener.fileno()}"}, close_fds=False,
         )  # fmt: skip
         moment = answered(port, b"%d" % tree.number, pause=0.0)
         process.terminate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,3 +251,28 @@ def test_without_a_program_it_is_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "the program to run is missing" in done.stderr
+
+
+def test_the_command_of_the_page_serves(tmp_path):
+    """docs/dev-loop.md, the first block; with a port of its own."""
+    command = re.search(r"```sh\n(sidecar dev .*)\n```", (ROOT / "docs" / "dev-loop.md").read_text()).group(1)
+    if shutil.which("gunicorn", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("gunicorn is not installed; pip install -e '.[servers]'")
+    port = free_port()
+    for name in ("env", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (
+        (tmp_path.parent / "out").open("wb") as out,
+        subprocess.Popen(
+            command.replace("8080", str(port)).split(), cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        ) as process,
+    ):
+        said = (tmp_path.parent / "out").read_text
+        try:
+            until(lambda: "watching ., env" in said() and "generation 1 serves" in said(), "generation 1")
+            assert "generation 1" in get(port)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+    assert "· stopped" in said()

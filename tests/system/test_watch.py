@@ -504,3 +504,16 @@ def test_both_sources_at_once_are_one_answer(watched, tree, env):
     last = run.seen("serving")[-1]["generation"]
     assert last <= 3
     assert get(run.port).split()[1] == str(last)
+
+
+@pytest.mark.xfail(strict=True, reason="the watcher takes an envdir in a watched tree for code as well: two changes, and two swaps")
+def test_an_envdir_in_the_watched_tree_is_no_code(sidecar, tree):
+    """Its files count by what would be read, and are one swap."""
+    (tree / "env").mkdir()
+    (tree / "env" / "GREETING").write_text("first\n")
+    run = begun(sidecar("--watch", str(tree), "--watch-env", "--envdir", str(tree / "env"), *SETTLE))
+    replaced(tree / "env" / "GREETING", "second\n")
+    assert run.wait("serving", generation=2)["trigger"] == "envdir"
+    (tree / "end").write_text("x")
+    told = run.wait("serving", count=3)
+    assert [os.path.basename(each) for each in told["changed"]] == ["end"]
