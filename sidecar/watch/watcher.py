@@ -166,8 +166,8 @@ class Watcher:
             if late:
                 self._note_dirty(late)
         self._digesting = self._tree.digest_some(AT_ONCE, AT_ONCE_BYTES)
+        self._arm_env()  # first: what happens while it is read will be heard
         told, self._env_state = self._env_state, self._env_watched.read(self._env_state)
-        self._arm_env()
         self._next_scan = time.monotonic() + self._interval()
         self._next_env = time.monotonic() + self._env_interval()
         self._watching()
@@ -468,7 +468,7 @@ class Watcher:
 
     def _read_env(self) -> None:
         self._env.clear()
-        self._arm_env()  # first: what happens while it is read will be heard
+        self._arm_env()
         before, self._env_state = self._env_state, self._env_watched.read(self._env_state)
         self._next_env = time.monotonic() + self._env_interval()
         if self._env_state != before:
