@@ -18,7 +18,7 @@ import pytest
 
 from tests import saves
 from tests.saves import AtomicWriter
-from tests.support import PATIENCE, Load, Sidecar, alive, get, until
+from tests.support import PATIENCE, Load, Sidecar, alive, until
 
 # Longer than any of the sequences takes, so that a slow machine does not make two of one.
 SETTLE = ("--watch-settle", "800ms")
@@ -501,9 +501,8 @@ def test_both_sources_at_once_are_one_answer(watched, tree, env):
     (env / "GREETING").write_text("second\n")
     (tree / "app.py").write_text("new = 1\n")
     until(lambda: run.get().startswith("second") and served(run) == there(tree), "both")
-    last = run.seen("serving")[-1]["generation"]
-    assert last <= 3
-    assert get(run.port).split()[1] == str(last)
+    assert int(run.get().split()[1]) <= 3
+    assert len(run.seen("swap_started")) <= 3
 
 
 @pytest.mark.xfail(strict=True, reason="the watcher takes an envdir in a watched tree for code as well: two changes, and two swaps")

@@ -570,15 +570,29 @@ def test_only_some_files_count(start: Callable[..., Watcher], tree: Path) -> Non
 
 
 def test_a_file_the_program_writes_again_and_again_is_named(start: Callable[..., Watcher], tree: Path) -> None:
+    """The program is a process below the watcher's parent, as it is below sidecar."""
     watcher = start(["."], cwd=tree, settle=0.01)
     watcher.watching()
-    for number in range(4):
-        (tree / "app.log").write_text("x" * number)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(tree / "app.log", "wb")) as program:
         assert watcher.changed() == ["app.log"]
-    remark = watcher.next()
+        for _ in range(3):
+            program.stdin.write(b"x")
+            program.stdin.flush()
+            assert watcher.changed() == ["app.log"]
+        remark = watcher.next()
+        program.stdin.close()
     assert remark["event"] == "remark"
-    assert "app.log" in remark["remark"]
+    assert f"process {program.pid} of the program" in remark["remark"]
     assert "--watch-ignore '/app.log'" in remark["remark"]
+
+
+def test_a_file_that_somebody_saves_again_and_again_is_named_later(start: Callable[..., Watcher], tree: Path) -> None:
+    watcher = start(["."], cwd=tree, settle=0.01)
+    watcher.watching()
+    for number in range(12):
+        (tree / "app.py").write_text("x" * number)
+        assert watcher.changed() == ["app.py"]
+    assert "app.py has changed 12 times in a row" in watcher.next()["remark"]
 
 
 # What happened while nobody watched.
