@@ -25,8 +25,8 @@ LONGEST_LINE = 1 << 16
 # As much is read in one turn of the loop: a chatty helper must not keep PID 1 from everything else.
 READ_AT_ONCE = 1 << 18
 
-# A helper that lived shorter is started again after a pause, at most the longest (seconds).
-MIN_UPTIME, LONGEST_PAUSE = 10.0, 30.0
+# A helper that lived shorter is started again after a pause, at most the longest (seconds): somebody may be waiting for what it has to say.
+MIN_UPTIME, LONGEST_PAUSE = 10.0, 5.0
 
 # What a helper is given from 3 up lies above this here: by one dup2() each, none destroys another.
 ABOVE = 9

@@ -72,6 +72,9 @@ LAST_WAIT = 1.0
 # The log command has this long (seconds) to write out what it has read; one that dies is started again after a pause, at most the longest.
 LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
+# The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
+LONGEST_SLEEP = 20 * 86400.0
+
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
@@ -305,7 +308,7 @@ class Host:
             deadline = min(deadline, self.control.deadline)
         if self.settings_read is not None:
             deadline = min(deadline, self.settings_read.until)
-        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
@@ -497,7 +500,8 @@ class Host:
                 getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        self._say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
+        roots = [*told["roots"], *(self.settings.envdir if self.settings.watch_env else ())]
+        self._say("watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]})
         if told["why"]:
             self._say("remark", {"remark": told["why"]})
 

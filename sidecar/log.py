@@ -40,7 +40,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
-    "watching": (INFO, "watching {roots} by {mode} ({directories} directories)"),
+    "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
     "files_changed": (INFO, "changed: {paths} ({count} in all)"),
     "environment_changed": (INFO, "changed in the envdir: {names}"),
     "environment_unreadable": (ERROR, "cannot read the envdir: {cause}; the environment stays what it is until that changes"),

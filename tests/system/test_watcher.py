@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.saves import beside_and_replace, copied_tree, in_place, jetbrains, rsync, run, sed, visual_studio_code
 from tests.support import PATIENCE, ROOT, until
 
 VIM = "vim" if shutil.which("vim") else "vim.tiny"
@@ -148,12 +149,6 @@ def nothing_more(watcher: Watcher, tree: Path, *also: str) -> None:
     assert names(tree, watcher.changed()) == sorted(["end", *also])
 
 
-def run(*words: object, cwd: object = None) -> None:
-    if shutil.which(str(words[0])) is None:
-        pytest.skip(f"{words[0]} is not installed")
-    subprocess.run([str(each) for each in words], cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-
-
 def exchange(one: Path, other: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
@@ -173,38 +168,10 @@ def archive(**files: str) -> bytes:
 # How a file is saved: each function saves, and returns the paths that must be told.
 
 
-def in_place(tree: Path) -> list[str]:
-    (tree / "app.py").write_text("new = 1\n")
-    return ["app.py"]
-
-
-def visual_studio_code(tree: Path) -> list[str]:
-    fd = os.open(tree / "app.py", os.O_WRONLY)
-    os.ftruncate(fd, 0)
-    os.write(fd, b"new = 1\n")
-    os.fsync(fd)
-    os.close(fd)
-    return ["app.py"]
-
-
-def beside_and_replace(tree: Path) -> list[str]:
-    (tree / "app.py.tmp.1234").write_text("new = 1\n")
-    os.replace(tree / "app.py.tmp.1234", tree / "app.py")
-    return ["app.py"]
-
-
 def outside_and_replace(tree: Path) -> list[str]:
     (tree.parent / "draft").write_text("new = 1\n")
     os.replace(tree.parent / "draft", tree / "pkg" / "mod.py")
     return ["pkg/mod.py"]
-
-
-def jetbrains(tree: Path) -> list[str]:
-    (tree / "app.py___jb_tmp___").write_text("new = 1\n")
-    os.rename(tree / "app.py", tree / "app.py___jb_old___")
-    os.rename(tree / "app.py___jb_tmp___", tree / "app.py")
-    os.unlink(tree / "app.py___jb_old___")
-    return ["app.py"]
 
 
 def vim_by_renaming(tree: Path) -> list[str]:
@@ -217,29 +184,6 @@ def vim_in_place(tree: Path) -> list[str]:
     settings = "set nocp swapfile writebackup backupcopy=yes backupskip="
     run(VIM, "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
     return ["app.py"]
-
-
-def sed(tree: Path) -> list[str]:
-    run("sed", "-i", "s/old/new/", tree / "app.py", tree / "pkg/mod.py", tree / "pkg/deep/leaf.py")
-    return ["app.py", "pkg/deep/leaf.py", "pkg/mod.py"]
-
-
-def rsync(tree: Path) -> list[str]:
-    source = tree.parent / "source"
-    shutil.copytree(tree, source)
-    (source / "app.py").write_text("new = 1\n")
-    (source / "pkg" / "more.py").write_text("more\n")
-    run("rsync", "-a", "--checksum", f"{source}/", f"{tree}/")
-    return ["app.py", "pkg/more.py"]
-
-
-def copied_tree(tree: Path) -> list[str]:
-    source = tree.parent / "source"
-    (source / "a" / "b").mkdir(parents=True)
-    for name in ("x.py", "a/y.py", "a/b/z.py"):
-        (source / name).write_text(name)
-    run("cp", "-r", source, tree / "copied")
-    return ["copied/a/b/z.py", "copied/a/y.py", "copied/x.py"]
 
 
 def unpacked(tree: Path) -> list[str]:
