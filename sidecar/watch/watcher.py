@@ -88,7 +88,8 @@ class Watcher:
     def __init__(self, config: dict[str, object]) -> None:
         self._config = config
         self._settle = _number(config.get("settle"))
-        self._tree = Tree(_strings(config, "watch"), _strings(config, "ignore"), _strings(config, "only"), alive)
+        roots, ignore, only, apart = (_strings(config, name) for name in ("watch", "ignore", "only", "env"))
+        self._tree = Tree(roots, ignore, only, apart, alive)
         self._mode, self._why = str(config.get("mode") or "auto"), ""
         self._polling = False
         self._notices: Notices | None = None

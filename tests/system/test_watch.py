@@ -505,7 +505,6 @@ def test_both_sources_at_once_are_one_answer(watched, tree, env):
     assert len(run.seen("swap_started")) <= 3
 
 
-@pytest.mark.xfail(strict=True, reason="the watcher takes an envdir in a watched tree for code as well: two changes, and two swaps")
 def test_an_envdir_in_the_watched_tree_is_no_code(sidecar, tree):
     """Its files count by what would be read, and are one swap."""
     (tree / "env").mkdir()
