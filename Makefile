@@ -4,6 +4,8 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PORT ?= 8080
+# Most tests wait for processes most of the time: more of them than cores.
+JOBS ?= 4
 
 .PHONY: help demo test check format bench pictures simulate docs clean
 
@@ -21,7 +23,7 @@ demo: $(VENV)/ready ## serve the example on port 8080 and say what to try
 test: $(VENV)/ready ## set up everything and run the tests
 	tests/setup system
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 check: $(VENV)/ready ## style, types, floors
 	$(BIN)/ruff check .
