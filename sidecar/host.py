@@ -144,8 +144,6 @@ class Host:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
-                    if self.control is not None:
-                        self.control.close()
                     self.listeners.close()
             finally:
                 if self.status_file:
@@ -156,6 +154,9 @@ class Host:
                 if self.pid_file:
                     self.pid_file.release()
         finally:
+            # Last: whoever waits for our end sees it in the end of the connection.
+            if self.control is not None:
+                self.control.close()
             self.wakeup.close()
         return self.exit_status or 0
 
@@ -252,7 +253,10 @@ class Host:
         self.log.say(event, fields)
         record = self.chronicle.note(event, fields, time.time())
         if self.control is not None:
-            self.control.tell(record, time.monotonic())
+            try:
+                self.control.tell(record, time.monotonic())
+            except Exception as error:  # not by _survive, which would come here again
+                self.log.say("defect", {"error": type(error).__name__, "where": place(error)})
 
     def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
@@ -266,11 +270,7 @@ class Host:
         """
         if self.supervisor.ending.asked:
             raise error
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-        self._say("defect", {"error": type(error).__name__, "where": where})
+        self._say("defect", {"error": type(error).__name__, "where": place(error)})
         time.sleep(DEFECT_PAUSE)
         # The children that ended in this turn may not have been reaped, and nothing need ever wake us for them again.
         self.workers.signal(os.getpid(), "CHLD")
@@ -305,7 +305,7 @@ class Host:
             elif name == "USR2":
                 self._say("ignored_signal", {"signal": name})
             else:
-                self._observe(events.SignalPassed(name), now)
+                self.signal(name)
 
     def _reap(self, now: float) -> None:
         ended, emptied = self.workers.reap()
@@ -427,11 +427,13 @@ class Host:
         if self.control is not None:
             self.control.turn(now, self._answer)
 
-    def _answer(self, request: object) -> tuple[list[dict[str, Any]], Any]:
-        answer = commands.answer(request, self)
-        if answer.done:
-            return answer.replies, None
-        return answer.replies, lambda record: (answer.heard(record), answer.done)
+    def _answer(self, request: object) -> tuple[list[dict[str, Any]], commands.Answer | None]:
+        try:
+            answer = commands.answer(request, self)
+        except Exception as error:
+            self._say("defect", {"error": type(error).__name__, "where": place(error)})
+            return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
+        return answer.replies, None if answer.done else answer
 
     def status(self) -> dict[str, Any]:
         """Everything there is to know, as plain values; no value of a variable."""
@@ -478,6 +480,17 @@ class Host:
         if asked:
             self._say("asked", {"signal": asked})
         self.observe(events.SwapTriggered(trigger))
+
+    def signal(self, name: str) -> list[int]:
+        """What USR1 does, for any signal: the pids of the workers that it is passed to."""
+        if name == "USR1":
+            self._reopen_log()
+        self.observe(events.SignalPassed(name))
+        return [worker.pid for worker in self.supervisor.roster.ready()]
+
+    def stopping(self) -> bool:
+        """Whether a stop was asked for: nothing new will be begun."""
+        return self.supervisor.ending.asked > 0
 
     # --- other sources
 
@@ -802,6 +815,14 @@ class Host:
         self.selector.select(wait)
         self.wakeup.take()
         return [each.pid for each in self.workers.reap()[0]]
+
+
+def place(error: BaseException) -> str:
+    """Where it was raised: file and line."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
 
 
 def chance() -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from sidecar.whereabouts import NAME, places
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,22 +20,24 @@ PATIENCE = 2.0
 
 def healthy(words: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Whether the sidecar of this container says that it is ready (or, with --live, says anything). False is no answer yet."""
-    if any(word not in ("--ready", "--live") for word in words):
+    if words not in ([], ["--ready"], ["--live"]):
         return False
     import _socket  # noqa: PLC0415  (socket.py alone takes longer than all of this)
 
-    path = environ.get("SIDECAR_CONTROL") or "/run/sidecar-1.sock"
-    try:
+    named = environ.get("SIDECAR_CONTROL")
+    for path in [named] if named else [f"{place}/{NAME.format(pid=1)}" for place in places(environ)]:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        sock.settimeout(PATIENCE)
-        sock.connect(path)
-        live = b"true" if "--live" in words else b"false"
-        sock.send(b'{"command": "health", "live": ' + live + b"}\n")
-        answer = sock.recv(4096)
-        sock.close()
-    except OSError:
-        return False
-    return b'"done": 0' in answer and answer.endswith(b"\n")
+        try:
+            sock.settimeout(PATIENCE)
+            sock.connect(path)
+            sock.send(b'{"command": "health", "live": ' + (b"true" if "--live" in words else b"false") + b"}\n")
+            answer = sock.recv(4096)
+        except OSError:
+            continue
+        finally:
+            sock.close()
+        return b'"done": 0' in answer and answer.endswith(b"\n")
+    return False
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -1,0 +1,1 @@
+"""What is remembered, and what is answered: chronicle, report and commands, all in virtual time."""
