@@ -35,10 +35,10 @@ options:
     --help        this text
     --version     the version
 
-Every option is also a variable: --drain-timeout 30s is SIDECAR_DRAIN_TIMEOUT=30s.
-Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else the
-program's own, if it never got ready (127 not found, 126 cannot be run); of the
-others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
+Every option is also a variable: --max-surge 1 is SIDECAR_MAX_SURGE=1.
+Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else
+the program's own, if it never got ready (127 not found, 126 cannot be run); of
+the others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
 """
 
 
@@ -74,15 +74,15 @@ def dev_help() -> str:
     return """\
 usage: sidecar dev [OPTION ...] [--] PROGRAM [ARGUMENT ...]
 
-`sidecar run` with what one wants while writing the program, unless said otherwise:
+`sidecar run` for who writes the program: with these, unless said otherwise:
 
     --watch .             a file saved below the working directory swaps
     --watch-env           and so does a file of the envdir, where there is one
-    --log-format dev      one short line for what matters; a failure in full, once
+    --log-format dev      short lines for what matters; a failure in full, once
     --drain-timeout 3s    old workers do not stay for an open connection
     --max-failures 0      a program that does not start waits for the next save
 
-In a terminal, Enter swaps, and q and Enter stop it. Every option: sidecar run --help
+In a terminal, Enter swaps, q and Enter stop it. All options: sidecar run --help
 """
 
 

@@ -206,7 +206,8 @@ usage: sidecar {command.name} {command.usage}
 
 {command.text}
 
-    --control PATH   the sidecar that listens there (SIDECAR_CONTROL; the one that runs here)
+    --control PATH   ask the sidecar that listens there; otherwise, the one at
+                     SIDECAR_CONTROL, or the one that runs here
     --json           print what it answers as it is, an object a line
     --timeout TIME   wait no longer for the answer
 """

@@ -305,7 +305,7 @@ class Health(Command):
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
         """One line."""
-        return ["ready" if reply["ready"] else f"alive, not ready: {reply['cause']}"]
+        return ["ready" if reply["ready"] else "alive"]
 
 
 COMMANDS: dict[str, Command] = {each.name: each for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Health())}

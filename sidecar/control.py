@@ -44,6 +44,8 @@ MOST_CLIENTS, MOST_GOING = 200, 200
 QUEUE = 4096
 # So long (seconds) a client may take for its request, or leave an answer unread.
 PATIENCE = 5.0
+# While there is no room for others, nobody stays longer than this, whatever they ask (seconds).
+HURRY = 0.5
 # After so long (seconds) in one turn, the next client waits for the next turn.
 AT_ONCE = 0.01
 # Where there is no descriptor left for a client, it is tried again after this time (seconds).
@@ -51,11 +53,12 @@ PAUSE = 1.0
 
 
 class Client:
-    """One connection. `answer` is told each event, as long as it goes on; each object of it carries `marks`."""
+    """One connection, since a moment. `answer` is told each event, as long as it goes on; each object of it carries `marks`."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, since: float) -> None:
         self.sock = sock
-        self.deadline = deadline
+        self.since = since
+        self.deadline = since + PATIENCE
         self.asked = b""
         self.unsent = b""
         self.answer: Going | None = None
@@ -118,7 +121,7 @@ class Control:
     @property
     def deadline(self) -> float:
         """The moment at which a client's patience with us, or ours with it, ends."""
-        return min([self._pause_until, *(client.deadline for client in self._clients.values())])
+        return min([self._pause_until, *(self._due(client) for client in self._clients.values())])
 
     # --- in the loop
 
@@ -145,8 +148,13 @@ class Control:
                 self._read(client, now, answer)
             if time.monotonic() > until:
                 break
-        for client in [client for client in self._clients.values() if client.deadline <= now]:
+        for client in [client for client in self._clients.values() if self._due(client) <= now]:
             self._drop(client)
+
+    def _due(self, client: Client) -> float:
+        """When a client has to go."""
+        crowded = self._sock is not None and not self._accepting
+        return min(client.deadline, client.since + HURRY) if crowded and client.answer is None else client.deadline
 
     def tell(self, record: dict[str, Any], now: float) -> None:
         """An event has happened: whoever waits for such hears of it."""
@@ -155,6 +163,7 @@ class Control:
                 replies, done = client.answer.heard(record), client.answer.done
                 if done:
                     client.answer = None
+                    client.since = max(client.since, now)
                 if replies or done:
                     self._say(client, replies, now)
 
@@ -190,11 +199,11 @@ class Control:
             if uid not in (0, os.geteuid()):
                 sock.close()
                 continue
-            self._add(sock, now + PATIENCE)
+            self._add(sock, now)
 
-    def _add(self, sock: socket.socket, deadline: float) -> Client:
+    def _add(self, sock: socket.socket, since: float) -> Client:
         sock.setblocking(False)
-        client = self._clients[sock.fileno()] = Client(sock, deadline)
+        client = self._clients[sock.fileno()] = Client(sock, since)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._count()
         return client

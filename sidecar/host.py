@@ -173,6 +173,7 @@ class Host:
             self._listen_to(0, self._read_keys)
         if self.output is not None:
             self.output.take()
+            self.log = Log(self.settings.log_format)
             self._start_log_command(time.monotonic())
         self._say("starting", {"version": __version__, "pid": os.getpid()})
         for each in self.listeners:
@@ -449,9 +450,10 @@ class Host:
             **self.chronicle.report(),
             "problems": [],
         }
+        groups = readiness.by_group()
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"] = readiness.memory(worker["pid"])
+                worker["memory"] = readiness.memory(worker["pid"], groups)
         for last in (told["last_swap"], told["last_failure"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])

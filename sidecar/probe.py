@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 PATIENCE = 2.0
 
 
-def healthy(words: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Whether the sidecar of this container says that it is ready (or, with --live, says anything). False is no answer yet."""
+def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What the sidecar of this container says at once: that it is "ready", or with --live "alive" at least. "" is no answer yet."""
     if words not in ([], ["--ready"], ["--live"]):
-        return False
+        return ""
     import _socket  # noqa: PLC0415  (socket.py alone takes longer than all of this)
 
     named = environ.get("SIDECAR_CONTROL")
@@ -36,14 +36,16 @@ def healthy(words: Sequence[str], environ: Mapping[str, str]) -> bool:
             continue
         finally:
             sock.close()
-        return b'"done": 0' in answer and answer.endswith(b"\n")
-    return False
+        if b'"done": 0' in answer and answer.endswith(b"\n"):
+            return "ready" if b'"ready": true' in answer else "alive"
+        break
+    return ""
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """The command `sidecar health`; its exit status."""
-    if healthy(words, environ):
-        os.write(1, b"alive\n" if "--live" in words else b"ready\n")
+    if said := healthy(words, environ):
+        os.write(1, said.encode() + b"\n")
         return 0
     from sidecar import client  # noqa: PLC0415
 

@@ -144,7 +144,6 @@ class Settings(Record):
     command: tuple[str, ...] = ()
 
     # These have no flag of ours: `start_server` sets them (start_server.py).
-    log_file: str = ""
     signal_on_int: str = ""
     lenient_envdir: bool = False
     pace_from_environment: bool = False
@@ -215,6 +214,7 @@ class Settings(Record):
     control: str = setting(present, "", "PATH", "control socket (in /run or the first place that can be written), or none", group=FILES)
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES)
     status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES)
+    log_file: str = setting(present, "", "FILE", "all output goes to FILE, which HUP and USR1 open anew, or to '| COMMAND'", group=FILES)
     log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)
 
 
