@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PORT ?= 8080
 
-.PHONY: help demo test check format bench simulate docs clean
+.PHONY: help demo test check format bench simulate fuzz docs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -43,6 +43,9 @@ bench: $(VENV)/ready ## the figures, beside Debian's start_server
 
 simulate: $(VENV)/ready ## hundreds of thousands of schedules through the core
 	SIDECAR_SCHEDULES=$${SIDECAR_SCHEDULES:-500000} $(BIN)/pytest tests/promises --timeout=0
+
+fuzz: $(VENV)/ready ## many more examples of what may come from outside
+	SIDECAR_EXAMPLES=$${SIDECAR_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz --timeout=0
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -49,6 +49,9 @@ NOT_PASSED_ON = (
     "SIDECAR_CHANGED",
 )
 
+# The kernel waits no longer at a time (seconds): its milliseconds are an int.
+LONGEST_WAIT = 20 * 86400.0
+
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
 
@@ -232,7 +235,7 @@ class Host:
         deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self.manager.again)
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
-        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:

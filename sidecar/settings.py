@@ -20,6 +20,9 @@ SIGNALS = (
     " PROF WINCH IO PWR SYS".split()
 )
 
+# No duration is longer (seconds).
+LONGEST = 36500 * 86400.0
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
@@ -32,6 +35,8 @@ def duration(text: str) -> float:
     unit = _UNITS.get(text[len(digits) :])
     if unit is None or not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == ".":
         raise ValueError(f"{text!r} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
+    if float(digits) * unit > LONGEST:
+        raise ValueError(f"{text[:20]!r} is too long; say {LONGEST / 86400:.0f}d at most")
     return float(digits) * unit
 
 
