@@ -15,6 +15,7 @@ class Plan:
     copies: int = 3
     pairs: int = 15
     imports: int = 11
+    probes: int = 21
 
 
-QUICK = Plan(swaps=5, pauses=1, failures=1, starts=5, rest=5.0, copies=1, pairs=4, imports=3)
+QUICK = Plan(swaps=5, pauses=1, failures=1, starts=5, rest=5.0, copies=1, pairs=4, imports=3, probes=5)
