@@ -157,15 +157,26 @@ class Control:
         return min(client.deadline, client.since + HURRY) if crowded and client.answer is None else client.deadline
 
     def tell(self, record: dict[str, Any], now: float) -> None:
-        """An event has happened: whoever waits for such hears of it."""
+        """An event has happened: whoever waits for such hears of it.
+
+        A defect in an answer is its client's end, and is raised once all the others know.
+        """
+        defect: Exception | None = None
         for client in list(self._clients.values()):
             if client.answer is not None:
-                replies, done = client.answer.heard(record), client.answer.done
+                try:
+                    replies, done = client.answer.heard(record), client.answer.done
+                except Exception as error:
+                    defect = error
+                    self._drop(client)
+                    continue
                 if done:
                     client.answer = None
                     client.since = max(client.since, now)
                 if replies or done:
                     self._say(client, replies, now)
+        if defect is not None:
+            raise defect
 
     def flush(self) -> None:
         """Send what can be sent: sidecar is leaving."""

@@ -801,6 +801,10 @@ class Host:
         log_command = self.output.pid if self.output is not None else 0
         if os.getpid() == 1 and not log_command:
             return
+        # Only children's ends are waited for now: whoever else has something to say would end each wait at once.
+        for key in list(self.selector.get_map().values()):
+            if key.fileobj is not self.wakeup:
+                self.selector.unregister(key.fileobj)
         self._sweep(log_command)
         if self.output is not None:
             self.output.give_back()

@@ -640,6 +640,57 @@ def test_a_client_that_comes_while_it_leaves_does_not_hang(start):
     assert run.exit() == 0
 
 
+def test_clients_that_wait_while_it_leaves_cost_it_nothing(start, tmp_path, asking):
+    """The log command takes its time to write out what it has; a client that came too late for an answer must not make the wait a spin."""
+    run = start("--log-file", f"| cat > {tmp_path}/out; while test ! -e {tmp_path}/enough; do sleep 0.05; done")
+    until(lambda: (tmp_path / "out").exists() and '"serving"' in (tmp_path / "out").read_text(), "generation 1")
+    run.signal("TERM")
+    until(lambda: '"stopped"' in (tmp_path / "out").read_text(), "the last word")
+
+    def cpu() -> int:
+        return sum(map(int, Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(run.control)
+        sock.sendall(b'{"command": "health"}\n')
+        before = cpu()
+        time.sleep(1.0)  # what is measured
+        spent = cpu() - before
+        (tmp_path / "enough").touch()
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    assert spent < os.sysconf("SC_CLK_TCK") / 4
+    assert run.exit() == 0
+
+
+BROKEN = """
+import sys
+from sidecar import cli, commands, host
+def broken(*_): raise RuntimeError("a secret could be in here")
+host.Host.status = broken
+commands.Following.heard = broken
+sys.exit(cli.main())
+"""
+
+
+def test_a_defect_in_an_answer_is_said_and_hurts_nobody_else(tmp_path, asking):
+    log = tmp_path / "log"
+    words = [sys.executable, "-c", BROKEN, "run", "--port", "127.0.0.1:0", "--control", str(tmp_path / "control"), "--", *SERVER]
+    with log.open("wb") as stderr, subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process:
+        process.control = str(tmp_path / "control")
+        until(lambda: " serves after" in log.read_text(), "generation 1")
+        done = ask(process, "status")
+        assert (done.returncode, done.stderr) == (1, "sidecar status: a defect in sidecar: its log says where\n")
+        asking(process, "events", "--follow").line("serves")
+        assert ask(process, "reload", "--wait").returncode == 0
+        assert ask(process, "health").returncode == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert log.read_text().count("a defect in sidecar: RuntimeError at <string>:4") == 2
+    assert "secret" not in log.read_text()
+
+
 # --- --log-file
 
 
