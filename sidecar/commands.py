@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         def observe(self, fact: events.Fact) -> None:
             """Let the supervisor know; what follows from it follows later in this turn."""
 
-        def reload(self, trigger: str) -> None:
-            """What HUP does."""
+        def reload(self, trigger: str) -> bool:
+            """What HUP does. Whether the settings are read first: "settings_read" or "reload_refused" will then be said."""
 
         def signal(self, name: str) -> list[int]:
             """What USR1 does, for any signal: the pids of the workers that it is passed to."""
@@ -140,20 +140,20 @@ class Reload(Command):
         wait = _yes(request, "wait")
         if desk.stopping():
             return Answer(done(NO, STOPPING))
-        answer = Waiting(desk.begun()) if wait else Answer(done())
-        desk.reload("command")
-        return answer
+        begun, reading = desk.begun(), desk.reload("command")
+        return Waiting(begun, reading) if wait else Answer(done())
 
 
 class Waiting(Answer):
-    """For the outcome of the next generation but those begun already.
+    """For the outcome of the next generation but those begun already. `reading`: none counts that is begun before the settings are read.
 
     One that a newer one supersedes has none; then it is the newer one's. Nothing is begun any more once sidecar stops.
     """
 
-    def __init__(self, begun: int) -> None:
+    def __init__(self, begun: int, reading: bool = False) -> None:
         super().__init__(done=False)
         self.begun = begun
+        self.reading = reading
 
     def heard(self, record: Object) -> list[Object]:
         """Everything about newer generations, and the end of it."""
@@ -162,6 +162,10 @@ class Waiting(Answer):
             self.done = True
             return [record, done(NO, record.get("cause", STOPPING))]
         number = record.get("generation", 0)
+        if self.reading:
+            self.reading = event != "settings_read"
+            self.begun = max(self.begun, number)
+            return [] if self.reading else [record]
         if number <= self.begun:
             return []
         self.done = event in ("serving", "swap_failed")

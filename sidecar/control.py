@@ -65,6 +65,7 @@ class Client:
         self.marks: dict[str, Any] = {}
         #: A helper's own connection: it is not asked to hurry.
         self.trusted = False
+        self.only: tuple[str, ...] = ()
 
 
 class Control:
@@ -114,9 +115,10 @@ class Control:
             self._sock.close()
         self._epoll.close()
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Serve a connection that was made by sidecar itself, for a helper."""
-        self._add(sock, float("inf")).trusted = True
+    def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
+        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these commands alone."""
+        client = self._add(sock, float("inf"))
+        client.trusted, client.only = True, only
 
     @property
     def deadline(self) -> float:
@@ -263,7 +265,10 @@ class Control:
         except (ValueError, RecursionError):
             request = None
         client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
-        replies, going = answer(request)
+        if client.only and not (isinstance(request, dict) and request.get("command") in client.only):
+            replies, going = [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}], None
+        else:
+            replies, going = answer(request)
         if going is not None and not client.trusted and self._going() >= MOST_GOING:
             replies, going = (
                 [{"done": 1, "cause": f"{MOST_GOING} clients wait here already; it is under way, but nobody more may wait"}],

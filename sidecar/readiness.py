@@ -366,21 +366,32 @@ def _tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterato
         found += [child for child in children(pid) if child not in found]
 
 
-def memory(leader: int, groups: Mapping[int, list[int]] | None = None) -> int | None:
-    """The resident memory of a worker's whole tree in bytes, shared pages counted once for each process; None if it is not to be seen.
+def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[int, float] | None:
+    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for each process), and CPU time in seconds.
 
-    `groups` is what by_group() says.
+    The time of children that were waited for is in their parent's, so it never falls. None if it is not to be seen. `groups` is what
+    by_group() says.
     """
-    pages = None
+    pages, ticks, seen = 0, 0, False
     for pid in _tree(leader, groups):
         try:
-            pages = (pages or 0) + int(_read(f"/proc/{pid}/statm").split()[1])
+            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime, cutime, cstime (14 to 17), rss (24).
+            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+            pages += int(fields[21])
+            seen = True
         except (OSError, IndexError):
             continue
-    return None if pages is None else pages * _PAGE
+    return (pages * _PAGE, ticks / _TICKS) if seen else None
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+def memory(leader: int) -> int | None:
+    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen."""
+    taken = usage(leader)
+    return None if taken is None else taken[0]
+
+
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
 def _children(pid: int) -> list[int]:

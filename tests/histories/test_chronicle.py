@@ -67,8 +67,9 @@ class Desk(History):
     def observe(self, fact: events.Fact) -> None:
         self._observe(fact)
 
-    def reload(self, trigger: str) -> None:
+    def reload(self, trigger: str) -> bool:
         self._observe(events.SwapTriggered(trigger))
+        return False
 
     def signal(self, name: str) -> list[int]:
         self._observe(events.SignalPassed(name))

@@ -150,16 +150,6 @@ def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar
     assert len(run.seen("swap_started")) == 1
 
 
-def test_a_moment_further_away_than_the_kernel_can_wait_is_waited_for(sidecar):
-    """2^31 ms are 25 days. The loop sleeps all the same."""
-    run = sidecar("--enable-auto-restart", "--auto-restart-interval", "40d", "--lame-duck", "100d")
-    run.wait("serving")
-    run.signal("TERM")
-    run.wait("stopping")
-    assert run.get().startswith("hello")
-    assert run.stop("INT") == 0  # which also says that there was no defect
-
-
 @pytest.mark.parametrize("options", [(), ("--slow-start",)], ids=["plain", "slow start"])
 def test_idle_means_idle(sidecar, options):
     """Promise 4: at rest PID 1 has one thread and is not woken at all (the wait here is the thing measured)."""
