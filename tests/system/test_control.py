@@ -526,11 +526,14 @@ def test_without_a_place_for_a_socket_it_is_said_once_and_everything_else_works(
     words = [sys.executable, "-c", code, "run", "--port", "127.0.0.1:0", "--", *SERVER]
     log = tmp_path / "log"
     with log.open("wb") as stderr, subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process:
-        until(lambda: " serves after" in log.read_text(), "generation 1")
-        process.send_signal(signal.SIGHUP)
-        until(lambda: "generation 2 serves after" in log.read_text(), "generation 2")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        try:
+            until(lambda: " serves after" in log.read_text(), "generation 1")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "generation 2 serves after" in log.read_text(), "generation 2")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
     assert log.read_text().count("has nobody to ask here") == 1
 
 
@@ -678,15 +681,18 @@ def test_a_defect_in_an_answer_is_said_and_hurts_nobody_else(tmp_path, asking):
     log = tmp_path / "log"
     words = [sys.executable, "-c", BROKEN, "run", "--port", "127.0.0.1:0", "--control", str(tmp_path / "control"), "--", *SERVER]
     with log.open("wb") as stderr, subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process:
-        process.control = str(tmp_path / "control")
-        until(lambda: " serves after" in log.read_text(), "generation 1")
-        done = ask(process, "status")
-        assert (done.returncode, done.stderr) == (1, "sidecar status: a defect in sidecar: its log says where\n")
-        asking(process, "events", "--follow").line("serves")
-        assert ask(process, "reload", "--wait").returncode == 0
-        assert ask(process, "health").returncode == 0
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        try:
+            process.control = str(tmp_path / "control")
+            until(lambda: " serves after" in log.read_text(), "generation 1")
+            done = ask(process, "status")
+            assert (done.returncode, done.stderr) == (1, "sidecar status: a defect in sidecar: its log says where\n")
+            asking(process, "events", "--follow").line("serves")
+            assert ask(process, "reload", "--wait").returncode == 0
+            assert ask(process, "health").returncode == 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
     assert log.read_text().count("a defect in sidecar: RuntimeError at <string>:4") == 2
     assert "secret" not in log.read_text()
 
