@@ -133,8 +133,8 @@ class Chronicle:
     def report(self) -> dict[str, Any]:
         """All of it but the events, as plain values."""
         return {
-            "last_swap": self.last_swap,
-            "last_failure": self.last_failure,
+            "last_swap": self.last_swap and {**self.last_swap},
+            "last_failure": self.last_failure and {**self.last_failure},
             "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
             "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
             "deaths": self.deaths,
@@ -143,5 +143,5 @@ class Chronicle:
             "restarts": self.restarts,
             "failing": self.failing,
             "helpers": dict(self.helpers),
-            "timeline": list(self.lives.values()),
+            "timeline": [{**life} for life in self.lives.values()],
         }
