@@ -43,6 +43,7 @@ class Client:
         self.marks: dict[str, Any] = {}
         #: A helper's own connection: it is not asked to hurry.
         self.trusted = False
+        self.only: tuple[str, ...] = ()
 
 
 class Control:
@@ -91,9 +92,10 @@ class Control:
             self._sock.close()
         self._epoll.close()
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Serve a connection that was made by sidecar itself, for a helper."""
-        self._add(sock, float("inf")).trusted = True
+    def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
+        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these commands alone."""
+        client = self._add(sock, float("inf"))
+        client.trusted, client.only = True, only
 
     @property
     def deadline(self) -> float:
@@ -197,7 +199,10 @@ class Control:
             except (ValueError, RecursionError):
                 request = None
             client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
-            replies, client.heard = answer(request)
+            if client.only and not (isinstance(request, dict) and request.get("command") in client.only):
+                replies, client.heard = [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}], None
+            else:
+                replies, client.heard = answer(request)
             if client.sock.fileno() not in self._clients:
                 return
             self._say(client, replies, now)

@@ -7,6 +7,7 @@ nobody can read is killed first, for it is deaf or mad. Serving never depends on
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
@@ -14,8 +15,10 @@ from sidecar.pacing import Backoff
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    Handoff = list[tuple[int, int]]
 
 # A line of a helper's is shorter than this (bytes): PID 1 keeps no more of what it cannot read yet.
 LONGEST_LINE = 1 << 16
@@ -25,18 +28,35 @@ READ_AT_ONCE = 1 << 18
 # A helper that lived shorter is started again after a pause, at most the longest (seconds).
 MIN_UPTIME, LONGEST_PAUSE = 10.0, 30.0
 
+# What a helper is given from 3 up lies above this here: by one dup2() each, none destroys another.
+ABOVE = 9
+
+# Of sidecar's environment, what a helper needs that talks to strangers. The rest may be secret, or mean something to a library.
+PLAIN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+
 
 class Mad(Exception):
     """A helper wrote what is no line of JSON."""
 
 
 class Helper:
-    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock)."""
+    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock).
 
-    def __init__(self, name: str, argv: tuple[str, ...], start_at: float) -> None:
+    `says` names the events that are heeded; `given` makes what it finds from descriptor 3 up, for one start; `to_the_end`: it is started
+    again even while sidecar stops.
+    """
+
+    def __init__(
+        self, name: str, argv: tuple[str, ...], start_at: float, *,
+        environment: Mapping[str, str], given: Callable[[], Handoff], says: tuple[str, ...], to_the_end: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.argv = argv
+        self.environment = environment
+        self.says = says
+        self.to_the_end = to_the_end
         self.pid = 0
+        self._given = given
         self.start_at = start_at
         self._since = start_at
         self._pace = Backoff(MIN_UPTIME, LONGEST_PAUSE)
@@ -44,14 +64,20 @@ class Helper:
         self._partial = b""
         self._theirs: tuple[int, ...] = ()
 
-    def open(self) -> list[tuple[int, int]]:
-        """Make its pipes; what is to be its descriptors 0 and 1, for one start. Raises OSError."""
+    def open(self) -> Handoff:
+        """Make its pipes; our descriptors and its own, for one start. Raises OSError."""
         stdin, self._keep = os.pipe2(os.O_CLOEXEC)
         self._read, stdout = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Only our end is not to block.
         os.set_blocking(stdout, True)
         self._theirs = (stdin, stdout)
-        return [(stdin, 0), (stdout, 1)]
+        return [(stdin, 0), (stdout, 1), *self._given()]
+
+    def lend(self, fd: int) -> int:
+        """A descriptor that is ours until it has started."""
+        fd = clear(fd)
+        self._theirs += (fd,)
+        return fd
 
     def started(self, pid: int, now: float) -> None:
         """It runs."""
@@ -111,6 +137,13 @@ class Helper:
         self._theirs = ()
         self._read = self._keep = -1
         self._partial = b""
+
+
+def clear(fd: int) -> int:
+    """The descriptor at another number, clear of those that a helper's own are about to take."""
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE + 1)
+    os.close(fd)
+    return high
 
 
 def module(name: str, *words: str) -> tuple[str, ...]:

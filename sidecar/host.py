@@ -7,10 +7,11 @@ it. The host decides nothing; it translates between the operating system and fac
 
 from __future__ import annotations
 
-import fcntl
+import binascii
 import os
 import selectors
 import signal
+import socket
 import time
 
 from sidecar import __version__, commands, control, envdir, events, handoff, helpers, orders, profiles, readiness, report, workers
@@ -58,8 +59,10 @@ LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
-# The number at which the watcher finds the memory it shares with the one before it.
+# The number at which the watcher finds the memory it shares with the one before it; those of the admin's listener and of its two
+# connections to PID 1 (one asks, one is told of events), and all that it may ask there.
 WATCHERS_MEMORY = 3
+ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
 # The clock of files' times (time.h): what was written after this moment does not look older. The module `time` does not name it.
 CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
@@ -111,7 +114,8 @@ class Host:
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
-        self.watcher: helpers.Helper | None = None
+        self.helpers: list[helpers.Helper] = []
+        self.admin: Listeners | None = None
         self.notify: readiness.NotifySocket | None = None
         self.pid_file: PidFile | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
@@ -139,6 +143,8 @@ class Host:
                 for path in self.listeners.removed:
                     self._say("socket_removed", {"path": path})
                 try:
+                    if self.settings.admin is not None:
+                        self.admin = Listeners.open([self.settings.admin], backlog=None, flag="--admin")
                     self.control = control.Control.open(self.settings.control, control.places(self.started_with))
                     if detach is not None:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
@@ -146,6 +152,8 @@ class Host:
                 finally:
                     if self.control is not None:
                         self.control.close()
+                    if self.admin is not None:
+                        self.admin.close()
                     self.listeners.close()
             finally:
                 if self.status_file:
@@ -184,8 +192,11 @@ class Host:
         self.supervisor = Supervisor(self.settings, now, chance)
         try:
             if self.settings.watch or self.settings.watch_env:
-                self.watcher = self._make_watcher(now)
-                self._start_watcher(now)
+                self.helpers.append(self._make_watcher(now))
+            for admin in self.admin or ():
+                self._say("admin", {"address": admin.key})
+                self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+            self._start_helpers(now)
             self._settle(now)
             while self.exit_status is None:
                 try:
@@ -193,8 +204,8 @@ class Host:
                 except Exception as error:
                     self._survive(error)
         finally:
-            if self.watcher is not None:
-                self.watcher.close()
+            for helper in self.helpers:
+                helper.close()
             self._leave_nothing()
             self.selector.close()
             if self.notify:
@@ -240,7 +251,7 @@ class Host:
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
-            self._start_watcher(now)
+            self._start_helpers(now)
         self._look(now)
         self._ask(now)
         self._settle(now)
@@ -318,17 +329,19 @@ class Host:
                 self._mend(now)
             elif self.output is not None and each.pid == self.output.pid:
                 self._log_command_ended(each, now)
-            elif self.watcher is not None and each.pid == self.watcher.pid:
-                self._watcher_ended(f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}", now)
+            elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
+                cause = f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}"
+                self._helper_ended(helper, cause, now)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
                 self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
         for pid in emptied:
             self._observe(events.GroupEmptied(pid), now)
-        if self.watcher is not None and self.watcher.pid and self.workers.stopped(self.watcher.pid):
-            self._send(self.watcher.pid, "KILL")
+        for helper in self.helpers:
+            if helper.pid and self.workers.stopped(helper.pid):
+                self._send(helper.pid, "KILL")
 
-    # --- the watcher
+    # --- the helpers
 
     def _make_watcher(self, now: float) -> helpers.Helper:
         """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells)."""
@@ -340,56 +353,75 @@ class Host:
                 self._say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
         # What it has seen outlives it here, so that the one after it finds what changed in between.
         memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-        # Clear of the numbers that the watcher's own descriptors are about to take.
-        self._watchers_memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, WATCHERS_MEMORY + 1)
-        os.close(memory)
+        given = [(helpers.clear(memory), WATCHERS_MEMORY)]
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
             "env_poll": of.env_poll, "since": time.clock_gettime(CLOCK_REALTIME_COARSE), "memory": WATCHERS_MEMORY,
         }  # fmt: skip
-        return helpers.Helper("the watcher", helpers.module("sidecar.watch", json.dumps(config)), now)
+        return helpers.Helper(
+            "the watcher", helpers.module("sidecar.watch", json.dumps(config)), now,
+            environment=helpers.environment(self.started_with), given=lambda: given, says=("watching", "changed", "env", "remark"),
+        )  # fmt: skip
+
+    def _make_admin(self, listener: int, now: float) -> helpers.Helper:
+        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user, and has nothing to say here."""
+        user = self.credentials
+        words = (f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}",) if user is not None else ()
+        # Kept for all its lives. Listeners has put it above what workers get, which may be too low here.
+        fd = helpers.clear(os.dup(listener))
+
+        def given() -> list[tuple[int, int]]:
+            handed = [(fd, ADMINS_LISTENER)]
+            for number in ADMINS_CONNECTIONS:
+                ours, theirs = socket.socketpair()
+                handed.append((admin.lend(theirs.detach()), number))
+                if self.control is not None:
+                    self.control.adopt(ours, ADMIN_ASKS)
+            return handed
+
+        environment = {name: value for name, value in helpers.environment(self.started_with).items() if name in helpers.PLAIN}
+        admin = helpers.Helper(
+            "the admin", helpers.module("sidecar.admin", *words), now,
+            environment=environment, given=given, says=("remark",), to_the_end=True,
+        )  # fmt: skip
+        return admin
 
     def _next_start(self) -> float:
-        return self.watcher.start_at if self.watcher is not None and not self.supervisor.ending.asked else float("inf")
+        ending = bool(self.supervisor.ending.asked)
+        return min((helper.start_at for helper in self.helpers if helper.to_the_end or not ending), default=float("inf"))
 
-    def _start_watcher(self, now: float) -> None:
-        if self.watcher is None:
-            return
+    def _start_helpers(self, now: float) -> None:
+        for helper in self.helpers:
+            if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
+                continue
+            try:
+                launch = workers.Launch(helper.argv, helper.environment, helper.open(), own=True)
+                helper.started(self.workers.start(launch), now)
+            except OSError as error:
+                self._helper_ended(helper, f"it could not be started: {error.strerror}", now)
+                continue
+            self._listen_to(helper, lambda now, helper=helper: self._read_helper(helper, now))  # type: ignore[misc]
+
+    def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
+        if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
+            self._read_helper(helper, now)
+            self.selector.unregister(helper)
+        pid = helper.pid
+        pause = helper.ended(now, chance())
+        if helper.to_the_end or not self.supervisor.ending.asked:
+            self._say("helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause})
+
+    def _read_helper(self, helper: helpers.Helper, now: float) -> None:
         try:
-            handoff = [*self.watcher.open(), (self._watchers_memory, WATCHERS_MEMORY)]
-            launch = workers.Launch(self.watcher.argv, helpers.environment(self.started_with), handoff, own=True)
-            self.watcher.started(self.workers.start(launch), now)
-        except OSError as error:
-            self._watcher_ended(f"it could not be started: {error.strerror}", now)
-            return
-        self._listen_to(self.watcher, self._read_watcher)
-
-    def _watcher_ended(self, cause: str, now: float) -> None:
-        if self.watcher is None:
-            return
-        if self.watcher.pid and self.watcher.fileno() >= 0 and self.watcher.fileno() in self.selector.get_map():
-            self._read_watcher(now)
-            self.selector.unregister(self.watcher)
-        pid = self.watcher.pid
-        pause = self.watcher.ended(now, chance())
-        if not self.supervisor.ending.asked:
-            self._say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
-
-    def _read_watcher(self, now: float) -> None:
-        if self.watcher is None:
-            return
-        try:
-            said = self.watcher.lines()
+            said = helper.lines()
         except helpers.Mad as error:
-            self._say("cannot", {"what": "understand the watcher", "cause": str(error)})
-            self._send(self.watcher.pid, "KILL")
+            self._say("cannot", {"what": f"understand {helper.name}", "cause": str(error)})
+            self._send(helper.pid, "KILL")
             return
         for each in said:
-            getattr(self, f"_told_{each['event']}", self._told_nothing)(each, now)
-
-    def _told_nothing(self, told: dict[str, Any], now: float) -> None:
-        """The watcher said something of no meaning here."""
+            if each["event"] in helper.says:
+                getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
         self._say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
@@ -445,11 +477,13 @@ class Host:
             "command": self.settings.command[0],
             **report.status(self.supervisor, now),
             **self.chronicle.report(),
+            # Whether it is the same as before, or as elsewhere; too short to tell what it is.
+            "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": [],
         }
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"] = readiness.memory(worker["pid"])
+                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"]) or (None, None)
         for last in (told["last_swap"], told["last_failure"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])

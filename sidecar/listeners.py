@@ -115,12 +115,14 @@ class Listeners:
         self.removed: list[str] = []
 
     @classmethod
-    def open(cls, addresses: Sequence[Address], *, backlog: int | None, inherited: Sequence[tuple[socket.socket, str]] = ()) -> Listeners:
+    def open(
+        cls, addresses: Sequence[Address], *, backlog: int | None, inherited: Sequence[tuple[socket.socket, str]] = (), flag: str = "--port"
+    ) -> Listeners:
         """Bind every address, or take the inherited socket that is it; inherited ones nobody asked for come after.
 
         `backlog` is for those that have none of their own (None: as long as the kernel allows); `inherited` are sockets
-        with their names, owned from now on, whose mode, owner and backlog stay as they came. Raises ListenError naming
-        every problem, with everything closed, and what had been bound removed again.
+        with their names, owned from now on, whose mode, owner and backlog stay as they came; `flag` is who asked. Raises
+        ListenError naming every problem, with everything closed, and what had been bound removed again.
         """
         self = cls()
         problems: list[str] = []
@@ -141,7 +143,7 @@ class Listeners:
                     sock = _bind_unix(address, queue) if address.kind == UNIX else _bind_inet(address, where, queue)
                     self._listeners.append(Listener(address, sock, queue))
             except (ListenError, OSError) as error:
-                problems += [f"--port {address.spec}: {problem}" for problem in _problems(address, error)]
+                problems += [f"{flag} {address.spec}: {problem}" for problem in _problems(address, error)]
                 code = code or error.errno or 0
         for sock, name in spare:
             try:

@@ -24,6 +24,7 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "controlled": (INFO, "control socket at {path}"),
+    "admin": (INFO, "health, metrics and a page at {address}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),

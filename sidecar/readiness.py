@@ -359,18 +359,31 @@ def _tree(leader: int) -> Iterator[int]:
         found += [child for child in children(pid) if child not in found]
 
 
-def memory(leader: int) -> int | None:
-    """The resident memory of a worker's whole tree in bytes, shared pages counted once for each process; None if it is not to be seen."""
-    pages = None
+def usage(leader: int) -> tuple[int, float] | None:
+    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for each process), and CPU time in seconds.
+
+    The time of children that were waited for is in their parent's, so it never falls. None if it is not to be seen.
+    """
+    pages, ticks, seen = 0, 0, False
     for pid in _tree(leader):
         try:
-            pages = (pages or 0) + int(_read(f"/proc/{pid}/statm").split()[1])
+            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime, cutime, cstime (14 to 17), rss (24).
+            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+            pages += int(fields[21])
+            seen = True
         except (OSError, IndexError):
             continue
-    return None if pages is None else pages * _PAGE
+    return (pages * _PAGE, ticks / _TICKS) if seen else None
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+def memory(leader: int) -> int | None:
+    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen."""
+    taken = usage(leader)
+    return None if taken is None else taken[0]
+
+
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
 def _children(pid: int) -> list[int]:

@@ -74,6 +74,16 @@ def signal_name(text: str) -> str:
     return name
 
 
+def place(text: str) -> address.Address:
+    """An address for sidecar itself: none of the options that are about workers."""
+    found = address.parse(text)
+    if not found.stream:
+        raise ValueError("it is a UDP port; say HOST:PORT or unix:/PATH")
+    if found.fd is not None or found.name or found.defer or found.nonblock:
+        raise ValueError("=FD, name=, defer and nonblock are for what workers get; say HOST:PORT or unix:/PATH")
+    return found
+
+
 def octal(text: str) -> int:
     """A file mode or mask, written in octal."""
     if not text or len(text) > 4 or set(text) - set("01234567"):
@@ -213,6 +223,9 @@ class Settings(Record):
     signal_on_term: str = setting(signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP)
 
     control: str = setting(present, "", "PATH", "control socket (in /run or the first place that can be written), or none", group=FILES)
+    admin: address.Address | None = setting(
+        place, None, "ADDRESS", "health, metrics and a page over HTTP, on HOST:PORT or unix:/PATH", group=FILES
+    )
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES)
     status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES)
     log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)
@@ -310,7 +323,8 @@ def _profiled(settings: Settings, origins: Mapping[str, str]) -> Settings:
 
 def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
     """What is wrong with settings that are each right by themselves."""
-    problems = [f"{origins['port']}: {problem}" for problem in address.clashes(settings.port)]
+    own = (settings.admin,) if settings.admin is not None else ()
+    problems = [f"{origins['port']}: {problem}" for problem in address.clashes((*settings.port, *own))]
     if not settings.command:
         problems.append("the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`")
     elif not settings.command[0]:

@@ -292,6 +292,11 @@ class Supervisor:
         """The moment of the next automatic restart, infinity if there is none."""
         return self._interval.due_at if self.settings.enable_auto_restart else float("inf")
 
+    def respawns(self) -> dict[int, float]:
+        """The slots that wait to be filled again, and until when."""
+        held = {worker.slot for worker in self.roster.serving()}
+        return {slot: pace.not_before for slot, pace in self._slots.items() if slot < self.size and slot not in held} if held else {}
+
     @property
     def deadline(self) -> float:
         """The next moment at which reconcile could say something new; infinity where only a fact can bring that about."""
