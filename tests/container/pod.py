@@ -1,8 +1,9 @@
 """A pod's container under the Docker engine, as its Deployment describes it: what is shipped is what is tested.
 
 Podman's `kube play` would read the Deployment itself, but writes a ConfigMap's volume once and never again, and that change is what this
-is about. So the volumes are written here, step by step as the kubelet does it (kubernetes/kubernetes pkg/volume/util/atomic_writer.go), and
-mounted as directories, as in a pod. Probes are asked by the tests; what takes a pod out of its Service is not here, but in tests/kubernetes.
+is about. So the volumes are written here, step by step as the kubelet does it (kubernetes/kubernetes pkg/volume/util/atomic_writer.go),
+and mounted as directories, as in a pod. Probes are asked by the tests; what takes a pod out of its Service is not here, but in
+tests/kubernetes.
 """
 
 from __future__ import annotations

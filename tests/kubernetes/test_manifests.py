@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +20,7 @@ from sidecar.settings import TABLE
 from tests.support import ROOT
 
 from .cluster import client_pod, placed
-from .manifests import BASE, DEPLOY, OVERLAYS, built, container_of, documents, of_kind, variables_of
+from .manifests import BASE, DEPLOY, OVERLAYS, built, container_of, documents, kustomize, of_kind, variables_of
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed: no schemas")
 
@@ -29,9 +32,9 @@ FOREIGN = ("monitoring.coreos.com/",)
 
 # What a pod, Deployment or Service may have since 1.21 and later: an older API server drops it silently.
 NEWER = {
-    "grpc", "hostUsers", "os", "schedulingGates", "resourceClaims", "minDomains", "matchLabelKeys", "nodeAffinityPolicy",
-    "nodeTaintsPolicy", "restartPolicy", "resizePolicy", "sleep", "stopSignal", "internalTrafficPolicy", "trafficDistribution", "loadBalancerClass",
-    "supplementalGroupsPolicy", "appArmorProfile", "clusterTrustBundle", "recursiveReadOnly",
+    "grpc", "hostUsers", "os", "schedulingGates", "resourceClaims", "minDomains", "matchLabelKeys", "nodeAffinityPolicy", "sleep",
+    "nodeTaintsPolicy", "restartPolicy", "resizePolicy", "stopSignal", "internalTrafficPolicy", "trafficDistribution",
+    "loadBalancerClass", "supplementalGroupsPolicy", "appArmorProfile", "clusterTrustBundle", "recursiveReadOnly",
 }  # fmt: skip
 
 STOP_SECONDS = 5  # what `sidecar check` adds for the end of what was killed
@@ -110,7 +113,7 @@ def fits_together(resources: list[dict[str, Any]]) -> None:
         assert "memory" in each["resources"]["limits"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    # A Service of the name "sidecar" would otherwise set SIDECAR_PORT in every pod.
+    # Else every Service of the namespace would be in the program's environment, and one called "sidecar" look like settings.
     assert pod["enableServiceLinks"] is False
     variables = variables_of(container)
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
@@ -241,12 +244,42 @@ def test_the_clusters_client_counts_answers_and_failures(sidecar, tmp_path):
 # --- the page
 
 
-def test_the_pages_yaml_is_yaml_and_its_variables_are_settings():
-    page = (ROOT / "docs" / "kubernetes.md").read_text()
-    blocks = [block.split("```")[0] for block in page.split("```yaml\n")[1:]]
-    assert blocks
-    known = {each.variable for each in TABLE.values()}
-    for block in blocks:
-        for document in yaml.safe_load_all(block):
-            for each in (document.get("env") or ()) if isinstance(document, dict) else ():
-                assert each["name"] in known
+def page() -> str:
+    return (ROOT / "docs" / "kubernetes.md").read_text()
+
+
+def test_the_pages_yaml_is_what_the_overlay_has():
+    shown = [yaml.safe_load(block.split("```")[0]) for block in page().split("```yaml\n")[1:]]
+    shipped = container_of(documents(DEPLOY / "overlays" / "code-volume" / "deployment.yaml")[0])["env"]
+    assert shown
+    assert all(each in shipped for block in shown for each in block["env"])
+
+
+def test_the_pages_numbers_are_the_deployments():
+    deployment = documents(BASE / "deployment.yaml")[0]
+    variables, grace = settings_of(deployment), deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    duck, drain = seconds(variables["SIDECAR_LAME_DUCK"]), seconds(variables["SIDECAR_DRAIN_TIMEOUT"])
+    for said in (
+        f"`terminationGracePeriodSeconds` ({grace} s)", f"`--lame-duck` ({duck:g} s)", f"(`--drain-timeout`, {drain:g} s)",
+        f"| {duck:g} s |", f"| at most {duck + drain:g} s |", f"| at most {duck + drain + STOP_SECONDS:g} s |",
+        f"| {grace} s |", f"--grace {grace}s`",
+        f"`--env-splay` ({seconds(variables['SIDECAR_ENV_SPLAY']):g} s)",
+    ):  # fmt: skip
+        assert said in page()
+
+
+def test_the_pages_overlays_are_those_there_are():
+    rows = re.findall(r"^\| `(base|overlays/[a-z-]+)` \|", page(), re.MULTILINE)
+    assert sorted(rows) == sorted(str(path.relative_to(DEPLOY)) for path in (BASE, *OVERLAYS))
+
+
+def test_the_pages_kustomize_command_works():
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed")
+    kustomize()
+    commands = re.findall(r"^    (kubectl kustomize .+)$", page(), re.MULTILINE)
+    assert commands
+    for command in commands:
+        done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "kind: Deployment" in done.stdout
