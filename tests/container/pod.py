@@ -142,8 +142,13 @@ class Pod:
 
     def says(self) -> str:
         """All that sidecar tells about itself: log, status by the control socket, and status, metrics and events over HTTP."""
-        said = ["\n".join(self.running.lines), self.running.container.exec_run(["sidecar", "status", "--json"])[1].decode()]
-        said += [self.ask("admin", path)[1] for path in ("/status", "/metrics", "/")]
+        status, told = self.running.container.exec_run(["sidecar", "status", "--json"])
+        assert status == 0, told
+        said = ["\n".join(self.running.lines), told.decode()]
+        for path in ("/status", "/metrics", "/"):
+            status, told = self.ask("admin", path)
+            assert status == 200, told
+            said.append(told)
         connection = http.client.HTTPConnection("127.0.0.1", self.published("admin"), timeout=PATIENCE)
         connection.request("GET", "/events", headers={"Last-Event-ID": "0"})
         answer = connection.getresponse()

@@ -71,6 +71,8 @@ class Cluster:
     def deploy(self) -> None:
         """The base that is shipped, with the image given; wait until it is rolled out."""
         resources = [each for path in sorted(BASE.glob("*.yaml")) if path.name != "kustomization.yaml" for each in documents(path)]
+        # The Deployment last: a pod whose Secret is not there yet waits for the kubelet's next try.
+        resources.sort(key=lambda each: each["kind"] == "Deployment")
         self.apply(*(placed(each, self.image, self.pull, self.node) if each["kind"] == "Deployment" else each for each in resources))
         self.rolled_out()
 
