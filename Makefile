@@ -7,10 +7,10 @@ DEMO_PORT ?= 8080
 # Most tests wait for processes most of the time: more of them than cores.
 JOBS ?= 4
 
-.PHONY: help demo test check format bench pictures simulate fuzz docs clean
+.PHONY: help demo test test-kubernetes check format bench pictures simulate fuzz docs clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 $(VENV)/ready: pyproject.toml tests/setup
 	tests/setup python $(VENV) $(PYTHON)
@@ -24,6 +24,9 @@ test: $(VENV)/ready ## set up everything and run the tests
 	tests/setup system
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+test-kubernetes: $(VENV)/ready ## a pod's life in the cluster of KUBECONFIG (SIDECAR_KUBE_IMAGE=...)
+	SIDECAR_KUBE=1 $(BIN)/pytest tests/kubernetes
 
 check: $(VENV)/ready ## style, types, floors
 	$(BIN)/ruff check .
