@@ -30,15 +30,16 @@ commands:
     dev           the same while you write it: a saved file is served at once
     profiles      the programs that need no option, and what is done for each
 {commands}
+    rollout       reload many containers, a few at a time
 
 options:
     --help        this text
     --version     the version
 
-Every option is also a variable: --drain-timeout 30s is SIDECAR_DRAIN_TIMEOUT=30s.
-Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else the
-program's own, if it never got ready (127 not found, 126 cannot be run); of the
-others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
+Every option is also a variable: --drain-timeout 30s, SIDECAR_DRAIN_TIMEOUT=30s.
+Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else
+the program's own, if it never got ready (127 not found, 126 cannot be run); of
+the others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
 """
 
 
