@@ -184,7 +184,7 @@ class Rollout:
 
     def _look_again(self, course: Course) -> None:
         """Whoever was lost out of sight, and may be there again."""
-        uncertain = [each for each in course.of(FAILED) if each.serves is None and each.kind in ("lost", "hung", "interrupted", "error")]
+        uncertain = [each for each in course.of(FAILED) if each.serves is None and each.kind != "vanished"]
         if not uncertain:
             return
         again = Course([Member(each.target) for each in uncertain], LOOKERS, INF, LAST_LOOK)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
+import time
 
 import docker
 import docker.errors
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # An engine that does not say who it is within this time (seconds) cannot be reached.
 HELLO = 20
+# What ends just now is looked at so often, so many seconds apart.
+ENDING_LOOKS, ENDING_PAUSE = 20, 0.1
 PROJECT, SERVICE, ONEOFF = "com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.oneoff"
 
 
@@ -97,6 +100,12 @@ class Containers:
                 if parts[0] == name and len(parts) > 2 and parts[2].isdigit():
                     return int(parts[2])
         raise Failed("copy", f"its user {name!r} is not in its /etc/passwd")
+
+    def check(self, target: Target) -> None:
+        """The engine hears of an end a moment after it."""
+        for _ in range(ENDING_LOOKS):
+            self._running(target)
+            time.sleep(ENDING_PAUSE)
 
     def _running(self, target: Target) -> None:
         """Raises Vanished, unless it does."""

@@ -24,7 +24,7 @@ WAITING, UNDER_WAY, DONE, FAILED, UNTOUCHED = "waiting", "under way", "done", "f
 INF = float("inf")
 
 # Ends at which nobody saw what serves now.
-UNSEEN = ("vanished", "lost", "hung", "interrupted", "error")
+UNSEEN = ("vanished", "lost", "left", "hung", "interrupted", "error")
 
 
 class Member:

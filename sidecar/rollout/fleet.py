@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         def execute(self, target: Target, argv: Sequence[str]) -> Finished:
             """Run a command in there, to its end."""
 
+        def check(self, target: Target) -> None:
+            """Raises Vanished if it does not run any more, or does not soon: it may be ending just now."""
+
         def put(self, target: Target, directory: str, archive: IO[bytes]) -> None:
             """Unpack a tar archive into a directory that is there already."""
 

@@ -38,6 +38,7 @@ def look(fleet: Fleet, target: Target, plan: Plan, tell: Tell) -> None:
 
 def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], tell: Tell) -> None:
     """The whole of it: hooks, copies, reload, verification."""
+    tell(Stepped(target.id, "look"))
     old = _status(fleet, target, plan)["generation"]
     tell(Looked(target.id, old))
     values = {"name": target.name, "id": target.id, "old": _shown(old), "new": _shown(old), "outcome": "failed"}
@@ -48,6 +49,10 @@ def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], te
         kept = _copy(fleet, target, parcels, plan.rollback, tell)
         try:
             new = _reload(fleet, target, plan, old, tell)
+        except Absent as error:
+            # It answered before. Its container is ending, or was started again.
+            fleet.check(target)
+            raise Failed("left", str(error)) from None
         except Trouble:
             if kept:
                 _put_back(fleet, target, kept, tell)

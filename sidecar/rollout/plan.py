@@ -186,11 +186,16 @@ def together(plan: Plan, exclude: Sequence[str]) -> list[str]:
 
 
 class Page:
-    """A plan's file: its values, and in `problems` what is wrong, each with file and line."""
+    """A plan's file: its values, and what is wrong with them."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.problems: list[str] = []
+        self._found: list[tuple[int, str]] = []
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, from top to bottom."""
+        return [f"{self.file}:{line}: {text}" for line, text in sorted(self._found, key=lambda each: each[0])]
 
     def read(self, text: str) -> dict[str, Any]:
         """The values by name."""
@@ -198,10 +203,10 @@ class Page:
             root = yaml.compose(text, yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            self.problems.append(f"{self.file}:{line}: it is no YAML: {error.problem}")
+            self._found.append((line, f"it is no YAML: {error.problem}"))
             return {}
         except yaml.YAMLError:
-            self.problems.append(f"{self.file}:1: it is no YAML")
+            self._found.append((1, "it is no YAML"))
             return {}
         values: dict[str, Any] = {}
         if root is None:
@@ -228,7 +233,7 @@ class Page:
 
     def wrong(self, node: Node, text: str) -> None:
         """A problem at this node's line."""
-        self.problems.append(f"{self.file}:{node.start_mark.line + 1}: {text}")
+        self._found.append((node.start_mark.line + 1, text))
 
     def mapping(self, node: Node, what: str, known: Sequence[str] = ()) -> Mapping[str, Node]:
         """The nodes by key; only `known` ones, if any are."""

@@ -12,6 +12,7 @@ import urllib3.exceptions
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream import stream
+from websocket import WebSocketException
 
 from sidecar.rollout.fleet import Failed, Finished, Lost, Target, Vanished, natural
 
@@ -73,12 +74,25 @@ class Pods:
                 stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False, _request_timeout=self._patience,
             )  # fmt: skip
             try:
-                answer.run_forever(timeout=self._patience)
+                # A connection that ends in the middle leaves no outcome behind.
+                with contextlib.suppress(WebSocketException, ConnectionError):
+                    answer.run_forever(timeout=self._patience)
                 out, err = answer.read_channel(OUT), answer.read_channel(ERR)
                 outcome = answer.read_channel(OUTCOME)
             finally:
                 answer.close()
-        return Finished(_status(outcome), out or "", err or outcome)
+        status = _status(outcome)
+        # Killed with its pod or by somebody else, or the connection has ended.
+        if status < 0 or status > 128:
+            self.check(target)
+        return Finished(status, out, err or outcome)
+
+    def check(self, target: Target) -> None:
+        """A pod that is being deleted counts as gone."""
+        with self._spoken(), self._core() as core:
+            pod = core.read_namespaced_pod(target.name, self._namespace, _request_timeout=HELLO)
+        if pod.metadata.deletion_timestamp is not None or pod.status.phase != "Running":
+            raise Vanished("it has ended meanwhile")
 
     def put(self, target: Target, directory: str, archive: IO[bytes]) -> None:
         """Not with pods."""
@@ -111,7 +125,7 @@ class Pods:
             if not error.status:
                 raise Lost(f"the cluster does not answer any more: {said}") from None
             raise Failed("refused", f"the cluster refuses: {said}") from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, WebSocketException, OSError) as error:
             raise Lost(f"the cluster does not answer: {error}") from None
 
 

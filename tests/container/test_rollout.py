@@ -95,9 +95,12 @@ class Fleet:
         return {each["name"].removeprefix(f"{self.label}-"): each for each in report["containers"]}
 
     def remove(self) -> None:
-        for container in self.containers.values():
-            with contextlib.suppress(docker.errors.NotFound):
-                container.remove(force=True, v=True)
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            list(pool.map(self._remove, self.containers.values()))
+
+    def _remove(self, container) -> None:
+        with contextlib.suppress(docker.errors.NotFound):
+            container.remove(force=True, v=True)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ class Rollout:
 
     def end(self) -> tuple[int, dict]:
         """The exit status and the report."""
-        out, self.errors = self.process.communicate(timeout=PATIENCE)
+        out, self.errors = self.process.communicate(timeout=2 * PATIENCE)
         self.events += [json.loads(line) for line in out.splitlines()]
         report = self.events[-1] if self.events and self.events[-1]["event"] == "report" else {}
         return self.process.returncode, report
@@ -206,7 +209,7 @@ def test_twenty_containers_behind_nginx_one_bad_in_the_middle(fleets, release, t
     names = [str(number) for number in range(1, 21)]
     fleet = fleets("web", *names)
     with nginx(tmp_path, [fleet.port(name) for name in names]) as port:
-        with Load(port, lambda body: json.loads(body)["version"]) as load:
+        with Load(port, lambda body: json.loads(body)["version"], clients=2, patience=4 * PATIENCE) as load:
             load.wait_for("v1", 40)
             rollout = Rollout("--label", f"rollout={fleet.label}", "--copy", release("v2", broken=["11"]), "--parallel", "4", "--yes")
             status, report = rollout.end()
@@ -224,14 +227,24 @@ def test_twenty_containers_behind_nginx_one_bad_in_the_middle(fleets, release, t
             # The report says what really serves.
             expected = {name: (2, "v2") if found[name] == "done" else (1, "v1") for name in names}
             assert fleet.all_serve() == expected
-            assert {name: each["serves"] for name, each in fleet.named(report).items()} == {name: each[0] for name, each in expected.items()}
+            assert {name: each["serves"] for name, each in fleet.named(report).items()} == {
+                name: each[0] for name, each in expected.items()
+            }
             bad = fleet.named(report)["11"]
             assert (bad["kind"], bad["files"], bad["was"], bad["serves"]) == ("failed", "new", 1, 1)
             assert "exited with status 1" in bad["cause"]
 
             # Once more, and the one may fail.
             rollout = Rollout(
-                "--label", f"rollout={fleet.label}", "--copy", release("v3", broken=["11"]), "--parallel", "4", "--max-failures", "1", "--yes"
+                "--label",
+                f"rollout={fleet.label}",
+                "--copy",
+                release("v3", broken=["11"]),
+                "--parallel",
+                "4",
+                "--max-failures",
+                "1",
+                "--yes",
             )
             status, report = rollout.end()
             load.wait_for("v3", 40)
@@ -268,7 +281,11 @@ def test_on_a_terminal_it_asks_shows_bars_and_ends_with_a_table(shop, answer, ch
     ours, theirs = pty.openpty()
     words = ["rollout", "--label", f"rollout={shop.label}", "--parallel", "3"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sidecar", *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        [sys.executable, "-m", "sidecar", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     )
     os.close(theirs)
     seen = b""
@@ -281,7 +298,7 @@ def test_on_a_terminal_it_asks_shows_bars_and_ends_with_a_table(shop, answer, ch
     assert process.wait(PATIENCE) == (0 if changes else 1), seen.decode()
     assert b"looking" in seen
     assert (b"rolling" in seen) == bool(changes)
-    assert ((b"the rollout is done: 3 done, 0 failed, 0 untouched" if changes else b"nothing has been changed") in seen), seen.decode()
+    assert (b"the rollout is done: 3 done, 0 failed, 0 untouched" if changes else b"nothing has been changed") in seen, seen.decode()
     assert [each[0] for each in shop.all_serve().values()] == [each[0] + changes for each in before.values()]
 
 
@@ -402,6 +419,8 @@ def pair(fleets, request, release):
         rollout = Rollout("--label", f"rollout={fleet.label}", "--copy", release("v2", waiting=["1"]), "--yes", *words, **environ)
         begun.append(rollout)
         rollout.wait("step", step="reload")
+        # It is asked for; and now it is under way.
+        until(lambda: str(fleet.containers["1"].top()).count("released.py") == 3, "sidecar, and a process of each generation")
         return rollout
 
     yield fleet, begin
