@@ -419,7 +419,8 @@ def pair(fleets, request, release):
         rollout = Rollout("--label", f"rollout={fleet.label}", "--copy", release("v2", waiting=["1"]), "--yes", *words, **environ)
         begun.append(rollout)
         rollout.wait("step", step="reload")
-        # It is asked for; and now it is under way.
+        # It is asked for; and now it is under way. (A container that is frozen while the engine starts an exec in it stays frozen: the
+        # engine holds a lock then, and neither unpauses nor removes it.)
         until(lambda: str(fleet.containers["1"].top()).count("released.py") == 3, "sidecar, and a process of each generation")
         return rollout
 

@@ -92,8 +92,8 @@ hooks: 1
         "deploy.yml:10: before: say a list of commands, each a list of words: [[make, build], [./notify, started]]",
         "deploy.yml:11: after: {name} is not known there; say {containers}, {done}, {failed}, {untouched}, {outcome}",
         "deploy.yml:11: after: a command is a list of words; no shell reads it",
-        "deploy.yml:12: hooks: there is no such name; say one of targets, copy, envdir, parallel, max-failures, timeout, rollback, confirm, "
-        "before, before-each, after-each, after",
+        "deploy.yml:12: hooks: there is no such name; say one of targets, copy, envdir, parallel, max-failures, timeout, rollback, "
+        "confirm, before, before-each, after-each, after",
         "--max-failures: '-1' is not a whole number of 0 or more",
         "--nope: there is no such option; see sidecar rollout --help",
         "--label: its value is missing",

@@ -1,4 +1,4 @@
-"""Pods, without a cluster: an API server that speaks the real protocols (HTTP, and exec's websocket channels), whose pods are real sidecars."""
+"""Pods, without a cluster: an API server that speaks the real protocols (HTTP, exec's websocket channels); its pods are real sidecars."""
 
 from __future__ import annotations
 
