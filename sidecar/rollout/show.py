@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from sidecar.rollout import summary
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rich.progress import Progress, TaskID
+
+
+def show(line: str) -> None:
+    """To whoever reads; that nobody does any more is no reason to stop halfway."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class Lines:
@@ -26,7 +35,7 @@ class Lines:
 
     def tell(self, event: str, **fields: Any) -> None:
         """An event."""
-        print(json.dumps({"event": event, **fields}), flush=True)
+        show(json.dumps({"event": event, **fields}))
 
 
 class Text(Lines):
@@ -39,7 +48,7 @@ class Text(Lines):
 
     def write(self, line: str) -> None:
         """Below what is there."""
-        print(line, flush=True)
+        show(line)
 
 
 class Bars(Text):

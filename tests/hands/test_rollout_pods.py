@@ -195,6 +195,19 @@ def test_a_pod_that_hangs(cluster):
     assert outcomes(events)["web-2"] == ("untouched", 1, None)
 
 
+def test_a_reader_that_leaves_does_not_stop_it_halfway(cluster):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sidecar", "rollout", "--context", "shop", "--selector", "app=web", "--yes"],
+        cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "KUBECONFIG": str(cluster.config), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(PATIENCE)) == (b"", 0)
+    process.stderr.close()
+    assert serving(cluster) == dict.fromkeys(NAMES, 2)
+
+
 def test_nothing_to_select_and_no_cluster(cluster, tmp_path):
     assert rollout(cluster, "--selector", "app=none", "--yes")[0] == 1
     cluster.server.shutdown()
