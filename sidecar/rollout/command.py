@@ -70,6 +70,7 @@ def main(words: Sequence[str]) -> int:
     if words and words[0] in ("--help", "-h"):
         print(HELP, end="")
         return OK
+    packed: list[Parcel] = []
     try:
         file, text, rest = "", "", list(words)
         if rest and not rest[0].startswith("-"):
@@ -92,6 +93,9 @@ def main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("sidecar rollout: interrupted; nothing has been changed", file=sys.stderr)
         return NOT_ALL
+    finally:
+        for each in packed:
+            each.close()
 
 
 def _read(file: str) -> str:

@@ -9,6 +9,7 @@ Nothing is ever deleted in a container, since an archive cannot say so, and a sh
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -94,6 +95,11 @@ class Parcel:
                     yield path, prefix + name
                 else:
                     self.skipped.append(prefix + name)
+
+    def close(self) -> None:
+        """Nothing of it stays on the disk. A thread that was left behind may hold it still, so that nothing else would remove it."""
+        with contextlib.suppress(OSError):
+            self._archive.close()
 
     def archive(self, owner: int) -> IO[bytes]:
         """A file of its own for one container, whose program runs as this user."""

@@ -441,11 +441,12 @@ def test_one_that_vanishes_midway(pair):
     assert (second["outcome"], fleet.serves("2")) == ("done", (2, "v2"))
 
 
-def test_one_that_hangs_is_given_up_and_looked_at_again(pair):
+def test_one_that_hangs_is_given_up_and_looked_at_again(pair, tmp_path):
     fleet, begin = pair
-    rollout = begin("--timeout", "2s")
+    rollout = begin("--timeout", "2s", TMPDIR=str(tmp_path))
     fleet.containers["1"].pause()
     status, report = rollout.end()
+    assert not list(tmp_path.glob("sidecar-*"))
     fleet.containers["1"].unpause()
     first, second = fleet.named(report).values()
     assert (status, first["outcome"], first["kind"], first["serves"]) == (1, "failed", "hung", None)
