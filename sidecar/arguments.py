@@ -40,6 +40,7 @@ commands:
     schema        the JSON Schema of sidecar.yml, for editors
     profiles      the programs that need no option, and what is done for each
 {commands}
+    rollout       reload many containers, a few at a time
 
 options:
     --help        this text
