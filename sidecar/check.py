@@ -86,6 +86,8 @@ def _plain(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if name == "port":
         return [each.spec for each in value]
+    if name == "admin" and value is not None:
+        return value.spec
     if name in TABLE and TABLE[name].kind is octal and value is not None:
         return f"{value:03o}"
     return list(value) if isinstance(value, tuple) else value

@@ -347,6 +347,12 @@ def test_check_shows_each_setting_with_where_it_came_from(tmp_path):
     assert shown["problems"] == []
 
 
+def test_check_shows_an_address(tmp_path):
+    done = sidecar("check", "--json", "--admin", "127.0.0.1:9100", "--port", "8080", "x", cwd=tmp_path)
+    shown = json.loads(done.stdout)["settings"]
+    assert (shown["admin"]["value"], shown["port"]["value"]) == ("127.0.0.1:9100", ["8080"])
+
+
 def test_check_says_what_is_wrong_and_ends_with_2(tmp_path):
     (tmp_path / "sidecar.yml").write_text("workerz: 2\n")
     done = sidecar("check", "--drain-timeout", "x", "--envdir", "none", "--", "true", cwd=tmp_path)
