@@ -40,6 +40,9 @@ class Chronicle:
         #: Workers that ended unasked, those of a coming generation not counted; workers killed for staying too long.
         self.deaths = 0
         self.kills = 0
+        #: How often sidecar has been upgraded in place, and the last time: {"version", "before", "at"}.
+        self.upgrades = 0
+        self.last_upgrade: dict[str, Any] | None = None
         self.last_swap: dict[str, Any] | None = None
         self.last_failure: dict[str, Any] | None = None
 
@@ -96,6 +99,10 @@ class Chronicle:
     def _killing(self, fields: Mapping[str, Any], now: float) -> None:
         self.kills += 1
 
+    def _upgraded(self, fields: Mapping[str, Any], now: float) -> None:
+        self.upgrades += 1
+        self.last_upgrade = {"version": fields["version"], "before": fields["before"], "at": now}
+
     def _ends(self, fields: Mapping[str, Any], now: float, outcome: str, cause: str) -> None:
         life = self.lives.get(fields["generation"])
         if life is not None:
@@ -114,6 +121,8 @@ class Chronicle:
             "last_failure": self.last_failure,
             "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
             "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
+            "upgrades": self.upgrades,
+            "last_upgrade": self.last_upgrade,
             "deaths": self.deaths,
             "kills": self.kills,
             "timeline": list(self.lives.values()),

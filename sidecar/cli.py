@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `sidecar`; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    check = ""
+    if words and words[0].startswith("--upgrade-check="):
+        check = words.pop(0).partition("=")[2]
     if words[:1] == ["health"]:
         from sidecar import probe  # noqa: PLC0415
 
@@ -42,11 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = ["run", "dev", "profiles", *COMMANDS]
         print(f"sidecar: {words[0]}: there is no such command{arguments.nearest(words[0], known)}", file=sys.stderr)
         return 2
-    return _run(words[1:], developing=words[0] == "dev")
+    return _run(words[1:], developing=words[0] == "dev", check=check)
 
 
-def _run(words: Sequence[str], developing: bool) -> int:
-    """Supervise, unless it cannot be begun."""
+def _run(words: Sequence[str], developing: bool, check: str) -> int:
+    """Supervise, unless it cannot be begun; or only `check` whether it could be by a later version of itself."""
+    left = os.environ.pop("SIDECAR_HERITAGE", "")
     from sidecar import arguments, settings  # noqa: PLC0415
     from sidecar.errors import SettingsError, SidecarError  # noqa: PLC0415
 
@@ -62,13 +66,16 @@ def _run(words: Sequence[str], developing: bool) -> int:
             problems += error.problems
         if problems or chosen is None:
             raise SettingsError(problems)
-        from sidecar.host import run  # noqa: PLC0415  (a refusal needs none of it)
+        from sidecar.host import rehearse, run  # noqa: PLC0415  (a refusal needs none of it)
 
-        return run(chosen, os.environ)
+        if check:
+            return rehearse(chosen, os.environ, check)
+        return run(chosen, os.environ, started=(sys.executable, sys.orig_argv, sys.argv), left=left)
     except SidecarError as error:
         from sidecar.host import leave_a_reason  # noqa: PLC0415
 
-        leave_a_reason(str(error))
+        if not check:
+            leave_a_reason(str(error))
         for problem in str(error).splitlines():
             print(f"sidecar: {problem}", file=sys.stderr)
         return error.exit_status

@@ -14,11 +14,20 @@ import socket
 import struct
 
 from sidecar.errors import StartError
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Going(Protocol):
+        """An answer that goes on: what it says of each event, until it is done."""
+
+        done: bool
+
+        def heard(self, record: dict[str, Any]) -> list[dict[str, Any]]: ...
+
 
 # A request is no longer than this, and no more than that waits for a client to read it (bytes).
 LONGEST_REQUEST, MOST_WAITING = 4096, 1 << 20
@@ -31,14 +40,14 @@ NAME = "sidecar-{pid}.sock"
 
 
 class Client:
-    """One connection. `heard` is what is to be done with each event, as long as an answer goes on."""
+    """One connection. `answer` is told each event, as long as it goes on."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self.sock = sock
         self.deadline = deadline
         self.asked = b""
         self.unsent = b""
-        self.heard: Callable[[dict[str, Any]], tuple[list[dict[str, Any]], bool]] | None = None
+        self.answer: Going | None = None
         self.ends = False
         self.marks: dict[str, Any] = {}
         #: A helper's own connection: it is not asked to hurry.
@@ -74,6 +83,30 @@ class Control:
             )
         return cls(None, "")
 
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar: the socket, in whose queue new clients wait, and its clients but the helpers."""
+        strangers = [each for each in self._clients.values() if not each.trusted]
+        return {
+            "path": self.path, "file": self._file, "sock": None if self._sock is None else Descriptor(self._sock.fileno()),
+            "clients": [
+                {"sock": Descriptor(each.sock.fileno()), "answer": each.answer, "marks": each.marks, "ends": each.ends,
+                 "asked": each.asked.decode("latin-1"), "unsent": each.unsent.decode("latin-1"), "deadline": each.deadline}
+                for each in strangers
+            ],
+        }  # fmt: skip
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Control:
+        """What an earlier version has dumped. Raises OSError."""
+        self = cls(None if state["sock"] is None else socket.socket(fileno=state["sock"]), state["path"])
+        self._file = state["file"]
+        for each in state["clients"]:
+            client = self._add(socket.socket(fileno=each["sock"]), each["deadline"])
+            client.answer, client.marks, client.ends = each["answer"], each["marks"], each["ends"]
+            client.asked, client.unsent = each["asked"].encode("latin-1"), each["unsent"].encode("latin-1")
+            self._await(client)
+        return self
+
     def fileno(self) -> int:
         """Readable when there is something to do."""
         return self._epoll.fileno()
@@ -102,10 +135,10 @@ class Control:
 
     # --- in the loop
 
-    def turn(self, now: float, answer: Callable[[object], tuple[list[dict[str, Any]], Any]]) -> None:
+    def turn(self, now: float, answer: Callable[[object], tuple[list[dict[str, Any]], Going | None]]) -> None:
         """See to whoever is ready and drop whoever is late.
 
-        `answer` gives, for a request, what to say and what is to hear of events from then on (None: the answer is complete).
+        `answer` gives, for a request, what to say, and what goes on from then on (None: the answer is complete).
         """
         for fd, state in self._epoll.poll(0):
             if self._sock is not None and fd == self._sock.fileno():
@@ -123,12 +156,11 @@ class Control:
 
     def tell(self, record: dict[str, Any], now: float) -> None:
         """An event has happened: whoever waits for such hears of it."""
-        for client in [client for client in self._clients.values() if client.heard is not None]:
-            if client.heard is not None:
-                replies, over = client.heard(record)
-                self._say(client, replies, now)
-                if over:
-                    client.heard = None
+        for client in [client for client in self._clients.values() if client.answer is not None]:
+            if client.answer is not None:
+                self._say(client, client.answer.heard(record), now)
+                if client.answer is not None and client.answer.done:
+                    client.answer = None
                     self._rest(client, now)
 
     def flush(self) -> None:
@@ -172,7 +204,7 @@ class Control:
             client.sock.close()
             self._accept(True)
 
-    def _read(self, client: Client, now: float, answer: Callable[[object], tuple[list[dict[str, Any]], Any]]) -> None:
+    def _read(self, client: Client, now: float, answer: Callable[[object], tuple[list[dict[str, Any]], Going | None]]) -> None:
         try:
             part = client.sock.recv(LONGEST_REQUEST)
         except BlockingIOError:
@@ -181,7 +213,7 @@ class Control:
             part = b""
         if not part:
             # Who has shut down its own side may still want to read the answer.
-            if client.unsent and not client.heard:
+            if client.unsent and not client.answer:
                 client.ends = True
                 self._epoll.modify(client.sock.fileno(), select.EPOLLOUT)
             else:
@@ -197,11 +229,11 @@ class Control:
             except (ValueError, RecursionError):
                 request = None
             client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
-            replies, client.heard = answer(request)
+            replies, client.answer = answer(request)
             if client.sock.fileno() not in self._clients:
                 return
             self._say(client, replies, now)
-            if client.heard is None:
+            if client.answer is None:
                 self._rest(client, now)
         if len(client.asked) > LONGEST_REQUEST:
             self._say(client, [{"done": 2, "cause": f"a request is one line of at most {LONGEST_REQUEST} bytes"}], now)
@@ -239,8 +271,11 @@ class Control:
             return
         if sent:
             client.deadline = now + PATIENCE
-        if not client.unsent and (client.heard is not None or client.trusted):
+        if not client.unsent and (client.answer is not None or client.trusted):
             client.deadline = float("inf")
+        self._await(client)
+
+    def _await(self, client: Client) -> None:
         self._epoll.modify(client.sock.fileno(), (select.EPOLLOUT if client.unsent else 0) | (0 if client.ends else select.EPOLLIN))
 
 

@@ -12,27 +12,47 @@ import os
 import selectors
 import time
 
-from sidecar import __version__, commands, control, envdir, events, handoff, helpers, orders, profiles, readiness, report, workers
+from sidecar import (
+    __version__,
+    commands,
+    control,
+    envdir,
+    events,
+    handoff,
+    helpers,
+    heritage,
+    orders,
+    profiles,
+    readiness,
+    report,
+    upgrade,
+    workers,
+)
 from sidecar.chronicle import Chronicle
 from sidecar.errors import EnvdirError, StartError
+from sidecar.generation import STARTING
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.output import Output
 from sidecar.pacing import Backoff
+from sidecar.record import Descriptor
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from _typeshed import HasFileno
 
     from sidecar.settings import Settings
+    from sidecar.upgrade import Upgrade
 
     Detach = Callable[[Callable[[], None]], None]
+    # sys.executable, sys.orig_argv, sys.argv
+    Started = tuple[str, Sequence[str], Sequence[str]]
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
 NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -82,10 +102,17 @@ class Check:
 
 
 class Host:
-    """One run of sidecar. `environ` is the environment that sidecar was started with."""
+    """One run of sidecar. `environ` is the environment that sidecar was started with, `started` how; `heritage` is the state of the
+    version before that has become this one.
+    """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], started: Started | None = None, heritage: dict[str, Any] | None = None
+    ) -> None:
         self.settings = settings
+        self.started = started
+        self.heritage = heritage
+        self.upgrading: Upgrade | None = None
         self.environ = {name: value for name, value in environ.items() if name not in NOT_PASSED_ON}
         self.started_with = environ
         self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
@@ -105,27 +132,34 @@ class Host:
         self.output: Output | None = None
         self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
         self._log_command_at = float("inf")
+        self._log_command_since = 0.0
 
     def run(self, detach: Detach | None = None) -> int:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone what it did."""
-        self.wakeup = Wakeup()
+        if self.heritage is not None:
+            self.inherit(self.heritage)
+        else:
+            self.wakeup = Wakeup()
         try:
-            workers.seal()
-            self.credentials = workers.credentials(self.settings.user, self.settings.group)
-            # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
-            self._read_envdir()
-            if self.settings.log_file:
-                self.output = Output(self.settings.log_file)
-            if self.settings.pid_file:
-                self.pid_file = PidFile.take(self.settings.pid_file)
+            if self.heritage is None:
+                workers.seal()
+                self.credentials = workers.credentials(self.settings.user, self.settings.group)
+                # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
+                self._read_envdir()
+                if self.settings.log_file:
+                    self.output = Output(self.settings.log_file)
+                if self.settings.pid_file:
+                    self.pid_file = PidFile.take(self.settings.pid_file)
             try:
-                self.listeners = Listeners.open(
-                    self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
-                )
+                if self.heritage is None:
+                    self.listeners = Listeners.open(
+                        self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
+                    )
                 try:
-                    self.control = control.Control.open(self.settings.control, control.places(self.started_with))
-                    if detach is not None:
-                        detach(self.pid_file.rewrite if self.pid_file else lambda: None)
+                    if self.heritage is None:
+                        self.control = control.Control.open(self.settings.control, control.places(self.started_with))
+                        if detach is not None:
+                            detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
                     if self.control is not None:
@@ -144,30 +178,21 @@ class Host:
         return self.exit_status or 0
 
     def _serve(self) -> None:
-        self.readiness = self._choose_readiness()
-        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        if self.heritage is None:
+            self._begin()
         self.selector = selectors.DefaultSelector()
         self._listen_to(self.wakeup, self._hear)
-        if self.readiness == "notify":
-            self.notify = readiness.NotifySocket()
+        if self.notify is not None:
             self._listen_to(self.notify, self._read_notifications)
         if self.settings.keys and os.isatty(0):
             self._listen_to(0, self._read_keys)
-        if self.output is not None:
-            self.output.take()
-            self._start_log_command(time.monotonic())
-        self._say("starting", {"version": __version__, "pid": os.getpid()})
-        for each in self.listeners:
-            self._say(
-                "listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
-            )
-        self._listen_to_control()
-        self._introduce()
+        if self.control is not None:
+            self._listen_to(self.control, self._read_control)
         now = time.monotonic()
-        self.supervisor = Supervisor(self.settings, now, chance)
         try:
-            if self.settings.watch or self.settings.watch_env:
-                self.watcher = self._make_watcher(now)
+            if self.heritage is not None:
+                self._take_over(self.heritage, now)
+            elif self.watcher is not None:
                 self._start_watcher(now)
             self._settle(now)
             while self.exit_status is None:
@@ -183,8 +208,188 @@ class Host:
             if self.notify:
                 self.notify.close()
 
-    def _introduce(self) -> None:
-        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds."""
+    def _begin(self) -> None:
+        """Make what is needed for serving, of a sidecar that has just been started."""
+        now = time.monotonic()
+        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        if self.output is not None:
+            self.output.take()
+            self._start_log_command(now)
+        self.readiness = self._choose_readiness()
+        if self.readiness == "notify":
+            self.notify = readiness.NotifySocket()
+        self._say("starting", {"version": __version__, "pid": os.getpid()})
+        for each in self.listeners:
+            self._say(
+                "listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
+            )
+        if self.control is not None and self.control.path:
+            self._say("controlled", {"path": self.control.path})
+        elif self.settings.control != "none":
+            self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
+        says = self._introduce()
+        if says:
+            self._say("profile", says)
+        self.supervisor = Supervisor(self.settings, now, chance)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now, None)
+
+    # --- the upgrade in place: upgrade.py has how, heritage.py what
+
+    def inherit(self, state: dict[str, Any]) -> None:
+        """Make everything of what the version before has left. Raises SidecarError and OSError; nothing outside has changed then."""
+        now = time.monotonic()
+        self.wakeup = Wakeup(state["wakeup"])
+        workers.seal()
+        self.credentials = workers.credentials(self.settings.user, self.settings.group)
+        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        self.workers.restore(state["workers"])
+        self.listeners = Listeners.restore(state["listeners"])
+        self.control = control.Control.restore(state["control"]) if state["control"] else None
+        self.output = Output.restore(state["output"]) if state["output"] else None
+        self._log_command_pace, self._log_command_at, self._log_command_since = state["log_command"]
+        self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
+        if self.status_file is not None and state["status_file"]:
+            self.status_file.restore(state["status_file"])
+        self.readiness = self._choose_readiness()
+        if state["notify"] or self.readiness == "notify":
+            self.notify = readiness.NotifySocket(state["notify"])
+        self._introduce()
+        self.since, self.log.lost = state["since"], state["lost"]
+        self.chronicle, self.environments = state["chronicle"], state["environments"]
+        self.supervisor = heritage.supervisor(state["supervisor"], self.settings, now, chance)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now, state["watcher"])
+
+    def _bequeath(self) -> dict[str, Any]:
+        """What `inherit` makes everything of."""
+        watcher = self.watcher and {**self.watcher.dump(), "memory": Descriptor(self._watchers_memory), "began": self._watched_since}
+        return {
+            "at": time.monotonic(),
+            "since": self.since,
+            "lost": self.log.lost,
+            "wakeup": self.wakeup.dump(),
+            "workers": self.workers.dump(),
+            "listeners": self.listeners.dump(),
+            "control": self.control and self.control.dump(),
+            "output": self.output and self.output.dump(),
+            "log_command": (self._log_command_pace, self._log_command_at, self._log_command_since),
+            "pid_file": self.pid_file and self.pid_file.dump(),
+            "status_file": self.status_file and self.status_file.dump(),
+            "notify": self.notify and self.notify.dump(),
+            "watcher": watcher,
+            "chronicle": self.chronicle,
+            "environments": self.environments,
+            "supervisor": self.supervisor,
+        }
+
+    def _take_over(self, state: dict[str, Any], now: float) -> None:
+        """The first thing the new version does: say so, and see what has happened since."""
+        self.heritage = None
+        took = now - state["at"]
+        self._say("upgraded", {"version": __version__, "before": state["version"], "took": took, "pid": os.getpid()})
+        for worker in self.supervisor.roster.serving():
+            if worker.state == STARTING:
+                self._look_after(worker.pid, worker.readiness, now)
+        if self.watcher is not None and self.watcher.pid:
+            self._listen_to(self.watcher, self._read_watcher)
+            self._send(self.watcher.pid, "KILL")
+        self._reap(now)
+
+    def upgrade(self, only_check: bool = False) -> None:
+        """What USR2 does."""
+        if self.upgrading is None:
+            self.upgrading = upgrade.Upgrade(time.monotonic() + upgrade.MOST_WAITING, only_check)
+        # One that is on its way answers all who ask.
+        self.upgrading.only_check &= only_check
+
+    def _upgrade_on(self, now: float) -> None:
+        """Carry an upgrade on: wait for a swap's end, have the new version prove itself, become it."""
+        one, coming = self.upgrading, self.supervisor.roster.coming
+        if one is None:
+            return
+        if self.supervisor.ending.asked:
+            self._upgrade_failed("sidecar is stopping")
+        elif one.pid:
+            if one.until <= now:
+                self._upgrade_failed("the new version has not proved within a minute that it can start")
+        elif coming is not None and not one.only_check:
+            one.proven = False  # what was proven was another state
+            if one.until <= now:
+                self._upgrade_failed("swaps have been going on for five minutes")
+            elif not one.waits:
+                one.waits = True
+                self._say("upgrade_waits", {"generation": coming.number})
+        elif one.proven:
+            self._become(one)
+        else:
+            self._prove(one, now)
+
+    def _prove(self, one: Upgrade, now: float) -> None:
+        """Start the new version as a child that only proves it could take over."""
+        origin = upgrade.Origin.of(*self.started) if self.started is not None else None
+        if origin is None:
+            self._upgrade_failed("it is not known how sidecar was started")
+            return
+        try:
+            one.state, kept = upgrade.seal(self._bequeath(), __version__)
+            one.tail = helpers.Tail()
+            handoff = [*((fd, fd) for fd in (one.state, *kept)), (one.tail.write, 1), (one.tail.write, 2)]
+            one.pid = self.workers.start(workers.Launch(upgrade.check_command(origin, one.state), self.started_with, handoff, own=True))
+            one.until = now + upgrade.MOST_CHECKING
+            one.tail.started()
+            tail = one.tail
+            self._listen_to(tail, lambda _: self._read_tail(tail))
+        except (OSError, TypeError) as error:
+            self._upgrade_failed(f"its check could not be started: {error}")
+
+    def _proved(self, one: Upgrade, ended: workers.Ended) -> None:
+        output = self._last_words(one.tail)
+        one.pid, one.tail = 0, None
+        one.close()
+        last = output.rpartition("\n")[2]
+        if ended.code or ended.signal or not last.startswith("sidecar "):
+            how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
+            self._upgrade_failed(f"the new version cannot take over, its check {how}{': ' + last if last else ''}", output)
+            return
+        one.proven, one.version = True, last.removeprefix("sidecar ")
+        self._say("upgrade_checked", {"version": one.version})
+        if one.only_check:
+            self.upgrading = None
+
+    def _become(self, one: Upgrade) -> None:
+        """Be the new version. Returns only if that failed."""
+        origin = upgrade.Origin.of(*self.started) if self.started is not None else None
+        if origin is None:
+            return
+        for asking in self.asking.values():
+            if asking.pid:
+                self.workers.abandon(asking.pid)
+        self._say("upgrading", {"version": one.version, "before": __version__})
+        # From here on what comes waits, in the kernel or in what is noted already.
+        mask = upgrade.block()
+        try:
+            one.state, kept = upgrade.seal(self._bequeath(), __version__)
+            upgrade.become(origin, self.started_with, one.state, kept)
+        except (OSError, TypeError) as error:
+            cause = str(error)
+        finally:
+            upgrade.unblock(mask)
+        self._upgrade_failed(cause)
+
+    def _upgrade_failed(self, cause: str, output: str = "") -> None:
+        one, self.upgrading = self.upgrading, None
+        if one is None:
+            return
+        one.close()
+        if one.tail is not None:
+            self._last_words(one.tail)
+        if one.pid:
+            self.workers.abandon(one.pid)
+        self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
+
+    def _introduce(self) -> dict[str, Any]:
+        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds; what to say of that."""
         passed = [handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream) for each in self.listeners]
         self.command = self.settings.command
         self.handed = handoff.handed(self.listeners.environment(), self.settings.handoff, passed, os.getpid())
@@ -193,7 +398,8 @@ class Host:
             more = profiles.arguments(row, self.command, passed)
             self.command += more
             says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
-            self._say("profile", {"profile": row.name, **says})
+            return {"profile": row.name, **says}
+        return {}
 
     def _choose_readiness(self) -> str:
         wanted = self.settings.ready
@@ -210,6 +416,8 @@ class Host:
         deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start())
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
+        if self.upgrading is not None:
+            deadline = min(deadline, self.upgrading.until)
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         ready = self.selector.select(timeout)
         now = time.monotonic()
@@ -224,6 +432,7 @@ class Host:
         self._settle(now)
         if self.control is not None and self.control.deadline <= now:
             self._read_control(now)
+        self._upgrade_on(now)
 
     def _say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Tell whoever reads the log, and whoever asked to be told."""
@@ -280,7 +489,7 @@ class Host:
             elif name in ("TTIN", "TTOU"):
                 self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
             elif name == "USR2":
-                self._say("ignored_signal", {"signal": name})
+                self.upgrade()
             else:
                 self._observe(events.SignalPassed(name), now)
 
@@ -297,6 +506,8 @@ class Host:
                 self._log_command_ended(each, now)
             elif self.watcher is not None and each.pid == self.watcher.pid:
                 self._watcher_ended(f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}", now)
+            elif self.upgrading is not None and each.pid == self.upgrading.pid:
+                self._proved(self.upgrading, each)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
                 self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
@@ -307,25 +518,32 @@ class Host:
 
     # --- the watcher
 
-    def _make_watcher(self, now: float) -> helpers.Helper:
-        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells)."""
+    def _make_watcher(self, now: float, state: dict[str, Any] | None) -> helpers.Helper:
+        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells), in the place of another's."""
         import json  # noqa: PLC0415  (only who watches pays for it)
 
         of = self.settings
         for directory in of.watch:
-            if not os.path.isdir(directory):
+            if not state and not os.path.isdir(directory):
                 self._say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
         # What it has seen outlives it here, so that the one after it finds what changed in between.
-        memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-        # Clear of the numbers that the watcher's own descriptors are about to take.
-        self._watchers_memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, WATCHERS_MEMORY + 1)
-        os.close(memory)
+        if state:
+            self._watchers_memory, self._watched_since = state["memory"], state["began"]
+        else:
+            memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
+            # Clear of the numbers that the watcher's own descriptors are about to take.
+            self._watchers_memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, WATCHERS_MEMORY + 1)
+            os.close(memory)
+            self._watched_since = time.clock_gettime(CLOCK_REALTIME_COARSE)
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
-            "env_poll": of.env_poll, "since": time.clock_gettime(CLOCK_REALTIME_COARSE), "memory": WATCHERS_MEMORY,
+            "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
         }  # fmt: skip
-        return helpers.Helper("the watcher", helpers.module("sidecar.watch", json.dumps(config)), now)
+        found = helpers.Helper("the watcher", helpers.module("sidecar.watch", json.dumps(config)), now)
+        if state:
+            found.restore(state)
+        return found
 
     def _next_start(self) -> float:
         return self.watcher.start_at if self.watcher is not None and not self.supervisor.ending.asked else float("inf")
@@ -348,9 +566,9 @@ class Host:
         if self.watcher.pid and self.watcher.fileno() >= 0 and self.watcher.fileno() in self.selector.get_map():
             self._read_watcher(now)
             self.selector.unregister(self.watcher)
-        pid = self.watcher.pid
+        pid, outdated = self.watcher.pid, self.watcher.outdated
         pause = self.watcher.ended(now, chance())
-        if not self.supervisor.ending.asked:
+        if not self.supervisor.ending.asked and not outdated:
             self._say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
 
     def _read_watcher(self, now: float) -> None:
@@ -391,24 +609,14 @@ class Host:
 
     # --- the control socket: the desk of commands.py
 
-    def _listen_to_control(self) -> None:
-        if self.control is None:
-            return
-        self._listen_to(self.control, self._read_control)
-        if self.control.path:
-            self._say("controlled", {"path": self.control.path})
-        elif self.settings.control != "none":
-            self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
-
     def _read_control(self, now: float) -> None:
         if self.control is not None:
             self.control.turn(now, self._answer)
 
     def _answer(self, request: object) -> tuple[list[dict[str, Any]], Any]:
         answer = commands.answer(request, self)
-        if answer.done:
-            return answer.replies, None
-        return answer.replies, lambda record: (answer.heard(record), answer.done)
+        replies, answer.replies = answer.replies, []
+        return replies, None if answer.done else answer
 
     def status(self) -> dict[str, Any]:
         """Everything there is to know, as plain values; no value of a variable."""
@@ -427,7 +635,7 @@ class Host:
         for generation in told["generations"]:
             for worker in generation["workers"]:
                 worker["memory"] = readiness.memory(worker["pid"])
-        for last in (told["last_swap"], told["last_failure"]):
+        for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
         return told
@@ -605,7 +813,7 @@ class Host:
 
     def _checked(self, ended: workers.Ended, now: float) -> None:
         check = self.checks.pop(ended.pid)
-        output = self._last_words(check)
+        output = self._last_words(check.tail)
         generation = check.generation
         if ended.code == 0 and not ended.signal:
             if output:
@@ -619,10 +827,10 @@ class Host:
         if not tail.take():
             self.selector.unregister(tail)
 
-    def _last_words(self, check: Check) -> str:
-        if check.tail.fileno() in self.selector.get_map():
-            self.selector.unregister(check.tail)
-        return check.tail.close()
+    def _last_words(self, tail: helpers.Tail) -> str:
+        if tail.fileno() in self.selector.get_map():
+            self.selector.unregister(tail)
+        return tail.close()
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
@@ -650,9 +858,13 @@ class Host:
             self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
             return
         self._observe(events.WorkerStarted(order.generation, order.slot, pid, self.readiness), now)
-        if self.readiness == "accept":
+        self._look_after(pid, self.readiness, now)
+
+    def _look_after(self, pid: int, how: str, now: float) -> None:
+        """Find out when a worker that has just been started is ready, where that is ours to find out."""
+        if how == "accept":
             self.glances.add(pid, now)
-        elif self.readiness == "command":
+        elif how == "command":
             self.asking[pid] = Asking(now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
@@ -678,7 +890,7 @@ class Host:
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         for pid, check in list(self.checks.items()):
             if check.generation == order.generation:
-                self._last_words(self.checks.pop(pid))
+                self._last_words(self.checks.pop(pid).tail)
                 self.workers.abandon(pid)
         self.environments.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})
@@ -772,9 +984,29 @@ def leave_a_reason(reason: str) -> None:
         os.close(fd)
 
 
-def run(settings: Settings, environ: Mapping[str, str], detach: Detach | None = None) -> int:
+def run(
+    settings: Settings, environ: Mapping[str, str], detach: Detach | None = None, started: Started | None = None, left: str = ""
+) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
 
     `detach`, called once everything is bound and nothing is started, may go on in another process; it is given what rewrites the pid file.
+    `started` is how to start it again, `left` says where the version before has left its state, if one has become this one.
     """
-    return Host(settings, environ).run(detach)
+    return Host(settings, environ, started, upgrade.unseal(left, os.getpid())).run(detach)
+
+
+def rehearse(settings: Settings, environ: Mapping[str, str], left: str) -> int:
+    """Prove that this version could take over from the one that has started it: make everything, say which version it is, and end.
+
+    Raises SidecarError if it could not.
+    """
+    state = upgrade.unseal(left, os.getppid())
+    if state is None:
+        raise StartError("it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`")
+    try:
+        Host(settings, environ, None, state).inherit(state)
+    except (OSError, KeyError) as error:
+        raise StartError(f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}") from None
+    os.write(1, f"sidecar {__version__}\n".encode())
+    # As it is: what was made of the state is the parent's, and not to be closed or removed.
+    os._exit(0)

@@ -27,6 +27,7 @@ import stat
 
 from sidecar.address import TCP, UDP, UNIX, Address
 from sidecar.errors import ListenError
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +66,19 @@ class Listener:
         self.file = _file(address.path)
         real_port = address.kind != UNIX and not address.port
         self.key = f"{address.text.rpartition(':')[0]}:{self.where[1]}".removeprefix(":") if real_port else address.text
+
+    def dump(self) -> dict[str, Any]:
+        """All of it, for a later version of sidecar."""
+        return {**vars(self), "sock": Descriptor(self.sock.fileno())}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Listener:
+        """What an earlier version has dumped. Raises OSError if the descriptor is no socket."""
+        self = cls(state["address"], socket.socket(fileno=state["sock"]), state["backlog"])
+        # Its path may have been taken away meanwhile: what it was is what was dumped, not what is there.
+        for name in ("key", "name", "ours", "fd", "where", "file"):
+            setattr(self, name, state[name])
+        return self
 
     def mend(self, shut: bool) -> str:
         """Repair what a program has spoilt; `shut` is whether it called shutdown(). A sentence on it, "" if all is well.
@@ -149,6 +163,17 @@ class Listeners:
             self.close()
             raise ListenError(problems, code)
         self._name()
+        return self
+
+    def dump(self) -> list[dict[str, Any]]:
+        """All of them, for a later version of sidecar."""
+        return [each.dump() for each in self]
+
+    @classmethod
+    def restore(cls, state: Sequence[dict[str, Any]]) -> Listeners:
+        """What an earlier version has dumped, under the same numbers. Raises OSError."""
+        self = cls()
+        self._listeners = [Listener.restore(each) for each in state]
         return self
 
     def __iter__(self) -> Iterator[Listener]:

@@ -31,7 +31,11 @@ PHRASES: dict[str, tuple[str, str]] = {
     "remark": (WARNING, "{remark}"),
     "cannot": (ERROR, "cannot {what}: {cause}"),
     "defect": (ERROR, "a defect in sidecar: {error} at {where}; it goes on. Please report this"),
-    "ignored_signal": (WARNING, "SIG{signal} means nothing to this sidecar; ignored"),
+    "upgrade_waits": (INFO, "the upgrade waits until generation {generation} serves or has failed"),
+    "upgrade_checked": (INFO, "sidecar {version} has proved that it can take over"),
+    "upgrading": (INFO, "sidecar {before} becomes sidecar {version}"),
+    "upgraded": (INFO, "sidecar {version} has taken over from {before} after {took} s, pid {pid}"),
+    "upgrade_failed": (ERROR, "the upgrade failed: {cause}; sidecar {version} goes on"),
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
@@ -214,7 +218,7 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     if style == "start_server":
         return _as_start_server(event, fields, "" if level == INFO else f"{message}\n")
     mark = "" if level == INFO else f"{level}: "
-    output = fields.get("output", "") if event == "swap_failed" else ""
+    output = fields.get("output", "") if event in ("swap_failed", "upgrade_failed") else ""
     more = "".join(f"    | {each}\n" for each in output.split("\n")) if output else ""
     return f"{stamp} sidecar: {mark}{message}\n{more}"
 

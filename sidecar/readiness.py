@@ -34,10 +34,12 @@ from errno import EIO
 from functools import cache  # comes with socket
 
 from sidecar.errors import SidecarError
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from typing import Any
 
 _READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
 
@@ -482,8 +484,13 @@ class NotifySocket:
     MOST = 64  # messages a call: a flood must not keep us from everything else
     LONGEST = 4096  # bytes a message
 
-    def __init__(self) -> None:
-        """Bind it, non-blocking and close-on-exec. Raises OSError."""
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar has dumped. Raises OSError."""
+        self.ignored = 0
+        """How many messages were of strangers or made no sense."""
+        if state is not None:
+            self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
+            return
         name = f"sidecar-{os.getpid()}-{os.urandom(8).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -491,8 +498,10 @@ class NotifySocket:
         self._socket.bind(f"\0{name}")
         self.address = f"@{name}"
         """What goes into NOTIFY_SOCKET."""
-        self.ignored = 0
-        """How many messages were of strangers or made no sense."""
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar: the workers know it by this address."""
+        return {"fd": Descriptor(self._socket.fileno()), "address": self.address}
 
     def fileno(self) -> int:
         """For select: readable when a message is there."""

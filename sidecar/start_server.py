@@ -363,7 +363,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _main(words: Sequence[str]) -> int:
+def _main(words: list[str]) -> int:
+    left = os.environ.pop("SIDECAR_HERITAGE", "")
+    check = words.pop(0).partition("=")[2] if words and words[0].startswith("--upgrade-check=") else ""
     given, command, problems = parse(words)
     if problems:
         print("\n".join(problems), file=sys.stderr)
@@ -391,10 +393,13 @@ def _main(words: Sequence[str]) -> int:
         raise Refused("server program not specified")
     environ = _environment(given, os.environ)
     chosen = resolve(given, command, environ)
-    from sidecar.host import run  # noqa: PLC0415  (the clients need none of it)
+    from sidecar.host import rehearse, run  # noqa: PLC0415  (the clients need none of it)
 
-    print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
-    return run(chosen, environ, _detach if "daemonize" in given else None)
+    if check:
+        return rehearse(chosen, environ, check)
+    if not left:
+        print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
+    return run(chosen, environ, _detach if "daemonize" in given else None, (sys.executable, sys.orig_argv, sys.argv), left)
 
 
 if __name__ == "__main__":
