@@ -39,6 +39,8 @@ class Chronicle:
         self.seconds_sum = 0.0
         #: Workers that ended unasked, those of a coming generation not counted; workers killed for staying too long.
         self.deaths = 0
+        #: Workers replaced because they had grown too big.
+        self.recycled = 0
         self.kills = 0
         #: How often sidecar has been upgraded in place, and the last time: {"version", "before", "at"}.
         self.upgrades = 0
@@ -99,6 +101,9 @@ class Chronicle:
     def _killing(self, fields: Mapping[str, Any], now: float) -> None:
         self.kills += 1
 
+    def _recycled(self, fields: Mapping[str, Any], now: float) -> None:
+        self.recycled += 1
+
     def _upgraded(self, fields: Mapping[str, Any], now: float) -> None:
         self.upgrades += 1
         self.last_upgrade = {"version": fields["version"], "before": fields["before"], "at": now}
@@ -125,5 +130,6 @@ class Chronicle:
             "last_upgrade": self.last_upgrade,
             "deaths": self.deaths,
             "kills": self.kills,
+            "recycled": self.recycled,
             "timeline": list(self.lives.values()),
         }

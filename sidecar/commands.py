@@ -349,6 +349,8 @@ def page(status: Mapping[str, Any]) -> list[str]:
         if last:
             how = f": {last['cause']}" if "cause" in last else f", after {last['took']:.2f} s"
             lines.append(f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}")
+    if status["recycled"]:
+        lines.append(f"recycled      {status['recycled']} workers that were too big")
     if status["last_upgrade"]:
         last = status["last_upgrade"]
         lines.append(f"upgrades      {status['upgrades']}, the last {span(last['ago'])} ago, from version {last['before']}")

@@ -78,6 +78,13 @@ class WorkerReady(Fact):
     pid: int
 
 
+class GrewTooBig(Fact):
+    """The worker's processes hold `memory` bytes, which is more than one may."""
+
+    pid: int
+    memory: int
+
+
 class LookForbidden(Fact):
     """The system does not let us see whether the worker takes connections: go by the interval."""
 

@@ -48,10 +48,13 @@ class Worker:
     """One process of a generation, leader of its own process group. Moments are seconds on the supervisor's clock.
 
     `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves (draining or lingering).
+    `too_big`: the bytes it held when that was more than a worker may, else 0; `succeeds`: the pid of such a one, if it was started for it.
     """
 
     __slots__ = (
-        "generation", "kill_at", "pid", "readiness", "ready_at", "retired_at", "retired_by", "slot", "started_at", "state", "took_over",
+        "generation", "kill_at", "pid", "readiness", "ready_at", "retired_at", "retired_by", "slot", "started_at", "state", "succeeds",
+        "too_big",
+        "took_over",
     )  # fmt: skip
 
     def __init__(self, generation: int, slot: int, pid: int, readiness: str, started_at: float) -> None:
@@ -66,6 +69,8 @@ class Worker:
         self.retired_by = ""
         self.kill_at = float("inf")
         self.took_over = False
+        self.too_big = 0
+        self.succeeds = 0
 
     def move(self, state: str) -> None:
         """Go on to `state`. Raises IllegalMove."""

@@ -73,6 +73,9 @@ CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
 MOST_TOLD = 1500
 
+# With --max-memory the workers' memory is looked at that often (seconds).
+LOOK_AT_MEMORY = 5.0
+
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
 
@@ -133,6 +136,7 @@ class Host:
         self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
         self._log_command_at = float("inf")
         self._log_command_since = 0.0
+        self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
 
     def run(self, detach: Detach | None = None) -> int:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone what it did."""
@@ -413,7 +417,7 @@ class Host:
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start())
+        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self._weigh_at)
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
         if self.upgrading is not None:
@@ -429,6 +433,8 @@ class Host:
             self._start_watcher(now)
         self._look(now)
         self._ask(now)
+        if self._weigh_at <= now:
+            self._weigh(now)
         self._settle(now)
         if self.control is not None and self.control.deadline <= now:
             self._read_control(now)
@@ -737,6 +743,14 @@ class Host:
             if taking:
                 self._stop_looking(pid)
                 self._observe(events.WorkerReady(pid), now)
+
+    def _weigh(self, now: float) -> None:
+        """Find the workers that hold more memory than they may."""
+        for worker in self.supervisor.roster.ready():
+            memory = readiness.more_than(self.settings.max_memory or 0, worker.pid)
+            if memory:
+                self._observe(events.GrewTooBig(worker.pid, memory), now)
+        self._weigh_at = now + LOOK_AT_MEMORY
 
     def _ask(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""

@@ -66,6 +66,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "worker_died": (ERROR, "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}"),
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
     "killing": (WARNING, "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL"),
+    "recycling": (WARNING, "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}: another takes its place"),
+    "recycled": (INFO, "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}"),
     "look_forbidden": (WARNING, "cannot see whether workers take connections ({cause}); going by --interval {interval} s"),
     "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
@@ -204,6 +206,11 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         shown["still_serving"] = f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
         if fields["degraded"]:
             shown["still_serving"] += ", degraded: workers that had taken over stay"
+    if event == "recycling":
+        shown["held"], shown["most"] = (f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit"))
+    if event == "recycled":
+        seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
+        shown["hint"] = seldom if fields["pause"] else ""
     message = phrase.format_map(shown).replace("\n", " ")
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)

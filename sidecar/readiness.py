@@ -352,6 +352,27 @@ def memory(leader: int) -> int | None:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+def more_than(limit: int, leader: int) -> int:
+    """The memory of a worker's whole tree in bytes if that is more than `limit`, else 0.
+
+    What counts is what would be free without it: shared pages by their share (PSS). That takes the kernel a walk over all
+    pages, so it is asked for only if the resident memory, which is never less, is too much; and that has to do where /proc refuses.
+    """
+    if (memory(leader) or 0) <= limit:
+        return 0
+    held = 0
+    for pid in _tree(leader):
+        try:
+            try:
+                share = next(line for line in _read(f"/proc/{pid}/smaps_rollup").split("\n") if line.startswith("Pss:"))
+                held += int(share.split()[1]) * 1024
+            except (PermissionError, StopIteration):
+                held += int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            continue
+    return held if held > limit else 0
+
+
 def _children(pid: int) -> list[int]:
     """A process's children, by whichever of its threads; in a moment of change some may be missed (proc(5))."""
     children: list[int] = []

@@ -18,6 +18,7 @@ Facts::
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
+    big 101                         it holds more memory than it may
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
     exit 101 1 +                    its leader ended, processes of its group live on
     empty 101                       the last of them is gone
@@ -155,6 +156,8 @@ class History:
                 self._observe(events.PreparationFailed(int(generation), "the check exited with status 3"))
             case ["ready", pid]:
                 self._observe(events.WorkerReady(int(pid)))
+            case ["big", pid]:
+                self._observe(events.GrewTooBig(int(pid), 2**30))
             case ["forbidden", pid]:
                 self._observe(events.LookForbidden(int(pid), "EPERM"))
             case ["exit", pid, code]:

@@ -329,6 +329,38 @@ FAULTS = [
         ("for worker in self.roster.ready()]\n        self._passed", "for worker in self.roster.serving()]\n        self._passed"),
     ),
     Fault(
+        "a worker that is too big leaves before its successor is ready",
+        "Continuity",
+        ("if other.ready_at is not None and self._reached(other.ready_at + delay, now):", "if True:"),
+    ),
+    Fault(
+        "all workers that are too big are replaced at once",
+        "Recycling or Max surge or Continuity",
+        ("if going or soon or current is None", "if soon or current is None"),
+        (
+            "if worker.slot < self.size and self._reached(again, now):",
+            "if worker.slot < self.size and worker not in [old for old, _ in going] and self._reached(again, now):",
+        ),
+    ),
+    Fault(
+        "workers that are too big are replaced during a swap",
+        "Recycling or Orderly or Max surge",
+        ("if going or soon or current is None", "if going or current is None"),
+    ),
+    Fault(
+        "a program that is always too big is recycled without a pause",
+        "Recycling",
+        (
+            "again = max(self._pace(worker.slot).not_before, self._thinning(worker.slot).not_before)",
+            "again = self._pace(worker.slot).not_before",
+        ),
+    ),
+    Fault(
+        "a worker that is too big stays beside its successor",
+        "Recycling",
+        ("                self._swap_out(worker, other, now)\n", "                pass\n"),
+    ),
+    Fault(
         "orders go on after Exit",
         "Orderly",
         ("        self._bury()\n        self._exit(now)\n", "        self._exit(now)\n        self._bury()\n"),

@@ -18,7 +18,7 @@ import copy
 import heapq
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sidecar import events, orders
@@ -83,7 +83,7 @@ class Process:
     """One process the supervisor had started: what it really is, and (from `ready_at` down) what the supervisor was told or ordered."""
 
     __slots__ = (
-        "alive", "doomed", "ended", "generation", "kill_due", "killed_at", "left_at", "pid", "program", "readiness", "ready_at",
+        "alive", "big_at", "doomed", "ended", "generation", "kill_due", "killed_at", "left_at", "pid", "program", "readiness", "ready_at",
         "retired_at", "retired_by", "slot", "started_at", "taken",
     )  # fmt: skip
 
@@ -104,6 +104,7 @@ class Process:
         self.killed_at: float | None = None
         self.kill_due = INF
         self.taken = False
+        self.big_at = INF  # when it was said to hold too much memory
 
     @property
     def wanted(self) -> bool:
@@ -185,6 +186,8 @@ class World:
         self.dice = dice
         # A copy of the dice: what came later must not move the schedules that are known by their number.
         splay = copy.copy(dice).choice((0.0, 0.0, 2.0, 10.0))
+        self.growth = random.Random(copy.copy(dice).getrandbits(32))
+        self.growing = self.growth.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.6, 1.0))
         self.settings = draw_settings(dice).replace(env_splay=splay)
         self.mood = Mood(dice)
         self.now = 0.0
@@ -421,12 +424,22 @@ class World:
         forgiven = last is not current and last.fault != "" and last.trigger in ("watch", "envdir")
         if last is not current and not forgiven:
             return False
-        held = sorted(process.slot for process in self.wanted())
+        held = sorted(process.slot for process in self.wanted() if not self.superfluous(process))
         return held == list(range(self.size)) and all(
             process.ready and (process.generation == current.number or forgiven) for process in self.wanted()
         )
 
     # --- the book
+
+    def superfluous(self, process: Process, left: Collection[int] = ()) -> bool:
+        """Whether it holds too much memory and another, none of those that have `left`, has been started in its place."""
+        return process.big_at < INF and any(self.succeeds(each, process) for each in self.wanted() if each.pid not in left)
+
+    def succeeds(self, process: Process, big: Process) -> bool:
+        """Whether it was started in the place of one that holds too much memory, and may not fail any more."""
+        coming = self.coming
+        mine = coming is None or process.generation != coming.number
+        return mine and process.slot == big.slot and process.pid > big.pid and process.started_at >= big.big_at
 
     @property
     def coming(self) -> Life | None:
@@ -500,6 +513,8 @@ class World:
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
                     process.ready_at = self.now
+            case events.GrewTooBig():
+                self.processes[fact.pid].big_at = min(self.now, self.processes[fact.pid].big_at)
             case events.LookForbidden():
                 self.processes[fact.pid].readiness = "interval"
             case events.WorkerExited():
@@ -603,6 +618,15 @@ class World:
         elif program.readiness != "interval":
             self.at(self.now + program.boot, lambda: events.WorkerReady(process.pid) if process.alive else None)
         self.at(self.now + program.dies, self._end(process, program.code, program.signal, natural=True))
+        if self.growth.random() < self.growing:
+            self.at(self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(), self._grown(process))
+
+    def _grown(self, process: Process) -> Callable[[], events.Fact | None]:
+        def happen() -> events.Fact | None:
+            # It is only looked at once it is ready.
+            return events.GrewTooBig(process.pid, self.growth.randrange(1, 2**30)) if process.ready and not self.calm else None
+
+        return happen
 
     def _retire(self, process: Process, signal: str) -> None:
         process.retired_at = self.now
