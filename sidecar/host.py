@@ -344,8 +344,8 @@ class Host:
             one.tail.started()
             tail = one.tail
             self._listen_to(tail, lambda _: self._read_tail(tail))
-        except (OSError, TypeError) as error:
-            self._upgrade_failed(f"its check could not be started: {error}")
+        except Exception as error:  # a defect is no reason not to go on either
+            self._upgrade_failed(f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}")
 
     def _proved(self, one: Upgrade, ended: workers.Ended) -> None:
         output = self._last_words(one.tail)
@@ -375,8 +375,8 @@ class Host:
         try:
             one.state, kept = upgrade.seal(self._bequeath(), __version__)
             upgrade.become(origin, self.started_with, one.state, kept)
-        except (OSError, TypeError) as error:
-            cause = str(error)
+        except Exception as error:
+            cause = str(error) if isinstance(error, OSError) else type(error).__name__
         finally:
             upgrade.unblock(mask)
         self._upgrade_failed(cause)
@@ -426,7 +426,9 @@ class Host:
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
-            key.data(now)
+            # What came before it in this turn may have closed it.
+            if self.selector.get_map().get(key.fd) is key:
+                key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
