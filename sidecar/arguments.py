@@ -64,7 +64,8 @@ def run_help() -> str:
         "",
         "* may be given several times. SPEC takes =FD to fix the worker's file descriptor, and",
         "  ,name=N ,defer ,nonblock ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
-        "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable: SIDECAR_WORKERS=2.",
+        "TIME is 500ms, 30s, 5m, 2h or seconds; SIZE is 512M, 1.5G or bytes.",
+        "Every option is also a variable: SIDECAR_WORKERS=2.",
     ]
     return "\n".join(lines) + "\n"
 
