@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PORT ?= 8080
 
-.PHONY: help demo test check format bench simulate docs clean
+.PHONY: help demo test check format bench pictures simulate docs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -36,6 +36,11 @@ format: $(VENV)/ready ## mend what can be mended
 
 docs: $(VENV)/ready ## write docs/settings.md anew from the settings
 	$(BIN)/python -m docs.settings
+
+pictures: $(VENV)/ready ## take the pictures of docs/admin.md anew
+	tests/setup system
+	mkdir -p docs/images
+	SIDECAR_PICTURES=docs/images $(BIN)/pytest -q tests/browser -k by_itself
 
 bench: $(VENV)/ready ## the figures, beside Debian's start_server
 	tests/setup system

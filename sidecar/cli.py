@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `sidecar`; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    check = ""
+    left = ""
     if words and words[0].startswith("--upgrade-check="):
-        check = words.pop(0).partition("=")[2]
+        left = words.pop(0).partition("=")[2]
     if words[:1] == ["health"]:
         from sidecar import probe  # noqa: PLC0415
 
@@ -37,15 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "profiles":
         print(arguments.profiles_table(), end="")
         return 0
+    if words[0] == "check":
+        from sidecar import check  # noqa: PLC0415
+
+        return check.main(words[1:], os.environ)
+    if words[0] == "schema":
+        from sidecar import schema  # noqa: PLC0415
+
+        print(schema.text(), end="")
+        return 0
     if words[0] in COMMANDS:
         from sidecar import client  # noqa: PLC0415
 
         return client.run(words[0], words[1:], os.environ)
     if words[0] not in ("run", "dev"):
-        known = ["run", "dev", "profiles", *COMMANDS]
+        known = ["run", "dev", "check", "schema", "profiles", *COMMANDS]
         print(f"sidecar: {words[0]}: there is no such command{arguments.nearest(words[0], known)}", file=sys.stderr)
         return 2
-    return _run(words[1:], developing=words[0] == "dev", check=check)
+    return _run(words[1:], developing=words[0] == "dev", check=left)
 
 
 def _run(words: Sequence[str], developing: bool, check: str) -> int:
@@ -57,26 +66,38 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
     if words and words[0] in ("--help", "-h"):
         print(arguments.dev_help() if developing else arguments.run_help(), end="")
         return 0
+    hide: tuple[str, ...] = ()
     try:
-        given, command, problems = arguments.parse(words)
-        chosen = None
-        try:
-            chosen = settings.resolve(given, os.environ, command, settings.DEV if developing else None)
-        except SettingsError as error:
-            problems += error.problems
-        if problems or chosen is None:
-            raise SettingsError(problems)
-        from sidecar.host import rehearse, run  # noqa: PLC0415  (a refusal needs none of it)
-
+        chosen = arguments.Chosen(words, os.environ, settings.DEV if developing else None)
         if check:
-            return rehearse(chosen, os.environ, check)
-        return run(chosen, os.environ, started=(sys.executable, sys.orig_argv, sys.argv), left=left)
+            # The settings are those of who asks, but its words have to mean something here.
+            if chosen.problems:
+                raise SettingsError(chosen.problems)
+            from sidecar.host import rehearse  # noqa: PLC0415
+
+            return rehearse(os.environ, check, chosen)
+        heritage = None
+        if left:
+            from sidecar import upgrade  # noqa: PLC0415
+
+            heritage = upgrade.unseal(left, os.getpid())
+        if heritage is not None:
+            # The file is for the next reload: what is in force stays in force, whatever it says by now.
+            chosen.stay_with(heritage["settings"].config)
+        resolved = chosen.settings(chosen.read()) if heritage is None else heritage["settings"]
+        hide = resolved.hide
+        # At hand, for a file may come later, when another version of this one is installed (upgrade.py).
+        from sidecar import config  # noqa: F401, PLC0415
+        from sidecar.host import run  # noqa: PLC0415  (a refusal needs none of it)
+
+        return run(resolved, os.environ, source=chosen, started=(sys.executable, sys.orig_argv, sys.argv), heritage=heritage)
     except SidecarError as error:
         from sidecar.host import leave_a_reason  # noqa: PLC0415
 
+        text = settings.hidden(str(error), hide)
         if not check:
-            leave_a_reason(str(error))
-        for problem in str(error).splitlines():
+            leave_a_reason(text)
+        for problem in text.splitlines():
             print(f"sidecar: {problem}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:  # before sidecar has its own handlers

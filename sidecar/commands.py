@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         def observe(self, fact: events.Fact) -> None:
             """Let the supervisor know; what follows from it follows later in this turn."""
 
-        def reload(self, trigger: str) -> None:
-            """What HUP does."""
+        def reload(self, trigger: str) -> bool:
+            """What HUP does. Whether the settings are read first: "settings_read" or "reload_refused" will then be said."""
 
         def upgrade(self, only_check: bool) -> None:
             """What USR2 does, or only see whether it could be done."""
@@ -123,19 +123,19 @@ class Reload(Command):
     def answer(self, request: Object, desk: Desk) -> Answer:
         """Done at once, or when a generation begun from now on serves or has failed."""
         if request.get("wait"):
-            answer = Waiting(desk.begun())
-            desk.reload("command")
-            return answer
+            begun = desk.begun()
+            return Waiting(begun, desk.reload("command"))
         desk.reload("command")
         return Answer(done())
 
 
 class Waiting(Answer):
-    """For the outcome of the next generation but those begun already."""
+    """For the outcome of the next generation but those begun already. `reading`: none counts that is begun before the settings are read."""
 
-    def __init__(self, begun: int) -> None:
+    def __init__(self, begun: int, reading: bool = False) -> None:
         super().__init__(done=False)
         self.begun = begun
+        self.reading = reading
 
     def heard(self, record: Object) -> list[Object]:
         """Everything about newer generations, and the end of it."""
@@ -143,6 +143,10 @@ class Waiting(Answer):
         if record["event"] in ("stopping", "reload_refused"):
             self.done = True
             return [record, done(NO, record.get("cause", "it is stopping"))]
+        if self.reading:
+            self.reading = record["event"] != "settings_read"
+            self.begun = max(self.begun, number)
+            return [] if self.reading else [record]
         if number <= self.begun and not (record["event"] in ("killing", "worker_died", "worker_left") and record.get("role") == "old"):
             return []
         if record["event"] == "serving":

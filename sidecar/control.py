@@ -52,6 +52,7 @@ class Client:
         self.marks: dict[str, Any] = {}
         #: A helper's own connection: it is not asked to hurry.
         self.trusted = False
+        self.only: tuple[str, ...] = ()
 
 
 class Control:
@@ -84,14 +85,14 @@ class Control:
         return cls(None, "")
 
     def dump(self) -> dict[str, Any]:
-        """For a later version of sidecar: the socket, in whose queue new clients wait, and its clients but the helpers."""
-        strangers = [each for each in self._clients.values() if not each.trusted]
+        """For a later version of sidecar: the socket, in whose queue new clients wait, and its clients."""
         return {
             "path": self.path, "file": self._file, "sock": None if self._sock is None else Descriptor(self._sock.fileno()),
             "clients": [
                 {"sock": Descriptor(each.sock.fileno()), "answer": each.answer, "marks": each.marks, "ends": each.ends,
-                 "asked": each.asked.decode("latin-1"), "unsent": each.unsent.decode("latin-1"), "deadline": each.deadline}
-                for each in strangers
+                 "asked": each.asked.decode("latin-1"), "unsent": each.unsent.decode("latin-1"), "deadline": each.deadline,
+                 "trusted": each.trusted, "only": each.only}
+                for each in self._clients.values()
             ],
         }  # fmt: skip
 
@@ -103,6 +104,7 @@ class Control:
         for each in state["clients"]:
             client = self._add(socket.socket(fileno=each["sock"]), each["deadline"])
             client.answer, client.marks, client.ends = each["answer"], each["marks"], each["ends"]
+            client.trusted, client.only = each["trusted"], each["only"]
             client.asked, client.unsent = each["asked"].encode("latin-1"), each["unsent"].encode("latin-1")
             self._await(client)
         return self
@@ -124,9 +126,10 @@ class Control:
             self._sock.close()
         self._epoll.close()
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Serve a connection that was made by sidecar itself, for a helper."""
-        self._add(sock, float("inf")).trusted = True
+    def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
+        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these commands alone."""
+        client = self._add(sock, float("inf"))
+        client.trusted, client.only = True, only
 
     @property
     def deadline(self) -> float:
@@ -229,7 +232,10 @@ class Control:
             except (ValueError, RecursionError):
                 request = None
             client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
-            replies, client.answer = answer(request)
+            if client.only and not (isinstance(request, dict) and request.get("command") in client.only):
+                replies, client.answer = [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}], None
+            else:
+                replies, client.answer = answer(request)
             if client.sock.fileno() not in self._clients:
                 return
             self._say(client, replies, now)

@@ -54,4 +54,8 @@ class EnvdirError(SidecarError):
 
 
 class StartError(SidecarError):
-    """Something outside the settings keeps sidecar from starting."""
+    """Something outside the settings keeps sidecar from starting. `errno` is the system's number for it, 0 where there is none."""
+
+    def __init__(self, text: str, errno: int = 0) -> None:
+        super().__init__(text)
+        self.errno = errno

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from sidecar.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
 
 class Fact(Record):
     """Something that happened."""
@@ -19,6 +23,12 @@ class SwapTriggered(Fact):
     trigger: str
     supersedes: bool = False
     changed: tuple[str, ...] = ()
+
+
+class Configured(Fact):
+    """The settings were read anew, and these are in force from now on. What they begin is told apart, as a SwapTriggered."""
+
+    settings: Settings
 
 
 class StopAsked(Fact):
@@ -55,6 +65,14 @@ class PreparationFailed(Fact):
     output: str = ""
 
 
+class PaceChanged(Fact):
+    """The environment just read says anew whether and when to swap by itself, and how long old workers stay beside the new ones."""
+
+    enable_auto_restart: bool
+    auto_restart_interval: float
+    kill_old_delay: float
+
+
 class WorkerStarted(Fact):
     """A process was started. `readiness` is how it will be known to be ready: accept, notify, interval or command."""
 
@@ -76,6 +94,15 @@ class WorkerReady(Fact):
     """The worker takes connections."""
 
     pid: int
+
+
+class WorkerSpread(Fact):
+    """`takers` processes of the worker take connections. Told with --slow-start only: of a coming worker that is ready, at every
+    change, and of the one that it is to replace, until that is asked to shrink.
+    """
+
+    pid: int
+    takers: int
 
 
 class GrewTooBig(Fact):

@@ -16,6 +16,10 @@ A generation is *preparing* while its environment is read and its check runs, *s
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
 # --- a worker's states
 STARTING, READY, DRAINING, LINGERING, KILLED, GONE = "starting", "ready", "draining", "lingering", "killed", "gone"
 
@@ -49,12 +53,14 @@ class Worker:
 
     `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves (draining or lingering).
     `too_big`: the bytes it held when that was more than a worker may, else 0; `succeeds`: the pid of such a one, if it was started for it.
+
+    With --slow-start, of a program with processes of its own: while it comes `takers` of them take connections now, and there were
+    `most` since `spread_at`; when its successor comes it `had` so many, and was asked to have `fewer` by that number, last at `resized_at`.
     """
 
     __slots__ = (
-        "generation", "kill_at", "pid", "readiness", "ready_at", "retired_at", "retired_by", "slot", "started_at", "state", "succeeds",
-        "too_big",
-        "took_over",
+        "fewer", "generation", "had", "kill_at", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
+        "spread_at", "started_at", "state", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
     def __init__(self, generation: int, slot: int, pid: int, readiness: str, started_at: float) -> None:
@@ -71,6 +77,11 @@ class Worker:
         self.took_over = False
         self.too_big = 0
         self.succeeds = 0
+        self.takers = self.most = 0
+        self.spread_at = float("inf")
+        self.had = 0
+        self.fewer = 0
+        self.resized_at = float("-inf")
 
     def move(self, state: str) -> None:
         """Go on to `state`. Raises IllegalMove."""
@@ -88,12 +99,16 @@ class Worker:
 
 
 class Generation:
-    """One numbered life of the server program. `workers` holds every worker of it that is not gone."""
+    """One numbered life of the server program. `workers` holds every worker of it that is not gone.
 
-    __slots__ = ("begun_at", "changed", "number", "serving_at", "state", "trigger", "workers")
+    `settings` are those it was begun with: the signals that its program understands are among them.
+    """
 
-    def __init__(self, number: int, trigger: str, begun_at: float, changed: tuple[str, ...] = ()) -> None:
+    __slots__ = ("begun_at", "changed", "number", "serving_at", "settings", "state", "trigger", "workers")
+
+    def __init__(self, number: int, trigger: str, begun_at: float, settings: Settings, changed: tuple[str, ...] = ()) -> None:
         self.number = number
+        self.settings = settings
         self.trigger = trigger
         self.changed = changed
         self.begun_at = begun_at

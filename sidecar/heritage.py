@@ -19,14 +19,13 @@ from sidecar.generation import Generation, Worker
 from sidecar.pacing import Backoff, IntervalClock
 from sidecar.record import Descriptor, Record
 from sidecar.roster import Roster
+from sidecar.settings import Settings
 from sidecar.supervisor import Ending, Failure, Supervisor, Wish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
-
-    from sidecar.settings import Settings
 
 # The format that is written. A version reads this one and the one before, as long as OLDER can make this one of it.
 FORMAT = 1
@@ -42,12 +41,12 @@ class Unfit(SidecarError):
 # Values, compared by content; and objects, with how a fresh one is made.
 RECORDS: dict[str, type[Record]] = {
     each.__name__: each
-    for each in (Address, Wish, Failure, *(each for module in (orders, events) for each in vars(module).values() if isinstance(each, type)))
-    if issubclass(each, Record)
+    for each in (Address, Settings, Wish, Failure, *(each for words in (orders, events) for each in vars(words).values()))
+    if isinstance(each, type) and issubclass(each, Record)
 }
 OBJECTS: dict[str, Callable[[], object]] = {
     "Roster": Roster,
-    "Generation": lambda: Generation(0, "", 0.0),
+    "Generation": lambda: Generation(0, "", 0.0, Settings()),
     "Worker": lambda: Worker(0, 0, 0, "", 0.0),
     "Ending": Ending,
     "Backoff": lambda: Backoff(0.0, 0.0),
@@ -58,7 +57,7 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "Upgrading": commands.Upgrading,
 }
 # Of the supervisor, what a new one is given anyway.
-GIVEN = ("settings", "chance")
+GIVEN = ("chance",)
 
 
 def plain(value: Any) -> Any:
@@ -93,7 +92,7 @@ def revived(value: Any) -> Any:
     if kind in ("tuple", "set", "deque"):
         return {"tuple": tuple, "set": set, "deque": deque}[kind](revived(each) for each in value["of"])
     if kind == "Supervisor":
-        return value  # to be made by `supervisor`, once its settings are known
+        return value  # to be made by `supervisor`
     if kind in RECORDS:
         fields = {name: revived(each) for name, each in value.items() if name != MARK}
         try:
@@ -106,7 +105,7 @@ def revived(value: Any) -> Any:
 
 
 def supervisor(value: dict[str, Any], settings: Settings, now: float, chance: Callable[[], float]) -> Supervisor:
-    """The supervisor that was written down, with settings and chance of its own. Raises Unfit."""
+    """The supervisor that was written down, with a chance of its own; `settings` are for what the state may lack. Raises Unfit."""
     found: Supervisor = _filled(Supervisor(settings, now, chance), value)
     return found
 

@@ -7,9 +7,11 @@ it. The host decides nothing; it translates between the operating system and fac
 
 from __future__ import annotations
 
-import fcntl
+import binascii
 import os
 import selectors
+import signal
+import socket
 import time
 
 from sidecar import (
@@ -29,13 +31,15 @@ from sidecar import (
     workers,
 )
 from sidecar.chronicle import Chronicle
-from sidecar.errors import EnvdirError, StartError
+from sidecar.errors import EnvdirError, SettingsError, SidecarError, StartError
 from sidecar.generation import STARTING
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
+from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
 from sidecar.record import Descriptor
+from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, hidden, pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
@@ -43,10 +47,11 @@ from sidecar.wakeup import Wakeup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from _typeshed import HasFileno
 
+    from sidecar.listeners import Listener
     from sidecar.settings import Settings
     from sidecar.upgrade import Upgrade
 
@@ -54,8 +59,32 @@ if TYPE_CHECKING:
     # sys.executable, sys.orig_argv, sys.argv
     Started = tuple[str, Sequence[str], Sequence[str]]
 
+    class Source(Protocol):
+        """Where the settings come from, to be asked again."""
+
+        @property
+        def file(self) -> str:
+            """The settings file, "" if there is none."""
+
+        @property
+        def reader(self) -> tuple[str, ...]:
+            """The command of the process that reads it."""
+
+        def settings(self, answer: str) -> Settings:
+            """What comes of that process's output. Raises SettingsError."""
+
+
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
-NOT_PASSED_ON = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+NOT_PASSED_ON = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "SIDECAR_CHANGED",
+)
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
@@ -63,11 +92,16 @@ LAST_WAIT = 1.0
 # The log command has this long (seconds) to write out what it has read; one that dies is started again after a pause, at most the longest.
 LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
+# The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
+LONGEST_SLEEP = 20 * 86400.0
+
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
-# The number at which the watcher finds the memory it shares with the one before it.
+# The number at which the watcher finds the memory it shares with the one before it; those of the admin's listener and of its two
+# connections to PID 1 (one asks, one is told of events), and all that it may ask there.
 WATCHERS_MEMORY = 3
+ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
 # The clock of files' times (time.h): what was written after this moment does not look older. The module `time` does not name it.
 CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
@@ -104,18 +138,62 @@ class Check:
         self.tail = tail
 
 
+class Plan:
+    """What a generation was begun with, and its workers are started with for as long as it lives."""
+
+    __slots__ = ("command", "listeners", "readiness", "settings")
+
+    def __init__(self, settings: Settings, listeners: Listeners, command: tuple[str, ...], readiness: str) -> None:
+        self.settings = settings
+        self.listeners = listeners
+        self.command = command
+        self.readiness = readiness
+
+    def dump(self) -> dict[str, Any]:
+        """All of it but the listeners, for a later version of sidecar."""
+        return {"settings": self.settings, "command": self.command, "readiness": self.readiness}
+
+
+class SettingsRead:
+    """The settings file while its reader runs. `again`: for which trigger it is to be read once more, "" if it is not."""
+
+    __slots__ = ("again", "cause", "pid", "tail", "trigger", "until")
+
+    def __init__(self, trigger: str, until: float) -> None:
+        self.trigger = trigger
+        self.until = until
+        self.tail: helpers.Tail | None = None
+        self.pid = 0
+        self.again = ""
+        #: Why it came to nothing.
+        self.cause = ""
+
+
 class Host:
-    """One run of sidecar. `environ` is the environment that sidecar was started with, `started` how; `heritage` is the state of the
-    version before that has become this one.
+    """One run of sidecar. `environ` is the environment that sidecar was started with, `source` where its settings came from, `started` how;
+    `heritage` is the state of the version before that has become this one.
     """
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], started: Started | None = None, heritage: dict[str, Any] | None = None
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        source: Source | None = None,
+        started: Started | None = None,
+        heritage: dict[str, Any] | None = None,
     ) -> None:
         self.settings = settings
+        self.source = source
         self.started = started
         self.heritage = heritage
         self.upgrading: Upgrade | None = None
+        self.plans: dict[int, Plan] = {}
+        #: Every set of listeners that some generation may still use; the last is the one for generations to come.
+        self.sets: list[Listeners] = []
+        self.settings_read: SettingsRead | None = None
+        #: What was wrong with the settings when they were last read.
+        self.problems: tuple[str, ...] = ()
+        self.hide = settings.hide
         self.environ = {name: value for name, value in environ.items() if name not in NOT_PASSED_ON}
         self.started_with = environ
         self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
@@ -125,9 +203,13 @@ class Host:
         self.control: control.Control | None = None
         self.since = time.monotonic()
         self.glances = readiness.Glances()
+        self.takers: dict[int, set[int]] = {}
+        self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
+        self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
+        self.admin: Listeners | None = None
         self.notify: readiness.NotifySocket | None = None
         self.pid_file: PidFile | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
@@ -159,8 +241,13 @@ class Host:
                     self.listeners = Listeners.open(
                         self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
                     )
+                    self.sets.append(self.listeners)
+                    for path in self.listeners.removed:
+                        self._say("socket_removed", {"path": path})
                 try:
                     if self.heritage is None:
+                        if self.settings.admin is not None:
+                            self.admin = Listeners.open([self.settings.admin], backlog=None, flag="--admin")
                         self.control = control.Control.open(self.settings.control, control.places(self.started_with))
                         if detach is not None:
                             detach(self.pid_file.rewrite if self.pid_file else lambda: None)
@@ -168,7 +255,10 @@ class Host:
                 finally:
                     if self.control is not None:
                         self.control.close()
-                    self.listeners.close()
+                    if self.admin is not None:
+                        self.admin.close()
+                    for each in self.sets:
+                        each.close()
             finally:
                 if self.status_file:
                     try:
@@ -182,22 +272,20 @@ class Host:
         return self.exit_status or 0
 
     def _serve(self) -> None:
-        if self.heritage is None:
-            self._begin()
         self.selector = selectors.DefaultSelector()
         self._listen_to(self.wakeup, self._hear)
-        if self.notify is not None:
-            self._listen_to(self.notify, self._read_notifications)
         if self.settings.keys and os.isatty(0):
             self._listen_to(0, self._read_keys)
         if self.control is not None:
             self._listen_to(self.control, self._read_control)
+        if self.heritage is None:
+            self._begin()
         now = time.monotonic()
         try:
             if self.heritage is not None:
                 self._take_over(self.heritage, now)
-            elif self.watcher is not None:
-                self._start_watcher(now)
+            else:
+                self._start_helpers(now)
             self._settle(now)
             while self.exit_status is None:
                 try:
@@ -205,38 +293,50 @@ class Host:
                 except Exception as error:
                     self._survive(error)
         finally:
-            if self.watcher is not None:
-                self.watcher.close()
+            for helper in self.helpers:
+                helper.close()
             self._leave_nothing()
             self.selector.close()
             if self.notify:
                 self.notify.close()
+            self.manager.close()
+
+    def _say_listening(self, each: Listener) -> None:
+        fields = {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
+        self._say("listening", fields)
+
+    def _open_notify(self) -> None:
+        if self.readiness == "notify" and self.notify is None:
+            self.notify = readiness.NotifySocket()
+            self._listen_to(self.notify, self._read_notifications)
 
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
         now = time.monotonic()
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
         self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        self._open_notify()
         if self.output is not None:
             self.output.take()
             self._start_log_command(now)
-        self.readiness = self._choose_readiness()
-        if self.readiness == "notify":
-            self.notify = readiness.NotifySocket()
         self._say("starting", {"version": __version__, "pid": os.getpid()})
+        if self.settings.config:
+            self._say("settings_read", {"file": self.settings.config, "changed": []})
         for each in self.listeners:
-            self._say(
-                "listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
-            )
+            self._say_listening(each)
         if self.control is not None and self.control.path:
             self._say("controlled", {"path": self.control.path})
         elif self.settings.control != "none":
             self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
-        says = self._introduce()
-        if says:
-            self._say("profile", says)
+        self._introduce()
         self.supervisor = Supervisor(self.settings, now, chance)
         if self.settings.watch or self.settings.watch_env:
-            self.watcher = self._make_watcher(now, None)
+            self.watcher = self._make_watcher(now)
+            self.helpers.append(self.watcher)
+        for admin in self.admin or ():
+            self._say("admin", {"address": admin.key})
+            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
 
     # --- the upgrade in place: upgrade.py has how, heritage.py what
 
@@ -248,40 +348,61 @@ class Host:
         self.credentials = workers.credentials(self.settings.user, self.settings.group)
         self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.workers.restore(state["workers"])
-        self.listeners = Listeners.restore(state["listeners"])
+        self.sets = Listeners.restore(state["sets"])
+        self.listeners = self.sets[state["listeners"]]
+        self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
         self.control = control.Control.restore(state["control"]) if state["control"] else None
         self.output = Output.restore(state["output"]) if state["output"] else None
         self._log_command_pace, self._log_command_at, self._log_command_since = state["log_command"]
         self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
         if self.status_file is not None and state["status_file"]:
             self.status_file.restore(state["status_file"])
-        self.readiness = self._choose_readiness()
-        if state["notify"] or self.readiness == "notify":
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
+        self.manager.restore(state["manager"])
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
+        if state["notify"]:
             self.notify = readiness.NotifySocket(state["notify"])
-        self._introduce()
+        self._introduce(again=True)
+        self.plans = {number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]}) for number, plan in state["plans"].items()}
+        self.problems, self.hide = state["problems"], state["hide"]
+        self.takers, self._said_deaf = state["takers"]
         self.since, self.log.lost = state["since"], state["lost"]
         self.chronicle, self.environments = state["chronicle"], state["environments"]
         self.supervisor = heritage.supervisor(state["supervisor"], self.settings, now, chance)
-        if self.settings.watch or self.settings.watch_env:
+        if state["watcher"]:
             self.watcher = self._make_watcher(now, state["watcher"])
+            self.helpers.append(self.watcher)
+        for admin in self.admin or ():
+            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+        for helper in self.helpers:
+            helper.restore(state["helpers"][helper.name])
 
     def _bequeath(self) -> dict[str, Any]:
         """What `inherit` makes everything of."""
-        watcher = self.watcher and {**self.watcher.dump(), "memory": Descriptor(self._watchers_memory), "began": self._watched_since}
+        sets, shared = Listeners.dump(self.sets), {id(each): number for number, each in enumerate(self.sets)}
         return {
             "at": time.monotonic(),
             "since": self.since,
             "lost": self.log.lost,
+            "settings": self.settings,
+            "problems": self.problems,
+            "hide": self.hide,
             "wakeup": self.wakeup.dump(),
             "workers": self.workers.dump(),
-            "listeners": self.listeners.dump(),
+            "sets": sets,
+            "listeners": shared[id(self.listeners)],
+            "plans": {number: {**plan.dump(), "listeners": shared[id(plan.listeners)]} for number, plan in self.plans.items()},
+            "admin": self.admin and Listeners.dump([self.admin]),
             "control": self.control and self.control.dump(),
             "output": self.output and self.output.dump(),
             "log_command": (self._log_command_pace, self._log_command_at, self._log_command_since),
             "pid_file": self.pid_file and self.pid_file.dump(),
             "status_file": self.status_file and self.status_file.dump(),
+            "manager": self.manager.dump(),
             "notify": self.notify and self.notify.dump(),
-            "watcher": watcher,
+            "takers": (self.takers, self._said_deaf),
+            "helpers": {helper.name: helper.dump() for helper in self.helpers},
+            "watcher": self.watcher and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
             "chronicle": self.chronicle,
             "environments": self.environments,
             "supervisor": self.supervisor,
@@ -295,9 +416,12 @@ class Host:
         for worker in self.supervisor.roster.serving():
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
-        if self.watcher is not None and self.watcher.pid:
-            self._listen_to(self.watcher, self._read_watcher)
-            self._send(self.watcher.pid, "KILL")
+        if self.notify is not None:
+            self._listen_to(self.notify, self._read_notifications)
+        for helper in self.helpers:
+            if helper.pid:
+                self._heed(helper)
+                self._send(helper.pid, helper.ends_on)
         self._reap(now)
 
     def upgrade(self, only_check: bool = False) -> None:
@@ -317,11 +441,11 @@ class Host:
         elif one.pid:
             if one.until <= now:
                 self._upgrade_failed("the new version has not proved within a minute that it can start")
-        elif coming is not None and not one.only_check:
+        elif (coming is not None or self.settings_read is not None) and not one.only_check:
             one.proven = False  # what was proven was another state
             if one.until <= now:
                 self._upgrade_failed("swaps have been going on for five minutes")
-            elif not one.waits:
+            elif coming is not None and not one.waits:
                 one.waits = True
                 self._say("upgrade_waits", {"generation": coming.number})
         elif one.proven:
@@ -392,8 +516,10 @@ class Host:
             self.workers.abandon(one.pid)
         self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
 
-    def _introduce(self) -> dict[str, Any]:
-        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds; what to say of that."""
+    def _introduce(self, again: bool = False) -> None:
+        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds; and, unless that was
+        done before, say so.
+        """
         passed = [handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream) for each in self.listeners]
         self.command = self.settings.command
         self.handed = handoff.handed(self.listeners.environment(), self.settings.handoff, passed, os.getpid())
@@ -402,12 +528,14 @@ class Host:
             more = profiles.arguments(row, self.command, passed)
             self.command += more
             says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
-            return {"profile": row.name, **says}
-        return {}
+            if not again:
+                self._say("profile", {"profile": row.name, **says})
 
-    def _choose_readiness(self) -> str:
-        wanted = self.settings.ready
-        if self.listeners.inodes() or wanted not in ("auto", "accept"):
+    def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
+        wanted = settings.ready
+        if settings.slow_start and not listeners.inodes():
+            raise StartError("--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out")
+        if listeners.inodes() or wanted not in ("auto", "accept"):
             return "accept" if wanted == "auto" else wanted
         if wanted == "accept":
             raise StartError("--ready accept: there is no TCP or unix listener to look at; add --port, or say --ready interval")
@@ -418,21 +546,26 @@ class Host:
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
         deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self._weigh_at)
+        deadline = min(deadline, self.manager.again)
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
+        if self.settings_read is not None:
+            deadline = min(deadline, self.settings_read.until)
         if self.upgrading is not None:
             deadline = min(deadline, self.upgrading.until)
-        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
             # What came before it in this turn may have closed it.
-            if self.selector.get_map().get(key.fd) is key:
+            if self.selector.get_map().get(key.fd) == key:
                 key.data(now)
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
-            self._start_watcher(now)
+            self._start_helpers(now)
+        if self.settings_read is not None and self.settings_read.until <= now:
+            self._give_up_reading(self.settings_read, now)
         self._look(now)
         self._ask(now)
         if self._weigh_at <= now:
@@ -444,6 +577,8 @@ class Host:
 
     def _say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Tell whoever reads the log, and whoever asked to be told."""
+        if self.hide:
+            fields = {name: hidden(value, self.hide) for name, value in fields.items()}
         self.log.say(event, fields)
         record = self.chronicle.note(event, fields, time.time())
         if self.control is not None:
@@ -471,11 +606,13 @@ class Host:
         self.workers.signal(os.getpid(), "CHLD")
 
     def _settle(self, now: float) -> None:
-        """Reconcile until there is nothing to do at this moment; then let the status file say what came of it."""
+        """Reconcile until there is nothing to do at this moment; then let the status file and the manager know what came of it."""
         while given := self.supervisor.reconcile(now):
             for order in given:
                 getattr(self, "_do_" + type(order).__name__)(order, now)
         self._write_status()
+        if cause := self.manager.tell(self.supervisor, now):
+            self._say("cannot", {"what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}", "cause": cause})
 
     def _observe(self, fact: events.Fact, now: float) -> None:
         self.supervisor.observe(fact, now)
@@ -492,8 +629,7 @@ class Host:
             elif name in ("TERM", "INT", "QUIT"):
                 self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
             elif name == "HUP":
-                self._say("asked", {"signal": name})
-                self.reload("signal")
+                self.reload("signal", asked=name)
             elif name in ("TTIN", "TTOU"):
                 self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
             elif name == "USR2":
@@ -510,10 +646,15 @@ class Host:
                 self._stop_looking(each.pid)
                 self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, each.note, each.core), now)
                 self._mend(now)
+            elif self.settings_read is not None and each.pid == self.settings_read.pid:
+                if each.code or each.signal:
+                    self.settings_read.cause = self.settings_read.cause or each.note or "failed"
+                self._settings_were_read(self.settings_read, now)
             elif self.output is not None and each.pid == self.output.pid:
                 self._log_command_ended(each, now)
-            elif self.watcher is not None and each.pid == self.watcher.pid:
-                self._watcher_ended(f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}", now)
+            elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
+                cause = f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}"
+                self._helper_ended(helper, cause, now)
             elif self.upgrading is not None and each.pid == self.upgrading.pid:
                 self._proved(self.upgrading, each)
             elif not self._asked(each, now):
@@ -521,12 +662,13 @@ class Host:
                 self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
         for pid in emptied:
             self._observe(events.GroupEmptied(pid), now)
-        if self.watcher is not None and self.watcher.pid and self.workers.stopped(self.watcher.pid):
-            self._send(self.watcher.pid, "KILL")
+        for helper in self.helpers:
+            if helper.pid and self.workers.stopped(helper.pid):
+                self._send(helper.pid, "KILL")
 
-    # --- the watcher
+    # --- the helpers
 
-    def _make_watcher(self, now: float, state: dict[str, Any] | None) -> helpers.Helper:
+    def _make_watcher(self, now: float, state: dict[str, Any] | None = None) -> helpers.Helper:
         """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells), in the place of another's."""
         import json  # noqa: PLC0415  (only who watches pays for it)
 
@@ -538,64 +680,84 @@ class Host:
         if state:
             self._watchers_memory, self._watched_since = state["memory"], state["began"]
         else:
-            memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-            # Clear of the numbers that the watcher's own descriptors are about to take.
-            self._watchers_memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, WATCHERS_MEMORY + 1)
-            os.close(memory)
+            self._watchers_memory = helpers.clear(os.memfd_create("sidecar-watch", os.MFD_CLOEXEC))
             self._watched_since = time.clock_gettime(CLOCK_REALTIME_COARSE)
+        given = [(self._watchers_memory, WATCHERS_MEMORY)]
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
             "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
         }  # fmt: skip
-        found = helpers.Helper("the watcher", helpers.module("sidecar.watch", json.dumps(config)), now)
-        if state:
-            found.restore(state)
-        return found
+        return helpers.Helper(
+            "the watcher", helpers.module("sidecar.watch", json.dumps(config)), now,
+            environment=helpers.environment(self.started_with), given=lambda: given, says=("watching", "changed", "env", "remark"),
+        )  # fmt: skip
+
+    def _make_admin(self, listener: int, now: float) -> helpers.Helper:
+        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user, and has nothing to say here."""
+        user = self.credentials
+        words = (f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}",) if user is not None else ()
+        # Kept for all its lives. Listeners has put it above what workers get, which may be too low here.
+        fd = helpers.clear(os.dup(listener))
+
+        def given() -> list[tuple[int, int]]:
+            handed = [(fd, ADMINS_LISTENER)]
+            for number in ADMINS_CONNECTIONS:
+                ours, theirs = socket.socketpair()
+                handed.append((admin.lend(theirs.detach()), number))
+                if self.control is not None:
+                    self.control.adopt(ours, ADMIN_ASKS)
+            return handed
+
+        environment = {name: value for name, value in helpers.environment(self.started_with).items() if name in helpers.PLAIN}
+        admin = helpers.Helper(
+            "the admin", helpers.module("sidecar.admin", *words), now,
+            environment=environment, given=given, says=("remark",), to_the_end=True, ends_on="TERM",
+        )  # fmt: skip
+        return admin
 
     def _next_start(self) -> float:
-        return self.watcher.start_at if self.watcher is not None and not self.supervisor.ending.asked else float("inf")
+        ending = bool(self.supervisor.ending.asked)
+        return min((helper.start_at for helper in self.helpers if helper.to_the_end or not ending), default=float("inf"))
 
-    def _start_watcher(self, now: float) -> None:
-        if self.watcher is None:
-            return
+    def _start_helpers(self, now: float) -> None:
+        for helper in self.helpers:
+            if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
+                continue
+            try:
+                launch = workers.Launch(helper.argv, helper.environment, helper.open(), own=True)
+                helper.started(self.workers.start(launch), now)
+            except OSError as error:
+                self._helper_ended(helper, f"it could not be started: {error.strerror}", now)
+                continue
+            self._heed(helper)
+
+    def _heed(self, helper: helpers.Helper) -> None:
+        self._listen_to(helper, lambda now: self._read_helper(helper, now))
+
+    def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
+        if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
+            self._read_helper(helper, now)
+            self.selector.unregister(helper)
+        pid, outdated = helper.pid, helper.outdated
+        pause = helper.ended(now, chance())
+        if not outdated and (helper.to_the_end or not self.supervisor.ending.asked):
+            self._say("helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause})
+
+    def _read_helper(self, helper: helpers.Helper, now: float) -> None:
         try:
-            handoff = [*self.watcher.open(), (self._watchers_memory, WATCHERS_MEMORY)]
-            launch = workers.Launch(self.watcher.argv, helpers.environment(self.started_with), handoff, own=True)
-            self.watcher.started(self.workers.start(launch), now)
-        except OSError as error:
-            self._watcher_ended(f"it could not be started: {error.strerror}", now)
-            return
-        self._listen_to(self.watcher, self._read_watcher)
-
-    def _watcher_ended(self, cause: str, now: float) -> None:
-        if self.watcher is None:
-            return
-        if self.watcher.pid and self.watcher.fileno() >= 0 and self.watcher.fileno() in self.selector.get_map():
-            self._read_watcher(now)
-            self.selector.unregister(self.watcher)
-        pid, outdated = self.watcher.pid, self.watcher.outdated
-        pause = self.watcher.ended(now, chance())
-        if not self.supervisor.ending.asked and not outdated:
-            self._say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
-
-    def _read_watcher(self, now: float) -> None:
-        if self.watcher is None:
-            return
-        try:
-            said = self.watcher.lines()
+            said = helper.lines()
         except helpers.Mad as error:
-            self._say("cannot", {"what": "understand the watcher", "cause": str(error)})
-            self._send(self.watcher.pid, "KILL")
+            self._say("cannot", {"what": f"understand {helper.name}", "cause": str(error)})
+            self._send(helper.pid, "KILL")
             return
         for each in said:
-            getattr(self, f"_told_{each['event']}", self._told_nothing)(each, now)
-
-    def _told_nothing(self, told: dict[str, Any], now: float) -> None:
-        """The watcher said something of no meaning here."""
+            if each["event"] in helper.says:
+                getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        self._say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
+        roots = [*told["roots"], *(self.settings.envdir if self.settings.watch_env else ())]
+        self._say("watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]})
         if told["why"]:
             self._say("remark", {"remark": told["why"]})
 
@@ -635,14 +797,18 @@ class Host:
             "time": time.time(),
             "age": now - self.since,
             "listeners": [each.key for each in self.listeners],
-            "command": self.settings.command[0],
+            "command": hidden(self.settings.command[0], self.hide),
             **report.status(self.supervisor, now),
             **self.chronicle.report(),
-            "problems": [],
+            # Whether it is the same as before, or as elsewhere; too short to tell what it is.
+            "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
+            "problems": list(self.problems),
         }
+        if told["failed"] is not None:
+            told["failed"]["cause"] = hidden(told["failed"]["cause"], self.hide)
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"] = readiness.memory(worker["pid"])
+                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"]) or (None, None)
         for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
@@ -664,10 +830,141 @@ class Host:
         """Let the supervisor know; what follows from it follows later in this turn."""
         self._observe(fact, time.monotonic())
 
-    def reload(self, trigger: str) -> None:
-        """What HUP does."""
+    def reload(self, trigger: str, asked: str = "") -> bool:
+        """What HUP does. Whether the settings file is read first: "settings_read" or "reload_refused" will then be said."""
         self._reopen_log()
-        self.observe(events.SwapTriggered(trigger))
+        self.manager.swap_asked()
+        if asked:
+            self._say("asked", {"signal": asked})
+        if self.source is None or not self.source.file or self.supervisor.ending.asked:
+            self.observe(events.SwapTriggered(trigger))
+            return False
+        if self.settings_read is not None:
+            self.settings_read.again = trigger
+        else:
+            self._read_settings(self.source, trigger, time.monotonic())
+        return True
+
+    # --- the settings file
+
+    def _read_settings(self, source: Source, trigger: str, now: float) -> None:
+        self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE)
+        try:
+            tail = self.settings_read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
+            launch = workers.Launch(source.reader, helpers.environment(self.started_with), [(tail.write, 1)], own=True)
+            self.settings_read.pid = self.workers.start(launch)
+        except OSError as error:
+            # Refused in the next turn: whoever asked for this is not listening yet.
+            self.settings_read.cause = f"could not be started: {error.strerror}"
+            self.settings_read.until = now
+            return
+        tail.started()
+        self._listen_to(tail, lambda _: self._read_tail(tail))
+
+    def _give_up_reading(self, read: SettingsRead, now: float) -> None:
+        read.until = float("inf")
+        if read.pid:
+            read.cause = f"took longer than {helpers.PATIENCE:g} s"
+            self.workers.kill(read.pid)
+        else:
+            self._settings_were_read(read, now)
+
+    def _settings_were_read(self, read: SettingsRead, now: float) -> None:
+        """The reader has ended, with what it had to say or `read.cause`."""
+        self.settings_read = None
+        answer = ""
+        if read.tail is not None:
+            if read.tail.fileno() in self.selector.get_map():
+                self.selector.unregister(read.tail)
+            answer = read.tail.close()
+        if self.source is None or self.supervisor.ending.asked:
+            return
+        if read.again:
+            self._read_settings(self.source, read.again, now)
+            return
+        try:
+            if read.cause:
+                raise StartError(f"{self.source.file}: its reader {read.cause}")
+            self._configure(self.source.settings(answer), read.trigger, now)
+        except (SidecarError, OSError) as error:
+            self._refuse(getattr(error, "problems", None) or [str(error)])
+
+    def _refuse(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(hidden(problem, self.hide) for problem in problems)
+        self.manager.refused()
+        self._say("reload_refused", {"cause": "; ".join(self.problems)[:MOST_TOLD]})
+
+    def _configure(self, new: Settings, trigger: str, now: float) -> None:
+        """Go by these settings from now on: all of them or, raising SidecarError or OSError, none."""
+        old, living = self.settings, list(self.sets)
+        self.hide = tuple({*self.hide, *new.hide})
+        fixed = [each for each in TABLE.values() if each.fixed and getattr(new, each.name) != getattr(old, each.name)]
+        new = new.replace(**{each.name: getattr(old, each.name) for each in fixed})
+        changed = [name for name in new.FIELDS if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)]
+        if {"envdir", "envdir_format"} & {*changed}:
+            envdir.read(new.envdir, new.envdir_format == "whole", new.lenient_envdir)
+        listeners = self.listeners
+        remarks: list[str] = []
+        if new.port != old.port:
+            listeners, remarks = Listeners.changed(new.port, living, backlog=new.backlog)
+        try:
+            self.readiness = self._choose_readiness(new, listeners)
+            self._open_notify()
+        except (SidecarError, OSError):
+            listeners.without(living)
+            self.readiness = self._choose_readiness(old, self.listeners)
+            raise
+        self.problems = ()
+        self._say("settings_read", {"file": new.config, "changed": [name.replace("_", "-") for name in changed]})
+        if fixed:
+            names = ", ".join(each.key for each in fixed)
+            remarks.append(f"{names}: this cannot change while sidecar runs, and stays as it is until sidecar is started anew")
+        for remark in remarks:
+            self._say("remark", {"remark": remark})
+        known = {id(each.held) for group in living for each in group}
+        for each in listeners:
+            if id(each.held) not in known:
+                self._say_listening(each)
+        self.settings, self.log.style = new, new.log_format
+        if new.max_memory != old.max_memory:
+            self._weigh_at = now + LOOK_AT_MEMORY if new.max_memory else float("inf")
+        if listeners is not self.listeners:
+            self.listeners = listeners
+            self.sets.append(listeners)
+            self._close_listeners()
+        if {"command", "profile", "handoff", "port"} & {*changed}:
+            self._introduce()
+        self._observe(events.Configured(new), now)
+        if any(name.startswith(("watch", "env")) for name in changed):
+            self._watch_anew(now)
+        # What a coming generation is made of has changed under it; a time or a signal has not.
+        groups = {TABLE[name].group for name in changed if name in TABLE}
+        supersedes = not groups.isdisjoint((LISTEN, PROGRAM, READY)) or not {"command", "check"}.isdisjoint(changed)
+        self._observe(events.SwapTriggered(trigger, supersedes), now)
+
+    def _watch_anew(self, now: float) -> None:
+        """Another watcher, with the rules of now."""
+        if self.watcher is not None:
+            if self.watcher.pid:
+                self._read_helper(self.watcher, now)
+                self.selector.unregister(self.watcher)
+                self.workers.abandon(self.watcher.pid)
+            self.watcher.close()
+            self.helpers.remove(self.watcher)
+            self.watcher = None
+            os.close(self._watchers_memory)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now)
+            self.helpers.append(self.watcher)
+            self._start_helpers(now)
+
+    def _close_listeners(self) -> None:
+        """Close the listeners that no generation has any more, nor any will have."""
+        in_use = [self.listeners, *(plan.listeners for plan in self.plans.values())]
+        for each in [each for each in self.sets if each not in in_use]:
+            self.sets.remove(each)
+            for address in each.without(self.sets):
+                self._say("listener_closed", {"address": address})
 
     # --- other sources
 
@@ -729,12 +1026,16 @@ class Host:
         return min([*moments, self.glances.deadline() or float("inf")])
 
     def _look(self, now: float) -> None:
-        """Look at every coming worker whose look is due: does it take connections?"""
+        """Look at every coming worker whose look is due: does it take connections? In slow start: how many processes of it?"""
         for pid in self.glances.due(now):
             if not self.workers.executed(pid):
                 continue  # still a copy of sidecar, perhaps of another user already
+            worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+            if replaced is None and (worker is None or worker.ready_at is not None):
+                self.glances.drop(pid)  # its slow start is over; what was seen of it is kept for its successor's
+                continue
             try:
-                taking = readiness.takes_connections(pid, self.listeners.inodes())
+                taking = readiness.takes_connections(pid, self._inodes(pid)) if replaced is None else self._count(pid) > 0
             except readiness.LookForbidden as reason:
                 if self.glances.refused(pid):
                     self._stop_looking(pid)
@@ -742,9 +1043,38 @@ class Host:
                 continue
             except OSError:
                 continue  # no descriptor left just now; there will be a next look
-            if taking:
+            for old in replaced or ():
+                self._count_old(old, now)
+            if taking and replaced is None:
                 self._stop_looking(pid)
+            if taking:
                 self._observe(events.WorkerReady(pid), now)
+            if replaced is not None:
+                self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
+
+    def _count(self, pid: int) -> int:
+        """How many processes of the worker take connections; raises as `readiness.takers`. Who was seen to once is believed."""
+        self.takers[pid] = readiness.takers(pid, self._inodes(pid), self.takers.get(pid, ()))
+        return len(self.takers[pid])
+
+    def _inodes(self, pid: int) -> frozenset[int]:
+        """The listeners that the worker was started with."""
+        worker = self.supervisor.roster.find(pid)
+        return self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
+
+    def _count_old(self, pid: int, now: float) -> None:
+        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is replaced as a whole."""
+        try:
+            count = self._count(pid)
+        except (readiness.LookForbidden, OSError):
+            return
+        if count > 1 and not readiness.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
+            if self._said_deaf != pid:
+                self._said_deaf = pid
+                cause = f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
+                self._say("cannot", {"what": "replace its processes one by one (--slow-start)", "cause": cause})
+            count = 1
+        self._observe(events.WorkerSpread(pid, count), now)
 
     def _weigh(self, now: float) -> None:
         """Find the workers that hold more memory than they may."""
@@ -763,8 +1093,9 @@ class Host:
             if worker is None or not worker.serving:
                 continue
             environment = {**self._environment(worker.generation, worker.slot, ""), "SIDECAR_WORKER_PID": str(pid)}
+            settings = self.plans[worker.generation].settings
             try:
-                asking.pid = self._start_helper(self.settings.ready_command, environment)
+                asking.pid = self._start_helper(settings, settings.ready_command, environment)
             except OSError as error:
                 self._put_off(asking, now, error.strerror or str(error))
 
@@ -789,6 +1120,7 @@ class Host:
 
     def _stop_looking(self, pid: int) -> None:
         self.glances.drop(pid)
+        self.takers.pop(pid, None)
         asking = self.asking.pop(pid, None)
         if asking is not None and asking.pid:
             self.workers.abandon(asking.pid)
@@ -799,6 +1131,7 @@ class Host:
         return envdir.read(self.settings.envdir, self.settings.envdir_format == "whole", self.settings.lenient_envdir)
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
+        self.plans[order.generation] = Plan(self.settings, self.listeners, self.command, self.readiness)
         try:
             reading = self._read_envdir()
         except EnvdirError as error:
@@ -807,10 +1140,16 @@ class Host:
         for remark in reading.remarks:
             self._say("remark", {"remark": remark})
         environment = envdir.apply(self.environ, reading)
+        if self.settings.pace_from_environment:
+            try:
+                self._observe(events.PaceChanged(**pace(environment)), now)
+            except SettingsError as error:
+                self._say("cannot", {"what": "take the pace of restarts from the environment", "cause": "; ".join(error.problems)})
         environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
-        environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
+        if order.changed:
+            environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
         if self.notify is not None:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
@@ -819,7 +1158,7 @@ class Host:
             return
         try:
             tail = helpers.Tail()
-            pid = self._start_helper(self.settings.check, environment, [(tail.write, 1), (tail.write, 2)])
+            pid = self._start_helper(self.settings, self.settings.check, environment, [(tail.write, 1), (tail.write, 2)])
             tail.started()
             self.checks[pid] = Check(order.generation, tail)
             self._listen_to(tail, lambda _: self._read_tail(tail))
@@ -837,7 +1176,9 @@ class Host:
             self._observe(events.Prepared(generation), now)
             return
         how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
-        self._observe(events.PreparationFailed(generation, f"the check `{' '.join(self.settings.check)}` {how}", output), now)
+        self._observe(
+            events.PreparationFailed(generation, f"the check `{' '.join(self.plans[generation].settings.check)}` {how}", output), now
+        )
 
     def _read_tail(self, tail: helpers.Tail) -> None:
         if not tail.take():
@@ -851,30 +1192,35 @@ class Host:
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
 
-    def _launch(self, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()) -> workers.Launch:
+    def _launch(
+        self, settings: Settings, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()
+    ) -> workers.Launch:
         return workers.Launch(
             argv=argv,
             environment=environment,
             handoff=tuple(handoff),
-            directory=self.settings.dir,
-            umask=self.settings.umask,
+            directory=settings.dir,
+            umask=settings.umask,
         )
 
-    def _start_helper(self, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()) -> int:
+    def _start_helper(
+        self, settings: Settings, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()
+    ) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
         private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
         public = {name: value for name, value in environment.items() if name not in private}
-        return self.workers.start(self._launch(argv, public, handoff))
+        return self.workers.start(self._launch(settings, argv, public, handoff))
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
+        plan = self.plans[order.generation]
         try:
-            pid = self.workers.start(self._launch(self.command, environment, self.listeners.handoff()))
+            pid = self.workers.start(self._launch(plan.settings, plan.command, environment, plan.listeners.handoff()))
         except OSError as error:
             self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
             return
-        self._observe(events.WorkerStarted(order.generation, order.slot, pid, self.readiness), now)
-        self._look_after(pid, self.readiness, now)
+        self._observe(events.WorkerStarted(order.generation, order.slot, pid, plan.readiness), now)
+        self._look_after(pid, plan.readiness, now)
 
     def _look_after(self, pid: int, how: str, now: float) -> None:
         """Find out when a worker that has just been started is ready, where that is ours to find out."""
@@ -909,18 +1255,21 @@ class Host:
                 self._last_words(self.checks.pop(pid).tail)
                 self.workers.abandon(pid)
         self.environments.pop(order.generation, None)
+        self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})
+        self._close_listeners()
         self._mend(now)
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         self._say(order.event, order.fields)
+        self.manager.heed(order.event, order.fields)
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status
         if self.control is not None:
             self.control.flush()
         if order.reason:
-            leave_a_reason(order.reason)
+            leave_a_reason(hidden(order.reason, self.hide))
 
     def _mend(self, now: float) -> None:
         """A program that has gone may have shut a listener down, or removed its path."""
@@ -1001,17 +1350,23 @@ def leave_a_reason(reason: str) -> None:
 
 
 def run(
-    settings: Settings, environ: Mapping[str, str], detach: Detach | None = None, started: Started | None = None, left: str = ""
+    settings: Settings,
+    environ: Mapping[str, str],
+    detach: Detach | None = None,
+    source: Source | None = None,
+    started: Started | None = None,
+    heritage: dict[str, Any] | None = None,
 ) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
 
+    `source` gives the settings again on HUP.
     `detach`, called once everything is bound and nothing is started, may go on in another process; it is given what rewrites the pid file.
     `started` is how to start it again, `left` says where the version before has left its state, if one has become this one.
     """
-    return Host(settings, environ, started, upgrade.unseal(left, os.getpid())).run(detach)
+    return Host(settings, environ, source, started, heritage).run(detach)
 
 
-def rehearse(settings: Settings, environ: Mapping[str, str], left: str) -> int:
+def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None) -> int:
     """Prove that this version could take over from the one that has started it: make everything, say which version it is, and end.
 
     Raises SidecarError if it could not.
@@ -1020,7 +1375,7 @@ def rehearse(settings: Settings, environ: Mapping[str, str], left: str) -> int:
     if state is None:
         raise StartError("it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`")
     try:
-        Host(settings, environ, None, state).inherit(state)
+        Host(state["settings"], environ, source, None, state).inherit(state)
     except (OSError, KeyError) as error:
         raise StartError(f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}") from None
     os.write(1, f"sidecar {__version__}\n".encode())

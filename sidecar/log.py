@@ -24,8 +24,13 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "controlled": (INFO, "control socket at {path}"),
+    "admin": (INFO, "health, metrics and a page at {address}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
+    "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
+    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
+    "socket_removed": (INFO, "removed the stale socket {path}"),
+    "listener_closed": (INFO, "no longer listening on {address}: the last generation that had it is gone"),
     "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
@@ -39,7 +44,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
-    "watching": (INFO, "watching {roots} by {mode} ({directories} directories)"),
+    "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
     "files_changed": (INFO, "changed: {paths} ({count} in all)"),
     "environment_changed": (INFO, "changed in the envdir: {names}"),
     "environment_unreadable": (ERROR, "cannot read the envdir: {cause}; the environment stays what it is until that changes"),
@@ -54,9 +59,13 @@ PHRASES: dict[str, tuple[str, str]] = {
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
+    "shifted": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
+    ),
     "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
     "generation_gone": (INFO, "generation {generation} is gone"),
-    "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to the old workers {pids}"),
+    "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to old workers: {pids}"),
     "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),
     # the workers
     "worker_started": (INFO, "generation {generation}: worker {slot} started, pid {pid}"),
@@ -79,6 +88,7 @@ PHRASES: dict[str, tuple[str, str]] = {
 # _as_start_server tells. Of what has no counterpart there, warnings and errors get a line of their own, and the rest is left out.
 START_SERVER = {
     "listening fixed": "socket is duplicated to file descriptor {fd}",
+    "socket_removed": "removing existing socket file:{path}",
     "worker_started": "starting new worker {pid}",
     "worker new": "new worker {pid} seems to have failed to start, exit status:{wait_status}",
     "worker current": "worker {pid} died unexpectedly with status:{wait_status}, restarting",
@@ -98,6 +108,7 @@ START_SERVER = {
 # The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event and with a mark; warnings and
 # errors that have no line here are shown as they are, all else is left out. A failure has more to say: _failure.
 DEV = {
+    "settings_read": "· settings from {file}",
     "listening": "· listening on {address}",
     "watching": "· watching {roots}",
     "files_changed": "~ {paths}",
@@ -256,8 +267,9 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
         variant += " fixed"
     elif fields.get("forced"):
         variant += " forced"
-    elif event == "retiring" and fields["delay"]:
-        variant += " delayed"
+    elif event == "retiring":
+        variant += " delayed" if fields["delay"] else ""
+        shown["pids"] = shown["pids"] or "none"
     phrase = START_SERVER.get(variant)
     return otherwise if phrase is None else before + phrase.format_map(shown) + "\n"
 

@@ -54,11 +54,12 @@ class Output:
         try:
             return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
         except OSError as error:
-            raise StartError(f"failed to open log file:{self.path}: {error.strerror}") from None
+            raise StartError(f"failed to open log file:{self.path}: {error.strerror}", error.errno or 0) from None
 
     def take(self) -> None:
-        """From now on descriptors 1 and 2 are this."""
-        self._kept = [os.dup(1), os.dup(2)]
+        """From now on descriptors 1 and 2 are this. Only a command needs what they were: who waits for their end must not wait for us."""
+        if self.command:
+            self._kept = [os.dup(1), os.dup(2)]
         for number in (1, 2):
             os.dup2(self._end, number)
         os.close(self._end)
@@ -76,7 +77,7 @@ class Output:
         return [(self._pipe, 0), (self._kept[0], 1), (self._kept[1], 2)]
 
     def give_back(self) -> None:
-        """Descriptors 1 and 2 are what they were, and the command sees the end of its input once no process writes any more."""
+        """With a command, descriptors 1 and 2 are what they were, and it sees the end of its input once no process writes any more."""
         for number, kept in zip((1, 2), self._kept, strict=False):
             os.dup2(kept, number)
             os.close(kept)

@@ -71,13 +71,28 @@ def takes_connections(leader: int, listeners: Collection[int]) -> bool:
     A process that vanishes meanwhile is just not there. Raises LookForbidden if nothing was found and something could
     not be looked at, OSError if sidecar itself is in need (no descriptors left).
     """
+    return any(_takers(leader, listeners, ()))
+
+
+def takers(leader: int, listeners: Collection[int], known: Collection[int]) -> set[int]:
+    """The processes of the leader's tree that take connections from one of the listeners; raises as `takes_connections`.
+
+    Of those `known` to take connections it is enough that they are still there: one that is between two connections just
+    now shows nothing. A master that only looks after others is none of them.
+    """
+    return set(_takers(leader, listeners, known))
+
+
+def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> Iterator[int]:
     if blindness := _blindness():
         raise LookForbidden(blindness)
+    found = False
     refusal = f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
     for pid in _tree(leader):
         try:
-            if _look(pid, listeners):
-                return True
+            if not _exiting(f"{pid}") if pid in known else _look(pid, listeners):
+                found = True
+                yield pid
         except _VANISHED:
             continue
         except PermissionError as error:
@@ -85,9 +100,17 @@ def takes_connections(leader: int, listeners: Collection[int]) -> bool:
                 refusal = f"uid {os.geteuid()} may not read {error.filename} ({error.strerror})"
         except LookForbidden as error:
             refusal = str(error)
-    if refusal:
+    if refusal and not found:
         raise LookForbidden(refusal)
-    return False
+
+
+def handles(pid: int, *numbers: int) -> bool:
+    """Whether a process has a handler for each of these signals: without one, most of them end or stop it (signal(7))."""
+    try:
+        caught = int(_read(f"/proc/{pid}/status").partition("SigCgt:")[2].split()[0], 16)
+    except (*_VANISHED, PermissionError, IndexError):
+        return False
+    return all(caught >> number - 1 & 1 for number in numbers)
 
 
 def _look(pid: int, listeners: Collection[int]) -> bool:
@@ -338,18 +361,31 @@ def _tree(leader: int) -> Iterator[int]:
         found += [child for child in children(pid) if child not in found]
 
 
-def memory(leader: int) -> int | None:
-    """The resident memory of a worker's whole tree in bytes, shared pages counted once for each process; None if it is not to be seen."""
-    pages = None
+def usage(leader: int) -> tuple[int, float] | None:
+    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for each process), and CPU time in seconds.
+
+    The time of children that were waited for is in their parent's, so it never falls. None if it is not to be seen.
+    """
+    pages, ticks, seen = 0, 0, False
     for pid in _tree(leader):
         try:
-            pages = (pages or 0) + int(_read(f"/proc/{pid}/statm").split()[1])
+            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime, cutime, cstime (14 to 17), rss (24).
+            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+            pages += int(fields[21])
+            seen = True
         except (OSError, IndexError):
             continue
-    return None if pages is None else pages * _PAGE
+    return (pages * _PAGE, ticks / _TICKS) if seen else None
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+def memory(leader: int) -> int | None:
+    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen."""
+    taken = usage(leader)
+    return None if taken is None else taken[0]
+
+
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
 def more_than(limit: int, leader: int) -> int:

@@ -17,7 +17,7 @@ import sys
 import time
 
 from sidecar import __version__, address, settings
-from sidecar.errors import ListenError, SidecarError
+from sidecar.errors import ListenError, SettingsError, SidecarError, StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,16 +180,6 @@ def _effective(environ: Mapping[str, str]) -> Mapping[str, str]:
     return envdir.apply(environ, envdir.read((environ["ENVDIR"],), lenient=True)) if environ.get("ENVDIR") else environ
 
 
-def _seconds(name: str, environ: Mapping[str, str], default: float) -> float:
-    text = environ.get(name)
-    if text is None:
-        return default
-    try:
-        return settings.duration(text.strip() or "0")
-    except ValueError:
-        raise Refused(f"invalid ``{name}'' value:{text}") from None
-
-
 def resolve(given: Mapping[str, list[str]], command: Sequence[str], environ: Mapping[str, str]) -> settings.Settings:
     """The settings of the engine. `environ` is what _environment made. Raises SidecarError."""
     ports = tuple(_port(each) for text in given.get("port", []) for each in text.split(","))
@@ -197,8 +187,10 @@ def resolve(given: Mapping[str, list[str]], command: Sequence[str], environ: Map
     clashes = address.clashes(ports)
     if clashes:
         raise Refused("\n".join(clashes))
-    own = _effective(environ)
-    auto = own.get("ENABLE_AUTO_RESTART", "") not in ("", "0")
+    try:
+        pace = settings.pace(_effective(environ))
+    except SettingsError as error:
+        raise Refused(str(error)) from None
     backlog = given.get("backlog")
 
     def last(name: str) -> str:
@@ -213,19 +205,19 @@ def resolve(given: Mapping[str, list[str]], command: Sequence[str], environ: Map
         dir=last("dir"),
         ready="interval",
         interval=settings.duration(given.get("interval", ["1"])[-1]),
-        kill_old_delay=_seconds("KILL_OLD_DELAY", own, 5.0 if auto else 0.0),
         signal_on_hup=_signal("signal-on-hup", given),
         signal_on_term=_signal("signal-on-term", given),
         signal_on_int="TERM",
         drain_timeout=settings.duration(last("drain-timeout") or str(DRAIN_TIMEOUT)),
-        enable_auto_restart=auto,
-        auto_restart_interval=_seconds("AUTO_RESTART_INTERVAL", own, 0.0) or 360.0,
+        **pace,
+        pace_from_environment=True,
         max_failures=0,
         pid_file=last("pid-file"),
         status_file=last("status-file"),
         log_file=last("log-file"),
         log_format="start_server",
         profile="none",
+        control="none",
         handoff=("no-systemd",),
     )
 
@@ -298,10 +290,9 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
     """Send HUP, and return when one generation is left that is newer than before. Raises Refused if none is to be expected."""
     fd, pid = _held_pid(pid_file)
     os.close(fd)
-    before = _generations(status_file)
-    if not before:
-        raise Refused("no active process found in the status file")
-    newest = max(before[-1], _failure(status_file)[0])
+    # Empty while none is up: whichever comes then is newer.
+    before = max(_generations(status_file), default=0)
+    newest = max(before, _failure(status_file)[0])
     _send(pid, signal.SIGHUP)
     end = time.monotonic() + patience
     while True:
@@ -309,7 +300,7 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
             now = _generations(status_file)
         except Refused:
             now = []
-        if len(now) == 1 and now[0] > before[-1]:
+        if len(now) == 1 and now[0] > before:
             return
         failed, cause = _failure(status_file)
         if failed > newest:
@@ -358,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         if isinstance(error, Refused):
             return error.exit_status
-        return error.errno if isinstance(error, ListenError) and error.errno else 255
+        return error.errno if isinstance(error, (ListenError, StartError)) and error.errno else 255
     except KeyboardInterrupt:  # before there are handlers
         return 130
 
@@ -392,14 +383,21 @@ def _main(words: list[str]) -> int:
     if not command:
         raise Refused("server program not specified")
     environ = _environment(given, os.environ)
-    chosen = resolve(given, command, environ)
-    from sidecar.host import rehearse, run  # noqa: PLC0415  (the clients need none of it)
+    started = (sys.executable, sys.orig_argv, sys.argv)
+    if check or left:
+        from sidecar import upgrade  # noqa: PLC0415
+        from sidecar.host import rehearse, run  # noqa: PLC0415  (the clients need none of it)
 
-    if check:
-        return rehearse(chosen, environ, check)
-    if not left:
-        print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
-    return run(chosen, environ, _detach if "daemonize" in given else None, (sys.executable, sys.orig_argv, sys.argv), left)
+        if check:
+            return rehearse(environ, check)
+        heritage = upgrade.unseal(left, os.getpid())
+        if heritage is not None:
+            return run(heritage["settings"], environ, started=started, heritage=heritage)
+    chosen = resolve(given, command, environ)
+    from sidecar.host import run  # noqa: PLC0415
+
+    print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
+    return run(chosen, environ, _detach if "daemonize" in given else None, started=started)
 
 
 if __name__ == "__main__":

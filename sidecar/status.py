@@ -231,4 +231,4 @@ def _remove(path: str) -> None:
 
 
 def _unwritable(path: str, error: OSError) -> StartError:
-    return StartError(f"the pid file {path} cannot be written: {error.strerror}")
+    return StartError(f"the pid file {path} cannot be written: {error.strerror}", error.errno or 0)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STILLBORN_GRACE = 2.0
 # How long (seconds) sidecar waits for what it has killed before it goes on all the same (an uninterruptible process may take for ever).
 KILL_GRACE = 5.0
+# Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN comes this much later (seconds).
+APART = 0.1
 # A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to its child and then to the group.
 ECHO = 0.1
 # A worker that is too big this soon (seconds) after it was ready may be of a program that just is: its slot is recycled ever more seldom,
@@ -127,6 +129,20 @@ class Supervisor:
         self._wish = first.replace(supersedes=earlier.supersedes or wish.supersedes, changed=merged(earlier.changed, wish.changed))
         return first is wish
 
+    def _saw_Configured(self, fact: events.Configured, now: float) -> None:  # noqa: N802
+        """Times and counts hold at once, also for what is under way; the signals are those each generation was begun with."""
+        if self.ending.asked:
+            return  # the bound of a stop stays what it was
+        before, self.settings = self.settings, fact.settings
+        after = fact.settings
+        if after.workers != before.workers:  # else it may be what TTIN and TTOU have made of it
+            self._resize(after.workers, "")
+        for pace in (self._attempts, *self._slots.values()):
+            pace.limit(after.min_uptime, after.max_backoff)
+        clock = (after.enable_auto_restart, after.auto_restart_interval)
+        if clock != (before.enable_auto_restart, before.auto_restart_interval) and self.roster.current is not None:
+            self._wind(now)
+
     def _saw_StopAsked(self, fact: events.StopAsked, now: float) -> None:  # noqa: N802
         ending = self.ending
         if fact.signal == ending.signal and now < ending.asked_at + ECHO:
@@ -138,8 +154,10 @@ class Supervisor:
         ending.signal = fact.signal
 
     def _saw_SizeChanged(self, fact: events.SizeChanged, now: float) -> None:  # noqa: N802
-        size = max(1, self.size + fact.by)
-        self._say("resized", workers=size, before=self.size, signal=fact.signal)
+        self._resize(max(1, self.size + fact.by), fact.signal)
+
+    def _resize(self, size: int, signal: str) -> None:
+        self._say("resized", workers=size, before=self.size, signal=signal)
         self.size = size
 
     def _saw_SignalPassed(self, fact: events.SignalPassed, now: float) -> None:  # noqa: N802
@@ -154,6 +172,13 @@ class Supervisor:
         coming = self.roster.coming
         if coming is not None and coming.number == fact.generation:
             self._failure = Failure(fact.cause, 1, fact.output)
+
+    def _saw_PaceChanged(self, fact: events.PaceChanged, now: float) -> None:  # noqa: N802
+        self.settings = self.settings.replace(
+            enable_auto_restart=fact.enable_auto_restart,
+            auto_restart_interval=fact.auto_restart_interval,
+            kill_old_delay=fact.kill_old_delay,
+        )
 
     def _saw_WorkerStarted(self, fact: events.WorkerStarted, now: float) -> None:  # noqa: N802
         worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
@@ -171,6 +196,20 @@ class Supervisor:
         worker = self.roster.find(fact.pid)
         if worker is not None and worker.state == STARTING:
             self._became_ready(worker, now)
+
+    def _saw_WorkerSpread(self, fact: events.WorkerSpread, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        coming = self.roster.coming
+        if worker is None:
+            return
+        if coming is None or worker.generation != coming.number:
+            if not worker.fewer:
+                worker.had = fact.takers
+            return
+        worker.takers = fact.takers
+        if fact.takers > worker.most:
+            worker.most = fact.takers
+            worker.spread_at = now
 
     def _saw_GrewTooBig(self, fact: events.GrewTooBig, now: float) -> None:  # noqa: N802
         worker = self.roster.find(fact.pid)
@@ -228,7 +267,7 @@ class Supervisor:
 
     def _became_ready(self, worker: Worker, now: float) -> None:
         worker.move(READY)
-        worker.ready_at = now
+        worker.ready_at = worker.spread_at = now
         self.ever_ready = True
         self._say(
             "worker_ready", generation=worker.generation, slot=worker.slot, pid=worker.pid,
@@ -264,6 +303,7 @@ class Supervisor:
             self._trim(now)
             self._begin(now)
             self._grow(now)
+            self._shift(now)
             self._recycle(now)
         self._pass_on()
         self._enforce(now)
@@ -281,6 +321,11 @@ class Supervisor:
     def next_restart(self) -> float:
         """The moment of the next automatic restart, infinity if there is none."""
         return self._interval.due_at if self.settings.enable_auto_restart else float("inf")
+
+    def respawns(self) -> dict[int, float]:
+        """The slots that wait to be filled again, and until when."""
+        held = {worker.slot for worker in self.roster.serving()}
+        return {slot: pace.not_before for slot, pace in self._slots.items() if slot < self.size and slot not in held} if held else {}
 
     @property
     def deadline(self) -> float:
@@ -309,7 +354,7 @@ class Supervisor:
             elif self._reached(worker.started_at + self.settings.start_timeout, now):
                 cause = f"not ready within {self.settings.start_timeout:g} s (readiness {worker.readiness})"
                 self._say("worker_overdue", generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=cause)
-                self._retire([worker], self.settings.signal_on_hup, now)
+                self._retire([worker], now)
                 self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)
 
     # --- the swap
@@ -322,7 +367,7 @@ class Supervisor:
             return
         if self._serves_alone(coming):
             # Nothing else takes connections: better this generation with a slot missing than none.
-            self._serve(coming, now)
+            self._serve_alone(coming, now)
             return
         taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
         still = sorted({worker.generation for worker in self.roster.ready() if worker.generation != coming.number})
@@ -354,7 +399,7 @@ class Supervisor:
     def _give_up(self, generation: Generation, now: float) -> None:
         """`generation` will not take over any more; those of its workers that have are all there is in their slots, and stay."""
         generation.move(OUTDATED)
-        self._retire([worker for worker in generation.workers if not worker.took_over], self.settings.signal_on_hup, now)
+        self._retire([worker for worker in generation.workers if not worker.took_over], now)
 
     def _take_over(self, now: float) -> None:
         """Retire old workers whose slot has a new one that is ready; the last of them makes the new generation the serving one."""
@@ -363,12 +408,15 @@ class Supervisor:
             return
         mine = [worker for worker in coming.workers if worker.serving]
         if self._serves_alone(coming):
-            self._serve(coming, now)
+            self._serve_alone(coming, now)
             return
         waiting = self._vacant(coming)
         if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
             return
-        if not self._reached(max(worker.ready_at for worker in mine if worker.ready_at is not None) + self.settings.kill_old_delay, now):
+        grown_at = max(self._grown_at(worker, coming) for worker in mine)
+        if not self._reached(grown_at, now):
+            return
+        if not self._reached(grown_at + self.settings.kill_old_delay, now):
             self._say_delay(mine, coming)
             return
         for worker in mine:
@@ -376,13 +424,58 @@ class Supervisor:
         replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
         if replaced:
             self._say_retiring(replaced, coming)
-            self._retire(replaced, self.settings.signal_on_hup, now)
+            self._retire(replaced, now)
         if not waiting:
             self._serve(coming, now)
+
+    def _grown_at(self, worker: Worker, coming: Generation) -> float:
+        """When a ready worker of `coming` is all that it will be: it has as many processes as what it replaces, or no more came."""
+        had = max((old.had for old in self.roster.older_in_slot(worker.slot, coming)), default=0)
+        enough = worker.most >= had or worker.readiness != "accept"
+        return worker.spread_at + (0.0 if enough else self.settings.start_timeout)
+
+    def replaces(self, pid: int) -> list[int] | None:
+        """In slow start, the workers that the coming worker `pid` is to replace and that have not been asked to shrink yet.
+
+        None if it does not matter how many processes of `pid` take connections.
+        """
+        coming, worker = self.roster.coming, self.roster.find(pid)
+        if coming is None or worker is None or not self.settings.slow_start or worker.generation != coming.number or not worker.serving:
+            return None
+        return [old.pid for old in self.roster.older_in_slot(worker.slot, coming) if not old.fewer]
+
+    def _shift(self, now: float) -> None:
+        """Slow start: an old worker has a process less for every one of its successor that takes connections, and always one.
+
+        Where no successor is coming any more (the swap failed, or a newer one begins), it gets back what it gave.
+        """
+        coming = self.roster.coming
+        for old in self.roster.ready():
+            if coming is not None and old.generation == coming.number:
+                continue
+            successor = coming.in_slot(old.slot) if coming is not None and coming.state == STARTING else None
+            takers = successor.takers if successor is not None and successor.state == READY else 0
+            fewer = max(0, min(takers, old.had - 1))
+            if fewer == old.fewer or not self._reached(old.resized_at + APART, now):
+                continue
+            signal, step = ("TTOU", 1) if fewer > old.fewer else ("TTIN", -1)
+            old.fewer += step
+            old.resized_at = now
+            self._say(
+                "shifted", generation=old.generation, slot=old.slot, pid=old.pid, signal=signal, left=old.had - old.fewer,
+                had=old.had, new=takers,
+            )  # fmt: skip
+            self._orders.append(orders.Pass(old.pid, signal))
 
     def _serves_alone(self, coming: Generation) -> bool:
         """Whether `coming` takes connections and nothing else does (a first start, or what served has died meanwhile)."""
         return any(worker.state == READY for worker in coming.workers) and not self.roster.ready_outside(coming)
+
+    def _serve_alone(self, coming: Generation, now: float) -> None:
+        if coming.trigger not in ("start", "crash"):
+            # Who asked for a swap hears of its end, also if what was to be replaced has died meanwhile.
+            self._say_retiring([], coming)
+        self._serve(coming, now)
 
     def _serve(self, generation: Generation, now: float) -> None:
         """`generation` serves from now on; the one before is outdated, and its workers leave."""
@@ -393,15 +486,20 @@ class Supervisor:
         generation.serving_at = now
         self.failed = None
         self._unserved = ()
-        if self.settings.enable_auto_restart:
-            self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
+        self._wind(now)
         self._say(
             "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
             changed=list(generation.changed), pids=[worker.pid for worker in generation.workers if worker.serving],
         )  # fmt: skip
         # Workers that were being restarted in the generation before have nobody to replace any more.
         late = [worker for worker in self.roster.serving() if worker.generation != generation.number and worker.state == STARTING]
-        self._retire(late, self.settings.signal_on_hup, now)
+        self._retire(late, now)
+
+    def _wind(self, now: float) -> None:
+        """The automatic restart is an interval away, if there is to be one."""
+        self._interval.stop()
+        if self.settings.enable_auto_restart:
+            self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
 
     def _trim(self, now: float) -> None:
         """Fewer workers are wanted than there are slots filled."""
@@ -414,7 +512,7 @@ class Supervisor:
         if ready and all(worker.slot >= self.size for worker in ready):
             # None of those that are to stay takes connections yet: one of the others does so until then.
             surplus.remove(ready[0])
-        self._retire(surplus, self.settings.signal_on_hup, now)
+        self._retire(surplus, now)
 
     def _begin(self, now: float) -> None:
         """Begin the swap that is wished for, if the moment is right."""
@@ -447,7 +545,7 @@ class Supervisor:
         self._wish = None
         self.number += 1
         self._unserved = merged(self._unserved, wish.changed)
-        generation = Generation(self.number, wish.trigger, now, self._unserved)
+        generation = Generation(self.number, wish.trigger, now, self.settings, self._unserved)
         self.roster.generations[self.number] = generation
         self._say("swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed))
         self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved))
@@ -513,7 +611,7 @@ class Supervisor:
             "recycled", generation=worker.generation, slot=worker.slot, pid=worker.pid, by=other.pid,
             memory=worker.too_big, lived=lived, pause=again - now,
         )  # fmt: skip
-        self._retire([worker], self.settings.signal_on_hup, now)
+        self._retire([worker], now)
 
     def _thinning(self, slot: int) -> Backoff:
         return self._recycled.setdefault(slot, Backoff(SOON_TOO_BIG, SELDOM))
@@ -527,14 +625,16 @@ class Supervisor:
 
     # --- leaving
 
-    def _retire(self, workers: list[Worker], signal: str, now: float) -> None:
-        """Ask each to leave, once; from then on it drains."""
+    def _retire(self, workers: list[Worker], now: float) -> None:
+        """Ask each to leave, once; from then on it drains. The signal is what its own program understands."""
         for worker in workers:
             if worker.state not in (STARTING, READY):
                 continue
             grace = self.settings.drain_timeout
             if worker.state == STARTING:
                 grace = min(grace, STILLBORN_GRACE)
+            own = self.roster.generations[worker.generation].settings
+            signal = self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup
             worker.move(DRAINING)
             worker.retired_at = now
             worker.retired_by = signal
@@ -581,7 +681,7 @@ class Supervisor:
             if not ending.status:
                 self._say(
                     "stopping", signal=ending.signal, lame_duck=lame_duck, drain_timeout=self.settings.drain_timeout,
-                    sending=self._stop_signal(), pids=[worker.pid for worker in self.roster.workers()],
+                    sending=self._stop_signal(self.settings), pids=[worker.pid for worker in self.roster.workers()],
                 )  # fmt: skip
         over = ending.phase == "lame duck" and (not self.roster.serving() or self._reached(ending.until, now))
         if ending.phase == "lame duck" and not over and ending.asked > ending.heeded:
@@ -592,7 +692,7 @@ class Supervisor:
             ending.until = float("inf")
             for worker in self.roster.leaving():
                 worker.kill_at = min(worker.kill_at, now + self.settings.drain_timeout)
-            self._retire(list(self.roster.workers()), self._stop_signal(), now)
+            self._retire(list(self.roster.workers()), now)
             for generation in self.roster.generations.values():
                 if generation.state != OUTDATED:
                     generation.move(OUTDATED)
@@ -601,8 +701,8 @@ class Supervisor:
             for worker in self.roster.leaving():
                 worker.kill_at = now
 
-    def _stop_signal(self) -> str:
-        return self.settings.signal_on_int or self.settings.signal_on_term if self.ending.signal == "INT" else self.settings.signal_on_term
+    def _stop_signal(self, settings: Settings) -> str:
+        return settings.signal_on_int or settings.signal_on_term if self.ending.signal == "INT" else settings.signal_on_term
 
     def _exit(self, now: float) -> None:
         """End with the last worker, or a while after the last was killed: the last thing that is ever said."""
@@ -624,15 +724,19 @@ class Supervisor:
 
     def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
         pids = [worker.pid for worker in workers]
-        delay = self.settings.kill_old_delay
-        self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
+        delay = self.settings.kill_old_delay if self._said_delay == coming.number else 0.0
+        self._say("retiring", generation=coming.number, pids=pids, signal=self._swap_signal(workers), delay=delay)
+
+    def _swap_signal(self, workers: list[Worker]) -> str:
+        """The signal that these workers are retired with: that of the generation they are of."""
+        return self.roster.generations[workers[0].generation].settings.signal_on_hup if workers else self.settings.signal_on_hup
 
     def _say_delay(self, mine: list[Worker], coming: Generation) -> None:
-        pids = [old.pid for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
-        if pids and self._said_delay != coming.number:
+        replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
+        if replaced and self._said_delay != coming.number:
             self._said_delay = coming.number
-            delay = self.settings.kill_old_delay
-            self._say("delaying", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
+            pids, delay = [old.pid for old in replaced], self.settings.kill_old_delay
+            self._say("delaying", generation=coming.number, pids=pids, signal=self._swap_signal(replaced), delay=delay)
 
     def status_rows(self) -> list[tuple[int, int]]:
         """(generation, pid) of each worker that has ever been ready, for the status file."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -201,6 +202,38 @@ def read_response(sock: socket.socket) -> tuple[bool, str] | None:
             raise ConnectionResetError("closed within the answer")
         body += more
     return keep, body.decode(errors="replace")
+
+
+class Notified:
+    """The socket of a service manager (NOTIFY_SOCKET), at a path or an abstract `@name`: what it was told, by whom."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind("\0" + address[1:] if address[0] == "@" else address)
+        self._socket.settimeout(PATIENCE)
+        self.told: list[dict[str, str]] = []
+        self.senders: set[int] = set()
+
+    def __enter__(self) -> Notified:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def next(self, **wanted: str) -> dict[str, str]:
+        """Read on until a message has these values; the message."""
+        while True:
+            data, ancillary, _, _ = self._socket.recvmsg(4096, 100)
+            self.senders |= {struct.unpack("=iII", each)[0] for _, kind, each in ancillary if kind == socket.SCM_CREDENTIALS}
+            self.told.append(dict(line.split("=", 1) for line in data.decode().splitlines()))
+            if wanted.items() <= self.told[-1].items():
+                return self.told[-1]
+
+    def states(self) -> list[str]:
+        """What was told so far but for STATUS."""
+        return [name for each in self.told for name in each if name not in ("STATUS", "MONOTONIC_USEC")]
 
 
 class Load:

@@ -56,7 +56,7 @@ class Memory:
             pieces.append(piece)
             at += len(piece)
         content = b"".join(pieces)
-        return (number, content) if len(content) == length and zlib.crc32(content) == check else None
+        return (number, content) if len(content) == length and _check(number, content) == check else None
 
     def keep(self, content: bytes) -> None:
         """Keep this instead.
@@ -76,10 +76,15 @@ class Memory:
             while view:
                 written = os.pwrite(self._fd, view[: 1 << 24], where)
                 view, where = view[written:], where + written
-            os.pwrite(self._fd, _HEADER.pack(_MAGIC, number, len(content), zlib.crc32(content)), at)
+            os.pwrite(self._fd, _HEADER.pack(_MAGIC, number, len(content), _check(number, content)), at)
             self._number = number
         except OSError:
             try:
                 os.ftruncate(self._fd, 1)
             except OSError:
                 pass
+
+
+def _check(number: int, content: bytes) -> int:
+    """A checksum of the content and of what the header says of it: half a header must not pass either."""
+    return zlib.crc32(content, zlib.crc32(b"%d %d" % (number, len(content))))

@@ -31,11 +31,12 @@ _BUFFER = 1 << 18
 
 
 class Watch:
-    """What depends on one watched directory. ENV as a tree stands for the envdirs."""
+    """What depends on one watched directory, and the path by which it was armed. ENV as a tree stands for the envdirs."""
 
-    __slots__ = ("names", "trees")
+    __slots__ = ("names", "place", "trees")
 
-    def __init__(self) -> None:
+    def __init__(self, place: str) -> None:
+        self.place = place
         self.trees: set[str] = set()
         self.names: dict[str, set[str]] = {}
 
@@ -146,7 +147,9 @@ class Notices:
             if known is not None and known != wd:
                 self._leave(known, path)
             self._trees[path] = wd
-        self._watches.setdefault(wd, Watch()).trees.add(dependent or path)
+        watch = self._watches.setdefault(wd, Watch(path))
+        watch.place = path
+        watch.trees.add(dependent or path)
 
     def arm_name(self, directory: str, name: str, dependent: str, content: bool = True) -> None:
         """What `name` in `directory` is matters to `dependent`; with `content` what is written to it as well.
@@ -157,7 +160,7 @@ class Notices:
             wd = self._add(directory, _NAMES | _HOW | (_CONTENT if content else 0))
         except OSError:
             return
-        self._watches.setdefault(wd, Watch()).names.setdefault(name, set()).add(dependent)
+        self._watches.setdefault(wd, Watch(directory)).names.setdefault(name, set()).add(dependent)
 
     def leave(self, path: str) -> None:
         """The directory is not part of the tree any more."""

@@ -40,6 +40,7 @@ LARGEST = 1 << 20  # a file that is larger is not read
 BUDGET = 256 << 20  # nor are more bytes than these after a change
 AT_ONCE = 2000  # files that are read before the watch is said to stand,
 AT_ONCE_BYTES = 16 << 20  # and bytes
+SOON, SOON_BYTES = 100, 2 << 20  # the same, before a change is told
 HOPS = 4  # symlinked directories on one path
 MOST = 200_000  # directories
 
@@ -135,10 +136,15 @@ class Tree:
     """What was last told of some roots. `alive` is called now and then during long work."""
 
     def __init__(
-        self, roots: Sequence[str], ignore: Sequence[str] = (), only: Sequence[str] = (), alive: Callable[[], object] = int
+        self,
+        roots: Sequence[str],
+        ignore: Sequence[str] = (),
+        only: Sequence[str] = (),
+        apart: Sequence[str] = (),
+        alive: Callable[[], object] = int,
     ) -> None:
         self.roots = {os.path.abspath(each): each for each in roots}
-        self.rules = Rules(list(self.roots), ignore, only)
+        self.rules = Rules(list(self.roots), ignore, only, apart)
         self.dirs: dict[str, Directory] = {}
         self.notices: Notices | None = None
         self._alive = alive
@@ -377,6 +383,16 @@ class Tree:
                 del directory.files[name]
                 result.add(path)
         return result
+
+    def digest_first(self, found: Scan, differences: Sequence[Difference]) -> None:
+        """Read a few of the files that are about to be told at once: they are likely to be touched again."""
+        left = SOON_BYTES
+        for each in differences[:SOON]:
+            if each.entry is not None and len(each.entry) == _ALIKE and (left := left - size(each.entry)) >= 0:
+                known = digested(each.path)
+                if known is not None and known[:_ALIKE] == each.entry:
+                    directory, name = os.path.split(each.path)
+                    found.fresh[directory].files[name] = known
 
     def digest_some(self, files: int, most: int) -> bool:
         """Read up to that many files and bytes whose digest is not known yet; whether there is more to do."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import readiness
-from sidecar.readiness import Glances, LookForbidden, NotifySocket, owner, takes_connections
+from sidecar.readiness import Glances, LookForbidden, NotifySocket, handles, owner, takers, takes_connections
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "apps"
@@ -236,6 +236,40 @@ def test_looking_at_processes_that_come_and_go_raises_nothing(start, listener):
         assert not takes_connections(program.pid, {inode(listener)})
     assert program.poll() is None
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_of_a_tree_those_are_counted_that_take_connections_and_no_master(start, listener):
+    program = start("children", listener)
+    assert takers(program.pid, {inode(listener)}, ()) == set()
+    release(program)
+    eventually(lambda: len(takers(program.pid, {inode(listener)}, ())) == 4)
+    assert program.pid not in takers(program.pid, {inode(listener)}, ())
+    alone = start("epoll", listener)
+    release(alone)
+    eventually(lambda: takers(alone.pid, {inode(listener)}, ()) == {alone.pid})
+
+
+def test_a_known_taker_counts_while_it_lives_in_the_tree(start, listener, decoy):
+    """Between two connections a worker shows nothing; who looks again believes what was seen."""
+    program = start("children", decoy)
+    release(program)
+    found = eventually(lambda: len(all_ := takers(program.pid, {inode(decoy)}, ())) == 4 and all_)
+    assert takers(program.pid, {inode(listener)}, ()) == set()
+    assert takers(program.pid, {inode(listener)}, {*found, os.getpid()}) == found
+    os.kill(min(found), signal.SIGKILL)  # its parent never reaps it
+    eventually(lambda: takers(program.pid, {inode(listener)}, found) == found - {min(found)})
+
+
+def test_a_handler_is_seen_and_its_absence(start, listener):
+    program = start("accept", listener)
+    assert not handles(program.pid, signal.SIGTTOU)
+    assert not handles(2**22 + 1, signal.SIGTTOU)  # nobody
+    before = signal.signal(signal.SIGTTOU, lambda *_: None)
+    try:
+        assert handles(os.getpid(), signal.SIGTTOU)
+        assert not handles(os.getpid(), signal.SIGTTOU, signal.SIGTTIN)
+    finally:
+        signal.signal(signal.SIGTTOU, before)
 
 
 # ── what is forbidden ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,14 +15,17 @@ Facts::
 
     start                           nothing but the beginning
     hup, command, watch, envdir     a swap is triggered (watch and envdir supersede)
+    configured workers=3 …          the settings were read anew
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
+    takes 101 4                     so many of its processes take connections (slow start)
     big 101                         it holds more memory than it may
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
     exit 101 1 +                    its leader ended, processes of its group live on
     empty 101                       the last of them is gone
     refuse 2                        the next two spawns fail
+    pace on 100 5                   the environment says: restart every 100 s, old workers stay 5 s more
 
 Spawns are answered at once; the processes of generation 3 are called 301, 302, … in the order they are started.
 """
@@ -33,7 +36,7 @@ from collections import Counter
 from typing import Any
 
 from sidecar import events, orders
-from sidecar.settings import Settings
+from sidecar.settings import TABLE, Settings
 from sidecar.supervisor import Supervisor
 
 SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "SEGV": 11, "TERM": 15}
@@ -140,6 +143,10 @@ class History:
                 self._observe(events.SwapTriggered("HUP" if trigger == "hup" else trigger))
             case ["watch" | "envdir" as trigger]:
                 self._observe(events.SwapTriggered(trigger, supersedes=True))
+            case ["configured", *words]:
+                pairs = dict(word.split("=") for word in words)
+                values = {name: TABLE[name].kind(text) for name, text in pairs.items()}
+                self._observe(events.Configured(self.supervisor.settings.replace(**values)))
             case ["term"]:
                 self._observe(events.StopAsked("TERM"))
             case ["int"]:
@@ -156,6 +163,8 @@ class History:
                 self._observe(events.PreparationFailed(int(generation), "the check exited with status 3"))
             case ["ready", pid]:
                 self._observe(events.WorkerReady(int(pid)))
+            case ["takes", pid, takers]:
+                self._observe(events.WorkerSpread(int(pid), int(takers)))
             case ["big", pid]:
                 self._observe(events.GrewTooBig(int(pid), 2**30))
             case ["forbidden", pid]:
@@ -168,6 +177,8 @@ class History:
                 self._observe(events.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
             case ["empty", pid]:
                 self._observe(events.GroupEmptied(int(pid)))
+            case ["pace", switch, interval, delay]:
+                self._observe(events.PaceChanged(switch == "on", float(interval), float(delay)))
             case ["refuse", times]:
                 self.refusals = int(times)
             case _:

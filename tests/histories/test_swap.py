@@ -547,6 +547,54 @@ def test_automatic_restart_waits_for_what_drains_but_not_for_ever() -> None:
     """)  # fmt: skip
 
 
+def test_what_a_new_environment_says_of_the_pace_counts_from_its_generation_on() -> None:
+    settings = Settings(enable_auto_restart=True, auto_restart_interval=100.0)
+    play(settings, """
+        0    start                       | prepare 1
+        0    pace on 50 0; prepared 1    | spawn 1/0=101
+        1    ready 101                   |
+        51   -                           | prepare 2
+        51   pace off 50 20; prepared 2  | spawn 2/0=201
+        60   ready 201                   | !delaying
+        80   -                           | retire 101 TERM, !retiring, !serving
+        81   exit 101 0                  | close 1
+        990  hup                         | prepare 3
+        990  pace on 500 0; prepared 3   | spawn 3/0=301
+        999  exit 301 1                  | close 3, !swap_failed
+        999.25 -                         | prepare 4
+        999.25 prepared 4                | spawn 4/0=401
+        1000 ready 401                   | retire 201 TERM, !serving
+        1001 exit 201 0                  | close 2
+        1500 -                           | prepare 5
+    """, prepare="later")  # fmt: skip
+
+
+def test_who_asked_for_a_swap_hears_of_its_end_also_if_the_old_worker_has_died_meanwhile() -> None:
+    for delay in (0.0, 5.0):
+        history = play(Settings(kill_old_delay=delay), """
+            0  start        | prepare 1, spawn 1/0=101
+            1  ready 101    | !serving
+            2  hup          | prepare 2, spawn 2/0=201
+            3  killed 101 KILL | !worker_died
+            4  ready 201    | close 1, !retiring, !serving
+        """)  # fmt: skip
+        assert history.what_was_said("retiring") == [{"generation": 2, "pids": [], "signal": "TERM", "delay": 0.0}]
+    history = play(Settings(kill_old_delay=5.0), """
+        0  start        | prepare 1, spawn 1/0=101
+        1  ready 101    | !serving
+        2  hup          | prepare 2, spawn 2/0=201
+        3  ready 201    | !delaying
+        4  killed 101 KILL | close 1, !worker_died, !retiring, !serving
+    """)  # fmt: skip
+    assert history.what_was_said("retiring") == [{"generation": 2, "pids": [], "signal": "TERM", "delay": 5.0}]
+    assert not play(Settings(), """
+        0    start        | prepare 1, spawn 1/0=101
+        1    ready 101    | !serving
+        20   exit 101 1   | prepare 2, spawn 2/0=201
+        21   ready 201    | close 1, !serving
+    """).what_was_said("retiring")  # fmt: skip
+
+
 def test_a_preparation_that_does_not_end_fails_like_a_worker_that_is_never_ready() -> None:
     play(Settings(start_timeout=30.0), """
         0     start      | prepare 1

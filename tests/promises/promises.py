@@ -277,10 +277,12 @@ class NoSpin(Promise):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         settings = world.settings
-        self.longest = max(settings.max_backoff, 0.25)
+        #: The longest pause that was ever allowed, and the least of the longest.
+        self.longest = self.least_longest = max(settings.max_backoff, 0.25)
         self.min_uptime = max(settings.min_uptime, 0.25)
         self.failures = 0
         self.failed_at = -INF
+        self.due = False
         self.turns: list[float] = []  # moments from which another attempt is all right
         self.slots: dict[int, tuple[int, float]] = {}
 
@@ -289,6 +291,11 @@ class NoSpin(Promise):
         world = self.world
         if isinstance(fact, events.SizeChanged):
             self.slots.clear()
+        elif isinstance(fact, events.Configured):
+            self.slots.clear()
+            longest = max(world.settings.max_backoff, 0.25)
+            self.longest, self.least_longest = max(self.longest, longest), min(self.least_longest, longest)
+            self.min_uptime = max(world.settings.min_uptime, 0.25)
         elif isinstance(fact, events.SpawnFailed):
             self._slot_lost(fact.generation, fact.slot, 0.0)
         elif isinstance(fact, events.WorkerExited) and world.just_left is not None and world.just_left.retired_at is None:
@@ -313,7 +320,10 @@ class NoSpin(Promise):
         self.turns.append(self.failed_at + self._least_pause(self.failures))
 
     def _least_pause(self, failures: int) -> float:
-        return min(self.longest, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
+        return min(self.least_longest, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
+
+    def _longest_pause(self, failures: int) -> float:
+        return min(self.longest, 0.25 * 2.0 ** (failures - 1)) if failures else 0.0
 
     def ordered(self, given: list[orders.Order]) -> None:
         """Whatever is started is started for a reason, or late enough."""
@@ -336,10 +346,16 @@ class NoSpin(Promise):
                 if order.fields["trigger"] in ("watch", "envdir") and order.fields["still"]:
                     self.turns.pop()  # the next change is its retry
             elif isinstance(order, orders.Say) and order.event == "retry":
-                if order.fields["pause"] > 2 * self._least_pause(self.failures) + BIT:
+                if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
+            elif isinstance(order, orders.Say) and order.event == "interval_due":
+                current = world.current
+                if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
+                    raise self.broken(f"too early for an automatic restart: {order}")
+                self.due = True
             elif isinstance(order, orders.Prepare):
                 self._begun(order)
+                self.due = False
             elif isinstance(order, orders.Spawn):
                 failures, lost_at = self.slots.get(order.slot, (0, 0.0))
                 if world.now < lost_at + self._least_pause(failures) - BIT and world.generations[order.generation].state != COMING:
@@ -350,11 +366,9 @@ class NoSpin(Promise):
         turns, self.turns = self.turns, []
         if world.pending:
             return
-        if order.trigger == "interval":
-            current = world.current
-            if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
-                raise self.broken(f"too early for an automatic restart: {order}")
-        elif not turns or world.now < min(turns) - BIT:
+        if order.trigger == "interval" and self.due:
+            return
+        if not turns or world.now < min(turns) - BIT:
             raise self.broken(f"too early after {self.failures} failures, the last at {self.failed_at:g}: {order}")
 
     def settled(self) -> None:
@@ -439,6 +453,60 @@ class Surge(Promise):
             raise self.broken(f"{len(there)} processes are there, and {len(spawns)} more are started")
 
 
+class SlowStart(Promise):
+    """With --slow-start an old worker has a process less for each new one, and never the last; "a generation that fails" leaves it
+    with all it had.
+    """
+
+    name = "Slow start"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at each TTOU and TTIN, and at what is retired."""
+        world = self.world
+        for order in given:
+            if isinstance(order, orders.Pass) and order.signal in ("TTOU", "TTIN"):
+                process = world.processes[order.pid]
+                successor = self._successor(process, given)
+                if world.now < process.resized_at + 0.1 - BIT:
+                    raise self.broken(f"two signals at once may be one: {order}")
+                if order.signal == "TTIN" and process.fewer == 0:
+                    raise self.broken(f"it has all it had: {order}")
+                if order.signal == "TTOU" and process.fewer + 1 >= process.had:
+                    raise self.broken(f"its last process is asked to leave: {order}")
+                if order.signal == "TTOU" and (successor is None or process.fewer + 1 > successor.takers):
+                    raise self.broken(f"fewer than {process.had} would be left: {order}, {successor}")
+            if isinstance(order, orders.Say) and order.event == "serving":
+                self._complete(order.fields["generation"])
+
+    def _successor(self, process: Process, given: list[orders.Order]) -> Process | None:
+        """Whoever is about to replace it, and takes connections."""
+        coming = self.world.coming
+        if coming is None or coming.number in said(given, "swap_failed", "swap_superseded", "serving"):
+            return None
+        mine = [each for each in self.world.ready() if each.generation == coming.number and each.slot == process.slot]
+        return mine[0] if mine else None
+
+    def _complete(self, number: int) -> None:
+        world = self.world
+        others = [process for process in world.ready() if process.generation != number]
+        for process in world.ready():
+            if process.generation == number and process.readiness == "accept":
+                had = max((other.had for other in others if other.slot == process.slot), default=0)
+                waited = world.now >= process.spread_at + world.settings.start_timeout - BIT
+                if process.most < had and not waited:
+                    raise self.broken(f"{process} with {process.most} processes takes over from {had}")
+
+    def settled(self) -> None:
+        """Nobody has fewer processes for the sake of a successor that is not there."""
+        world = self.world
+        if world.leaving():
+            return
+        for process in world.ready():
+            successor = self._successor(process, [])
+            if process.fewer and world.now >= process.resized_at + 0.1 + BIT and process.fewer > (successor.takers if successor else 0):
+                raise self.broken(f"{process} has {process.fewer} processes fewer for {successor}")
+
+
 class Orderly(Promise):
     """Every order makes sense: a worker is signalled once and killed once, only one that is there; a slot is filled once; a
     generation is closed once, after its last worker; nothing follows Exit. "Every process is reaped": the supervisor knows exactly the
@@ -463,9 +531,10 @@ class Orderly(Promise):
                         raise self.broken(f"nobody is there to be asked: {order}")
                     if process.retired_at is not None or order.pid in retired:
                         raise self.broken(f"it was asked already: {order}")
-                    if world.leaving() and process.ready and order.signal != world.settings.signal_on_term and self._served_last(process):
+                    own = world.generations[process.generation].settings
+                    if world.leaving() and process.ready and order.signal != own.signal_on_term and self._served_last(process):
                         raise self.broken(f"not the signal for a stop: {order}")
-                    if not world.stops and not was_said(given, "gave_up") and order.signal != world.settings.signal_on_hup:
+                    if not world.stops and not was_said(given, "gave_up") and order.signal != own.signal_on_hup:
                         raise self.broken(f"not the signal for a swap: {order}")
                     retired.add(order.pid)
                 case orders.Kill():
@@ -540,16 +609,18 @@ class Persistence(Promise):
         super().__init__(world)
         self.failed = 0
         self.ever_ready = False
+        self.enough = False
 
     def ordered(self, given: list[orders.Order]) -> None:
         """Count."""
         world = self.world
         self.ever_ready |= was_said(given, "worker_ready")
-        self.failed += len(said(given, "swap_failed"))
-        enough = world.settings.max_failures and self.failed >= world.settings.max_failures and not self.ever_ready
-        if was_said(given, "gave_up") and not enough:
+        if said(given, "swap_failed"):
+            self.failed += 1
+            self.enough = 0 < world.settings.max_failures <= self.failed and not self.ever_ready
+        if was_said(given, "gave_up") and not self.enough:
             raise self.broken(f"given up after {self.failed} failures")
-        if any(isinstance(order, orders.Prepare) for order in given) and enough:
+        if any(isinstance(order, orders.Prepare) for order in given) and self.enough:
             raise self.broken(f"tried again after {self.failed} failures")
 
 
@@ -602,5 +673,5 @@ class Recycling(Promise):
 
 
 PROMISES: list[type[Promise]] = [
-    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence, Recycling,
+    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence, SlowStart, Recycling,
 ]  # fmt: skip

@@ -24,7 +24,7 @@ SCHEDULES = 400
 def reborn(supervisor: Supervisor, now: float) -> Supervisor:
     """What an upgrade in place makes of it."""
     text = json.dumps(plain(supervisor))
-    return heritage.supervisor(revived(json.loads(text)), supervisor.settings, now, supervisor.chance)
+    return heritage.supervisor(revived(json.loads(text)), Settings(), now, supervisor.chance)
 
 
 class Mortal(World):

@@ -66,7 +66,7 @@ class Fault:
         return "none", ENOUGH, ""
 
 
-RETIRED = "                self._retire([worker], self.settings.signal_on_hup, now)\n"
+RETIRED = "                self._retire([worker], now)\n"
 LOST = "                self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)\n"
 
 FAULTS = [
@@ -74,7 +74,7 @@ FAULTS = [
         "the old workers are retired when the new ones are spawned, not when they are ready",
         "Continuity",
         ("if any(worker.state == STARTING for worker in mine) or not mine or", "if not mine or"),
-        ("max(worker.ready_at for worker in mine if worker.ready_at is not None)", "max(worker.started_at for worker in mine)"),
+        ("max(self._grown_at(worker, coming) for worker in mine)", "max(worker.started_at for worker in mine)"),
     ),
     Fault(
         "the old workers are retired without waiting for the slots that are not filled",
@@ -119,15 +119,20 @@ FAULTS = [
     ),
     Fault(
         "a failed generation's workers are left running",
-        "No bad generation takes over or Orderly",
-        ("        self._retire([worker for worker in generation.workers if not worker.took_over], self.settings.signal_on_hup, now)\n", ""),
+        "No bad generation takes over or Orderly or Latest wins",
+        ("        self._retire([worker for worker in generation.workers if not worker.took_over], now)\n", ""),
     ),
     Fault(
         "old workers that are being started again stay when a new generation serves",
         "No bad generation takes over",
-        ("        self._retire(late, self.settings.signal_on_hup, now)\n", ""),
+        ("        self._retire(late, now)\n", ""),
     ),
-    Fault("no backoff", "No spin", ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"), module="pacing"),
+    Fault(
+        "no backoff",
+        "No spin or Recycling",
+        ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"),
+        module="pacing",
+    ),
     Fault("the backoff does not grow", "No spin", ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"), module="pacing"),
     Fault(
         "the pauses never begin anew after a generation that has held out",
@@ -248,6 +253,7 @@ FAULTS = [
         "a changed envdir does not wait for its splay to end but for twice that",
         "Latest wins",
         ("self.settings.env_splay *", "2 * self.settings.env_splay *"),
+        first=4500,
     ),
     Fault(
         "a saved file waits for an envdir's splay",
@@ -299,10 +305,27 @@ FAULTS = [
     Fault(
         "a stop retires with the signal of a swap",
         "Orderly",
-        (
-            "self._retire(list(self.roster.workers()), self._stop_signal(), now)",
-            "self._retire(list(self.roster.workers()), self.settings.signal_on_hup, now)",
-        ),
+        ('self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup', "own.signal_on_hup"),
+    ),
+    Fault(
+        "old workers are asked to leave with the signal of the settings read last",
+        "Orderly",
+        ("own = self.roster.generations[worker.generation].settings", "own = self.settings"),
+    ),
+    Fault(
+        "settings read during a stop change its bound",
+        "Stop always ends or Drain ends or Orderly",
+        ("            return  # the bound of a stop stays what it was\n", "            pass\n"),
+    ),
+    Fault(
+        "the workers that the settings ask for now are not heeded",
+        "Orderly",
+        ('            self._resize(after.workers, "")\n', "            pass\n"),
+    ),
+    Fault(
+        "settings that say nothing of the workers undo TTIN",
+        "Orderly or Continuity",
+        ("        if after.workers != before.workers:  # else", "        if True:  # else"),
     ),
     Fault(
         "a worker is signalled twice",
@@ -327,6 +350,28 @@ FAULTS = [
         "a signal is passed to workers that are still starting",
         "Orderly",
         ("for worker in self.roster.ready()]\n        self._passed", "for worker in self.roster.serving()]\n        self._passed"),
+    ),
+    Fault(
+        "after a slow start that failed the old program stays smaller",
+        "Slow start",
+        ("fewer = max(0, min(takers, old.had - 1))", "fewer = max(old.fewer, min(takers, old.had - 1))"),
+    ),
+    Fault("a slow start takes the old program's last process", "Slow start", ("min(takers, old.had - 1)", "min(takers, old.had)")),
+    Fault(
+        "a slow start asks for a process before there is another for it",
+        "Slow start",
+        ("successor.takers if successor is not None and", "successor.takers + 1 if successor is not None and"),
+    ),
+    Fault(
+        "the signals of a slow start follow each other at once",
+        "Slow start",
+        (" or not self._reached(old.resized_at + APART, now)", ""),
+    ),
+    Fault("a slow start is over with the first process", "Slow start", ("enough = worker.most >= had or", "enough = worker.most >= 0 or")),
+    Fault(
+        "a slow start waits for a smaller program for ever",
+        "Recovery",
+        ("(0.0 if enough else self.settings.start_timeout)", '(0.0 if enough else float("inf"))'),
     ),
     Fault(
         "a worker that is too big leaves before its successor is ready",

@@ -63,7 +63,9 @@ class Chance:
 class Program:
     """How one worker is going to behave. Durations in seconds; INF is never."""
 
-    __slots__ = ("boot", "code", "deaf", "dies", "drain", "drain_code", "family", "forbids", "readiness", "signal", "slow_group", "stuck")
+    __slots__ = (
+        "boot", "code", "deaf", "dies", "drain", "drain_code", "family", "forbids", "readiness", "signal", "slow_group", "spread", "stuck",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.readiness = "accept"
@@ -77,14 +79,15 @@ class Program:
         self.stuck = 0.0  # how long it takes to die of SIGKILL
         self.slow_group = False
         self.forbids = False
+        self.spread: list[tuple[float, int]] = []  # how long after it was ready how many of its processes take connections
 
 
 class Process:
     """One process the supervisor had started: what it really is, and (from `ready_at` down) what the supervisor was told or ordered."""
 
     __slots__ = (
-        "alive", "big_at", "doomed", "ended", "generation", "kill_due", "killed_at", "left_at", "pid", "program", "readiness", "ready_at",
-        "retired_at", "retired_by", "slot", "started_at", "taken",
+        "alive", "big_at", "doomed", "ended", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
+        "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
     )  # fmt: skip
 
     def __init__(self, pid: int, generation: int, slot: int, program: Program, now: float) -> None:
@@ -105,6 +108,11 @@ class Process:
         self.kill_due = INF
         self.taken = False
         self.big_at = INF  # when it was said to hold too much memory
+        self.takers = 0  # its processes that take connections, were it not asked to have fewer
+        self.most, self.spread_at = 0, -INF  # the most that were ever told, and since when
+        self.had = 0  # how many it had when it was last counted for its successor
+        self.fewer = 0  # how many it was asked to have less
+        self.resized_at = -INF
 
     @property
     def wanted(self) -> bool:
@@ -123,9 +131,10 @@ class Process:
 class Life:
     """One generation as seen from outside."""
 
-    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "serving_at", "state", "trigger")
+    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "serving_at", "settings", "state", "trigger")
 
-    def __init__(self, number: int, trigger: str, now: float) -> None:
+    def __init__(self, number: int, trigger: str, now: float, settings: Settings) -> None:
+        self.settings = settings
         self.number = number
         self.trigger = trigger
         self.begun_at = now
@@ -185,10 +194,13 @@ class World:
 
         self.dice = dice
         # A copy of the dice: what came later must not move the schedules that are known by their number.
-        splay = copy.copy(dice).choice((0.0, 0.0, 2.0, 10.0))
+        others = copy.copy(dice)
+        splay = others.choice((0.0, 0.0, 2.0, 10.0))
         self.growth = random.Random(copy.copy(dice).getrandbits(32))
         self.growing = self.growth.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.6, 1.0))
         self.settings = draw_settings(dice).replace(env_splay=splay)
+        #: All that were ever in force.
+        self.ever = [self.settings]
         self.mood = Mood(dice)
         self.now = 0.0
         self.lag = 0.0  # how late the host has woken up, in all, since the stop was asked for
@@ -208,6 +220,7 @@ class World:
         self.stops_seen = 0
         self.stopped_at = 0.0
         self.leave_at = INF
+        self.bounded = False
         self.end_by = INF
         self.gave_up = False
         self.exit: orders.Exit | None = None
@@ -223,9 +236,17 @@ class World:
         self.recovered = False
         self.recover_by = INF
 
-        self.supervisor = make(self.settings, 0.0, Chance(dice.choice((None, 0.0, 0.999)), dice.randrange(2**31)))
+        fixed, jitter = dice.choice((None, 0.0, 0.999)), dice.randrange(2**31)
+        # Dice of its own: with or without slow start, a schedule is the same one for the rest.
+        self.slow_dice = random.Random(jitter)
+        if self.readiness == "accept" and not self.settings.max_surge and self.slow_dice.random() < 0.5:
+            self.settings = self.settings.replace(slow_start=True)
+        self.supervisor = make(self.settings, 0.0, Chance(fixed, jitter))
         self.promises = [promise(self) for promise in PROMISES]
         self._draw_stimuli()
+        if others.random() < 0.25:
+            for _ in range(others.choice((1, 1, 2, 3))):
+                self._draw_settings_read(others, others.choice((3.0, 10.0, 30.0)))
 
     # --- drawing
 
@@ -248,6 +269,21 @@ class World:
                 self.at(at, self._stimulus(dice.choice(("TERM", "TERM", "INT"))))
                 at += dice.choice((0.0, 0.0, 1.0, self.moment(10.0)))
         self.at(horizon, self._calm_down)
+
+    def _draw_settings_read(self, dice: random.Random, horizon: float) -> None:
+        """HUP, with a settings file in which some settings are others now."""
+        drawn = vars(draw_settings(dice))
+        some = [name for name in drawn if name != "command" and dice.random() < 0.4]
+
+        def happen() -> events.Fact | None:
+            if self.calm:
+                return None
+            if self.settings.slow_start:  # the two together are refused
+                some[:] = [name for name in some if name not in ("slow_start", "max_surge")]
+            self.observe(events.Configured(self.settings.replace(**{name: drawn[name] for name in some})))
+            return events.SwapTriggered("HUP", supersedes=True)
+
+        self.at(round(dice.random() * horizon * 4) / 4, happen)
 
     def _stimulus(self, kind: str) -> Callable[[], events.Fact | None]:
         def happen() -> events.Fact | None:
@@ -304,6 +340,16 @@ class World:
         program.slow_group = dice.random() < 0.1
         program.forbids = program.readiness == "accept" and dice.random() < mood.forbid
         return program
+
+    def _draw_spread(self, program: Program) -> None:
+        """How the processes of a program come and go once the first of them takes connections."""
+        dice = self.slow_dice
+        after, takers = 0.0, 1
+        program.spread = [(0.0, 1)]
+        for _ in range(dice.choice((0, 1, 2, 3, 5))):
+            after += dice.choice((0.0, 0.05, 0.25, dice.random() * 3.0))
+            takers = max(0, takers + dice.choice((1, 1, 1, 2, -1)))
+            program.spread.append((after, takers))
 
     # --- time
 
@@ -405,10 +451,14 @@ class World:
         self.calm_at = self.now
         for process in list(self.processes.values()):
             process.program.dies = INF
-        s = self.settings
-        one_round = s.start_timeout + s.interval + s.kill_old_delay + s.drain_timeout + 12.0
-        one_swap = 4.0 + (self.size + 1) * one_round
-        self.recover_by = self.now + 4 * one_swap + 4 * (s.max_backoff + 3.0) + s.env_splay
+        # What is under way may have begun with others.
+        names = ("start_timeout", "interval", "kill_old_delay", "drain_timeout")
+        one_round = sum(max(getattr(settings, name) for settings in self.ever) for name in names)
+        if self.settings.slow_start:
+            # It grows, and then no more.
+            one_round += max(settings.start_timeout for settings in self.ever) + 16.0
+        one_swap = 4.0 + (self.size + 1) * (one_round + 12.0)
+        self.recover_by = self.now + 4 * one_swap + 4 * (max(s.max_backoff for s in self.ever) + 3.0) + self.settings.env_splay
 
     def _final_stop(self, kind: str) -> Callable[[], events.Fact | None]:
         return lambda: events.StopAsked(kind, lame_duck=kind == "TERM")
@@ -426,7 +476,7 @@ class World:
             return False
         held = sorted(process.slot for process in self.wanted() if not self.superfluous(process))
         return held == list(range(self.size)) and all(
-            process.ready and (process.generation == current.number or forgiven) for process in self.wanted()
+            process.ready and not process.fewer and (process.generation == current.number or forgiven) for process in self.wanted()
         )
 
     # --- the book
@@ -487,6 +537,10 @@ class World:
                 for process in self.processes.values():
                     process.kill_due = min(process.kill_due, self.now)
         self.stops_seen = len(self.stops)
+        if self.stops and self.leaving() and not self.bounded:
+            self.bounded = True
+            for process in self.processes.values():
+                process.kill_due = min(process.kill_due, self.now + settings.drain_timeout)
         if self.stops and self.leaving():
             self.leave_at = min(self.leave_at, self.now)
             for life in self.generations.values():
@@ -503,6 +557,12 @@ class World:
                 self.pending = True
                 self.supersedes |= fact.supersedes
                 self.unserved += fact.changed
+            case events.Configured():
+                if not self.stops and not self.gave_up:
+                    if fact.settings.workers != self.settings.workers:
+                        self.size = fact.settings.workers
+                    self.settings = fact.settings
+                    self.ever.append(fact.settings)
             case events.StopAsked():
                 if not self.stops or fact.signal != self.stops[-1].signal or self.now >= self.stopped_at + 0.1:
                     self.stops.append(fact)
@@ -512,9 +572,16 @@ class World:
             case events.WorkerReady():
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
-                    process.ready_at = self.now
+                    process.ready_at = process.spread_at = self.now
             case events.GrewTooBig():
                 self.processes[fact.pid].big_at = min(self.now, self.processes[fact.pid].big_at)
+            case events.WorkerSpread():
+                process = self.processes[fact.pid]
+                if self.coming is not None and process.generation == self.coming.number:
+                    if fact.takers > process.most:
+                        process.most, process.spread_at = fact.takers, self.now
+                elif not process.fewer:
+                    process.had = fact.takers
             case events.LookForbidden():
                 self.processes[fact.pid].readiness = "interval"
             case events.WorkerExited():
@@ -552,7 +619,7 @@ class World:
         match order:
             case orders.Prepare():
                 self.begun = order.generation
-                self.generations[order.generation] = Life(order.generation, order.trigger, self.now)
+                self.generations[order.generation] = Life(order.generation, order.trigger, self.now, self.settings)
                 self.generations[order.generation].changed = self.unserved[:]
                 self.pending = self.supersedes = False
                 self._prepare(order.generation)
@@ -565,6 +632,11 @@ class World:
                 process.killed_at = self.now
                 process.doomed = True
                 self.at(self.now + process.program.stuck, self._death(process))
+            case orders.Pass():
+                process = self.processes[order.pid]
+                if order.signal in ("TTOU", "TTIN"):
+                    process.fewer += 1 if order.signal == "TTOU" else -1
+                    process.resized_at = self.now
             case orders.Close():
                 self.generations[order.generation].state = CLOSED
             case orders.Say():
@@ -587,6 +659,9 @@ class World:
             self.generations[fields["generation"]].state = OUTDATED
         elif event == "gave_up":
             self.gave_up = True
+            self.bounded = True
+            for process in self.processes.values():
+                process.kill_due = min(process.kill_due, self.now + self.settings.drain_timeout)
             self.leave_at = min(self.leave_at, self.now)
             self.end_by = min(self.end_by, self.now + self.settings.drain_timeout + 5.0)
 
@@ -617,6 +692,10 @@ class World:
             self.at(self.now + self.moment(0.5), lambda: events.LookForbidden(process.pid, "EPERM") if process.alive else None)
         elif program.readiness != "interval":
             self.at(self.now + program.boot, lambda: events.WorkerReady(process.pid) if process.alive else None)
+        if self.settings.slow_start and not program.forbids:
+            self._draw_spread(program)
+            for after, takers in program.spread:
+                self.at(self.now + program.boot + after, self._spreads(process, takers))
         self.at(self.now + program.dies, self._end(process, program.code, program.signal, natural=True))
         if self.growth.random() < self.growing:
             self.at(self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(), self._grown(process))
@@ -625,6 +704,18 @@ class World:
         def happen() -> events.Fact | None:
             # It is only looked at once it is ready.
             return events.GrewTooBig(process.pid, self.growth.randrange(1, 2**30)) if process.ready and not self.calm else None
+
+        return happen
+
+    def _spreads(self, process: Process, takers: int) -> Callable[[], events.Fact | None]:
+        """So many of its processes take connections now. The host tells so while it comes, having counted those it is to replace."""
+
+        def happen() -> events.Fact | None:
+            process.takers = takers
+            replaced = self.supervisor.replaces(process.pid) if process.alive and process.ready_at is not None else None
+            for pid in replaced or ():
+                self.observe(events.WorkerSpread(pid, self.processes[pid].takers))
+            return None if replaced is None else events.WorkerSpread(process.pid, takers)
 
         return happen
 

@@ -33,6 +33,9 @@ SWAPS = int(os.environ.get("SIDECAR_SWAPS", "10"))
 # A server that loses some by itself may lose this part of what is sent in a test that does nothing but swap.
 SMALL = 0.05
 
+# Pages about what starts sidecar, not about programs: see test_init.py.
+INIT = {"systemd", "sysv", "daemontools", "supervisord"}
+
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"])
 ROW = re.compile(r"^\| (one-shot|kept|datagrams) \| [\d,]+ \| (.+?) \|", re.MULTILINE)
 
@@ -40,7 +43,7 @@ ROW = re.compile(r"^\| (one-shot|kept|datagrams) \| [\d,]+ \| (.+?) \|", re.MULT
 def recipes() -> Iterator[tuple[str, str, dict[str, str], str]]:
     """Of every page its blocks: a name, the commands, and what its table says is lost; and the page itself."""
     for page in sorted(PAGES.glob("*.md")):
-        if page.name == "README.md":
+        if page.stem in {"README", *INIT}:
             continue
         blocks = re.split(r"^```sh\n", page.read_text(), flags=re.MULTILINE)[1:]
         found = [block for block in blocks if "sidecar run" in block.partition("```")[0]]
@@ -151,7 +154,7 @@ def test_every_page_has_its_table_and_its_line_in_the_index():
     index = (PAGES / "README.md").read_text()
     pages = {page.stem for page in PAGES.glob("*.md")} - {"README"}
     assert set(re.findall(r"\]\((\S+)\.md\)", index)) & pages == pages
-    assert {name.rpartition("-")[0] if name[-1:].isdigit() else name for name in RECIPES} == pages
+    assert {name.rpartition("-")[0] if name[-1:].isdigit() else name for name in RECIPES} == pages - INIT
     for name, (_, lost, _) in RECIPES.items():
         assert lost, f"{name} has no figures"
 

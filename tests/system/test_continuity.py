@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.support import Load, until
 
 SWAPS = 100
@@ -148,10 +150,12 @@ def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar
     assert len(run.seen("swap_started")) == 1
 
 
-def test_idle_means_idle(sidecar):
+@pytest.mark.parametrize("options", [(), ("--slow-start",)], ids=["plain", "slow start"])
+def test_idle_means_idle(sidecar, options):
     """Promise 4: at rest PID 1 has one thread and is not woken at all (the wait here is the thing measured)."""
-    run = sidecar("--workers", "2")
+    run = sidecar("--workers", "2", *options)
     run.wait("worker_ready", count=2)
+    run.swap(2)
     run.get()
 
     def switches() -> int:

@@ -69,6 +69,27 @@ def test_a_check_that_never_ends_fails_the_swap_and_is_killed(sidecar, tmp_path)
     assert run.stop() == 0
 
 
+def test_what_a_check_wrote_is_said_and_its_end_and_its_exit_may_come_together(sidecar):
+    run = sidecar("--check", "sh -c 'echo all is well >&2'")
+    run.wait("serving")
+    for number in range(2, 22):
+        run.swap(number, gone=False)
+    assert [each["output"] for each in run.seen("check_output")] == ["all is well"] * 21
+    assert run.stop() == 0
+
+
+def test_the_last_words_of_a_check_that_failed_are_told_with_the_failure(sidecar, tmp_path):
+    run = sidecar("--envdir", str(tmp_path), "--check", "sh -c 'seq 100000; echo bad: $BAD; exit ${BAD:-0}'")
+    run.wait("serving")
+    (tmp_path / "BAD").write_text("7")
+    run.signal("HUP")
+    failed = run.wait("swap_failed", generation=2)
+    assert failed["cause"].endswith("exited with status 7")
+    assert failed["output"].endswith("\n100000\nbad: 7")
+    assert len(failed["output"]) < 2500
+    assert run.stop() == 0
+
+
 def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(sidecar):
     """First start: after --max-failures the program's status is sidecar's, and the pauses between the tries grow."""
     run = sidecar("--max-failures", "4", env={"DIE": "7"})

@@ -45,6 +45,8 @@ def test_every_wrong_setting_is_named_at_once_with_where_it_came_from(tmp_path):
         (("run", "--port", "unix:" + "/x" * 60, "--", "true"), "the path is 120 bytes long"),
         (("run", "--port", "unix:relative", "--", "true"), "absolute"),
         (("run", "--ready", "command", "--", "true"), "needs --ready-command"),
+        (("run", "--slow-start", "--ready", "notify", "--", "true"), "--slow-start: needs --ready accept"),
+        (("run", "--slow-start", "--max-surge", "1", "--", "true"), "--slow-start: not with --max-surge"),
         (("run", "--port"), "--port: SPEC is missing"),
         (("run", "--port", "0"), "the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`"),
         (("rnu",), "there is no such command; did you mean run?"),

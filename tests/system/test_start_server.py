@@ -9,97 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from sidecar import address
 from sidecar.start_server import parse, resolve
-from tests.support import APPS, PATIENCE, ROOT, alive, free_port, marked, until
-
-PERL = "/usr/bin/start_server"
-PROGRAM = (sys.executable, "-S", str(APPS / "starter_app.py"))
-
-
-class Starter:
-    """A start_server, Perl's or ours, in a directory of its own, and what can be seen of it."""
-
-    def __init__(self, kind: str, where: Path, *options: str, program: tuple[str, ...] = PROGRAM, env: dict[str, str] | None = None):
-        self.kind, self.where = kind, where
-        where.mkdir(exist_ok=True)
-        self.mark = f"{os.getpid()}-{id(self)}"
-        self.environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": self.mark, **(env or {})}
-        self.words = [PERL] if kind == "perl" else [sys.executable, "-m", "sidecar.start_server"]
-        files = ("--pid-file=pid", "--status-file=status")
-        with open(where / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                [*self.words, *files, *options, "--", *program],
-                cwd=where, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def run(self, *options: str) -> subprocess.CompletedProcess:
-        """Another start_server beside it: --stop, --restart, a second instance."""
-        return subprocess.run([*self.words, *options], cwd=self.where, env=self.environ, capture_output=True, text=True, timeout=PATIENCE)
-
-    def text(self, name: str = "log") -> str:
-        try:
-            return (self.where / name).read_text()
-        except FileNotFoundError:
-            return ""
-
-    def wait(self, pattern: str, count: int = 1) -> None:
-        until(lambda: len(re.findall(pattern, self.text(), re.MULTILINE)) >= count, f"{count} × {pattern} in\n{self.text()}")
-
-    def wait_generations(self, *generations: int) -> None:
-        until(lambda: self.generations() == list(generations), f"{generations}, it is {self.text('status')!r}\n{self.text()}")
-
-    def generations(self) -> list[int]:
-        return sorted(int(line.partition(":")[0]) for line in self.text("status").splitlines())
-
-    def worker(self, generation: int) -> int:
-        return int(dict(line.split(":") for line in self.text("status").splitlines())[str(generation)])
-
-    def lives(self) -> list[dict]:
-        return [json.loads(line) for line in self.text("SEEN").splitlines()]
-
-    def signal(self, name: str) -> None:
-        os.kill(self.process.pid, signal.Signals[f"SIG{name}"])
-
-    def stop(self, name: str = "TERM") -> int:
-        self.signal(name)
-        return self.process.wait(PATIENCE)
-
-    def lines(self) -> list[str]:
-        """The log, with processes called by the order in which they were started."""
-        text = self.text()
-        for index, pid in enumerate(re.findall(r"^starting new worker (\d+)$", text, re.MULTILINE), 1):
-            text = re.sub(rf"\b{pid}\b", f"<worker {index}>", text)
-        return re.sub(r"\(pid:\d+\)", "(pid:N)", text).splitlines()
-
-    def clean_up(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(PATIENCE)
-        for pid in marked(self.mark):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-
-@pytest.fixture
-def starter(tmp_path):
-    running: list[Starter] = []
-
-    def make(*options: str, kind: str = "ours", where: Path = tmp_path / "ours", **more) -> Starter:
-        running.append(Starter(kind, where, *options, **more))
-        return running[-1]
-
-    yield make
-    for each in running:
-        each.clean_up()
-
+from tests.support import PATIENCE, ROOT, alive, free_port, marked, until
+from tests.system.starter import PERL, PROGRAM, Starter, in_order, pattern, rows, shows
 
 # --- side by side
 
@@ -113,6 +33,13 @@ def hup(run: Starter) -> None:
     run.signal("HUP")
     run.wait_generations(2)
     run.wait(r"^old worker \d+ died")
+
+
+def hup_twice(run: Starter) -> None:
+    hup(run)
+    run.signal("HUP")
+    run.wait_generations(3)
+    run.wait(r"^old worker \d+ died", 2)
 
 
 def crash(run: Starter) -> None:
@@ -133,10 +60,29 @@ def failing_at_start(run: Starter) -> None:
     run.wait_generations(2)
 
 
+def crash_loop(run: Starter) -> None:
+    run.wait_generations(1)
+    (run.where / "BREAK").write_text("2")
+    os.kill(run.worker(1), signal.SIGKILL)
+    run.wait_generations(4)
+
+
 def envdir(run: Starter) -> None:
     run.wait_generations(1)
     (run.where / "env" / "FOO").write_text("two\nrest\n")
-    (run.where / "env" / "BAR").write_text(" blanks \n")
+    (run.where / "env" / "BAR").write_text(" blanks \t\r\n")
+    (run.where / "env" / "EMPTY").touch()
+    (run.where / "env" / "LINE").write_text("\n")
+    (run.where / "env" / "DIRECTORY").mkdir()
+    (run.where / "env" / ".HIDDEN").write_text("x\n")
+    hup(run)
+
+
+def envdir_later(run: Starter) -> None:
+    run.wait_generations(1)
+    (run.where / "later").mkdir()
+    (run.where / "later" / "FOO").write_text("x\n")
+    (run.where / "later" / "KILL_OLD_DELAY").write_text("1\n")
     hup(run)
 
 
@@ -145,59 +91,137 @@ def timer(run: Starter) -> None:
     run.wait(r"^old worker \d+ died")
 
 
+def forced(run: Starter) -> None:
+    (run.where / "DEAF").touch()
+    run.wait_generations(1, 2)
+    (run.where / "DEAF").unlink()
+    run.wait(r"^autorestart triggered \(forced")
+    run.wait_generations(1, 2, 3)
+    # Two workers are deaf.
+    for generation in (1, 2):
+        os.kill(run.worker(generation), signal.SIGKILL)
+        run.wait(r"^old worker \d+ died", generation)
+
+
+def stale_socket(where: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(where / "app.sock"))
+
+
 IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists() and "0001 80" in Path("/proc/net/if_inet6").read_text()
 
-# Name: options, what happens, the signal that ends it. PORTS stands for free ports, the same for both.
-SCENARIOS: dict[str, tuple[list[str], Callable[[Starter], None], str]] = {
-    "start": ([], started, "TERM"),
-    "start-int": (["--signal-on-term=HUP"], started, "INT"),
-    "ports": (["--port={0}", "--port=127.0.0.1:{1}", "--port", "u{0}", "--port=127.0.0.1:{2}=17", "--path=app.sock"], hup, "TERM"),
-    "hup": (["--signal-on-hup=sigquit", "--signal-on-term", "usr1"], hup, "TERM"),
-    "crash": ([], crash, "TERM"),
-    "failing-generation": ([], failing, "TERM"),
-    "failing-at-start": ([], failing_at_start, "TERM"),
-    "kill-old-delay": (["--kill-old-delay=1"], hup, "TERM"),
-    "envdir": (["--envdir=env"], envdir, "TERM"),
-    "auto-restart": (["--enable-auto-restart", "--auto-restart-interval=2", "--kill-old-delay=0"], timer, "TERM"),
-}
+STARTS = ("start_server (pid:N) starting now...", "starting new worker N")
+ENDS = ("received SIG, sending SIG to all workers:P1,P2", "worker N died, status:RAW", "exiting")
+SWAPS = ("new worker is now running, sending SIG to old workers:P1,P2", "killing old workers", "old worker N died, status:RAW")
+ASKED = ("received HUP, spawning a new worker", *SWAPS)
+FAILS = ("new worker N seems to have failed to start, exit status:RAW",)
+DIES = ("worker N died unexpectedly with status:RAW, restarting",)
+WAITS = ("sleeping N secs before killing old workers",)
+
+
+class Scenario(NamedTuple):
+    """`options`, in which {0} … stand for free ports; what `happens`; the signal that ends it; the rows that it shows: those of messages
+    are looked for in both logs. The directory is got ready by `before`; `differs` says how a line of Perl's reads here."""
+
+    options: list[str]
+    happens: Callable[[Starter], None]
+    end: str
+    rows: tuple[str, ...] = ()
+    before: Callable[[Path], None] = lambda where: None
+    differs: Mapping[str, str] = {}
+
+
+SCENARIOS = {
+    "start": Scenario([], started, "TERM", (*STARTS, *ENDS, "TERM", "--pid-file, --status-file", "SERVER_STARTER_PORT", "pid file")),
+    "start-int": Scenario(["--signal-on-term=HUP"], started, "INT", (*ENDS, "INT")),
+    "ports": Scenario(
+        ["--port={0}", "--port=127.0.0.1:{1}", "--port", "u{0}", "--port=127.0.0.1:{2}=17", "--path=app.sock"], hup, "TERM",
+        ("socket is duplicated to file descriptor N", "--port", "--path", "SERVER_STARTER_PORT"),
+    ),
+    "two-ports": Scenario(["--port={0}", "--port=localhost:{1}"], hup, "TERM", ("--port",)),
+    "udp": Scenario(["--port=127.0.0.1:u{0}", "--port=u{1}"], hup, "TERM", ("--port",)),
+    "path": Scenario(["--path=app.sock", "--path=b.sock"], hup, "TERM", ("removing existing socket file:PATH", "--path"), stale_socket),
+    "hup": Scenario(["--signal-on-hup=sigquit", "--signal-on-term", "usr1"], hup, "TERM", (*ASKED, "--signal-on-hup, --signal-on-term")),
+    "hup-twice": Scenario([], hup_twice, "TERM", (*ASKED, "HUP")),
+    "crash": Scenario([], crash, "TERM", DIES),
+    "crash-loop": Scenario([], crash_loop, "TERM", (*DIES, *FAILS)),
+    "failing-generation": Scenario([], failing, "TERM", (*FAILS, *ASKED, "SERVER_STARTER_GENERATION")),
+    "failing-at-start": Scenario([], failing_at_start, "TERM", FAILS, lambda where: (where / "BREAK").write_text("1")),
+    "kill-old-delay": Scenario(["--kill-old-delay=1"], hup_twice, "TERM", (*WAITS, "--kill-old-delay")),
+    "envdir": Scenario(["--envdir=env"], envdir, "TERM", ("--envdir", "from the envdir")),
+    "envdir-later": Scenario(
+        ["--envdir=later"], envdir_later, "TERM",
+        (*WAITS, "--envdir", "ENVDIR, ENABLE_AUTO_RESTART, AUTO_RESTART_INTERVAL, KILL_OLD_DELAY"),
+    ),
+    "auto-restart": Scenario(
+        ["--enable-auto-restart", "--auto-restart-interval=2", "--kill-old-delay=0"], timer, "TERM",
+        ("autorestart triggered (interval=N)", "--enable-auto-restart, --auto-restart-interval", *SWAPS),
+    ),
+    "auto-restart-forced": Scenario(
+        ["--enable-auto-restart", "--auto-restart-interval=2", "--kill-old-delay=0"], forced, "TERM",
+        ("autorestart triggered (forced, interval=N)", "--enable-auto-restart, --auto-restart-interval"),
+        lambda where: (where / "DEAF").touch(),
+        # The deaf one has been asked before.
+        {"running, sending TERM to old workers:<worker 1>,<worker 2>": "running, sending TERM to old workers:<worker 2>"},
+    ),
+}  # fmt: skip
 if IPV6:
-    SCENARIOS["ipv6"] = (["--port=[::1]:{0}", "--port=[::1]:u{1}"], started, "TERM")
+    SCENARIOS["ipv6"] = Scenario(["--port=[::1]:{0}", "--port=[::1]:u{1}"], started, "TERM", ("--port",))
+
+# What Perl's warn adds to a line, and what it says of its own code.
+WHERE = re.compile(r" at /\S+ line \d+\.$")
+PERLS_OWN = "Use of uninitialized value"
 
 
-@pytest.mark.skipif(not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)")
+MESSAGES = {*rows("Messages")}
+
+
+def live(run: Starter, scenario: Scenario) -> dict:
+    """All that is to be the same. The ports are called by their place among the options."""
+    scenario.happens(run)
+    seen = {"generations": run.generations(), "pid file": run.text("pid") == f"{run.process.pid}\n"}
+    seen["exit"] = run.stop(scenario.end)
+    text = json.dumps([{**life, "pid": 0, "backlogs": 0} for life in run.lives()])
+    for index, port in enumerate(run.ports):
+        text = re.sub(rf"\b{port}\b", f"<port {index}>", text)
+    seen["lives"] = json.loads(text)
+    seen["left"] = sorted(path.name for path in run.where.iterdir())
+    seen["lines"] = [WHERE.sub("", line) for line in run.lines()]
+    assert marked(run.mark) == []
+    for row in MESSAGES & {*scenario.rows}:
+        assert re.search(pattern(row), run.text(), re.MULTILINE), f"{run.kind} lacks {row}\n{run.text()}"
+    return seen
+
+
+@shows(*{row for each in SCENARIOS.values() for row in each.rows})
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_same_as_perls(name, tmp_path, starter):
-    options, happens, end = SCENARIOS[name]
-    ports = [free_port() for _ in range(3)]
-    seen = {}
-    for kind in ("perl", "ours"):
-        where = tmp_path / kind
-        (where / "env").mkdir(parents=True)
+def test_the_same_as_perls(name, pair):
+    scenario = SCENARIOS[name]
+
+    def before(where: Path) -> None:
+        (where / "env").mkdir()
         (where / "env" / "FOO").write_text("one\n")
-        if happens is failing_at_start:
-            (where / "BREAK").touch()
-        run = starter(*[option.format(*ports) for option in options], kind=kind, where=where)
-        happens(run)
-        seen[kind] = {"generations": run.generations(), "pid file": run.text("pid") == f"{run.process.pid}\n"}
-        seen[kind]["exit"] = run.stop(end)
-        seen[kind]["lives"] = [{**life, "pid": 0} for life in run.lives()]
-        seen[kind]["left"] = sorted(path.name for path in where.iterdir())
-        seen[kind]["lines"] = run.lines()
-        assert marked(run.mark) == []
-    theirs, ours = seen["perl"].pop("lines"), seen["ours"].pop("lines")
-    assert seen["ours"] == seen["perl"]
-    rest = iter(ours)
-    missing = [line for line in theirs if "removing existing" not in line and line not in rest]
-    assert missing == [], "\n".join(["--- Perl's", *theirs, "--- ours", *ours])
+        scenario.before(where)
+
+    with ThreadPoolExecutor() as pool:
+        perl, ours = pool.map(live, pair(*scenario.options, before=before), [scenario, scenario])
+    theirs, rest = perl.pop("lines"), ours.pop("lines")
+    assert ours == perl
+    theirs = [
+        line.replace(*change) for line in theirs if not line.startswith(PERLS_OWN) for change in [*scenario.differs.items()] or [("", "")]
+    ]
+    missing = in_order(theirs, rest)
+    assert missing == [], "\n".join(["--- Perl's", *theirs, "--- ours", *rest])
 
 
 USAGE = [
     "--foo", "--port", "--interval abc -- x", "--p 3 -- x", "--restart=1 -- x", "--interval --dir", "-inter 1", "--restart", "--stop",
     "--daemonize -- true", "--stop --pid-file /nonexistent", "--restart --pid-file /nonexistent --status-file /x", "--INTERVAL=", "--FOO",
-    "--stop=1 --foo --bar", "--kill-old-delay=x -- true", "",
+    "--stop=1 --foo --bar", "--kill-old-delay=x -- true", "", "--drain 1 -- true", "--restart-t 1",
 ]  # fmt: skip
 
 
+@shows("how they are read", "unknown option, missing or wrong value", "--drain-timeout", "--restart-timeout")
 @pytest.mark.skipif(not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)")
 @pytest.mark.parametrize("words", USAGE)
 def test_the_same_refusals_as_perls(words):
@@ -230,6 +254,7 @@ def settings(*words: str, environ: dict[str, str] | None = None):
     return resolve(given, command or ["x"], _environment(given, environ or {}))
 
 
+@shows("--port", "--path")
 def test_ports_in_all_forms():
     got = settings("--port=80", "--port", "127.0.0.1:u81=9", "-port=[::1]:82,::1:83", "--po= 84 ", "--path=a.sock,/b.sock").port
     assert [(each.kind, each.text, each.fd) for each in got] == [
@@ -243,6 +268,7 @@ def test_the_command_starts_at_the_first_word_that_is_no_option():
     assert parse(["--port=80", "--", "--prog"])[:2] == ({"port": ["80"]}, ["--prog"])
 
 
+@shows("--kill-old-delay", "--enable-auto-restart, --auto-restart-interval")
 def test_the_defaults_are_server_starters():
     got = settings()
     assert (got.workers, got.ready, got.interval, got.kill_old_delay, got.max_failures) == (1, "interval", 1.0, 0.0, 0)
@@ -251,6 +277,7 @@ def test_the_defaults_are_server_starters():
     assert (timer.enable_auto_restart, timer.auto_restart_interval, timer.kill_old_delay) == (True, 360.0, 5.0)
 
 
+@shows("ENVDIR, ENABLE_AUTO_RESTART, AUTO_RESTART_INTERVAL, KILL_OLD_DELAY")
 def test_an_envdir_wins_over_an_option_and_an_option_over_the_environment(tmp_path):
     own = {"KILL_OLD_DELAY": "7", "AUTO_RESTART_INTERVAL": "9", "ENABLE_AUTO_RESTART": "1", "ENVDIR": str(tmp_path)}
     got = settings("--kill-old-delay=8", environ=own)
@@ -283,6 +310,7 @@ def test_an_envdir_that_is_not_there_yet_is_empty(starter, tmp_path):
     assert [life["environ"].get("FOO") for life in run.lives()] == [None, "x"]
 
 
+@shows("exec of the program fails", "failed to exec PROGRAM…")
 def test_a_failed_exec_removes_nothing(starter, tmp_path):
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\nexec {' '.join(PROGRAM)}\n")
@@ -300,6 +328,7 @@ def test_a_failed_exec_removes_nothing(starter, tmp_path):
     assert run.stop() == 0
 
 
+@shows("--port …=FD")
 @pytest.mark.parametrize("fd", [3, 4, 5, 6, 7, 8, 9, 10, 11])
 def test_a_port_may_have_any_number_whichever_the_socket_had(starter, fd):
     port = free_port()
@@ -309,6 +338,7 @@ def test_a_port_may_have_any_number_whichever_the_socket_had(starter, fd):
     run.wait(f"^socket is duplicated to file descriptor {fd}$")
 
 
+@shows("during that delay")
 def test_term_interrupts_the_kill_delay(starter):
     run = starter("--kill-old-delay=3600")
     run.wait_generations(1)
@@ -319,6 +349,7 @@ def test_term_interrupts_the_kill_delay(starter):
     assert "killing old workers" not in run.lines()
 
 
+@shows("during that delay")
 def test_a_new_worker_that_dies_in_the_kill_delay_leaves_the_old_one_alone(starter):
     run = starter("--kill-old-delay=3600")
     run.wait_generations(1)
@@ -332,6 +363,7 @@ def test_a_new_worker_that_dies_in_the_kill_delay_leaves_the_old_one_alone(start
     assert alive(old)
 
 
+@shows("TERM in a crash loop")
 def test_term_in_a_crash_loop_stops_at_once_without_another_spawn(starter):
     run = starter(program=("false",))
     run.wait(r"^new worker \d+ seems to have failed to start, exit status:256$", 3)
@@ -340,6 +372,7 @@ def test_term_in_a_crash_loop_stops_at_once_without_another_spawn(starter):
     assert not [line for line in lines[lines.index("received TERM, sending TERM to all workers:") :] if "starting" in line]
 
 
+@shows("HUP")
 def test_queued_hups_coalesce(starter):
     run = starter()
     run.wait_generations(1)
@@ -354,6 +387,7 @@ def test_queued_hups_coalesce(starter):
     assert run.text().count("starting new worker") <= 4
 
 
+@shows("TERM, INT to the whole group")
 @pytest.mark.parametrize("name", ["INT", "TERM"])
 def test_what_goes_to_the_whole_group_never_respawns_first(starter, name):
     run = starter()
@@ -367,6 +401,7 @@ def test_what_goes_to_the_whole_group_never_respawns_first(starter, name):
     assert run.text().count("starting new worker") == 1
 
 
+@shows("QUIT", "USR2")
 def test_quit_and_usr2_do_not_orphan_workers(starter):
     run = starter()
     run.wait_generations(1)
@@ -380,6 +415,7 @@ def test_quit_and_usr2_do_not_orphan_workers(starter):
     assert marked(run.mark) == []
 
 
+@shows("a second instance")
 def test_a_second_instance_leaves_the_pid_file_alone(starter):
     run = starter()
     run.wait_generations(1)
@@ -392,6 +428,7 @@ def test_a_second_instance_leaves_the_pid_file_alone(starter):
     assert run.process.wait(PATIENCE) == 0
 
 
+@shows("--drain-timeout")
 def test_a_stop_has_an_end(starter, tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "DEAF").touch()
@@ -401,6 +438,7 @@ def test_a_stop_has_an_end(starter, tmp_path):
     assert re.search(r"^worker \d+ died, status:9$", run.text(), re.MULTILINE)
 
 
+@shows("old programs that do not leave")
 def test_stuck_old_workers_do_not_pile_up(starter, tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "DEAF").touch()
@@ -411,14 +449,7 @@ def test_stuck_old_workers_do_not_pile_up(starter, tmp_path):
     run.wait(r"^old worker \d+ died, status:9$")
 
 
-def test_an_automatic_restart_is_forced_after_twice_the_interval(starter, tmp_path):
-    (tmp_path / "ours").mkdir()
-    (tmp_path / "ours" / "DEAF").touch()
-    run = starter("--enable-auto-restart", "--auto-restart-interval=1", "--kill-old-delay=0", "--interval=0.2")
-    run.wait(r"^autorestart triggered \(interval=1\)$")
-    run.wait(r"^autorestart triggered \(forced, interval=1\)$")
-
-
+@shows("adopted orphans (PID 1)")
 def test_adopted_orphans_are_not_called_workers(starter):
     run = starter(program=("sh", "-c", "(setsid sh -c 'echo $$ > orphan' &) ; exec " + " ".join(PROGRAM)))
     hup(run)
@@ -433,6 +464,7 @@ def test_adopted_orphans_are_not_called_workers(starter):
 FILES = ("--pid-file=pid", "--status-file=status")
 
 
+@shows("--restart")
 def test_restart_returns_with_the_new_generation_alone(starter):
     run = starter()
     run.wait_generations(1)
@@ -442,6 +474,7 @@ def test_restart_returns_with_the_new_generation_alone(starter):
         assert run.generations() == [generation]
 
 
+@shows("--restart", "STATUS.failed")
 def test_restart_ends_with_the_reason_when_the_new_generation_fails(starter):
     run = starter()
     run.wait_generations(1)
@@ -457,6 +490,7 @@ def test_restart_ends_with_the_reason_when_the_new_generation_fails(starter):
     assert not (run.where / "status.failed").exists()
 
 
+@shows("--restart", "--restart-timeout")
 def test_restart_has_a_timeout(starter, tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "DEAF").touch()
@@ -468,6 +502,7 @@ def test_restart_has_a_timeout(starter, tmp_path):
     run.process.kill()
 
 
+@shows("--restart")
 def test_restart_says_when_nothing_is_there(starter):
     run = starter()
     run.wait_generations(1)
@@ -477,6 +512,7 @@ def test_restart_says_when_nothing_is_there(starter):
     assert (result.returncode, result.stderr) == (3, "failed to send SIGHUP to the server process:No such process\n")
 
 
+@shows("--stop", "stop_server (pid:N) stopping now (pid:M)...")
 def test_stop_returns_when_it_has_gone(starter):
     run = starter()
     run.wait_generations(1)
@@ -488,6 +524,7 @@ def test_stop_returns_when_it_has_gone(starter):
     assert run.process.wait(PATIENCE) == 0
 
 
+@shows("--stop")
 def test_stop_signals_nobody_over_a_pid_file_that_was_left_behind(starter):
     run = starter()
     run.wait_generations(1)
@@ -501,6 +538,7 @@ def test_stop_signals_nobody_over_a_pid_file_that_was_left_behind(starter):
 # --- the log
 
 
+@shows("--log-file FILE")
 def test_the_log_file_is_appended_to_and_opened_anew_on_hup(starter, tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "out").write_text("before\n")
@@ -516,6 +554,7 @@ def test_the_log_file_is_appended_to_and_opened_anew_on_hup(starter, tmp_path):
     assert run.text() == f"start_server (pid:{run.process.pid}) starting now...\n"
 
 
+@shows("--log-file '| COMMAND'")
 def test_a_log_command_reads_everything_and_is_started_again_when_it_dies(starter):
     run = starter("--log-file=| echo $$ >> loggers; exec cat >> out", program=("sh", "-c", "echo a life; exec " + " ".join(PROGRAM)))
     run.wait_generations(1)
@@ -535,6 +574,7 @@ def test_a_log_command_reads_everything_and_is_started_again_when_it_dies(starte
 # --- the background
 
 
+@shows("--daemonize")
 def test_daemonize(starter):
     run = starter("--log-file=out", "--daemonize", "--path=app.sock")
     assert run.process.wait(PATIENCE) == 0
@@ -548,6 +588,9 @@ def test_daemonize(starter):
     assert session not in (pid, os.getsid(0))
     assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
     assert os.path.samefile(f"/proc/{pid}/fd/1", run.where / "out")
+    # What it was started with is let go: `$(start_server --daemonize …)` reads to the end of it.
+    held = {os.path.realpath(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    assert str(run.where / "log") not in held
     assert run.run("--restart", *FILES).returncode == 0
     assert run.run("--stop", "--pid-file=pid").returncode == 0
     until(lambda: marked(run.mark) == [], "the end of everything")

@@ -52,7 +52,7 @@ def start(sidecar, installed, tmp_path):
     """Start the sidecar that is installed there, with a control socket of its own."""
 
     def make(*options: str, **more: object) -> Sidecar:
-        environ = {"PYTHONPATH": str(installed.where), "PYTHONDONTWRITEBYTECODE": "1", **more.pop("env", {})}
+        environ = {"PYTHONPATH": str(installed.where), **more.pop("env", {})}
         run = sidecar("--control", str(tmp_path / "control"), *options, env=environ, cwd=tmp_path, **more)
         run.wait("serving")
         run.wait("worker_ready", int(options[options.index("--workers") + 1]) if "--workers" in options else 1)
@@ -329,8 +329,8 @@ def test_the_watcher_misses_nothing(start, tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("host.py", "import fcntl\n", "import fcntl, nothing_of_that_name\n", "ModuleNotFoundError"),
-        ("host.py", "import fcntl\n", "import fcntl, (\n", "SyntaxError"),
+        ("host.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "ModuleNotFoundError"),
+        ("host.py", "import binascii\n", "import binascii, (\n", "SyntaxError"),
         ("heritage.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
         ("supervisor.py", "        self.failures = 0\n", "", "Supervisor.failures in its state, which this version does not know"),
         ("host.py", "        self.wakeup = Wakeup(state", "        os.abort()\n        self.wakeup = Wakeup(state", "SIGABRT"),
@@ -382,7 +382,7 @@ def test_check_only_says_whether_it_could(start, installed, tmp_path):
     installed.version("9.9")
     answer = ask(tmp_path, "upgrade", "--check")
     assert (answer.returncode, "sidecar 9.9 has proved" in answer.stdout) == (0, True)
-    installed.change("host.py", "import fcntl\n", "import fcntl, (\n")
+    installed.change("host.py", "import binascii\n", "import binascii, (\n")
     assert ask(tmp_path, "upgrade", "--check").returncode == 1
     assert run.seen("upgraded") == []
     assert run.stop() == 0
