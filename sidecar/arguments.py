@@ -40,6 +40,7 @@ commands:
     schema        the JSON Schema of sidecar.yml, for editors
     profiles      the programs that need no option, and what is done for each
 {commands}
+    rollout       reload many containers, a few at a time
 
 options:
     --help        this text
@@ -86,15 +87,15 @@ def dev_help() -> str:
     return """\
 usage: sidecar dev [OPTION ...] [--] PROGRAM [ARGUMENT ...]
 
-`sidecar run` with what one wants while writing the program, unless said otherwise:
+`sidecar run` for who writes the program: with these, unless said otherwise:
 
     --watch .             a file saved below the working directory swaps
     --watch-env           and so does a file of the envdir, where there is one
-    --log-format dev      one short line for what matters; a failure in full, once
+    --log-format dev      short lines for what matters; a failure in full, once
     --drain-timeout 3s    old workers do not stay for an open connection
     --max-failures 0      a program that does not start waits for the next save
 
-In a terminal, Enter swaps, and q and Enter stop it. Every option: sidecar run --help
+In a terminal, Enter swaps, q and Enter stop it. All options: sidecar run --help
 """
 
 

@@ -145,12 +145,12 @@ class Chronicle:
     def report(self) -> dict[str, Any]:
         """All of it but the events, as plain values."""
         return {
-            "last_swap": self.last_swap,
-            "last_failure": self.last_failure,
+            "last_swap": self.last_swap and {**self.last_swap},
+            "last_failure": self.last_failure and {**self.last_failure},
             "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
             "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
             "upgrades": self.upgrades,
-            "last_upgrade": self.last_upgrade,
+            "last_upgrade": self.last_upgrade and {**self.last_upgrade},
             "deaths": self.deaths,
             "kills": self.kills,
             "recycled": self.recycled,
@@ -158,5 +158,5 @@ class Chronicle:
             "restarts": self.restarts,
             "failing": self.failing,
             "helpers": dict(self.helpers),
-            "timeline": list(self.lives.values()),
+            "timeline": [{**life} for life in self.lives.values()],
         }

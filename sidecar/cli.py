@@ -46,12 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(schema.text(), end="")
         return 0
+    if words[0] == "rollout":
+        from sidecar.rollout import command  # noqa: PLC0415
+
+        return command.main(words[1:])
     if words[0] in COMMANDS:
         from sidecar import client  # noqa: PLC0415
 
         return client.run(words[0], words[1:], os.environ)
     if words[0] not in ("run", "dev"):
-        known = ["run", "dev", "check", "schema", "profiles", *COMMANDS]
+        known = ["run", "dev", "check", "schema", "profiles", "rollout", *COMMANDS]
         print(f"sidecar: {words[0]}: there is no such command{arguments.nearest(words[0], known)}", file=sys.stderr)
         return 2
     return _run(words[1:], developing=words[0] == "dev", check=left)

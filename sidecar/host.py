@@ -253,8 +253,6 @@ class Host:
                             detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
-                    if self.control is not None:
-                        self.control.close()
                     if self.admin is not None:
                         self.admin.close()
                     for each in self.sets:
@@ -268,6 +266,9 @@ class Host:
                 if self.pid_file:
                     self.pid_file.release()
         finally:
+            # Last: whoever waits for our end sees it in the end of the connection.
+            if self.control is not None:
+                self.control.close()
             self.wakeup.close()
         return self.exit_status or 0
 
@@ -319,6 +320,7 @@ class Host:
         self._open_notify()
         if self.output is not None:
             self.output.take()
+            self.log = Log(self.settings.log_format)
             self._start_log_command(now)
         self._say("starting", {"version": __version__, "pid": os.getpid()})
         if self.settings.config:
@@ -582,7 +584,10 @@ class Host:
         self.log.say(event, fields)
         record = self.chronicle.note(event, fields, time.time())
         if self.control is not None:
-            self.control.tell(record, time.monotonic())
+            try:
+                self.control.tell(record, time.monotonic())
+            except Exception as error:  # not by _survive, which would come here again
+                self.log.say("defect", {"error": type(error).__name__, "where": place(error)})
 
     def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
@@ -596,11 +601,7 @@ class Host:
         """
         if self.supervisor.ending.asked:
             raise error
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-        self._say("defect", {"error": type(error).__name__, "where": where})
+        self._say("defect", {"error": type(error).__name__, "where": place(error)})
         time.sleep(DEFECT_PAUSE)
         # The children that ended in this turn may not have been reaped, and nothing need ever wake us for them again.
         self.workers.signal(os.getpid(), "CHLD")
@@ -635,7 +636,7 @@ class Host:
             elif name == "USR2":
                 self.upgrade()
             else:
-                self._observe(events.SignalPassed(name), now)
+                self.signal(name)
 
     def _reap(self, now: float) -> None:
         ended, emptied = self.workers.reap()
@@ -783,8 +784,12 @@ class Host:
         if self.control is not None:
             self.control.turn(now, self._answer)
 
-    def _answer(self, request: object) -> tuple[list[dict[str, Any]], Any]:
-        answer = commands.answer(request, self)
+    def _answer(self, request: object) -> tuple[list[dict[str, Any]], commands.Answer | None]:
+        try:
+            answer = commands.answer(request, self)
+        except Exception as error:
+            self._say("defect", {"error": type(error).__name__, "where": place(error)})
+            return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
         replies, answer.replies = answer.replies, []
         return replies, None if answer.done else answer
 
@@ -806,9 +811,10 @@ class Host:
         }
         if told["failed"] is not None:
             told["failed"]["cause"] = hidden(told["failed"]["cause"], self.hide)
+        groups = readiness.by_group()
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"]) or (None, None)
+                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (None, None)
         for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
@@ -965,6 +971,17 @@ class Host:
             self.sets.remove(each)
             for address in each.without(self.sets):
                 self._say("listener_closed", {"address": address})
+
+    def signal(self, name: str) -> list[int]:
+        """What USR1 does, for any signal: the pids of the workers that it is passed to."""
+        if name == "USR1":
+            self._reopen_log()
+        self.observe(events.SignalPassed(name))
+        return [worker.pid for worker in self.supervisor.roster.ready()]
+
+    def stopping(self) -> bool:
+        """Whether a stop was asked for: nothing new will be begun."""
+        return self.supervisor.ending.asked > 0
 
     # --- other sources
 
@@ -1298,6 +1315,10 @@ class Host:
         log_command = self.output.pid if self.output is not None else 0
         if os.getpid() == 1 and not log_command:
             return
+        # Only children's ends are waited for now: whoever else has something to say would end each wait at once.
+        for key in list(self.selector.get_map().values()):
+            if key.fileobj is not self.wakeup:
+                self.selector.unregister(key.fileobj)
         self._sweep(log_command)
         if self.output is not None:
             self.output.give_back()
@@ -1317,6 +1338,14 @@ class Host:
         self.selector.select(wait)
         self.wakeup.take()
         return [each.pid for each in self.workers.reap()[0]]
+
+
+def place(error: BaseException) -> str:
+    """Where it was raised: file and line."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
 
 
 def chance() -> float:

@@ -20,6 +20,9 @@ SIGNALS = (
     " PROF WINCH IO PWR SYS".split()
 )
 
+# No duration is longer (seconds).
+LONGEST = 36500 * 86400.0
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
@@ -32,6 +35,8 @@ def duration(text: str) -> float:
     unit = _UNITS.get(text[len(digits) :])
     if unit is None or not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == ".":
         raise ValueError(f"{text!r} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
+    if float(digits) * unit > LONGEST:
+        raise ValueError(f"{text[:20]!r} is too long; say {LONGEST / 86400:.0f}d at most")
     return float(digits) * unit
 
 
@@ -182,7 +187,6 @@ class Settings(Record):
     command: tuple[str, ...] = ()
 
     # These have no flag of ours: `start_server` sets them (start_server.py).
-    log_file: str = ""
     signal_on_int: str = ""
     lenient_envdir: bool = False
     pace_from_environment: bool = False
@@ -264,6 +268,9 @@ class Settings(Record):
     )
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES, fixed=True)
     status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES, fixed=True)
+    log_file: str = setting(
+        present, "", "FILE", "all output goes to FILE, which HUP and USR1 open anew, or to '| COMMAND'", group=FILES, fixed=True
+    )
     log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)
 
 

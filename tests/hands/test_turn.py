@@ -7,6 +7,7 @@ import selectors
 import time
 
 from sidecar.host import Host, chance
+from sidecar.manager import Manager
 from sidecar.settings import Settings
 from sidecar.supervisor import Supervisor
 
@@ -16,6 +17,7 @@ def test_what_was_closed_earlier_in_a_turn_is_not_read_in_it():
     host = Host(Settings(command=("x",)), {})
     host.supervisor = Supervisor(host.settings, time.monotonic(), chance)
     host.supervisor.exited = True
+    host.manager = Manager("")
     host.selector = selectors.DefaultSelector()
     pipes = [os.pipe(), os.pipe()]
     read: list[int] = []

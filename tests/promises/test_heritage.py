@@ -70,6 +70,13 @@ def test_a_state_is_text_and_nothing_but() -> None:
         plain({"something": object()})
 
 
+def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
+    supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
+    supervisor.observe(events.PaceChanged(enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0), 0.0)
+    assert reborn(supervisor, 1.0).settings == supervisor.settings
+    assert (supervisor.settings.workers, supervisor.settings.kill_old_delay) == (3, 4.0)
+
+
 def test_what_a_state_lacks_is_as_at_a_start_and_what_it_has_too_much_is_refused() -> None:
     def made(told: dict[str, Any]) -> Supervisor:
         return heritage.supervisor(told, Settings(), 5.0, lambda: 0.0)

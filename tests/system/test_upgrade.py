@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PATIENCE, ROOT, Load, Sidecar, alive, marked, read_response, until
+from tests.support import PATIENCE, ROOT, SERVER, Load, Notified, Sidecar, alive, free_port, get, marked, read_response, until
 
 
 class Installed:
@@ -210,6 +211,280 @@ def test_notify_goes_on_under_the_address_that_the_workers_know(start):
     os.kill(pid, signal.SIGKILL)
     run.wait("worker_ready", 2)
     assert run.swap(2)
+    assert run.stop() == 0
+
+
+# --- with a settings file
+
+
+class Configured:
+    """A sidecar that takes its settings from a file."""
+
+    def __init__(self, start, tmp_path: Path, text: str, *options: str, **keywords: object) -> None:
+        self.file = tmp_path / "sidecar.yml"
+        self.write(text)
+        self.run = start("--config", str(self.file), *options, program=(), port=False, **keywords)
+
+    def write(self, text: str) -> None:
+        self.file.with_suffix(".new").write_text(f"command: {json.dumps(list(SERVER))}\n{text}")
+        self.file.with_suffix(".new").rename(self.file)
+
+    def reload(self, text: str, number: int) -> None:
+        self.write(text)
+        self.run.signal("HUP")
+        self.run.wait("serving", generation=number)
+
+    def upgrade(self) -> None:
+        self.run.signal("USR2")
+        self.run.wait("upgraded", 1 + len(self.run.seen("upgraded")))
+
+
+@pytest.fixture
+def configured(start, tmp_path):
+    return lambda text, *options, **keywords: Configured(start, tmp_path, text, *options, **keywords)
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
+
+
+def sockets(run: Sidecar) -> list[str]:
+    links = [f"/proc/{run.pid}/fd/{fd}" for fd in os.listdir(f"/proc/{run.pid}/fd")]
+    return [each for each in (os.readlink(link) for link in links if os.path.lexists(link)) if each.startswith("socket:")]
+
+
+def test_each_generation_keeps_its_listeners_and_what_two_share_stays_one_socket(configured, tmp_path):
+    """The first generation ignores TERM: it drains with a listener that the reload has removed, the second one has another."""
+    gone, both, new = free_port(), free_port(), free_port()
+    path = tmp_path / "gone.sock"
+    it = configured(f"port: [127.0.0.1:{gone}, 127.0.0.1:{both}, 'unix:{path}']\ndrain-timeout: 1h\nworkers: 2\n", env={"DEAF": "1"})
+    it.run.wait("worker_ready", 2)
+    old = it.run.workers()
+    it.reload(f"port: [127.0.0.1:{both}, '127.0.0.1:{new},name=fresh']\ndrain-timeout: 1h\nmin-uptime: 0\nworkers: 2\n", 2)
+    before = len(sockets(it.run))
+    for _ in range(2):
+        it.upgrade()
+        assert len(sockets(it.run)) == before
+        assert get(gone).startswith("hello 1")
+        assert get(new).startswith("hello 2")
+    # One that is started again gets the listeners that its generation began with.
+    os.kill(it.run.seen("worker_ready", generation=2)[-1]["pid"], signal.SIGKILL)
+    it.run.wait("worker_ready", 3, generation=2)
+    os.kill(it.run.seen("worker_ready", generation=2)[0]["pid"], signal.SIGKILL)
+    it.run.wait("worker_ready", 4, generation=2)
+    environment = get(new, "/env")
+    assert f"'127.0.0.1:{both}=3;127.0.0.1:{new}=4'" in environment
+    assert "fresh" in environment
+    assert it.run.seen("listener_closed") == []
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    it.run.wait("listener_closed", 2)
+    assert {each["address"] for each in it.run.seen("listener_closed")} == {f"127.0.0.1:{gone}", str(path)}
+    assert refused(gone)
+    assert not path.exists()
+    assert get(both).startswith("hello 2")
+    it.run.signal("TERM")
+    it.run.wait("stopping")
+    for pid in it.run.workers():
+        os.kill(pid, signal.SIGKILL)
+    assert it.run.exit() == 0
+
+
+def test_the_settings_in_force_stay_in_force_whatever_the_file_says_by_now(configured, tmp_path):
+    port = free_port()
+    it = configured(f"port: 127.0.0.1:{port}\nmin-uptime: 3s\n")
+    it.write(f"port: 127.0.0.1:{port}\nworkers: none\n")
+    it.run.signal("HUP")
+    it.run.wait("reload_refused")
+    before = status(tmp_path)
+    assert before["problems"]
+    it.upgrade()
+    after = status(tmp_path)
+    assert [after[name] for name in ("settings", "problems", "workers")] == [before[name] for name in ("settings", "problems", "workers")]
+    it.file.unlink()
+    it.upgrade()
+    it.run.signal("HUP")
+    it.run.wait("reload_refused", 2)
+    it.write(f"port: 127.0.0.1:{port}\nworkers: 2\n")
+    it.upgrade()
+    assert status(tmp_path)["workers"] == 1
+    it.run.signal("HUP")
+    it.run.wait("serving", generation=2)
+    assert status(tmp_path)["workers"] == 2
+    assert it.run.seen("upgrade_failed") == []
+    assert it.run.stop() == 0
+
+
+def test_an_upgrade_waits_for_the_settings_that_are_being_read(configured):
+    port = free_port()
+    it = configured(f"port: 127.0.0.1:{port}\n")
+    it.write(f"port: 127.0.0.1:{port}\nworkers: 2\n")
+    it.run.signal("HUP")
+    it.run.wait("asked")
+    it.upgrade()
+    names = [each["event"] for each in it.run.events]
+    assert names.index("upgrading") > len(names) - 1 - names[::-1].index("serving") > names.index("resized")
+    assert it.run.stop() == 0
+
+
+def test_what_is_hidden_stays_hidden(configured, tmp_path):
+    """A value that was filled in from the environment, by the settings of a generation that has failed, too."""
+    port = free_port()
+    secret = "s3cr3t-of-the-file"
+    it = configured(f"port: 127.0.0.1:{port}\n", env={"TOKEN": secret})
+    it.write(f"port: 127.0.0.1:{port}\ncheck: [sh, -c, 'exit 3', '${{TOKEN}}']\nmax-backoff: 1h\n")
+    it.run.signal("HUP")
+    it.run.wait("swap_failed")
+    it.upgrade()
+    it.run.signal("HUP")
+    it.run.wait("swap_failed", 2)
+    assert secret not in str(it.run)
+    assert secret not in json.dumps(status(tmp_path))
+    assert it.run.stop() == 0
+
+
+# --- with what a sidecar may have besides
+
+
+def read(path: Path) -> bytes:
+    """What is in a file, nothing if it has gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_every_probe_is_answered_and_events_go_on_at_the_admin(start):
+    run = start("--admin", "127.0.0.1:0")
+    port = int(run.wait("admin")["address"].rpartition(":")[2])
+    assert get(port, "/readyz")
+    failures: list[str] = []
+    answered = 0
+    over = threading.Event()
+
+    def probe() -> None:
+        nonlocal answered
+        while not over.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            try:
+                connection.request("GET", "/readyz")
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    failures.append(f"{answer.status} {answer.read()!r}")
+                answered += 1
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(repr(error))
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=probe) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    admins = set()
+    for count in range(1, 6):
+        run.signal("USR2")
+        run.wait("upgraded", count)
+        before = answered
+        until(lambda before=before: answered > before + 20 or failures, "probes")
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        admins |= {pid for pid in children if b"sidecar.admin" in read(Path(f"/proc/{pid}/cmdline"))}
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(admins) > 1, "another one after each"
+    assert run.seen("helper_ended") == []
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        sock.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        told = (json.loads(line[6:]) for line in sock.makefile("rb") if line.startswith(b"data: "))
+        assert next(each["version"] for each in told if each["event"] == "upgraded")
+        numbers = [next(told)["number"] for _ in range(2)]
+        assert numbers[1] == numbers[0] + 1
+    assert run.stop() == 0
+
+
+def test_the_service_manager_hears_of_no_reload(start, tmp_path):
+    with Notified(f"{tmp_path}/notify") as manager:
+        run = start(env={"NOTIFY_SOCKET": manager.address})
+        manager.next(READY="1")
+        run.signal("USR2")
+        run.wait("upgraded")
+        run.swap(2)
+        manager.next(RELOADING="1")
+        manager.next(READY="1")
+        assert run.stop() == 0
+        manager.next(STOPPING="1")
+        assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
+        assert manager.senders == {run.pid}
+
+
+# A master that has a process less on TTOU and one more on TTIN, and three to begin with. Later generations' wait at a gate of their own.
+PREFORK = """
+import os, signal, socket, time
+generation = os.environ["SERVER_STARTER_GENERATION"]
+listener = socket.socket(fileno=3)
+children = []
+
+def more(*_):
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while generation != "1" and not os.path.exists(f"gate-{generation}-{len(children)}"):
+            time.sleep(0.005)
+        while True:
+            listener.accept()[0].close()
+    children.append(child)
+
+def fewer(*_):
+    child = children.pop()
+    os.kill(child, 15)
+    os.waitpid(child, 0)
+
+def leave(*_):
+    while children:
+        fewer()
+    os._exit(0)
+
+signal.signal(signal.SIGTTIN, more)
+signal.signal(signal.SIGTTOU, fewer)
+signal.signal(signal.SIGTERM, leave)
+for _ in range(3):
+    more()
+while True:
+    signal.pause()
+"""
+
+
+def test_a_slow_start_after_it_is_as_slow_and_one_that_failed_before_it_is_taken_back(start, tmp_path):
+    """The second generation's program dies when it has a process: the old one gets its own again, in the next version's life."""
+    run = start("--slow-start", "--drain-timeout", "1s", "--max-backoff", "1s", program=(sys.executable, "-S", "-c", PREFORK))
+
+    def processes(pid: int) -> int:
+        return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+    until(lambda: processes(run.workers()[0]) == 3, "three processes")
+    run.signal("USR2")
+    run.wait("upgraded")
+    old = run.workers()[0]
+    run.signal("HUP")
+    (tmp_path / "gate-2-0").touch()
+    first = run.wait("shifted")
+    assert (first["pid"], first["signal"], first["had"]) == (old, "TTOU", 3)
+    run.signal("USR2")
+    os.kill(run.wait("worker_started", generation=2)["pid"], signal.SIGKILL)
+    run.wait("swap_failed", generation=2)
+    run.wait("shifted", signal="TTIN")
+    for number in range(3):
+        (tmp_path / f"gate-3-{number}").touch()
+        if number < 2:
+            run.wait("shifted", 2 + number, signal="TTOU")
+    run.wait("serving", generation=3)
+    run.wait("upgraded", 2)
+    run.alone(3)
+    gave = [each["left"] for each in run.seen("shifted", signal="TTOU") if each["pid"] == old]
+    assert gave[-1] == 1
+    assert run.seen("cannot") == []
     assert run.stop() == 0
 
 
@@ -418,9 +693,10 @@ def test_no_file_ever_holds_the_state(start, tmp_path):
     assert "s3cr3t-of-the-envdir" not in str(run)
     assert not [name for name in os.listdir(f"/proc/{run.pid}/fd") if "heritage" in os.readlink(f"/proc/{run.pid}/fd/{name}")]
     (tmp_path / "env" / "TOKEN").unlink()
-    os.kill(run.workers()[0], signal.SIGKILL)
+    first, second = run.workers()
+    os.kill(first, signal.SIGKILL)
     run.wait("worker_ready", 3)
-    os.kill(run.seen("worker_ready")[1]["pid"], signal.SIGKILL)
+    os.kill(second, signal.SIGKILL)
     run.wait("worker_died", 2)
     assert "s3cr3t-of-the-envdir" in run.get("/env"), "the generation keeps its environment"
     assert run.stop() == 0
