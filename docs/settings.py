@@ -13,7 +13,8 @@ HEAD = """\
 <!-- written by `make docs` from sidecar/settings.py -->
 
 Each is a flag of `sidecar run`, a variable, and a line of `sidecar.yml` ([configuration.md](configuration.md)): its key is the
-flag without `--`. A flag wins over a variable, a variable over the file. TIME is `500ms`, `30s`, `5m`, `2h`, or a number of seconds.
+flag without `--`. A flag wins over a variable, a variable over the file. TIME is `500ms`, `30s`, `5m`, `2h`, or a number of seconds;
+SIZE is `512M`, `1.5G`, `800K` (of 1024; `512Mi` is the same), or a number of bytes.
 An empty variable is one that is not set. Where a flag may be repeated, its variable takes several words, separated by blanks,
 and its key a list.
 Every wrong value is reported before anything is bound or started, all of them at once.

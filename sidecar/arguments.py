@@ -76,8 +76,8 @@ def run_help() -> str:
         "",
         "* may be given several times. SPEC takes =FD to fix the worker's file descriptor, and",
         "  ,name=N ,defer ,nonblock ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
-        "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable, SIDECAR_WORKERS=2, and a line of",
-        "sidecar.yml, workers: 2. A flag wins over a variable, a variable over the file.",
+        "TIME is 500ms, 30s, 5m, 2h or seconds; SIZE is 512M, 1.5G or bytes. Every option is also a variable,",
+        "SIDECAR_WORKERS=2, and a line of sidecar.yml, workers: 2. A flag wins over a variable, that over the file.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -134,6 +134,10 @@ class Chosen:
         if not self._file and os.path.lexists(USUAL):
             self._file = USUAL
         return "" if self._file == "none" else self._file
+
+    def stay_with(self, file: str) -> None:
+        """The file that an earlier version of this process has read counts, whether or not it is there just now."""
+        self._file = self._file or file
 
     @property
     def reader(self) -> tuple[str, ...]:

@@ -39,7 +39,12 @@ class Chronicle:
         self.seconds_sum = 0.0
         #: Workers that ended unasked, those of a coming generation not counted; workers killed for staying too long.
         self.deaths = 0
+        #: Workers replaced because they had grown too big.
+        self.recycled = 0
         self.kills = 0
+        #: How often sidecar has been upgraded in place, and the last time: {"version", "before", "at"}.
+        self.upgrades = 0
+        self.last_upgrade: dict[str, Any] | None = None
         #: Workers that were started, and those of them that took the place of one that had died.
         self.starts = 0
         self.restarts = 0
@@ -119,6 +124,13 @@ class Chronicle:
     def _killing(self, fields: Mapping[str, Any], now: float) -> None:
         self.kills += 1
 
+    def _recycled(self, fields: Mapping[str, Any], now: float) -> None:
+        self.recycled += 1
+
+    def _upgraded(self, fields: Mapping[str, Any], now: float) -> None:
+        self.upgrades += 1
+        self.last_upgrade = {"version": fields["version"], "before": fields["before"], "at": now}
+
     def _ends(self, fields: Mapping[str, Any], now: float, outcome: str, cause: str) -> None:
         life = self.lives.get(fields["generation"])
         if life is not None:
@@ -137,8 +149,11 @@ class Chronicle:
             "last_failure": self.last_failure and {**self.last_failure},
             "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
             "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
+            "upgrades": self.upgrades,
+            "last_upgrade": self.last_upgrade and {**self.last_upgrade},
             "deaths": self.deaths,
             "kills": self.kills,
+            "recycled": self.recycled,
             "starts": self.starts,
             "restarts": self.restarts,
             "failing": self.failing,

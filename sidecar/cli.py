@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `sidecar`; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    left = ""
+    if words and words[0].startswith("--upgrade-check="):
+        left = words.pop(0).partition("=")[2]
     if words[:1] == ["health"]:
         from sidecar import probe  # noqa: PLC0415
 
@@ -55,13 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = ["run", "dev", "check", "schema", "profiles", "rollout", *COMMANDS]
         print(f"sidecar: {words[0]}: there is no such command{arguments.nearest(words[0], known)}", file=sys.stderr)
         return 2
-    return _run(words[1:], developing=words[0] == "dev")
+    return _run(words[1:], developing=words[0] == "dev", check=left)
 
 
-def _run(words: Sequence[str], developing: bool) -> int:
-    """Supervise, unless it cannot be begun."""
+def _run(words: Sequence[str], developing: bool, check: str) -> int:
+    """Supervise, unless it cannot be begun; or only `check` whether it could be by a later version of itself."""
+    left = os.environ.pop("SIDECAR_HERITAGE", "")
     from sidecar import arguments, settings  # noqa: PLC0415
-    from sidecar.errors import SidecarError  # noqa: PLC0415
+    from sidecar.errors import SettingsError, SidecarError  # noqa: PLC0415
 
     if words and words[0] in ("--help", "-h"):
         print(arguments.dev_help() if developing else arguments.run_help(), end="")
@@ -69,16 +73,34 @@ def _run(words: Sequence[str], developing: bool) -> int:
     hide: tuple[str, ...] = ()
     try:
         chosen = arguments.Chosen(words, os.environ, settings.DEV if developing else None)
-        resolved = chosen.settings(chosen.read())
+        if check:
+            # The settings are those of who asks, but its words have to mean something here.
+            if chosen.problems:
+                raise SettingsError(chosen.problems)
+            from sidecar.host import rehearse  # noqa: PLC0415
+
+            return rehearse(os.environ, check, chosen)
+        heritage = None
+        if left:
+            from sidecar import upgrade  # noqa: PLC0415
+
+            heritage = upgrade.unseal(left, os.getpid())
+        if heritage is not None:
+            # The file is for the next reload: what is in force stays in force, whatever it says by now.
+            chosen.stay_with(heritage["settings"].config)
+        resolved = chosen.settings(chosen.read()) if heritage is None else heritage["settings"]
         hide = resolved.hide
+        # At hand, for a file may come later, when another version of this one is installed (upgrade.py).
+        from sidecar import config  # noqa: F401, PLC0415
         from sidecar.host import run  # noqa: PLC0415  (a refusal needs none of it)
 
-        return run(resolved, os.environ, source=chosen)
+        return run(resolved, os.environ, source=chosen, started=(sys.executable, sys.orig_argv, sys.argv), heritage=heritage)
     except SidecarError as error:
         from sidecar.host import leave_a_reason  # noqa: PLC0415
 
         text = settings.hidden(str(error), hide)
-        leave_a_reason(text)
+        if not check:
+            leave_a_reason(text)
         for problem in text.splitlines():
             print(f"sidecar: {problem}", file=sys.stderr)
         return error.exit_status

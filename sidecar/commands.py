@@ -44,6 +44,9 @@ if TYPE_CHECKING:
         def stopping(self) -> bool:
             """Whether a stop was asked for: nothing new will be begun."""
 
+        def upgrade(self, only_check: bool) -> None:
+            """What USR2 does, or only see whether it could be done."""
+
 
 # Exit statuses, for all commands alike.
 DONE, NO, WRONG, UNREACHABLE, TOO_LATE = 0, 1, 2, 3, 4
@@ -312,7 +315,45 @@ class Health(Command):
         return ["ready" if reply["ready"] else "alive"]
 
 
-COMMANDS: dict[str, Command] = {each.name: each for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Health())}
+class Upgrade(Command):
+    """Another version of sidecar itself."""
+
+    name = "upgrade"
+    usage = "[--check] [--timeout TIME]"
+    text = "become the sidecar that is installed now; --check: could it?"
+
+    def request(self, words: Sequence[str]) -> Object:
+        """`--check`."""
+        return {"check": "--check" in _flags(words, "--check"), "wait": True}
+
+    def answer(self, request: Object, desk: Desk) -> Answer:
+        """Done when the other version has taken over, and says so itself."""
+        only_check = _yes(request, "check")
+        if desk.stopping():
+            return Answer(done(NO, STOPPING))
+        desk.upgrade(only_check)
+        return Upgrading(only_check)
+
+
+class Upgrading(Answer):
+    """For the outcome of an upgrade; it outlives this version."""
+
+    def __init__(self, only_check: bool = False) -> None:
+        super().__init__(done=False)
+        self.only_check = only_check
+
+    def heard(self, record: Object) -> list[Object]:
+        """What concerns upgrades."""
+        event = record["event"]
+        if event == "upgrade_failed":
+            self.done = True
+            return [done(NO, record["cause"])]
+        self.done = event == "upgraded" or (self.only_check and event == "upgrade_checked")
+        told = [record] if event in ("upgrade_waits", "upgrade_checked", "upgraded") else []
+        return [*told, done(version=record["version"])] if self.done else told
+
+
+COMMANDS: dict[str, Command] = {each.name: each for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Upgrade(), Health())}
 
 
 def answer(request: object, desk: Desk) -> Answer:
@@ -349,6 +390,11 @@ def page(status: Mapping[str, Any]) -> list[str]:
         if last:
             how = f": {last['cause']}" if "cause" in last else f", after {last['took']:.2f} s"
             lines.append(f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}")
+    if status["recycled"]:
+        lines.append(f"recycled      {status['recycled']} workers that were too big")
+    if status["last_upgrade"]:
+        last = status["last_upgrade"]
+        lines.append(f"upgrades      {status['upgrades']}, the last {span(last['ago'])} ago, from version {last['before']}")
     if status["next_swap"]:
         lines.append(f"next swap     in {span(status['next_swap']['in'])} (trigger: {status['next_swap']['trigger']})")
     if status["next_restart_in"] is not None:

@@ -19,6 +19,7 @@ import struct
 import time
 
 from sidecar.errors import StartError
+from sidecar.record import Descriptor
 from sidecar.whereabouts import NAME, places
 
 TYPE_CHECKING = False
@@ -97,6 +98,32 @@ class Control:
                 f"--control {wanted}: {problem.strerror or problem}; say a path in a directory that can be written to, or none"
             )
         return cls(None, "")
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar: the socket, in whose queue new clients wait, and its clients."""
+        return {
+            "path": self.path, "file": self._file, "sock": None if self._sock is None else Descriptor(self._sock.fileno()),
+            "clients": [
+                {"sock": Descriptor(each.sock.fileno()), "since": each.since, "deadline": each.deadline, "answer": each.answer,
+                 "asked": each.asked.decode("latin-1"), "unsent": each.unsent.decode("latin-1"), "marks": each.marks,
+                 "trusted": each.trusted, "only": each.only}
+                for each in self._clients.values()
+            ],
+        }  # fmt: skip
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Control:
+        """What an earlier version has dumped. Raises OSError."""
+        self = cls(None if state["sock"] is None else socket.socket(fileno=state["sock"]), state["path"])
+        self._file = state["file"]
+        for each in state["clients"]:
+            client = self._add(socket.socket(fileno=each["sock"]), each["since"])
+            client.asked, client.unsent = each["asked"].encode("latin-1"), each["unsent"].encode("latin-1")
+            for name in ("deadline", "answer", "marks", "trusted", "only"):
+                setattr(client, name, each[name])
+            self._await(client)
+        self._count()
+        return self
 
     def fileno(self) -> int:
         """Readable when there is something to do."""
@@ -303,6 +330,9 @@ class Control:
         client.unsent = client.unsent[sent:]
         if not client.unsent:
             client.deadline = float("inf") if client.answer is not None or client.trusted else now + PATIENCE
+        self._await(client)
+
+    def _await(self, client: Client) -> None:
         self._epoll.modify(client.sock.fileno(), select.EPOLLOUT if client.unsent else 0 if client.answer is not None else select.EPOLLIN)
 
 

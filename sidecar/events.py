@@ -105,6 +105,13 @@ class WorkerSpread(Fact):
     takers: int
 
 
+class GrewTooBig(Fact):
+    """The worker's processes hold `memory` bytes, which is more than one may."""
+
+    pid: int
+    memory: int
+
+
 class LookForbidden(Fact):
     """The system does not let us see whether the worker takes connections: go by the interval."""
 

@@ -52,6 +52,7 @@ class Worker:
     """One process of a generation, leader of its own process group. Moments are seconds on the supervisor's clock.
 
     `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves (draining or lingering).
+    `too_big`: the bytes it held when that was more than a worker may, else 0; `succeeds`: the pid of such a one, if it was started for it.
 
     With --slow-start, of a program with processes of its own: while it comes `takers` of them take connections now, and there were
     `most` since `spread_at`; when its successor comes it `had` so many, and was asked to have `fewer` by that number, last at `resized_at`.
@@ -59,7 +60,7 @@ class Worker:
 
     __slots__ = (
         "fewer", "generation", "had", "kill_at", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
-        "spread_at", "started_at", "state", "takers", "took_over",
+        "spread_at", "started_at", "state", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
     def __init__(self, generation: int, slot: int, pid: int, readiness: str, started_at: float) -> None:
@@ -74,6 +75,8 @@ class Worker:
         self.retired_by = ""
         self.kill_at = float("inf")
         self.took_over = False
+        self.too_big = 0
+        self.succeeds = 0
         self.takers = self.most = 0
         self.spread_at = float("inf")
         self.had = 0

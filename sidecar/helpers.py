@@ -12,6 +12,7 @@ import os
 import sys
 
 from sidecar.pacing import Backoff
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,18 +44,20 @@ class Helper:
     """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock).
 
     `says` names the events that are heeded; `given` makes what it finds from descriptor 3 up, for one start; `to_the_end`: it is started
-    again even while sidecar stops.
+    again even while sidecar stops; `ends_on` is the signal that ends it when another version is to take its place.
     """
 
     def __init__(
         self, name: str, argv: tuple[str, ...], start_at: float, *,
-        environment: Mapping[str, str], given: Callable[[], Handoff], says: tuple[str, ...], to_the_end: bool = False,
+        environment: Mapping[str, str], given: Callable[[], Handoff], says: tuple[str, ...],
+        to_the_end: bool = False, ends_on: str = "KILL",
     ) -> None:  # fmt: skip
         self.name = name
         self.argv = argv
         self.environment = environment
         self.says = says
         self.to_the_end = to_the_end
+        self.ends_on = ends_on
         self.pid = 0
         self._given = given
         self.start_at = start_at
@@ -63,6 +66,21 @@ class Helper:
         self._read = self._keep = -1
         self._partial = b""
         self._theirs: tuple[int, ...] = ()
+        #: One of an earlier version of sidecar: it is to end, and another is started at once.
+        self.outdated = False
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar: it reads what this one has still to say, and ends it."""
+        return {
+            "pid": self.pid, "start_at": self.start_at, "since": self._since, "pace": self._pace,
+            "read": Descriptor(self._read), "keep": Descriptor(self._keep), "partial": self._partial.decode("latin-1"),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what an earlier version has dumped."""
+        self.pid, self.start_at, self._since, self._pace = state["pid"], state["start_at"], state["since"], state["pace"]
+        self._read, self._keep, self._partial = state["read"], state["keep"], state["partial"].encode("latin-1")
+        self.outdated = self.pid != 0
 
     def open(self) -> Handoff:
         """Make its pipes; our descriptors and its own, for one start. Raises OSError."""
@@ -124,6 +142,9 @@ class Helper:
         """It has gone, or could not be started; the pause until it is started again, in seconds."""
         self.close()
         self.pid = 0
+        if self.outdated:
+            self.outdated, self.start_at = False, now
+            return 0.0
         self.start_at = self._pace.failed(now, now - self._since, chance)
         # Even one that lived long gets a moment: what ended it may still be going on.
         self.start_at = max(self.start_at, now + 0.1)

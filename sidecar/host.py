@@ -14,14 +14,31 @@ import signal
 import socket
 import time
 
-from sidecar import __version__, commands, control, envdir, events, handoff, helpers, orders, profiles, readiness, report, workers
+from sidecar import (
+    __version__,
+    commands,
+    control,
+    envdir,
+    events,
+    handoff,
+    helpers,
+    heritage,
+    orders,
+    profiles,
+    readiness,
+    report,
+    upgrade,
+    workers,
+)
 from sidecar.chronicle import Chronicle
 from sidecar.errors import EnvdirError, SettingsError, SidecarError, StartError
+from sidecar.generation import STARTING
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
+from sidecar.record import Descriptor
 from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, hidden, pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
@@ -29,15 +46,18 @@ from sidecar.wakeup import Wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from _typeshed import HasFileno
 
     from sidecar.listeners import Listener
     from sidecar.settings import Settings
+    from sidecar.upgrade import Upgrade
 
     Detach = Callable[[Callable[[], None]], None]
+    # sys.executable, sys.orig_argv, sys.argv
+    Started = tuple[str, Sequence[str], Sequence[str]]
 
     class Source(Protocol):
         """Where the settings come from, to be asked again."""
@@ -87,6 +107,9 @@ CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
 MOST_TOLD = 1500
 
+# With --max-memory the workers' memory is looked at that often (seconds).
+LOOK_AT_MEMORY = 5.0
+
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
 
@@ -126,6 +149,10 @@ class Plan:
         self.command = command
         self.readiness = readiness
 
+    def dump(self) -> dict[str, Any]:
+        """All of it but the listeners, for a later version of sidecar."""
+        return {"settings": self.settings, "command": self.command, "readiness": self.readiness}
+
 
 class SettingsRead:
     """The settings file while its reader runs. `again`: for which trigger it is to be read once more, "" if it is not."""
@@ -143,11 +170,23 @@ class SettingsRead:
 
 
 class Host:
-    """One run of sidecar. `environ` is the environment that sidecar was started with, `source` where its settings came from."""
+    """One run of sidecar. `environ` is the environment that sidecar was started with, `source` where its settings came from, `started` how;
+    `heritage` is the state of the version before that has become this one.
+    """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], source: Source | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        source: Source | None = None,
+        started: Started | None = None,
+        heritage: dict[str, Any] | None = None,
+    ) -> None:
         self.settings = settings
         self.source = source
+        self.started = started
+        self.heritage = heritage
+        self.upgrading: Upgrade | None = None
         self.plans: dict[int, Plan] = {}
         #: Every set of listeners that some generation may still use; the last is the one for generations to come.
         self.sets: list[Listeners] = []
@@ -178,32 +217,40 @@ class Host:
         self.output: Output | None = None
         self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
         self._log_command_at = float("inf")
+        self._log_command_since = 0.0
+        self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
 
     def run(self, detach: Detach | None = None) -> int:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone what it did."""
-        self.wakeup = Wakeup()
+        if self.heritage is not None:
+            self.inherit(self.heritage)
+        else:
+            self.wakeup = Wakeup()
         try:
-            workers.seal()
-            self.credentials = workers.credentials(self.settings.user, self.settings.group)
-            # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
-            self._read_envdir()
-            if self.settings.log_file:
-                self.output = Output(self.settings.log_file)
-            if self.settings.pid_file:
-                self.pid_file = PidFile.take(self.settings.pid_file)
+            if self.heritage is None:
+                workers.seal()
+                self.credentials = workers.credentials(self.settings.user, self.settings.group)
+                # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
+                self._read_envdir()
+                if self.settings.log_file:
+                    self.output = Output(self.settings.log_file)
+                if self.settings.pid_file:
+                    self.pid_file = PidFile.take(self.settings.pid_file)
             try:
-                self.listeners = Listeners.open(
-                    self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
-                )
-                self.sets.append(self.listeners)
-                for path in self.listeners.removed:
-                    self._say("socket_removed", {"path": path})
+                if self.heritage is None:
+                    self.listeners = Listeners.open(
+                        self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
+                    )
+                    self.sets.append(self.listeners)
+                    for path in self.listeners.removed:
+                        self._say("socket_removed", {"path": path})
                 try:
-                    if self.settings.admin is not None:
-                        self.admin = Listeners.open([self.settings.admin], backlog=None, flag="--admin")
-                    self.control = control.Control.open(self.settings.control, control.places(self.started_with))
-                    if detach is not None:
-                        detach(self.pid_file.rewrite if self.pid_file else lambda: None)
+                    if self.heritage is None:
+                        if self.settings.admin is not None:
+                            self.admin = Listeners.open([self.settings.admin], backlog=None, flag="--admin")
+                        self.control = control.Control.open(self.settings.control, control.places(self.started_with))
+                        if detach is not None:
+                            detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
                     if self.admin is not None:
@@ -226,35 +273,20 @@ class Host:
         return self.exit_status or 0
 
     def _serve(self) -> None:
-        self.readiness = self._choose_readiness(self.settings, self.listeners)
-        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
-        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.selector = selectors.DefaultSelector()
         self._listen_to(self.wakeup, self._hear)
-        self._open_notify()
         if self.settings.keys and os.isatty(0):
             self._listen_to(0, self._read_keys)
-        if self.output is not None:
-            self.output.take()
-            self.log = Log(self.settings.log_format)
-            self._start_log_command(time.monotonic())
-        self._say("starting", {"version": __version__, "pid": os.getpid()})
-        if self.settings.config:
-            self._say("settings_read", {"file": self.settings.config, "changed": []})
-        for each in self.listeners:
-            self._say_listening(each)
-        self._listen_to_control()
-        self._introduce()
+        if self.control is not None:
+            self._listen_to(self.control, self._read_control)
+        if self.heritage is None:
+            self._begin()
         now = time.monotonic()
-        self.supervisor = Supervisor(self.settings, now, chance)
         try:
-            if self.settings.watch or self.settings.watch_env:
-                self.watcher = self._make_watcher(now)
-                self.helpers.append(self.watcher)
-            for admin in self.admin or ():
-                self._say("admin", {"address": admin.key})
-                self.helpers.append(self._make_admin(admin.sock.fileno(), now))
-            self._start_helpers(now)
+            if self.heritage is not None:
+                self._take_over(self.heritage, now)
+            else:
+                self._start_helpers(now)
             self._settle(now)
             while self.exit_status is None:
                 try:
@@ -279,8 +311,217 @@ class Host:
             self.notify = readiness.NotifySocket()
             self._listen_to(self.notify, self._read_notifications)
 
-    def _introduce(self) -> None:
-        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds."""
+    def _begin(self) -> None:
+        """Make what is needed for serving, of a sidecar that has just been started."""
+        now = time.monotonic()
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
+        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        self._open_notify()
+        if self.output is not None:
+            self.output.take()
+            self.log = Log(self.settings.log_format)
+            self._start_log_command(now)
+        self._say("starting", {"version": __version__, "pid": os.getpid()})
+        if self.settings.config:
+            self._say("settings_read", {"file": self.settings.config, "changed": []})
+        for each in self.listeners:
+            self._say_listening(each)
+        if self.control is not None and self.control.path:
+            self._say("controlled", {"path": self.control.path})
+        elif self.settings.control != "none":
+            self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
+        self._introduce()
+        self.supervisor = Supervisor(self.settings, now, chance)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now)
+            self.helpers.append(self.watcher)
+        for admin in self.admin or ():
+            self._say("admin", {"address": admin.key})
+            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+
+    # --- the upgrade in place: upgrade.py has how, heritage.py what
+
+    def inherit(self, state: dict[str, Any]) -> None:
+        """Make everything of what the version before has left. Raises SidecarError and OSError; nothing outside has changed then."""
+        now = time.monotonic()
+        self.wakeup = Wakeup(state["wakeup"])
+        workers.seal()
+        self.credentials = workers.credentials(self.settings.user, self.settings.group)
+        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        self.workers.restore(state["workers"])
+        self.sets = Listeners.restore(state["sets"])
+        self.listeners = self.sets[state["listeners"]]
+        self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
+        self.control = control.Control.restore(state["control"]) if state["control"] else None
+        self.output = Output.restore(state["output"]) if state["output"] else None
+        self._log_command_pace, self._log_command_at, self._log_command_since = state["log_command"]
+        self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
+        if self.status_file is not None and state["status_file"]:
+            self.status_file.restore(state["status_file"])
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
+        self.manager.restore(state["manager"])
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
+        if state["notify"]:
+            self.notify = readiness.NotifySocket(state["notify"])
+        self._introduce(again=True)
+        self.plans = {number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]}) for number, plan in state["plans"].items()}
+        self.problems, self.hide = state["problems"], state["hide"]
+        self.takers, self._said_deaf = state["takers"]
+        self.since, self.log.lost = state["since"], state["lost"]
+        self.chronicle, self.environments = state["chronicle"], state["environments"]
+        self.supervisor = heritage.supervisor(state["supervisor"], self.settings, now, chance)
+        if state["watcher"]:
+            self.watcher = self._make_watcher(now, state["watcher"])
+            self.helpers.append(self.watcher)
+        for admin in self.admin or ():
+            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+        for helper in self.helpers:
+            helper.restore(state["helpers"][helper.name])
+
+    def _bequeath(self) -> dict[str, Any]:
+        """What `inherit` makes everything of."""
+        sets, shared = Listeners.dump(self.sets), {id(each): number for number, each in enumerate(self.sets)}
+        return {
+            "at": time.monotonic(),
+            "since": self.since,
+            "lost": self.log.lost,
+            "settings": self.settings,
+            "problems": self.problems,
+            "hide": self.hide,
+            "wakeup": self.wakeup.dump(),
+            "workers": self.workers.dump(),
+            "sets": sets,
+            "listeners": shared[id(self.listeners)],
+            "plans": {number: {**plan.dump(), "listeners": shared[id(plan.listeners)]} for number, plan in self.plans.items()},
+            "admin": self.admin and Listeners.dump([self.admin]),
+            "control": self.control and self.control.dump(),
+            "output": self.output and self.output.dump(),
+            "log_command": (self._log_command_pace, self._log_command_at, self._log_command_since),
+            "pid_file": self.pid_file and self.pid_file.dump(),
+            "status_file": self.status_file and self.status_file.dump(),
+            "manager": self.manager.dump(),
+            "notify": self.notify and self.notify.dump(),
+            "takers": (self.takers, self._said_deaf),
+            "helpers": {helper.name: helper.dump() for helper in self.helpers},
+            "watcher": self.watcher and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
+            "chronicle": self.chronicle,
+            "environments": self.environments,
+            "supervisor": self.supervisor,
+        }
+
+    def _take_over(self, state: dict[str, Any], now: float) -> None:
+        """The first thing the new version does: say so, and see what has happened since."""
+        self.heritage = None
+        took = now - state["at"]
+        self._say("upgraded", {"version": __version__, "before": state["version"], "took": took, "pid": os.getpid()})
+        for worker in self.supervisor.roster.serving():
+            if worker.state == STARTING:
+                self._look_after(worker.pid, worker.readiness, now)
+        if self.notify is not None:
+            self._listen_to(self.notify, self._read_notifications)
+        for helper in self.helpers:
+            if helper.pid:
+                self._heed(helper)
+                self._send(helper.pid, helper.ends_on)
+        self._reap(now)
+
+    def upgrade(self, only_check: bool = False) -> None:
+        """What USR2 does."""
+        if self.upgrading is None:
+            self.upgrading = upgrade.Upgrade(time.monotonic() + upgrade.MOST_WAITING, only_check)
+        # One that is on its way answers all who ask.
+        self.upgrading.only_check &= only_check
+
+    def _upgrade_on(self, now: float) -> None:
+        """Carry an upgrade on: wait for a swap's end, have the new version prove itself, become it."""
+        one, coming = self.upgrading, self.supervisor.roster.coming
+        if one is None:
+            return
+        if self.supervisor.ending.asked:
+            self._upgrade_failed("sidecar is stopping")
+        elif one.pid:
+            if one.until <= now:
+                self._upgrade_failed("the new version has not proved within a minute that it can start")
+        elif (coming is not None or self.settings_read is not None) and not one.only_check:
+            one.proven = False  # what was proven was another state
+            if one.until <= now:
+                self._upgrade_failed("swaps have been going on for five minutes")
+            elif coming is not None and not one.waits:
+                one.waits = True
+                self._say("upgrade_waits", {"generation": coming.number})
+        elif one.proven:
+            self._become(one)
+        else:
+            self._prove(one, now)
+
+    def _prove(self, one: Upgrade, now: float) -> None:
+        """Start the new version as a child that only proves it could take over."""
+        origin = upgrade.Origin.of(*self.started) if self.started is not None else None
+        if origin is None:
+            self._upgrade_failed("it is not known how sidecar was started")
+            return
+        try:
+            one.state, kept = upgrade.seal(self._bequeath(), __version__)
+            one.tail = helpers.Tail()
+            handoff = [*((fd, fd) for fd in (one.state, *kept)), (one.tail.write, 1), (one.tail.write, 2)]
+            one.pid = self.workers.start(workers.Launch(upgrade.check_command(origin, one.state), self.started_with, handoff, own=True))
+            one.until = now + upgrade.MOST_CHECKING
+            one.tail.started()
+            tail = one.tail
+            self._listen_to(tail, lambda _: self._read_tail(tail))
+        except Exception as error:  # a defect is no reason not to go on either
+            self._upgrade_failed(f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}")
+
+    def _proved(self, one: Upgrade, ended: workers.Ended) -> None:
+        output = self._last_words(one.tail)
+        one.pid, one.tail = 0, None
+        one.close()
+        last = output.rpartition("\n")[2]
+        if ended.code or ended.signal or not last.startswith("sidecar "):
+            how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
+            self._upgrade_failed(f"the new version cannot take over, its check {how}{': ' + last if last else ''}", output)
+            return
+        one.proven, one.version = True, last.removeprefix("sidecar ")
+        self._say("upgrade_checked", {"version": one.version})
+        if one.only_check:
+            self.upgrading = None
+
+    def _become(self, one: Upgrade) -> None:
+        """Be the new version. Returns only if that failed."""
+        origin = upgrade.Origin.of(*self.started) if self.started is not None else None
+        if origin is None:
+            return
+        for asking in self.asking.values():
+            if asking.pid:
+                self.workers.abandon(asking.pid)
+        self._say("upgrading", {"version": one.version, "before": __version__})
+        # From here on what comes waits, in the kernel or in what is noted already.
+        mask = upgrade.block()
+        try:
+            one.state, kept = upgrade.seal(self._bequeath(), __version__)
+            upgrade.become(origin, self.started_with, one.state, kept)
+        except Exception as error:
+            cause = str(error) if isinstance(error, OSError) else type(error).__name__
+        finally:
+            upgrade.unblock(mask)
+        self._upgrade_failed(cause)
+
+    def _upgrade_failed(self, cause: str, output: str = "") -> None:
+        one, self.upgrading = self.upgrading, None
+        if one is None:
+            return
+        one.close()
+        if one.tail is not None:
+            self._last_words(one.tail)
+        if one.pid:
+            self.workers.abandon(one.pid)
+        self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
+
+    def _introduce(self, again: bool = False) -> None:
+        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds; and, unless that was
+        done before, say so.
+        """
         passed = [handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream) for each in self.listeners]
         self.command = self.settings.command
         self.handed = handoff.handed(self.listeners.environment(), self.settings.handoff, passed, os.getpid())
@@ -289,7 +530,8 @@ class Host:
             more = profiles.arguments(row, self.command, passed)
             self.command += more
             says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
-            self._say("profile", {"profile": row.name, **says})
+            if not again:
+                self._say("profile", {"profile": row.name, **says})
 
     def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
         wanted = settings.ready
@@ -305,11 +547,14 @@ class Host:
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self.manager.again)
+        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self._weigh_at)
+        deadline = min(deadline, self.manager.again)
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
         if self.settings_read is not None:
             deadline = min(deadline, self.settings_read.until)
+        if self.upgrading is not None:
+            deadline = min(deadline, self.upgrading.until)
         timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
@@ -325,9 +570,12 @@ class Host:
             self._give_up_reading(self.settings_read, now)
         self._look(now)
         self._ask(now)
+        if self._weigh_at <= now:
+            self._weigh(now)
         self._settle(now)
         if self.control is not None and self.control.deadline <= now:
             self._read_control(now)
+        self._upgrade_on(now)
 
     def _say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Tell whoever reads the log, and whoever asked to be told."""
@@ -386,7 +634,7 @@ class Host:
             elif name in ("TTIN", "TTOU"):
                 self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
             elif name == "USR2":
-                self._say("ignored_signal", {"signal": name})
+                self.upgrade()
             else:
                 self.signal(name)
 
@@ -408,6 +656,8 @@ class Host:
             elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
                 cause = f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}"
                 self._helper_ended(helper, cause, now)
+            elif self.upgrading is not None and each.pid == self.upgrading.pid:
+                self._proved(self.upgrading, each)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
                 self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
@@ -419,22 +669,25 @@ class Host:
 
     # --- the helpers
 
-    def _make_watcher(self, now: float) -> helpers.Helper:
-        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells)."""
+    def _make_watcher(self, now: float, state: dict[str, Any] | None = None) -> helpers.Helper:
+        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells), in the place of another's."""
         import json  # noqa: PLC0415  (only who watches pays for it)
 
         of = self.settings
         for directory in of.watch:
-            if not os.path.isdir(directory):
+            if not state and not os.path.isdir(directory):
                 self._say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
         # What it has seen outlives it here, so that the one after it finds what changed in between.
-        memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-        self._watchers_memory = helpers.clear(memory)
+        if state:
+            self._watchers_memory, self._watched_since = state["memory"], state["began"]
+        else:
+            self._watchers_memory = helpers.clear(os.memfd_create("sidecar-watch", os.MFD_CLOEXEC))
+            self._watched_since = time.clock_gettime(CLOCK_REALTIME_COARSE)
         given = [(self._watchers_memory, WATCHERS_MEMORY)]
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
-            "env_poll": of.env_poll, "since": time.clock_gettime(CLOCK_REALTIME_COARSE), "memory": WATCHERS_MEMORY,
+            "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
         }  # fmt: skip
         return helpers.Helper(
             "the watcher", helpers.module("sidecar.watch", json.dumps(config)), now,
@@ -460,7 +713,7 @@ class Host:
         environment = {name: value for name, value in helpers.environment(self.started_with).items() if name in helpers.PLAIN}
         admin = helpers.Helper(
             "the admin", helpers.module("sidecar.admin", *words), now,
-            environment=environment, given=given, says=("remark",), to_the_end=True,
+            environment=environment, given=given, says=("remark",), to_the_end=True, ends_on="TERM",
         )  # fmt: skip
         return admin
 
@@ -478,15 +731,18 @@ class Host:
             except OSError as error:
                 self._helper_ended(helper, f"it could not be started: {error.strerror}", now)
                 continue
-            self._listen_to(helper, lambda now, helper=helper: self._read_helper(helper, now))  # type: ignore[misc]
+            self._heed(helper)
+
+    def _heed(self, helper: helpers.Helper) -> None:
+        self._listen_to(helper, lambda now: self._read_helper(helper, now))
 
     def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
         if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
             self._read_helper(helper, now)
             self.selector.unregister(helper)
-        pid = helper.pid
+        pid, outdated = helper.pid, helper.outdated
         pause = helper.ended(now, chance())
-        if helper.to_the_end or not self.supervisor.ending.asked:
+        if not outdated and (helper.to_the_end or not self.supervisor.ending.asked):
             self._say("helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause})
 
     def _read_helper(self, helper: helpers.Helper, now: float) -> None:
@@ -524,15 +780,6 @@ class Host:
 
     # --- the control socket: the desk of commands.py
 
-    def _listen_to_control(self) -> None:
-        if self.control is None:
-            return
-        self._listen_to(self.control, self._read_control)
-        if self.control.path:
-            self._say("controlled", {"path": self.control.path})
-        elif self.settings.control != "none":
-            self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
-
     def _read_control(self, now: float) -> None:
         if self.control is not None:
             self.control.turn(now, self._answer)
@@ -543,7 +790,8 @@ class Host:
         except Exception as error:
             self._say("defect", {"error": type(error).__name__, "where": place(error)})
             return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
-        return answer.replies, None if answer.done else answer
+        replies, answer.replies = answer.replies, []
+        return replies, None if answer.done else answer
 
     def status(self) -> dict[str, Any]:
         """Everything there is to know, as plain values; no value of a variable."""
@@ -567,7 +815,7 @@ class Host:
         for generation in told["generations"]:
             for worker in generation["workers"]:
                 worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (None, None)
-        for last in (told["last_swap"], told["last_failure"]):
+        for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
         return told
@@ -684,6 +932,8 @@ class Host:
             if id(each.held) not in known:
                 self._say_listening(each)
         self.settings, self.log.style = new, new.log_format
+        if new.max_memory != old.max_memory:
+            self._weigh_at = now + LOOK_AT_MEMORY if new.max_memory else float("inf")
         if listeners is not self.listeners:
             self.listeners = listeners
             self.sets.append(listeners)
@@ -843,6 +1093,14 @@ class Host:
             count = 1
         self._observe(events.WorkerSpread(pid, count), now)
 
+    def _weigh(self, now: float) -> None:
+        """Find the workers that hold more memory than they may."""
+        for worker in self.supervisor.roster.ready():
+            memory = readiness.more_than(self.settings.max_memory or 0, worker.pid)
+            if memory:
+                self._observe(events.GrewTooBig(worker.pid, memory), now)
+        self._weigh_at = now + LOOK_AT_MEMORY
+
     def _ask(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""
         for pid, asking in self.asking.items():
@@ -927,7 +1185,7 @@ class Host:
 
     def _checked(self, ended: workers.Ended, now: float) -> None:
         check = self.checks.pop(ended.pid)
-        output = self._last_words(check)
+        output = self._last_words(check.tail)
         generation = check.generation
         if ended.code == 0 and not ended.signal:
             if output:
@@ -943,10 +1201,10 @@ class Host:
         if not tail.take():
             self.selector.unregister(tail)
 
-    def _last_words(self, check: Check) -> str:
-        if check.tail.fileno() in self.selector.get_map():
-            self.selector.unregister(check.tail)
-        return check.tail.close()
+    def _last_words(self, tail: helpers.Tail) -> str:
+        if tail.fileno() in self.selector.get_map():
+            self.selector.unregister(tail)
+        return tail.close()
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
@@ -979,9 +1237,13 @@ class Host:
             self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
             return
         self._observe(events.WorkerStarted(order.generation, order.slot, pid, plan.readiness), now)
-        if plan.readiness == "accept":
+        self._look_after(pid, plan.readiness, now)
+
+    def _look_after(self, pid: int, how: str, now: float) -> None:
+        """Find out when a worker that has just been started is ready, where that is ours to find out."""
+        if how == "accept":
             self.glances.add(pid, now)
-        elif plan.readiness == "command":
+        elif how == "command":
             self.asking[pid] = Asking(now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
@@ -1007,7 +1269,7 @@ class Host:
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         for pid, check in list(self.checks.items()):
             if check.generation == order.generation:
-                self._last_words(self.checks.pop(pid))
+                self._last_words(self.checks.pop(pid).tail)
                 self.workers.abandon(pid)
         self.environments.pop(order.generation, None)
         self.plans.pop(order.generation, None)
@@ -1116,10 +1378,35 @@ def leave_a_reason(reason: str) -> None:
         os.close(fd)
 
 
-def run(settings: Settings, environ: Mapping[str, str], detach: Detach | None = None, source: Source | None = None) -> int:
+def run(
+    settings: Settings,
+    environ: Mapping[str, str],
+    detach: Detach | None = None,
+    source: Source | None = None,
+    started: Started | None = None,
+    heritage: dict[str, Any] | None = None,
+) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
 
     `source` gives the settings again on HUP.
     `detach`, called once everything is bound and nothing is started, may go on in another process; it is given what rewrites the pid file.
+    `started` is how to start it again, `left` says where the version before has left its state, if one has become this one.
     """
-    return Host(settings, environ, source).run(detach)
+    return Host(settings, environ, source, started, heritage).run(detach)
+
+
+def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None) -> int:
+    """Prove that this version could take over from the one that has started it: make everything, say which version it is, and end.
+
+    Raises SidecarError if it could not.
+    """
+    state = upgrade.unseal(left, os.getppid())
+    if state is None:
+        raise StartError("it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`")
+    try:
+        Host(state["settings"], environ, source, None, state).inherit(state)
+    except (OSError, KeyError) as error:
+        raise StartError(f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}") from None
+    os.write(1, f"sidecar {__version__}\n".encode())
+    # As it is: what was made of the state is the parent's, and not to be closed or removed.
+    os._exit(0)

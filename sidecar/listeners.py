@@ -27,6 +27,7 @@ import stat
 
 from sidecar.address import TCP, UDP, UNIX, Address
 from sidecar.errors import ListenError
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +121,15 @@ class Listener:
     @file.setter
     def file(self, file: tuple[int, int] | None) -> None:
         self.held.file = file
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Listener:
+        """What an earlier version has dumped (Listeners.dump)."""
+        self = cls(state["address"], state["held"].sock, state["backlog"])
+        # Its path may have been taken away meanwhile: what it was is what was dumped, not what is there.
+        for name in ("held", "key", "given", "name", "ours", "asked", "fd", "where"):
+            setattr(self, name, state[name])
+        return self
 
     def mend(self, shut: bool) -> str:
         """Repair what a program has spoilt; `shut` is whether it called shutdown(). A sentence on it, "" if all is well.
@@ -263,6 +273,26 @@ class Listeners:
         for each in gone:
             each.close()
         return [each.key for each in gone]
+
+    @staticmethod
+    def dump(sets: Sequence[Listeners]) -> dict[str, Any]:
+        """Some sets, for a later version of sidecar. What they share is one socket still when they are restored together."""
+        held = list({id(each.held): each.held for group in sets for each in group}.values())
+        places = {id(each): place for place, each in enumerate(held)}
+        return {
+            "held": [{"sock": Descriptor(each.sock.fileno()), "file": each.file} for each in held],
+            "sets": [[{**vars(each), "held": places[id(each.held)]} for each in group] for group in sets],
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> list[Listeners]:
+        """What an earlier version has dumped, under the same numbers. Raises OSError if a descriptor is no socket."""
+        held = [Held(socket.socket(fileno=each["sock"]), each["file"]) for each in state["held"]]
+        sets = []
+        for group in state["sets"]:
+            sets.append(cls())
+            sets[-1]._listeners = [Listener.restore({**each, "held": held[each["held"]]}) for each in group]
+        return sets
 
     def __iter__(self) -> Iterator[Listener]:
         return iter(self._listeners)

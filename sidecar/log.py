@@ -36,7 +36,11 @@ PHRASES: dict[str, tuple[str, str]] = {
     "remark": (WARNING, "{remark}"),
     "cannot": (ERROR, "cannot {what}: {cause}"),
     "defect": (ERROR, "a defect in sidecar: {error} at {where}; it goes on. Please report this"),
-    "ignored_signal": (WARNING, "SIG{signal} means nothing to this sidecar; ignored"),
+    "upgrade_waits": (INFO, "the upgrade waits until generation {generation} serves or has failed"),
+    "upgrade_checked": (INFO, "sidecar {version} has proved that it can take over"),
+    "upgrading": (INFO, "sidecar {before} becomes sidecar {version}"),
+    "upgraded": (INFO, "sidecar {version} has taken over from {before} after {took} s, pid {pid}"),
+    "upgrade_failed": (ERROR, "the upgrade failed: {cause}; sidecar {version} goes on"),
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
@@ -71,6 +75,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "worker_died": (ERROR, "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}"),
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
     "killing": (WARNING, "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL"),
+    "recycling": (WARNING, "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}: another takes its place"),
+    "recycled": (INFO, "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}"),
     "look_forbidden": (WARNING, "cannot see whether workers take connections ({cause}); going by --interval {interval} s"),
     "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
@@ -211,6 +217,11 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         shown["still_serving"] = f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
         if fields["degraded"]:
             shown["still_serving"] += ", degraded: workers that had taken over stay"
+    if event == "recycling":
+        shown["held"], shown["most"] = (f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit"))
+    if event == "recycled":
+        seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
+        shown["hint"] = seldom if fields["pause"] else ""
     message = phrase.format_map(shown).replace("\n", " ")
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)
@@ -225,7 +236,7 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     if style == "start_server":
         return _as_start_server(event, fields, "" if level == INFO else f"{message}\n")
     mark = "" if level == INFO else f"{level}: "
-    output = fields.get("output", "") if event == "swap_failed" else ""
+    output = fields.get("output", "") if event in ("swap_failed", "upgrade_failed") else ""
     more = "".join(f"    | {each}\n" for each in output.split("\n")) if output else ""
     return f"{stamp} sidecar: {mark}{message}\n{more}"
 

@@ -55,6 +55,20 @@ class Manager:
         if self._socket is not None:
             self._socket.close()
 
+    def dump(self) -> dict[str, Any]:
+        """What the manager knows, and what has not been sent, for a later version of sidecar: becoming that is no reload."""
+        return {
+            "ready": self._ready, "asked": self._asked, "reloading": self._reloading, "stopping": self._stopping, "status": self._status,
+            "complaint": self._complaint, "unsent": [each.decode("latin-1") for each in self._unsent], "again": self.again,
+            "pause": self._pause,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what an earlier version has dumped."""
+        self._ready, self._asked, self._reloading = state["ready"], state["asked"], state["reloading"]
+        self._stopping, self._status, self._complaint = state["stopping"], state["status"], state["complaint"]
+        self._unsent, self.again, self._pause = [each.encode("latin-1") for each in state["unsent"]], state["again"], state["pause"]
+
     def swap_asked(self) -> None:
         """HUP has come: the next swap that begins is the manager's reload."""
         self._asked = True

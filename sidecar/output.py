@@ -11,6 +11,11 @@ from __future__ import annotations
 import os
 
 from sidecar.errors import StartError
+from sidecar.record import Descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Output:
@@ -31,6 +36,19 @@ class Output:
             self._pipe, self._end = os.pipe2(os.O_CLOEXEC)
         else:
             raise StartError(f"failed to open pipe:{target}: the command is missing")
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar, which has it as descriptors 1 and 2 already."""
+        kept = [Descriptor(fd) for fd in self._kept]
+        return {"path": self.path, "command": self.command, "pid": self.pid, "kept": kept, "pipe": Descriptor(self._pipe)}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Output:
+        """What an earlier version has dumped."""
+        self = cls.__new__(cls)
+        self.path, self.command, self.pid = state["path"], state["command"], state["pid"]
+        self._kept, self._pipe, self._end = state["kept"], state["pipe"], -1
+        return self
 
     def _append(self) -> int:
         try:

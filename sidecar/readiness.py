@@ -34,10 +34,12 @@ from errno import EIO
 from functools import cache  # comes with socket
 
 from sidecar.errors import SidecarError
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from typing import Any
 
 _READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
 
@@ -394,6 +396,27 @@ def memory(leader: int) -> int | None:
 _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
+def more_than(limit: int, leader: int) -> int:
+    """The memory of a worker's whole tree in bytes if that is more than `limit`, else 0.
+
+    What counts is what would be free without it: shared pages by their share (PSS). That takes the kernel a walk over all
+    pages, so it is asked for only if the resident memory, which is never less, is too much; and that has to do where /proc refuses.
+    """
+    if (memory(leader) or 0) <= limit:
+        return 0
+    held = 0
+    for pid in _tree(leader):
+        try:
+            try:
+                share = next(line for line in _read(f"/proc/{pid}/smaps_rollup").split("\n") if line.startswith("Pss:"))
+                held += int(share.split()[1]) * 1024
+            except (PermissionError, StopIteration):
+                held += int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            continue
+    return held if held > limit else 0
+
+
 def _children(pid: int) -> list[int]:
     """A process's children, by whichever of its threads; in a moment of change some may be missed (proc(5))."""
     children: list[int] = []
@@ -526,8 +549,13 @@ class NotifySocket:
     MOST = 64  # messages a call: a flood must not keep us from everything else
     LONGEST = 4096  # bytes a message
 
-    def __init__(self) -> None:
-        """Bind it, non-blocking and close-on-exec. Raises OSError."""
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar has dumped. Raises OSError."""
+        self.ignored = 0
+        """How many messages were of strangers or made no sense."""
+        if state is not None:
+            self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
+            return
         name = f"sidecar-{os.getpid()}-{os.urandom(8).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -535,8 +563,10 @@ class NotifySocket:
         self._socket.bind(f"\0{name}")
         self.address = f"@{name}"
         """What goes into NOTIFY_SOCKET."""
-        self.ignored = 0
-        """How many messages were of strangers or made no sense."""
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar: the workers know it by this address."""
+        return {"fd": Descriptor(self._socket.fileno()), "address": self.address}
 
     def fileno(self) -> int:
         """For select: readable when a message is there."""

@@ -16,6 +16,10 @@ else:
         return lambda cls: cls
 
 
+class Descriptor(int):
+    """The number of a file descriptor that is a part of sidecar's state: it stays open across an upgrade (heritage.py)."""
+
+
 class Field:
     """A field with more to say than its default; subclass it to keep what a table of fields needs."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from sidecar import address
-from sidecar.settings import SIGNALS, TABLE, Setting, choice, count, duration, octal, place, signal_name, switch, words
+from sidecar.settings import SIGNALS, TABLE, Setting, choice, count, duration, octal, place, signal_name, size, switch, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def _one(each: Setting) -> list[dict[str, Any]]:
         return [{"enum": list(kind.words)}]
     if kind is duration:
         return [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)(ms|s|m|h|d)?$"}]
+    if kind is size:
+        return [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([KMGT]i?)?B?$"}]
     if kind is switch:
         return [{"type": "boolean"}, {"enum": ["yes", "no", "on", "off"]}]
     if kind is signal_name:

@@ -100,6 +100,16 @@ def octal(text: str) -> int:
     return int(text, 8)
 
 
+def size(text: str) -> int:
+    """Bytes, from `512M`, `1.5G`, `800K` or a bare number of bytes; Kubernetes' `512Mi` is the same."""
+    digits = text.upper().removesuffix("B").removesuffix("I").rstrip("KMGT")
+    power = " KMGT".find(text[len(digits) : len(digits) + 1].upper() or " ")
+    rest = text[len(digits) :].upper().removesuffix("B").removesuffix("I")
+    if not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == "." or len(rest) > 1 or power < 0:
+        raise ValueError(f"{text!r} is no size; say 512M, 1.5G, 800K or a number of bytes")
+    return int(float(digits) * 1024**power)
+
+
 def words(text: str) -> tuple[str, ...]:
     """A command, split into words as a shell would; no shell runs it."""
     import shlex  # noqa: PLC0415  (only who sets a command pays for it)
@@ -163,6 +173,9 @@ def setting(
     """Declare a setting. Typed Any so that a field can have its value's type, as dataclasses.field does."""
     return Setting(kind, default, metavar, text, group=group, repeat=repeat, fixed=fixed)
 
+
+# Bytes; who asks for less has forgotten the unit.
+LEAST_MEMORY = 1 << 20
 
 LISTEN, PROGRAM, READY, SWAP, WATCH = "Listeners", "Program", "Readiness", "Swap", "Watch"
 PACE, STOP, FILES = "Restarts", "Stop", "Files and log"
@@ -241,6 +254,7 @@ class Settings(Record):
     max_failures: int = setting(count(0), 5, "N", "exit after N failed starts if none was ever ready, 0: never", group=PACE)
     min_uptime: float = setting(duration, 10.0, "TIME", "what lived shorter is restarted after a growing pause", group=PACE)
     max_backoff: float = setting(duration, 30.0, "TIME", "the longest pause", group=PACE)
+    max_memory: int | None = setting(size, None, "SIZE", "replace a worker whose processes hold more, gracefully (512M)", group=PACE)
 
     lame_duck: float = setting(duration, 0.0, "TIME", "on TERM, go on serving for TIME first", group=STOP)
     signal_on_term: str = setting(signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP)
@@ -445,6 +459,8 @@ def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> l
         problems.append(f"{origins['env_poll']} 0: the envdir would be read without pause; say how often")
     if settings.enable_auto_restart and settings.auto_restart_interval == 0:
         problems.append(f"{origins['auto_restart_interval']} 0: there would be nothing but swaps; say how far apart they are")
+    if settings.max_memory is not None and settings.max_memory < LEAST_MEMORY:
+        problems.append(f"{origins['max_memory']} {settings.max_memory}: no program is that small; say 512M, at least 1M")
     if settings.start_timeout == 0:
         problems.append(f"{origins['start_timeout']} 0: no worker could ever be ready; say how long one may take")
     return problems

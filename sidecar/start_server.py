@@ -354,7 +354,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _main(words: Sequence[str]) -> int:
+def _main(words: list[str]) -> int:
+    left = os.environ.pop("SIDECAR_HERITAGE", "")
+    check = words.pop(0).partition("=")[2] if words and words[0].startswith("--upgrade-check=") else ""
     given, command, problems = parse(words)
     if problems:
         print("\n".join(problems), file=sys.stderr)
@@ -381,11 +383,21 @@ def _main(words: Sequence[str]) -> int:
     if not command:
         raise Refused("server program not specified")
     environ = _environment(given, os.environ)
+    started = (sys.executable, sys.orig_argv, sys.argv)
+    if check or left:
+        from sidecar import upgrade  # noqa: PLC0415
+        from sidecar.host import rehearse, run  # noqa: PLC0415  (the clients need none of it)
+
+        if check:
+            return rehearse(environ, check)
+        heritage = upgrade.unseal(left, os.getpid())
+        if heritage is not None:
+            return run(heritage["settings"], environ, started=started, heritage=heritage)
     chosen = resolve(given, command, environ)
-    from sidecar.host import run  # noqa: PLC0415  (the clients need none of it)
+    from sidecar.host import run  # noqa: PLC0415
 
     print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
-    return run(chosen, environ, _detach if "daemonize" in given else None)
+    return run(chosen, environ, _detach if "daemonize" in given else None, started=started)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ import os
 import stat
 
 from sidecar.errors import StartError
+from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 # How often a lock may turn out to be on a file that its holder has just removed: one try for each sidecar that is leaving.
 TRIES = 100
@@ -42,6 +44,10 @@ class PidFile:
         """Of a descriptor that has the lock: from take(), or handed on by an earlier self across exec."""
         self.path = path
         self.fd = fd
+
+    def dump(self) -> dict[str, Any]:
+        """The file and its lock, for a later version of sidecar: PidFile(**it)."""
+        return {"path": self.path, "fd": Descriptor(self.fd)}
 
     @classmethod
     def take(cls, path: str) -> PidFile:
@@ -102,6 +108,15 @@ class StatusFile:
         self._written: bytes | None = None
         # Not known yet: an earlier life may have left one.
         self._told: tuple[int, str] | None = (0, "")
+
+    def dump(self) -> dict[str, Any]:
+        """What is in it, for a later version of sidecar."""
+        return {"written": None if self._written is None else self._written.decode("ascii"), "told": self._told}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Know what an earlier version has dumped."""
+        self._written = None if state["written"] is None else state["written"].encode("ascii")
+        self._told = state["told"]
 
     def write(self, rows: Iterable[tuple[int, int]]) -> None:
         """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if they are what it has.

@@ -31,6 +31,10 @@ KILL_GRACE = 5.0
 APART = 0.1
 # A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to its child and then to the group.
 ECHO = 0.1
+# A worker that is too big this soon (seconds) after it was ready may be of a program that just is: its slot is recycled ever more seldom,
+# after the longest pause at the most. Not the slot's own backoff: min_uptime is about crashes, and a crash of the next worker is to be
+# mended at once.
+SOON_TOO_BIG, SELDOM = 600.0, 600.0
 
 
 class Wish(Record):
@@ -93,6 +97,7 @@ class Supervisor:
         self._failure: Failure | None = None
         self._attempts = Backoff(settings.min_uptime, settings.max_backoff)
         self._slots: dict[int, Backoff] = {}
+        self._recycled: dict[int, Backoff] = {}
         self._interval = IntervalClock()
         # What has changed since the generation that serves was begun.
         self._unserved: tuple[str, ...] = ()
@@ -177,7 +182,10 @@ class Supervisor:
 
     def _saw_WorkerStarted(self, fact: events.WorkerStarted, now: float) -> None:  # noqa: N802
         worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
-        self.roster.generations[fact.generation].workers.append(worker)
+        generation = self.roster.generations[fact.generation]
+        if generation.state == SERVING:
+            worker.succeeds = next((each.pid for each in self.roster.ready() if each.slot == fact.slot and each.too_big), 0)
+        generation.workers.append(worker)
         self._say("worker_started", generation=fact.generation, slot=fact.slot, pid=fact.pid)
 
     def _saw_SpawnFailed(self, fact: events.SpawnFailed, now: float) -> None:  # noqa: N802
@@ -202,6 +210,11 @@ class Supervisor:
         if fact.takers > worker.most:
             worker.most = fact.takers
             worker.spread_at = now
+
+    def _saw_GrewTooBig(self, fact: events.GrewTooBig, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        if worker is not None:
+            worker.too_big = fact.memory
 
     def _saw_LookForbidden(self, fact: events.LookForbidden, now: float) -> None:  # noqa: N802
         worker = self.roster.find(fact.pid)
@@ -291,6 +304,7 @@ class Supervisor:
             self._begin(now)
             self._grow(now)
             self._shift(now)
+            self._recycle(now)
         self._pass_on()
         self._enforce(now)
         self._bury()
@@ -562,6 +576,45 @@ class Supervisor:
             for slot in range(self.size):
                 if slot not in held and self._reached(self._pace(slot).not_before, now):
                     self._spawn(current, slot)
+
+    def _recycle(self, now: float) -> None:
+        """Replace a worker that is too big by another of the serving generation, started beside it: one slot at a time."""
+        going = [
+            (worker, other)
+            for other in self.roster.serving()
+            if other.succeeds and (worker := self.roster.find(other.succeeds)) is not None and worker.serving and worker.slot == other.slot
+        ]
+        delay = self.settings.kill_old_delay
+        for worker, other in going:
+            if other.ready_at is not None and self._reached(other.ready_at + delay, now):
+                self._swap_out(worker, other, now)
+        current, wish = self.roster.current, self._wish
+        # What a swap is about to replace is not worth a successor of its own.
+        soon = self.roster.coming is not None or (wish is not None and wish.not_before <= now)
+        if going or soon or current is None or self.ending.phase:
+            return
+        big = [worker for worker in self.roster.ready() if worker.too_big]
+        for worker in sorted(big, key=lambda worker: -worker.too_big):
+            again = max(self._pace(worker.slot).not_before, self._thinning(worker.slot).not_before)
+            if worker.slot < self.size and self._reached(again, now):
+                self._say(
+                    "recycling", generation=worker.generation, slot=worker.slot, pid=worker.pid,
+                    memory=worker.too_big, limit=self.settings.max_memory,
+                )  # fmt: skip
+                self._spawn(current, worker.slot)
+                return
+
+    def _swap_out(self, worker: Worker, other: Worker, now: float) -> None:
+        lived = now - (worker.ready_at if worker.ready_at is not None else now)
+        again = self._thinning(worker.slot).failed(now, lived, self.chance())
+        self._say(
+            "recycled", generation=worker.generation, slot=worker.slot, pid=worker.pid, by=other.pid,
+            memory=worker.too_big, lived=lived, pause=again - now,
+        )  # fmt: skip
+        self._retire([worker], now)
+
+    def _thinning(self, slot: int) -> Backoff:
+        return self._recycled.setdefault(slot, Backoff(SOON_TOO_BIG, SELDOM))
 
     def _crowd(self, now: float) -> int:
         """How many processes there are, less those that even SIGKILL has not moved for a while: nothing can wait for them."""

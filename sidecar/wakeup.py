@@ -16,6 +16,7 @@ import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any
 
 # What sidecar answers: its commands, its children, and what it passes on (DESIGN, "Signals").
 HANDLED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "CHLD", "WINCH", "CONT")
@@ -27,7 +28,8 @@ IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 class Wakeup:
     """Open it once, early: what arrives before is lost (for PID 1) or ends the process (for any other)."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        """`state` is what an earlier version of sidecar has dumped: all signals are blocked then, and what came meanwhile is heard now."""
         self._noted: list[str] = []
         self._names = {signal.Signals[f"SIG{name}"].value: name for name in HANDLED}
         #: The mask that a worker is to start with: the one that sidecar was started with.
@@ -39,8 +41,22 @@ class Wakeup:
         for number in self._names:
             before = signal.signal(number, self._note)
             self.dispositions[number] = signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
+        if state is not None:
+            self.mask = set(state["mask"])
+            self.dispositions = {number: signal.Handlers(value) for number, value in state["dispositions"].items()}
+            self._noted += state["noted"]
         # Whoever started sidecar with a signal blocked did not mean to make it deaf.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._names)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask.difference(self._names))
+        if self._noted:
+            os.write(self._write, b"x")
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar; with all signals blocked, or one that comes now is lost."""
+        return {
+            "mask": sorted(map(int, self.mask)),
+            "dispositions": {int(number): int(value) for number, value in self.dispositions.items()},
+            "noted": self._noted,
+        }
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         name = self._names[number]

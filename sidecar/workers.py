@@ -17,11 +17,12 @@ import os
 import signal
 
 from sidecar.errors import StartError
-from sidecar.record import Record
+from sidecar.record import Descriptor, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 # What a shell calls it: found but not to be run, and not found.
 NOT_RUNNABLE, NOT_FOUND = 126, 127
@@ -86,6 +87,20 @@ class Workers:
             self._prctl = _prctl()
             self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
+    def dump(self) -> dict[str, Any]:
+        """What is known of the processes, for a later version of sidecar, whose children they stay."""
+        return {
+            "reports": {pid: Descriptor(fd) for pid, fd in self._reports.items()},
+            "notes": self._notes,
+            "leaderless": self._leaderless,
+            "abandoned": self._abandoned,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Know what an earlier version has dumped."""
+        self._reports, self._notes = state["reports"], state["notes"]
+        self._leaderless, self._abandoned = state["leaderless"], state["abandoned"]
+
     def start(self, launch: Launch) -> int:
         """Start a process, leader of its own group, and return its pid. Raises OSError if none can be made.
 
@@ -139,6 +154,7 @@ class Workers:
             step = "pass the listeners on"
             for own, target in launch.handoff:
                 os.dup2(own, target)
+                os.set_inheritable(target, True)  # dup2 does that, but not to itself
             if launch.umask is not None:
                 os.umask(launch.umask)
             if self._credentials is not None and not launch.own:

@@ -7,6 +7,8 @@
 
 The word, if there is one, is the user to become once everything is imported: that user may not be able to read this file. If sidecar is
 killed, so are we.
+
+TERM: another version of this is to take our place. Who has come is answered still; who comes now waits in the listener's queue.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from sidecar.admin.web import Web
 LISTENER, ASKING, TOLD = 3, 4, 5
 
 _PR_SET_PDEATHSIG = 1
+# So long (seconds) the last answers may take when we are to make room; then the alarm ends us.
+FAREWELL = 3
 
 
 def become(user: str) -> None:
@@ -66,6 +70,14 @@ async def serve() -> int:
     await link.open(socket.socket(fileno=ASKING), socket.socket(fileno=TOLD))
     web = Web(Answers(link, remark).answer)
     await web.open(socket.socket(fileno=LISTENER))
+
+    async def make_room() -> None:
+        signal.alarm(FAREWELL)
+        await web.leave()
+        end(0)
+
+    leaving: list[asyncio.Task[None]] = []
+    loop.add_signal_handler(signal.SIGTERM, lambda: leaving.append(asyncio.create_task(make_room())))
     return await gone
 
 

@@ -100,17 +100,26 @@ class Web:
         #: Every client's task, oldest first: those that are read from or written to, and those that listen to a stream.
         self._clients: dict[asyncio.Task[None], None] = {}
         self._streams = 0
+        self._leaving = False
 
     async def open(self, sock: socket.socket) -> None:
         """Begin to accept."""
         # The connections get it from the listener; the unix ones have none.
         self._server = await asyncio.start_server(self._serve, sock=sock, limit=LONGEST_HEAD)
 
+    async def leave(self) -> None:
+        """Accept nobody more, and return when everybody has the answer; who listens to a stream is not waited for."""
+        self._leaving = True
+        self._server.close()
+        while self._clients:
+            await asyncio.wait(list(self._clients))
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None:
             return
-        signal.alarm(HUNG)
+        if not self._leaving:
+            signal.alarm(HUNG)
         self._clients[task] = None
         if len(self._clients) > MOST_CLIENTS:
             next(iter(self._clients)).cancel()
@@ -121,7 +130,7 @@ class Web:
         finally:
             self._clients.pop(task, None)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
-            if not self._clients and not self._streams:
+            if not self._clients and not self._streams and not self._leaving:
                 signal.alarm(0)
 
     async def _talk(self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -188,7 +197,8 @@ class Web:
             writer.write(_head(answer, {}))
             if answer.stream is not None:
                 async for part in answer.stream():
-                    signal.alarm(HUNG)
+                    if not self._leaving:
+                        signal.alarm(HUNG)
                     writer.write(part)
                     if writer.transport.get_write_buffer_size() > MOST_UNREAD:
                         return

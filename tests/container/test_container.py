@@ -395,3 +395,18 @@ def test_the_compose_file_builds_serves_and_swaps(compose_project, images):
     assert not load.failed
     compose_project.run("stop")
     assert [container["State"]["ExitCode"] for container in compose_project.containers()] == [0]
+
+
+def test_pid_1_is_upgraded_in_place(run_container):
+    """USR2 without privileges, on a read-only root: the container's first process, and its workers, stay the same ones."""
+    running = run_container(**HARDENED)
+    running.wait_event("serving")
+    before = running.processes()
+    for count in (1, 2):
+        running.container.kill("SIGUSR2")
+        running.wait_until(lambda count=count: len(running.events("upgraded")) == count, f"{count} upgrades")
+    assert running.processes().keys() == before.keys()
+    running.container.kill("SIGHUP")
+    running.wait_event("generation_gone", generation=1)
+    assert [each["pid"] for each in running.events("upgraded")] == [1, 1]
+    wait_no_zombies(running, len(before))

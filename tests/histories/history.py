@@ -20,6 +20,7 @@ Facts::
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
     takes 101 4                     so many of its processes take connections (slow start)
+    big 101                         it holds more memory than it may
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
     exit 101 1 +                    its leader ended, processes of its group live on
     empty 101                       the last of them is gone
@@ -164,6 +165,8 @@ class History:
                 self._observe(events.WorkerReady(int(pid)))
             case ["takes", pid, takers]:
                 self._observe(events.WorkerSpread(int(pid), int(takers)))
+            case ["big", pid]:
+                self._observe(events.GrewTooBig(int(pid), 2**30))
             case ["forbidden", pid]:
                 self._observe(events.LookForbidden(int(pid), "EPERM"))
             case ["exit", pid, code]:

@@ -76,6 +76,9 @@ class Continuity(Promise):
                 continue
             if process.generation in given_up and not process.taken:
                 continue
+            delay = world.settings.kill_old_delay - BIT
+            if any(world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay for each in stay):
+                continue
             raise self.broken(f"{process} is told to leave and nobody has taken its place")
         coming = world.coming
         if coming is not None and coming.number not in said(given, "serving") and all(self._may_fail(each, coming.number) for each in stay):
@@ -156,6 +159,7 @@ class NoBadGeneration(Promise):
             if isinstance(order, orders.Retire):
                 process = world.processes[order.pid]
                 trimmed = process.slot >= world.size
+                trimmed |= world.superfluous(process)
                 if process.ready and process.generation != failed and not (trimmed or world.leaving() or was_said(given, "gave_up")):
                     raise self.broken(f"generation {failed} failed, and {process} is told to leave")
 
@@ -376,7 +380,10 @@ class NoSpin(Promise):
         if deadline <= world.now:
             raise self.broken(f"the deadline {deadline:g} is not in the future")
         if deadline < INF and not world.settings.enable_auto_restart and not world.stops and not world.gave_up:
-            idle = world.healthy() and all(process.wanted or process.killed_at is not None for process in world.processes.values())
+            big = any(process.big_at < INF for process in world.wanted())
+            idle = (
+                not big and world.healthy() and all(process.wanted or process.killed_at is not None for process in world.processes.values())
+            )
             if idle:
                 raise self.broken(f"all is well, and yet there is a deadline {deadline:g}")
 
@@ -568,7 +575,12 @@ class Orderly(Promise):
         if not 0 <= order.slot < world.size or order.slot in filled:
             raise self.broken(f"there is no such slot: {order}")
         for process in world.wanted():
-            if process.slot == order.slot and process.generation == order.generation and process.pid not in retired:
+            if (
+                process.slot == order.slot
+                and process.generation == order.generation
+                and process.pid not in retired
+                and process.big_at == INF
+            ):
                 raise self.broken(f"{process} is there: {order}")
 
     def settled(self) -> None:
@@ -612,6 +624,54 @@ class Persistence(Promise):
             raise self.broken(f"tried again after {self.failed} failures")
 
 
+class Recycling(Promise):
+    """A worker that holds too much memory makes room for another, which is ready by then: one slot at a time, in no swap, and where
+    workers are too big again and again, ever more seldom: pauses double up to ten minutes.
+    """
+
+    name = "Recycling"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.slots: dict[int, tuple[int, float]] = {}
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at each that is begun, and each that is done."""
+        world = self.world
+        for order in given:
+            if isinstance(order, orders.Say) and order.event == "recycling":
+                left = {each.pid for each in given if isinstance(each, orders.Retire)}
+                self._begins(order, said(given, "serving", "swap_failed", "swap_superseded"), left)
+            elif isinstance(order, orders.Say) and order.event == "recycled":
+                process = world.processes[order.fields["pid"]]
+                failures, _ = self.slots.get(process.slot, (0, 0.0))
+                failures = 0 if world.now - (process.ready_at or 0.0) >= 600.0 else failures + 1
+                self.slots[process.slot] = (failures, world.now)
+
+    def _begins(self, order: orders.Say, ended: list[int], left: set[int]) -> None:
+        world = self.world
+        big = world.processes[order.fields["pid"]]
+        if big.big_at == INF or not big.ready:
+            raise self.broken(f"there was no reason: {order}")
+        if (world.coming is not None and world.coming.number not in ended) or world.stops or world.gave_up:
+            raise self.broken(f"not at this moment: {order}")
+        if going := [process for process in world.ready() if process.pid not in left and world.superfluous(process, left)]:
+            raise self.broken(f"{going} are being recycled, and yet: {order}")
+        failures, last = self.slots.get(big.slot, (0, -INF))
+        least = min(600.0, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
+        if world.now < last + least - BIT:
+            raise self.broken(f"too early after {failures} times, the last at {last:g}: {order}")
+
+    def settled(self) -> None:
+        """Nobody is there in vain."""
+        world = self.world
+        delay = world.settings.kill_old_delay + BIT
+        for process in world.ready():
+            for each in world.ready():
+                if process.big_at < INF and world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay:
+                    raise self.broken(f"{each} has taken its place, and {process} is still there")
+
+
 PROMISES: list[type[Promise]] = [
-    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence, SlowStart,
+    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence, SlowStart, Recycling,
 ]  # fmt: skip

@@ -127,7 +127,12 @@ FAULTS = [
         "No bad generation takes over",
         ("        self._retire(late, now)\n", ""),
     ),
-    Fault("no backoff", "No spin", ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"), module="pacing"),
+    Fault(
+        "no backoff",
+        "No spin or Recycling",
+        ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"),
+        module="pacing",
+    ),
     Fault("the backoff does not grow", "No spin", ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"), module="pacing"),
     Fault(
         "the pauses never begin anew after a generation that has held out",
@@ -367,6 +372,38 @@ FAULTS = [
         "a slow start waits for a smaller program for ever",
         "Recovery",
         ("(0.0 if enough else self.settings.start_timeout)", '(0.0 if enough else float("inf"))'),
+    ),
+    Fault(
+        "a worker that is too big leaves before its successor is ready",
+        "Continuity",
+        ("if other.ready_at is not None and self._reached(other.ready_at + delay, now):", "if True:"),
+    ),
+    Fault(
+        "all workers that are too big are replaced at once",
+        "Recycling or Max surge or Continuity",
+        ("if going or soon or current is None", "if soon or current is None"),
+        (
+            "if worker.slot < self.size and self._reached(again, now):",
+            "if worker.slot < self.size and worker not in [old for old, _ in going] and self._reached(again, now):",
+        ),
+    ),
+    Fault(
+        "workers that are too big are replaced during a swap",
+        "Recycling or Orderly or Max surge",
+        ("if going or soon or current is None", "if going or current is None"),
+    ),
+    Fault(
+        "a program that is always too big is recycled without a pause",
+        "Recycling",
+        (
+            "again = max(self._pace(worker.slot).not_before, self._thinning(worker.slot).not_before)",
+            "again = self._pace(worker.slot).not_before",
+        ),
+    ),
+    Fault(
+        "a worker that is too big stays beside its successor",
+        "Recycling",
+        ("                self._swap_out(worker, other, now)\n", "                pass\n"),
     ),
     Fault(
         "orders go on after Exit",

@@ -60,7 +60,7 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
             "Prepare", "Spawn", "Retire", "Kill", "Pass", "Close", "Exit",
             "swap_failed", "swap_superseded", "retry", "gave_up", "serving", "worker_overdue", "look_forbidden", "spawn_failed",
             "Configured", "worker_died", "worker_left", "killing", "resized", "stopping", "stopped", "recovered", "degraded",
-            "shifted",
+            "shifted", "recycling", "recycled",
         ):  # fmt: skip
             assert seen[often] >= SCHEDULES / 200, f"hardly ever: {often}"
 

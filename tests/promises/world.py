@@ -18,7 +18,7 @@ import copy
 import heapq
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sidecar import events, orders
@@ -86,8 +86,8 @@ class Process:
     """One process the supervisor had started: what it really is, and (from `ready_at` down) what the supervisor was told or ordered."""
 
     __slots__ = (
-        "alive", "doomed", "ended", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program", "readiness",
-        "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
+        "alive", "big_at", "doomed", "ended", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
+        "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
     )  # fmt: skip
 
     def __init__(self, pid: int, generation: int, slot: int, program: Program, now: float) -> None:
@@ -107,6 +107,7 @@ class Process:
         self.killed_at: float | None = None
         self.kill_due = INF
         self.taken = False
+        self.big_at = INF  # when it was said to hold too much memory
         self.takers = 0  # its processes that take connections, were it not asked to have fewer
         self.most, self.spread_at = 0, -INF  # the most that were ever told, and since when
         self.had = 0  # how many it had when it was last counted for its successor
@@ -195,6 +196,8 @@ class World:
         # A copy of the dice: what came later must not move the schedules that are known by their number.
         others = copy.copy(dice)
         splay = others.choice((0.0, 0.0, 2.0, 10.0))
+        self.growth = random.Random(copy.copy(dice).getrandbits(32))
+        self.growing = self.growth.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.6, 1.0))
         self.settings = draw_settings(dice).replace(env_splay=splay)
         #: All that were ever in force.
         self.ever = [self.settings]
@@ -471,12 +474,22 @@ class World:
         forgiven = last is not current and last.fault != "" and last.trigger in ("watch", "envdir")
         if last is not current and not forgiven:
             return False
-        held = sorted(process.slot for process in self.wanted())
+        held = sorted(process.slot for process in self.wanted() if not self.superfluous(process))
         return held == list(range(self.size)) and all(
             process.ready and not process.fewer and (process.generation == current.number or forgiven) for process in self.wanted()
         )
 
     # --- the book
+
+    def superfluous(self, process: Process, left: Collection[int] = ()) -> bool:
+        """Whether it holds too much memory and another, none of those that have `left`, has been started in its place."""
+        return process.big_at < INF and any(self.succeeds(each, process) for each in self.wanted() if each.pid not in left)
+
+    def succeeds(self, process: Process, big: Process) -> bool:
+        """Whether it was started in the place of one that holds too much memory, and may not fail any more."""
+        coming = self.coming
+        mine = coming is None or process.generation != coming.number
+        return mine and process.slot == big.slot and process.pid > big.pid and process.started_at >= big.big_at
 
     @property
     def coming(self) -> Life | None:
@@ -560,6 +573,8 @@ class World:
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
                     process.ready_at = process.spread_at = self.now
+            case events.GrewTooBig():
+                self.processes[fact.pid].big_at = min(self.now, self.processes[fact.pid].big_at)
             case events.WorkerSpread():
                 process = self.processes[fact.pid]
                 if self.coming is not None and process.generation == self.coming.number:
@@ -682,6 +697,15 @@ class World:
             for after, takers in program.spread:
                 self.at(self.now + program.boot + after, self._spreads(process, takers))
         self.at(self.now + program.dies, self._end(process, program.code, program.signal, natural=True))
+        if self.growth.random() < self.growing:
+            self.at(self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(), self._grown(process))
+
+    def _grown(self, process: Process) -> Callable[[], events.Fact | None]:
+        def happen() -> events.Fact | None:
+            # It is only looked at once it is ready.
+            return events.GrewTooBig(process.pid, self.growth.randrange(1, 2**30)) if process.ready and not self.calm else None
+
+        return happen
 
     def _spreads(self, process: Process, takers: int) -> Callable[[], events.Fact | None]:
         """So many of its processes take connections now. The host tells so while it comes, having counted those it is to replace."""

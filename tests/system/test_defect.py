@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, SERVER, alive, free_port, get, until
+from tests.support import ROOT, SERVER, alive, free_port, get, marked, until
 
 BROKEN = """
 import os, sys
@@ -61,3 +62,28 @@ def test_a_stop_ends_even_if_the_loop_is_broken_for_good(broken, tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) != 0
     until(lambda: not any(alive(pid) for pid in pids), "the workers' end")
+
+
+SIGNALS_FIRST = """
+import selectors
+real = selectors.EpollSelector.select
+selectors.EpollSelector.select = lambda self, timeout=None: sorted(real(self, timeout), key=lambda found: found[0].fd)
+"""
+
+
+def test_what_was_closed_earlier_in_a_turn_is_not_read(sidecar, tmp_path):
+    """A watcher's end and its last word come in one turn. Seen in the order that the kernel seldom gives, the end closes what the word
+    would be read from."""
+    (tmp_path / "sitecustomize.py").write_text(SIGNALS_FIRST)
+    (tmp_path / "code").mkdir()
+    run = sidecar("--watch", str(tmp_path / "code"), env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    run.wait("watching")
+    run.wait("serving")
+    watcher = next(pid for pid in marked(run.mark) if b"sidecar.watch" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    run.signal("STOP")
+    os.kill(watcher, signal.SIGKILL)
+    until(lambda: not alive(watcher), "its end")
+    run.signal("CONT")
+    run.wait("watching", 2)
+    assert run.stop() == 0
+    assert run.seen("defect") == []

@@ -405,9 +405,12 @@ def test_what_goes_to_the_whole_group_never_respawns_first(starter, name):
 def test_quit_and_usr2_do_not_orphan_workers(starter):
     run = starter()
     run.wait_generations(1)
+    worker = run.worker(1)
     run.signal("USR2")
-    run.wait("USR2")
-    assert alive(run.worker(1))
+    until(lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{run.process.pid}/environ").read_bytes(), "the upgrade")
+    run.signal("HUP")
+    run.wait_generations(2)
+    run.wait(rf"^old worker {worker} died")
     assert run.stop("QUIT") == 0
     assert marked(run.mark) == []
 

@@ -1,0 +1,79 @@
+"""The sealed state: who reads it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from sidecar import upgrade
+from sidecar.heritage import FORMAT, Unfit
+from sidecar.record import Descriptor
+
+
+def sealed(state: dict) -> int:
+    fd, _ = upgrade.seal(state, "0.1.0")
+    return fd
+
+
+def test_a_state_comes_back_as_it_was_and_its_descriptors_are_known():
+    state = {
+        "a": (1, 2),
+        "numbers": {5: {"x": float("inf")}},
+        "fds": [Descriptor(7), {"deep": Descriptor(9)}, Descriptor(-1)],
+        "text": "\udcff",
+    }
+    fd, kept = upgrade.seal(state, "0.1.0")
+    assert kept == [7, 9]
+    found = upgrade.unseal(str(fd), os.getpid())
+    assert found == {**state, "format": FORMAT, "version": "0.1.0", "pid": os.getpid()}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_it_cannot_be_changed_once_it_is_sealed():
+    fd = sealed({"a": 1})
+    with pytest.raises(PermissionError):
+        os.pwrite(fd, b"x", 0)
+    with pytest.raises(PermissionError):
+        os.truncate(fd, 0)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "99999999", "1", "²"])
+def test_what_names_no_state_of_ours_is_ignored(text):
+    assert upgrade.unseal(text, os.getpid()) is None
+
+
+def test_a_state_of_another_process_or_one_that_is_not_sealed_is_ignored(tmp_path):
+    fd = sealed({"a": 1})
+    assert upgrade.unseal(str(fd), os.getpid() + 1) is None
+    os.close(fd)
+    told = json.dumps({"format": FORMAT, "version": "9", "pid": os.getpid()}).encode()
+    fd = os.memfd_create("sidecar-heritage", os.MFD_ALLOW_SEALING)
+    os.write(fd, told)
+    assert upgrade.unseal(str(fd), os.getpid()) is None
+    os.close(fd)
+    with open(tmp_path / "state", "wb+") as file:
+        file.write(told)
+        file.flush()
+        assert upgrade.unseal(str(file.fileno()), os.getpid()) is None
+
+
+def test_another_format_is_refused_and_the_one_before_is_read(monkeypatch):
+    told = {"format": FORMAT + 1, "version": "9.9", "pid": 1}
+    with pytest.raises(Unfit, match=rf"the running sidecar \(9\.9\) keeps its state in format {FORMAT + 1}, this version reads {FORMAT}"):
+        upgrade.fit(told)
+    monkeypatch.setitem(upgrade.OLDER, FORMAT - 1, lambda state: {**state, "format": FORMAT, "new": 1})
+    assert upgrade.fit({"format": FORMAT - 1, "version": "0.0", "pid": 1})["new"] == 1
+    with pytest.raises(Unfit, match=rf"reads {FORMAT - 1} and {FORMAT}"):
+        upgrade.fit({"format": FORMAT - 2, "version": "0.0", "pid": 1})
+
+
+def test_how_to_start_again_is_known_from_how_it_was_started():
+    origin = upgrade.Origin.of("/v/bin/python", ["python", "-I", "/v/bin/sidecar", "run", "x"], ["/v/bin/sidecar", "run", "x"])
+    assert origin == upgrade.Origin("/v/bin/python", ("/v/bin/python", "-I", "/v/bin/sidecar"), ("run", "x"))
+    assert upgrade.check_command(origin, 7) == ("/v/bin/python", "-I", "/v/bin/sidecar", "--upgrade-check=7", "run", "x")
+    assert upgrade.Origin.of("/v/bin/python", ["python", "-c", "…"], ["-c", "run"]) is None
+    assert upgrade.Origin.of("", ["sidecar", "run"], ["sidecar", "run"]) is None
