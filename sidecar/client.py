@@ -14,7 +14,7 @@ import time
 
 from sidecar import log
 from sidecar.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
-from sidecar.control import places
+from sidecar.places import places
 from sidecar.settings import duration
 
 TYPE_CHECKING = False

@@ -14,6 +14,7 @@ import socket
 import struct
 
 from sidecar.errors import StartError
+from sidecar.places import NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ LONGEST_REQUEST, MOST_WAITING = 4096, 1 << 20
 MOST_CLIENTS = 200
 # So long (seconds) a client may take for its request, or leave an answer unread.
 PATIENCE = 5.0
-
-NAME = "sidecar-{pid}.sock"
 
 
 class Client:
@@ -242,11 +241,6 @@ class Control:
         if not client.unsent and (client.heard is not None or client.trusted):
             client.deadline = float("inf")
         self._epoll.modify(client.sock.fileno(), (select.EPOLLOUT if client.unsent else 0) | (0 if client.ends else select.EPOLLIN))
-
-
-def places(environ: Mapping[str, str]) -> list[str]:
-    """Where a control socket may be, best first. The last is there under a read-only root too."""
-    return [*filter(None, ["/run", environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR") or "/tmp", "/dev/shm"])]
 
 
 def _bind(path: str) -> socket.socket:

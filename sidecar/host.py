@@ -21,6 +21,7 @@ from sidecar.log import Log
 from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
+from sidecar.places import places
 from sidecar.settings import pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
@@ -98,7 +99,7 @@ class Host:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self.settings = settings
-        self.environ = {name: value for name, value in environ.items() if name not in NOT_PASSED_ON}
+        self.environ = {name: value for name, value in workers.as_given(environ).items() if name not in NOT_PASSED_ON}
         self.started_with = environ
         self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
         self.exit_status: int | None = None
@@ -139,7 +140,7 @@ class Host:
                 for path in self.listeners.removed:
                     self._say("socket_removed", {"path": path})
                 try:
-                    self.control = control.Control.open(self.settings.control, control.places(self.started_with))
+                    self.control = control.Control.open(self.settings.control, places(self.started_with))
                     if detach is not None:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()

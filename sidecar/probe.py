@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from sidecar.places import places
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,11 +24,19 @@ def healthy(words: Sequence[str], environ: Mapping[str, str]) -> bool:
         return False
     import _socket  # noqa: PLC0415  (socket.py alone takes longer than all of this)
 
-    path = environ.get("SIDECAR_CONTROL") or "/run/sidecar-1.sock"
-    try:
+    # As client.py goes about it: PID 1 of the container, in whichever place it could write to.
+    path = environ.get("SIDECAR_CONTROL")
+    for each in [path] if path else [f"{place}/sidecar-1.sock" for place in places(environ)]:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         sock.settimeout(PATIENCE)
-        sock.connect(path)
+        try:
+            sock.connect(each)
+            break
+        except OSError:
+            sock.close()
+    else:
+        return False
+    try:
         live = b"true" if "--live" in words else b"false"
         sock.send(b'{"command": "health", "live": ' + live + b"}\n")
         answer = sock.recv(4096)
