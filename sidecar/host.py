@@ -13,7 +13,7 @@ import selectors
 import signal
 import time
 
-from sidecar import __version__, commands, control, envdir, events, handoff, helpers, orders, profiles, readiness, report, workers
+from sidecar import __version__, commands, control, envdir, events, handoff, helpers, memory, orders, profiles, readiness, report, workers
 from sidecar.chronicle import Chronicle
 from sidecar.errors import EnvdirError, SettingsError, StartError
 from sidecar.listeners import Listeners, inherited
@@ -107,6 +107,7 @@ class Host:
         self.chronicle = Chronicle()
         self.control: control.Control | None = None
         self.since = time.monotonic()
+        self.kills = memory.kills()
         self.glances = readiness.Glances()
         self.takers: dict[int, set[int]] = {}
         self._said_deaf = 0
@@ -315,7 +316,8 @@ class Host:
                 self._checked(each, now)
             elif self.supervisor.roster.find(each.pid) is not None:
                 self._stop_looking(each.pid)
-                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, each.note, each.core), now)
+                note = each.note or self._killed_for_memory(each)
+                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, note, each.core), now)
                 self._mend(now)
             elif self.output is not None and each.pid == self.output.pid:
                 self._log_command_ended(each, now)
@@ -328,6 +330,14 @@ class Host:
             self._observe(events.GroupEmptied(pid), now)
         if self.watcher is not None and self.watcher.pid and self.workers.stopped(self.watcher.pid):
             self._send(self.watcher.pid, "KILL")
+
+    def _killed_for_memory(self, ended: workers.Ended) -> str:
+        """What is to be said of a worker that somebody killed: nothing, unless the kernel has just done such a thing."""
+        worker = self.supervisor.roster.find(ended.pid)
+        if ended.signal != "KILL" or worker is None or not worker.serving:
+            return ""
+        before, self.kills = self.kills, memory.kills()
+        return "killed by SIGKILL, probably because the container has no memory left" if self.kills > before else ""
 
     # --- the watcher
 
@@ -653,7 +663,7 @@ class Host:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
         if not self.settings.check:
-            self._observe(events.Prepared(order.generation), now)
+            self._prepared(order.generation, now)
             return
         try:
             tail = helpers.Tail()
@@ -665,6 +675,18 @@ class Host:
             cause = f"the check could not be started: {error.strerror}"
             self._observe(events.PreparationFailed(order.generation, cause), now)
 
+    def _prepared(self, generation: int, now: float) -> None:
+        """It can be started; with --overlap auto, say how many of its workers fit beside those that are there."""
+        room, why = None, ""
+        there = [worker.pid for worker in self.supervisor.roster.workers()]
+        found = memory.left() if there and self.settings.overlap == "auto" and not self.settings.slow_start else None
+        if found is not None:
+            need = max(readiness.private_memory(pid) for pid in there)
+            if need:
+                room = found[0] // need
+                why = f"of {found[1] >> 20} MiB (the memory limit) {found[0] >> 20} are left, and a worker takes {need >> 20}"
+        self._observe(events.Prepared(generation, room, why), now)
+
     def _checked(self, ended: workers.Ended, now: float) -> None:
         check = self.checks.pop(ended.pid)
         output = self._last_words(check)
@@ -672,7 +694,7 @@ class Host:
         if ended.code == 0 and not ended.signal:
             if output:
                 self._say("check_output", {"generation": generation, "output": output})
-            self._observe(events.Prepared(generation), now)
+            self._prepared(generation, now)
             return
         how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
         self._observe(events.PreparationFailed(generation, f"the check `{' '.join(self.settings.check)}` {how}", output), now)

@@ -17,6 +17,7 @@ Facts::
     hup, command, watch, envdir     a swap is triggered (watch and envdir supersede)
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
+    prepared 2 1                    the same, and there is room for one worker more
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
     takes 101 4                     so many of its processes take connections (slow start)
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
@@ -151,6 +152,8 @@ class History:
                 self._observe(events.SizeChanged(-1, "TTOU"))
             case ["usr1"]:
                 self._observe(events.SignalPassed("USR1"))
+            case ["prepared", generation, room]:
+                self._observe(events.Prepared(int(generation), int(room), "the limit"))
             case ["prepared", generation]:
                 self._observe(events.Prepared(int(generation)))
             case ["unprepared", generation]:
