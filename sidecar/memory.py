@@ -32,8 +32,9 @@ def _groups(proc: str) -> list[str]:
         mount, _, system = line.partition(" - ")
         root, place = (each.encode().decode("unicode_escape") for each in mount.split(" ")[3:5])
         kind, _, options = system.split(" ", 2)
-        path = paths.get("memory" if kind == "cgroup" and "memory" in options.split(",") else "" if kind == "cgroup2" else "none")
-        if path is None:
+        version_1 = kind == "cgroup" and "memory" in options.split(",")
+        path = paths.get("memory" if version_1 else "", "") if version_1 or kind == "cgroup2" else ""
+        if not path:
             continue
         # What is mounted may be the group itself, or one that it is in; one beyond our name space ("/..") cannot be seen from here.
         inside = os.path.relpath(path, root) if path == root or path.startswith(root.rstrip("/") + "/") else "."
