@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PORT ?= 8080
 
-.PHONY: help demo test check format bench simulate docs clean
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+.PHONY: help demo test image check format bench simulate docs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -36,6 +38,9 @@ format: $(VENV)/ready ## mend what can be mended
 
 docs: $(VENV)/ready ## write docs/settings.md anew from the settings
 	$(BIN)/python -m docs.settings
+
+image: ## build the image, with its version and revision in the labels
+	docker build --target sidecar --build-arg REVISION=$(REVISION) -t sidecar .
 
 bench: $(VENV)/ready ## the figures, beside Debian's start_server
 	tests/setup system

@@ -88,8 +88,9 @@ def build(engine, directory: Path, target: str, tag: str, **arguments: str) -> s
     except docker.errors.BuildError as error:
         pytest.fail("".join(str(entry.get("stream", entry.get("error", ""))) for entry in error.build_log), pytrace=False)
     if before and before != image.id:
-        with contextlib.suppress(docker.errors.APIError):  # still in use, by this build or by another session's containers
-            engine.images.remove(before)
+        # One that is still in use, by this build or by another session's containers, stays; so it does while the engine is too busy.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["docker", "image", "rm", before], capture_output=True, check=False, timeout=10)
     return image.id
 
 

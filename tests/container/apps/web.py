@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 ORPHANS = 50
@@ -34,7 +35,7 @@ def say(text: str) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        answer = {"/": who, "/slow": slow, "/orphans": orphans, "/fill": fill, "/release": release}[self.path]()
+        answer = PATHS[self.path]()
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -106,6 +107,9 @@ def release() -> int:
     count = len(sleepers)
     sleepers.clear()
     return count
+
+
+PATHS: dict[str, Callable[[], object]] = {"/": who, "/slow": slow, "/orphans": orphans, "/fill": fill, "/release": release}
 
 
 def on_signal(number: int, _: object) -> None:
