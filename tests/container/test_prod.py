@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +18,8 @@ IN_FLIGHT = 6
 @pytest.fixture
 def prod(compose_project, bare):
     """The project, brought up, and nginx's port; `bare` has made the image that nginx is in."""
+    # gunicorn then says what it has been asked, before it answers.
+    (compose_project.directory / "env/GUNICORN_CMD_ARGS").write_text("--log-level debug\n")
     compose_project.run("--profile", "prod", "up", "--build", "-d", "prod", "front")
     port = int(compose_project.run("--profile", "prod", "port", "front", "8080").rpartition(":")[2])
     deadline = time.monotonic() + PATIENCE
@@ -32,12 +33,6 @@ def prod(compose_project, bare):
 
 def container(project, service: str) -> dict:
     return next(each for each in project.containers() if each["Config"]["Labels"]["com.docker.compose.service"] == service)
-
-
-def connections(project) -> int:
-    """How many connections sidecar's workers have on the socket: what nginx is waiting for."""
-    lines = Path(f"/proc/{container(project, 'prod')['State']['Pid']}/net/unix").read_text().splitlines()
-    return sum(line.endswith(" /sockets/app.sock") and line.split()[5] == "03" for line in lines)
 
 
 def test_a_swap_behind_nginx_loses_nothing(prod):
@@ -58,13 +53,13 @@ def test_what_is_in_flight_when_it_is_stopped_is_answered(prod):
     answers = []
 
     def ask() -> None:
-        answers.append(fetch(port, "/slow?4"))
+        answers.append(fetch(port, "/slow?20"))
 
     clients = [threading.Thread(target=ask) for _ in range(IN_FLIGHT)]
     for client in clients:
         client.start()
     deadline = time.monotonic() + PATIENCE
-    while connections(project) < IN_FLIGHT:
+    while project.run("--profile", "prod", "logs", "prod").count("GET /slow") < IN_FLIGHT:
         assert time.monotonic() < deadline, "they never came through"
     project.run("--profile", "prod", "stop")
     for client in clients:
