@@ -182,7 +182,7 @@ class Settings(Record):
         envdir,
         (),
         "DIR",
-        "environment from DIR[,upper][,prefix=P], one file a variable, for every generation",
+        "variables from DIR[,upper][,prefix=P], a file each, for every generation",
         group=PROGRAM,
         repeat=True,
     )
