@@ -49,7 +49,7 @@ USER 1000:1000
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["sidecar", "run"]
 
-# Ready: the generation that was asked for last serves. Each time it costs what starting a bare Python costs.
+# Ready: some generation takes connections. Each time it costs what starting a bare Python costs.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["sidecar", "health"]
 
 # To where it was made. Last, because this is all that changes.

@@ -4,13 +4,15 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PORT ?= 8080
+# Most tests wait for processes most of the time: more of them than cores.
+JOBS ?= 4
 
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help demo test image check format bench simulate docs clean
+.PHONY: help demo test test-kubernetes image check format bench pictures simulate fuzz docs clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 $(VENV)/ready: pyproject.toml tests/setup
 	tests/setup python $(VENV) $(PYTHON)
@@ -23,7 +25,10 @@ demo: $(VENV)/ready ## serve the example on port 8080 and say what to try
 test: $(VENV)/ready ## set up everything and run the tests
 	tests/setup system
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+test-kubernetes: $(VENV)/ready ## a pod's life in the cluster of KUBECONFIG (SIDECAR_KUBE_IMAGE=...)
+	SIDECAR_KUBE=1 $(BIN)/pytest tests/kubernetes
 
 check: $(VENV)/ready ## style, types, floors
 	$(BIN)/ruff check .
@@ -42,12 +47,20 @@ docs: $(VENV)/ready ## write docs/settings.md anew from the settings
 image: ## build the image, with its version and revision in the labels
 	docker build --target sidecar --build-arg REVISION=$(REVISION) -t sidecar .
 
+pictures: $(VENV)/ready ## take the pictures of docs/admin.md anew
+	tests/setup system
+	mkdir -p docs/images
+	SIDECAR_PICTURES=docs/images $(BIN)/pytest -q tests/browser -k by_itself
+
 bench: $(VENV)/ready ## the figures, beside Debian's start_server
 	tests/setup system
 	$(BIN)/python -m bench
 
 simulate: $(VENV)/ready ## hundreds of thousands of schedules through the core
 	SIDECAR_SCHEDULES=$${SIDECAR_SCHEDULES:-500000} $(BIN)/pytest tests/promises --timeout=0
+
+fuzz: $(VENV)/ready ## many more examples of what may come from outside
+	SIDECAR_EXAMPLES=$${SIDECAR_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz --timeout=0
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

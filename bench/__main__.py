@@ -19,7 +19,7 @@ from bench import contestants
 from bench.figures import Figure, table
 from bench.parts import QUICK, Plan
 
-PARTS = ("swap", "pause", "failure", "startup", "rest", "throughput", "bill")
+PARTS = ("swap", "pause", "failure", "startup", "rest", "throughput", "bill", "control", "devloop")
 
 
 def main() -> int:

@@ -12,8 +12,10 @@ HEAD = """\
 
 <!-- written by `make docs` from sidecar/settings.py -->
 
-Each is a flag of `sidecar run` and a variable; a flag wins over a variable. TIME is `500ms`, `30s`, `5m`, `2h`, or a number of seconds.
-An empty variable is one that is not set. Where a flag may be repeated, its variable takes several words, separated by blanks.
+Each is a flag of `sidecar run`, a variable, and a line of `sidecar.yml` ([configuration.md](configuration.md)): its key is the
+flag without `--`. A flag wins over a variable, a variable over the file. TIME is `500ms`, `30s`, `5m`, `2h`, or a number of seconds.
+An empty variable is one that is not set. Where a flag may be repeated, its variable takes several words, separated by blanks,
+and its key a list.
 Every wrong value is reported before anything is bound or started, all of them at once.
 """
 
@@ -29,7 +31,7 @@ def page() -> str:
         default = "" if each.default in (None, "", (), False) else each.default
         if isinstance(default, float):
             default = f"{default:g}s"
-        meaning = each.text + (" (repeatable)" if each.repeat else "")
+        meaning = each.text + (" (repeatable)" if each.repeat else "") + (" (cannot change on a reload)" if each.fixed else "")
         lines.append(f"| `{' '.join([each.flag, each.metavar]).rstrip()}` | `{each.variable}` | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 

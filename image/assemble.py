@@ -34,15 +34,16 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# The standard library's modules that are of no use to a supervisor, its watcher and its HTTP page.
+# The standard library's modules that are of no use to a supervisor, its watcher and its HTTP page, whose prometheus_client imports ssl and
+# wsgiref.
 LEFT_OUT = (
     "__pycache__", "site-packages", "dist-packages", "config-*", "test", "tests", "idlelib", "idle_test", "tkinter", "turtle*",
     "ensurepip", "venv", "lib2to3", "pydoc*", "distutils", "_distutils_hack", "sqlite3", "dbm", "curses", "xmlrpc", "unittest",
-    "doctest.py", "pip*", "setuptools*", "pkg_resources", "ssl.py", "sitecustomize.py", "EXTERNALLY-MANAGED", "imaplib.py", "nntplib.py",
+    "doctest.py", "pip*", "setuptools*", "pkg_resources", "sitecustomize.py", "EXTERNALLY-MANAGED", "imaplib.py", "nntplib.py",
     "poplib.py", "smtplib.py", "ftplib.py", "telnetlib.py", "smtpd.py", "mailbox.py", "webbrowser.py", "antigravity.py", "this.py",
-    "_pyrepl", "wsgiref", "cgi.py", "cgitb.py", "crypt.py", "*.a", "*.exe", "libpython*", "multiprocessing", "xml", "_pydecimal.py",
+    "_pyrepl", "cgi.py", "cgitb.py", "crypt.py", "*.a", "*.exe", "libpython*", "multiprocessing", "xml", "_pydecimal.py",
     # extension modules
-    "_test*.so", "_xx*.so", "xx*.so", "_ctypes_test*.so", "_tkinter*.so", "_ssl*.so", "_hashlib*.so", "_sqlite3*.so", "_curses*.so",
+    "_test*.so", "_xx*.so", "xx*.so", "_ctypes_test*.so", "_tkinter*.so", "_hashlib*.so", "_sqlite3*.so", "_curses*.so",
     "readline*.so", "_dbm*.so", "_gdbm*.so", "_lzma*.so", "_bz2*.so", "_crypt*.so", "nis.*.so", "_uuid*.so", "ossaudiodev*.so",
     "audioop*.so", "spwd*.so", "_codecs_*.so", "_remote_debugging*.so", "_multiprocessing*.so", "_posixshmem*.so", "_yaml*.so",
 )  # fmt: skip
@@ -56,13 +57,13 @@ from {module} import main
 raise SystemExit(main())
 """
 
-# Everything imports, and nothing is mapped that is neither from here nor glibc's.
+# Everything imports, and nothing is mapped that is neither from here nor glibc's. (A rollout is run beside an engine's client, not here.)
 PROOF = """
 import importlib, pkgutil, sys, sidecar
 for each in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
-    if not each.name.endswith("__main__"):
+    if not each.name.endswith("__main__") and not each.name.startswith("sidecar.rollout."):
         importlib.import_module(each.name)
-import ctypes, hashlib, json, threading, watchdog.observers.inotify, pathspec, yaml
+import ctypes, hashlib, json, threading, watchdog.observers.inotify, pathspec, yaml, prometheus_client.openmetrics.exposition
 hashlib.blake2b(key=b"1")
 print(*sorted({line.split()[-1] for line in open("/proc/self/maps") if ".so" in line or "python" in line}), *sys.path, sep="\\n")
 """

@@ -6,13 +6,21 @@ It is read by hand from the table of settings, not by argparse: it ends at the f
 
 from __future__ import annotations
 
+import os
+
+from sidecar import helpers, settings
 from sidecar.commands import COMMANDS
+from sidecar.errors import SettingsError
 from sidecar.profiles import PROFILES
 from sidecar.settings import FLAGS, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+# The settings file that is read without having been named, where it is there.
+USUAL = "sidecar.yml"
 
 USAGE = """\
 usage: sidecar run [OPTION ...] [--] PROGRAM [ARGUMENT ...]
@@ -28,17 +36,21 @@ commands:
     run           start a program and supervise it
     run --help    every option
     dev           the same while you write it: a saved file is served at once
+    check         the settings run would have, where each is from, what is wrong
+    schema        the JSON Schema of sidecar.yml, for editors
     profiles      the programs that need no option, and what is done for each
 {commands}
+    rollout       reload many containers, a few at a time
 
 options:
     --help        this text
     --version     the version
 
-Every option is also a variable: --drain-timeout 30s is SIDECAR_DRAIN_TIMEOUT=30s.
-Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else the
-program's own, if it never got ready (127 not found, 126 cannot be run); of the
-others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
+Every option is also a variable, SIDECAR_DRAIN_TIMEOUT=30s, and a line of
+sidecar.yml, drain-timeout: 30s.
+Exit status of run: 0 stopped as asked; 2 wrong settings; 1 cannot start; else
+the program's own, if it never got ready (127 not found, 126 cannot be run); of
+the others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
 """
 
 
@@ -64,7 +76,8 @@ def run_help() -> str:
         "",
         "* may be given several times. SPEC takes =FD to fix the worker's file descriptor, and",
         "  ,name=N ,defer ,nonblock ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
-        "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable: SIDECAR_WORKERS=2.",
+        "TIME is 500ms, 30s, 5m, 2h or seconds. Every option is also a variable, SIDECAR_WORKERS=2, and a line of",
+        "sidecar.yml, workers: 2. A flag wins over a variable, a variable over the file.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -74,15 +87,15 @@ def dev_help() -> str:
     return """\
 usage: sidecar dev [OPTION ...] [--] PROGRAM [ARGUMENT ...]
 
-`sidecar run` with what one wants while writing the program, unless said otherwise:
+`sidecar run` for who writes the program: with these, unless said otherwise:
 
     --watch .             a file saved below the working directory swaps
     --watch-env           and so does a file of the envdir, where there is one
-    --log-format dev      one short line for what matters; a failure in full, once
+    --log-format dev      short lines for what matters; a failure in full, once
     --drain-timeout 3s    old workers do not stay for an open connection
     --max-failures 0      a program that does not start waits for the next save
 
-In a terminal, Enter swaps, and q and Enter stop it. Every option: sidecar run --help
+In a terminal, Enter swaps, q and Enter stop it. All options: sidecar run --help
 """
 
 
@@ -96,8 +109,64 @@ def profiles_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """Split the words behind `run` into settings given (name, text), the program's command, and what is wrong."""
+class Chosen:
+    """What was said outside the settings file, kept: the file is read again on every reload, and means something else each time."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        presets: Mapping[str, Any] | None = None,
+        own: Mapping[str, str] | None = None,
+    ) -> None:
+        given, self.command, self.problems = parse(words, own)
+        self.given = [(name, text) for name, text in given if name in TABLE]
+        #: What was given of the options that are no settings.
+        self.own = {name: text for name, text in given if name not in TABLE}
+        self.environ = environ
+        self.presets = presets
+        named = [text for name, text in self.given if name == "config"][-1:] or [environ.get("SIDECAR_CONFIG") or ""]
+        self._file = named[0]
+
+    @property
+    def file(self) -> str:
+        """The settings file, "" if there is none. The usual one counts once it was there: then it may not just vanish."""
+        if not self._file and os.path.lexists(USUAL):
+            self._file = USUAL
+        return "" if self._file == "none" else self._file
+
+    @property
+    def reader(self) -> tuple[str, ...]:
+        """The command of the process that reads the file and writes what is in it to its output."""
+        return helpers.module("sidecar.yamlfile", self.file)
+
+    def read(self) -> str:
+        """The file, by a process of its own; "" if there is none. For the start: it waits."""
+        return helpers.ask(self.reader, helpers.environment(self.environ)) if self.file else ""
+
+    def choice(self, answer: str) -> settings.Choice:
+        """The settings that come of it all, with everything that is wrong; `answer` is what the reader wrote, "" without a file."""
+        said = None
+        if self.file:
+            from sidecar import config  # noqa: PLC0415  (only who has a file pays for it)
+
+            said = config.understood(answer, self.file, self.environ)
+        choice = settings.choose(self.given, self.environ, self.command, self.presets, said)
+        return choice.replace(problems=(*self.problems, *choice.problems))
+
+    def settings(self, answer: str) -> settings.Settings:
+        """The same, if nothing is wrong. Raises SettingsError."""
+        choice = self.choice(answer)
+        if choice.problems:
+            raise SettingsError(choice.problems)
+        return choice.settings
+
+
+def parse(argv: Sequence[str], own: Mapping[str, str] | None = None) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Split the words behind `run` into settings given (name, text), the program's command, and what is wrong.
+
+    `own` are options that are no settings, with what follows each, "" for nothing: given by their flag.
+    """
     given: list[tuple[str, str]] = []
     problems: list[str] = []
     words = list(argv)
@@ -107,6 +176,14 @@ def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[s
             break
         flag, equals, value = word.partition("=")
         setting = FLAGS.get(flag)
+        if own and flag in own:
+            if own[flag] and not equals:
+                if not words or words[0] == "--":
+                    problems.append(f"{flag}: {own[flag]} is missing behind it")
+                    continue
+                value = words.pop(0)
+            given.append((flag, value))
+            continue
         if setting is None:
             problems.append(f"{flag}: there is no such option{nearest(flag, list(FLAGS))}")
             # What followed an unknown option may have been its value.
@@ -126,7 +203,7 @@ def parse(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[s
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    import difflib  # noqa: PLC0415  (only a mistake pays for it)
+    """The end of a sentence that says `word` is none."""
+    from sidecar import config  # noqa: PLC0415
 
-    near = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {near[0]}?" if near else "; see sidecar run --help"
+    return config.nearest(word, known, "; see sidecar run --help")

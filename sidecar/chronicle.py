@@ -40,6 +40,14 @@ class Chronicle:
         #: Workers that ended unasked, those of a coming generation not counted; workers killed for staying too long.
         self.deaths = 0
         self.kills = 0
+        #: Workers that were started, and those of them that took the place of one that had died.
+        self.starts = 0
+        self.restarts = 0
+        self._died: set[tuple[int, int]] = set()
+        #: Swaps that have failed since a generation last began to serve.
+        self.failing = 0
+        #: How often each helper has ended.
+        self.helpers: dict[str, int] = {}
         self.last_swap: dict[str, Any] | None = None
         self.last_failure: dict[str, Any] | None = None
 
@@ -59,7 +67,8 @@ class Chronicle:
             "serving": None, "outdated": None, "gone": None, "outcome": "coming", "cause": "",
         }  # fmt: skip
         while len(self.lives) > LIVES:
-            del self.lives[min(self.lives)]
+            # The one that serves may be older than many that failed.
+            del self.lives[min((number for number, life in self.lives.items() if life["gone"] is not None), default=min(self.lives))]
 
     def _serving(self, fields: Mapping[str, Any], now: float) -> None:
         for life in self.lives.values():
@@ -67,6 +76,7 @@ class Chronicle:
                 life.update(outcome="served", outdated=now)
         self._ends(fields, now, "serving", "")
         self._count(fields["trigger"], "served")
+        self.failing = 0
         took = fields["took"]
         self.seconds[next((at for at, bound in enumerate(BUCKETS) if took <= bound), len(BUCKETS))] += 1
         self.seconds_sum += took
@@ -75,6 +85,7 @@ class Chronicle:
     def _swap_failed(self, fields: Mapping[str, Any], now: float) -> None:
         self._ends(fields, now, "failed", fields["cause"])
         self._count(fields["trigger"], "failed")
+        self.failing += 1
         told = {name: fields[name] for name in ("generation", "trigger", "cause", "lasted")}
         self.last_failure = {**told, "at": now}
 
@@ -89,9 +100,21 @@ class Chronicle:
             if life["outcome"] in ("serving", "coming"):
                 life["outcome"] = "served" if life["serving"] else "given up"
             life["outdated"] = life["outdated"] or now
+        self._died = {each for each in self._died if each[0] != fields["generation"]}
+
+    def _worker_started(self, fields: Mapping[str, Any], now: float) -> None:
+        place = (fields["generation"], fields["slot"])
+        self.starts += 1
+        self.restarts += place in self._died
+        self._died.discard(place)
 
     def _worker_died(self, fields: Mapping[str, Any], now: float) -> None:
-        self.deaths += fields["role"] == "current"
+        if fields["role"] == "current":
+            self.deaths += 1
+            self._died.add((fields["generation"], fields["slot"]))
+
+    def _helper_ended(self, fields: Mapping[str, Any], now: float) -> None:
+        self.helpers[fields["helper"]] = self.helpers.get(fields["helper"], 0) + 1
 
     def _killing(self, fields: Mapping[str, Any], now: float) -> None:
         self.kills += 1
@@ -110,11 +133,15 @@ class Chronicle:
     def report(self) -> dict[str, Any]:
         """All of it but the events, as plain values."""
         return {
-            "last_swap": self.last_swap,
-            "last_failure": self.last_failure,
+            "last_swap": self.last_swap and {**self.last_swap},
+            "last_failure": self.last_failure and {**self.last_failure},
             "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
             "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
             "deaths": self.deaths,
             "kills": self.kills,
-            "timeline": list(self.lives.values()),
+            "starts": self.starts,
+            "restarts": self.restarts,
+            "failing": self.failing,
+            "helpers": dict(self.helpers),
+            "timeline": [{**life} for life in self.lives.values()],
         }

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import sys
 import time
 
 from sidecar import log
 from sidecar.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
-from sidecar.places import places
 from sidecar.settings import duration
+from sidecar.whereabouts import NAME, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ REFRESH = 1.0
 
 class Unreachable(Exception):
     """There is no sidecar to ask, or not one only."""
+
+
+class Gone(Unreachable):
+    """The connection ended before the answer did."""
 
 
 def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
@@ -59,11 +64,14 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
                 continue
             except OSError:
                 continue  # left behind
-            if name == "sidecar-1.sock":
+            if not _trusted(sock):
+                sock.close()
+            elif name == NAME.format(pid=1):
                 for _, other in found:
                     other.close()
                 return sock
-            found.append((os.path.join(place, name), sock))
+            else:
+                found.append((os.path.join(place, name), sock))
     if not found:
         raise Unreachable(f"the sidecar at {refused} belongs to another user" if refused else "no sidecar runs here; say --control PATH")
     for _, sock in found[1:]:
@@ -76,8 +84,9 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
 
 def _connected(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(PATIENCE)
     try:
+        # A blocking connect, with an end: a non-blocking one would not wait for room in a full queue, but fail.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0))
         sock.connect(path)
     except OSError:
         sock.close()
@@ -85,25 +94,36 @@ def _connected(path: str) -> socket.socket:
     return sock
 
 
+def _trusted(sock: socket.socket) -> bool:
+    """Whether who listens there is root or ourselves. In a directory like /tmp anybody may; root may ask everybody."""
+    _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid in (0, os.geteuid()) or os.geteuid() == 0
+
+
 def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterator[dict[str, Any]]:
     """Send a request; the objects of its answer as they come, up to the last.
 
-    Raises TimeoutError at `until` (monotonic seconds), Unreachable if the answer ends early.
+    Raises TimeoutError at `until` (monotonic seconds), Gone if the answer ends early, Unreachable if it is none.
     """
     try:
         sock.sendall(json.dumps(request).encode() + b"\n")
         data = b""
         while True:
-            sock.settimeout(None if until == float("inf") else max(0.001, until - time.monotonic()))
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(None if left == float("inf") else left)
             part = sock.recv(1 << 16)
             if not part:
-                raise Unreachable("sidecar has left without an answer")
+                raise Gone("the answer has no end: sidecar has left, or what it said was not read in time")
             *lines, data = (data + part).split(b"\n")
             for line in lines:
                 reply = json.loads(line)
                 yield reply
                 if "done" in reply:
                     return
+    except (ConnectionResetError, BrokenPipeError):
+        raise Gone("sidecar has left without an answer") from None
     except TimeoutError:
         raise
     except (OSError, ValueError) as error:
@@ -115,7 +135,7 @@ class Options:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.control = ""
-        self.json = self.watch = False
+        self.json = self.watch = self.help = False
         self.timeout: float | None = None
         self.words: list[str] = []
         left = list(words)
@@ -126,6 +146,8 @@ class Options:
                 self.json = True
             elif word == "--watch":
                 self.watch = True
+            elif word in ("--help", "-h"):
+                self.help = True
             elif name in ("--control", "--timeout"):
                 if not equals:
                     if not left:
@@ -142,21 +164,28 @@ class Options:
 def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
     """The command `name` with its words; its exit status (docs/control.md)."""
     command = COMMANDS[name]
+    # A file's name may be any bytes.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         options = Options(words)
+        if options.help:
+            print(usage(command), end="")
+            return DONE
         request = {"command": name, **command.request(options.words)}
+        if options.watch and name != "status":
+            raise ValueError("--watch is for status")
     except ValueError as error:
         print(f"sidecar {name}: {error}", file=sys.stderr)
         print(f"usage: sidecar {name} {command.usage}".rstrip(), file=sys.stderr)
         return WRONG
     try:
-        if options.watch and name == "status":
-            return _refresh(command, request, options, environ)
-        return _once(command, request, options, environ)
+        return (_refresh if options.watch else _once)(command, request, options, environ)
+    except Gone as error:
+        if name == "stop" and request["wait"]:
+            return DONE  # whoever waited for the end has it
+        print(f"sidecar {name}: {error}", file=sys.stderr)
+        return UNREACHABLE
     except Unreachable as error:
-        # Whoever waited for the end has it.
-        if name == "stop" and request.get("wait") and "has left" in str(error):
-            return DONE
         print(f"sidecar {name}: {error}", file=sys.stderr)
         return UNREACHABLE
     except TimeoutError:
@@ -170,16 +199,37 @@ def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
         return DONE
 
 
+def usage(command: Command) -> str:
+    """What `sidecar COMMAND --help` prints."""
+    return f"""\
+usage: sidecar {command.name} {command.usage}
+
+{command.text}
+
+    --control PATH   ask the sidecar that listens there; otherwise, the one at
+                     SIDECAR_CONTROL, or the one that runs here
+    --json           print what it answers as it is, an object a line
+    --timeout TIME   wait no longer for the answer
+"""
+
+
 def _once(command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]) -> int:
     waits = bool(request.get("wait") or request.get("follow"))
     patience = options.timeout if options.timeout is not None else float("inf") if waits else PATIENCE
     until = time.monotonic() + patience
+    status = UNREACHABLE
     with connect(options.control, environ) as sock:
         for reply in ask(sock, request, until):
             _show(command, reply, options)
-            if "done" in reply:
-                return int(reply["done"])
-    return UNREACHABLE
+            status = int(reply.get("done", status))
+        if command.name == "stop" and request["wait"] and status == DONE:
+            # It has said its last word; it has left when the connection ends.
+            sock.settimeout(None if until == float("inf") else max(0.001, until - time.monotonic()))
+            try:
+                sock.recv(1)
+            except ConnectionResetError:
+                pass
+    return status
 
 
 def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
@@ -196,7 +246,13 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
 def tell(record: Mapping[str, Any]) -> str:
     """An event as the log has it."""
     fields = {name: value for name, value in record.items() if name not in ("number", "time", "event", "id")}
-    return log.line("text", record["event"], {"output": "", **fields}, record["time"]).rstrip("\n")
+    try:
+        # What a check wrote is in the log alone.
+        return log.line(
+            "text", record["event"], {"output": "" if record["event"] == "swap_failed" else "…", **fields}, record["time"]
+        ).rstrip()
+    except KeyError:
+        return json.dumps(record)  # an event of another version
 
 
 def _refresh(command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]) -> int:

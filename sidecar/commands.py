@@ -35,8 +35,14 @@ if TYPE_CHECKING:
         def observe(self, fact: events.Fact) -> None:
             """Let the supervisor know; what follows from it follows later in this turn."""
 
-        def reload(self, trigger: str) -> None:
-            """What HUP does."""
+        def reload(self, trigger: str) -> bool:
+            """What HUP does. Whether the settings are read first: "settings_read" or "reload_refused" will then be said."""
+
+        def signal(self, name: str) -> list[int]:
+            """What USR1 does, for any signal: the pids of the workers that it is passed to."""
+
+        def stopping(self) -> bool:
+            """Whether a stop was asked for: nothing new will be begun."""
 
 
 # Exit statuses, for all commands alike.
@@ -90,6 +96,18 @@ def _flags(words: Sequence[str], *known: str) -> list[str]:
     return list(words)
 
 
+def _yes(request: Object, name: str) -> bool:
+    """What a request says of a member that is true or false, or missing. Raises ValueError."""
+    value = request.get(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f'"{name}" is true or false')
+    return value
+
+
+# The answer to whoever wants something begun when everything ends.
+STOPPING = "sidecar is stopping"
+
+
 class Status(Command):
     """The state of everything."""
 
@@ -119,36 +137,41 @@ class Reload(Command):
 
     def answer(self, request: Object, desk: Desk) -> Answer:
         """Done at once, or when a generation begun from now on serves or has failed."""
-        if request.get("wait"):
-            answer = Waiting(desk.begun())
-            desk.reload("command")
-            return answer
-        desk.reload("command")
-        return Answer(done())
+        wait = _yes(request, "wait")
+        if desk.stopping():
+            return Answer(done(NO, STOPPING))
+        begun, reading = desk.begun(), desk.reload("command")
+        return Waiting(begun, reading) if wait else Answer(done())
 
 
 class Waiting(Answer):
-    """For the outcome of the next generation but those begun already."""
+    """For the outcome of the next generation but those begun already. `reading`: none counts that is begun before the settings are read.
 
-    def __init__(self, begun: int) -> None:
+    One that a newer one supersedes has none; then it is the newer one's. Nothing is begun any more once sidecar stops.
+    """
+
+    def __init__(self, begun: int, reading: bool = False) -> None:
         super().__init__(done=False)
         self.begun = begun
+        self.reading = reading
 
     def heard(self, record: Object) -> list[Object]:
         """Everything about newer generations, and the end of it."""
+        event = record["event"]
+        if event in ("stopping", "gave_up", "reload_refused"):
+            self.done = True
+            return [record, done(NO, record.get("cause", STOPPING))]
         number = record.get("generation", 0)
-        if record["event"] in ("stopping", "reload_refused"):
-            self.done = True
-            return [record, done(NO, record.get("cause", "it is stopping"))]
-        if number <= self.begun and not (record["event"] in ("killing", "worker_died", "worker_left") and record.get("role") == "old"):
+        if self.reading:
+            self.reading = event != "settings_read"
+            self.begun = max(self.begun, number)
+            return [] if self.reading else [record]
+        if number <= self.begun:
             return []
-        if record["event"] == "serving":
-            self.done = True
-            return [record, done(generation=number)]
-        if record["event"] == "swap_failed":
-            self.done = True
-            return [record, done(NO, record["cause"], generation=number)]
-        return [record]
+        self.done = event in ("serving", "swap_failed")
+        if not self.done:
+            return [record]
+        return [record, done(DONE if event == "serving" else NO, record.get("cause", ""), generation=number)]
 
 
 class Stop(Command):
@@ -163,9 +186,10 @@ class Stop(Command):
         return {"wait": "--wait" in _flags(words, "--wait")}
 
     def answer(self, request: Object, desk: Desk) -> Answer:
-        """With wait, until there is nobody to answer."""
+        """With wait, what happens until there is nobody to answer."""
+        answer = Following() if _yes(request, "wait") else Answer(done())
         desk.observe(events.StopAsked("TERM"))
-        return Following() if request.get("wait") else Answer(done())
+        return answer
 
 
 class Following(Answer):
@@ -191,18 +215,25 @@ class Scale(Command):
 
     def request(self, words: Sequence[str]) -> Object:
         """One number."""
-        if len(words) != 1 or not words[0].lstrip("+-").isdigit() or len(words[0]) > 6:
+        sign, digits = (words[0][:1], words[0][1:]) if words and words[0][:1] in ("+", "-") else ("", "".join(words[:1]))
+        if len(words) != 1 or not (digits.isascii() and digits.isdigit()) or len(digits) > 6:
             raise ValueError("say how many workers there are to be (3), or how many more (+1) or fewer (-1)")
-        return {"by" if words[0][0] in "+-" else "to": int(words[0])}
+        return {"by" if sign else "to": int(sign + digits)}
 
     def answer(self, request: Object, desk: Desk) -> Answer:
         """Never below one."""
-        by, to = request.get("by", 0), request.get("to", 0)
-        if type(by) is not int or type(to) is not int or not (by or to > 0) or max(abs(by), to) > MOST_WORKERS:
-            raise ValueError(f'scale: say "to", 1 to {MOST_WORKERS}, or "by"')
+        how = [name for name in ("to", "by") if name in request]
+        number = request[how[0]] if len(how) == 1 else None
+        if type(number) is not int or (how == ["to"] and number < 1) or number == 0:
+            raise ValueError('say "to", a number of 1 or more, or "by", how many more or (below zero) fewer')
+        if desk.stopping():
+            return Answer(done(NO, STOPPING))
         now = desk.status()["workers"]
-        desk.observe(events.SizeChanged(to - now if to else by))
-        return Answer(done(workers=desk.status()["workers"]))
+        by = number - now if how == ["to"] else number
+        if now + by > max(MOST_WORKERS, now):
+            raise ValueError(f"{now + by} workers are more than {MOST_WORKERS}")
+        desk.observe(events.SizeChanged(by))
+        return Answer(done(workers=max(1, now + by)))
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
         """How many there are to be."""
@@ -226,8 +257,9 @@ class Events(Command):
 
     def answer(self, request: Object, desk: Desk) -> Answer:
         """Those that are remembered, and those to come."""
+        follow = _yes(request, "follow")
         past = desk.past()
-        return Following(*past) if request.get("follow") else Answer(*past, done())
+        return Following(*past) if follow else Answer(*past, done())
 
 
 class Signal(Command):
@@ -235,7 +267,7 @@ class Signal(Command):
 
     name = "signal"
     usage = "SIGNAL"
-    text = "send a signal to the serving workers (USR1: reopen logs)"
+    text = "pass a signal to the serving workers (USR1: reopen logs)"
 
     def request(self, words: Sequence[str]) -> Object:
         """Its name."""
@@ -246,9 +278,13 @@ class Signal(Command):
     def answer(self, request: Object, desk: Desk) -> Answer:
         """To those that serve."""
         if not isinstance(request.get("signal"), str):
-            raise ValueError('signal: say "signal", a name')
-        desk.observe(events.SignalPassed(settings.signal_name(request["signal"])))
-        return Answer(done())
+            raise ValueError('say "signal", a name: "USR1"')
+        pids = desk.signal(settings.signal_name(request["signal"]))
+        return Answer(done(pids=pids) if pids else done(NO, "no worker is ready to be sent a signal", pids=pids))
+
+    def lines(self, reply: Object, tell: Tell) -> list[str]:
+        """To whom."""
+        return [f"passed to {', '.join(map(str, reply['pids']))}"]
 
 
 class Health(Command):
@@ -260,17 +296,20 @@ class Health(Command):
 
     def request(self, words: Sequence[str]) -> Object:
         """Ready, unless it is asked otherwise."""
-        return {"live": "--live" in _flags(words, "--ready", "--live")}
+        flags = set(_flags(words, "--ready", "--live"))
+        if len(flags) == 2:
+            raise ValueError("--ready and --live are two questions; ask one")
+        return {"live": "--live" in flags}
 
     def answer(self, request: Object, desk: Desk) -> Answer:
         """Alive is whoever answers."""
+        live = _yes(request, "live")
         reasons = desk.readiness_reasons()
-        ready = not reasons
-        return Answer(done(DONE if ready or request.get("live") else NO, "; ".join(reasons), ready=ready))
+        return Answer(done(DONE if live or not reasons else NO, "; ".join(reasons), ready=not reasons))
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
         """One line."""
-        return ["ready" if reply["ready"] else "alive"] if reply["done"] == DONE else []
+        return ["ready" if reply["ready"] else "alive"]
 
 
 COMMANDS: dict[str, Command] = {each.name: each for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Health())}

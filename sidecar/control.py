@@ -1,8 +1,11 @@
 """The control socket: a unix stream socket for this container's own tools. One JSON object a line each way (docs/control.md).
 
 Only its owner and root may connect: the file's mode says so, and the kernel is asked who the peer is. Nobody who is connected can hold
-PID 1 up: everything is non-blocking, a line is bounded, so is what waits to be read, so is the number of clients, and a client that neither
-asks nor reads has a deadline. All of it is one descriptor in the loop, an epoll set of its own.
+PID 1 up. Everything is non-blocking. A client has one request answered at a time: the next is not even read before the answer is complete
+and has been taken, so what a flood of requests fills is its own end. A line is bounded, so is what waits to be read, so is the number of
+clients; one that neither asks nor reads has a deadline; and after a moment's work the loop is given back, whoever still waits.
+
+All of it is one descriptor in the loop, an epoll set of its own.
 """
 
 from __future__ import annotations
@@ -11,37 +14,58 @@ import errno
 import os
 import select
 import socket
+import stat
 import struct
+import time
 
 from sidecar.errors import StartError
-from sidecar.places import NAME
+from sidecar.whereabouts import NAME, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
-# A request is no longer than this, and no more than that waits for a client to read it (bytes).
+    class Going(Protocol):
+        """An answer that goes on: what it says of each event, until it is done."""
+
+        done: bool
+
+        def heard(self, record: dict[str, Any]) -> list[dict[str, Any]]: ...
+
+    Answering = Callable[[object], tuple[list[dict[str, Any]], Going | None]]
+
+__all__ = ["Control", "places"]
+
+# A request is no longer than this; what follows from events waits for a slow reader up to that (bytes).
 LONGEST_REQUEST, MOST_WAITING = 4096, 1 << 20
-# More clients than this wait in the socket's queue for one of these to leave.
-MOST_CLIENTS = 200
+# More clients than this wait in the socket's queue for one of these to leave. Those whose answer goes on are counted by themselves.
+MOST_CLIENTS, MOST_GOING = 200, 200
+QUEUE = 4096
 # So long (seconds) a client may take for its request, or leave an answer unread.
 PATIENCE = 5.0
+# While there is no room for others, nobody stays longer than this, whatever they ask (seconds).
+HURRY = 0.5
+# After so long (seconds) in one turn, the next client waits for the next turn.
+AT_ONCE = 0.01
+# Where there is no descriptor left for a client, it is tried again after this time (seconds).
+PAUSE = 1.0
 
 
 class Client:
-    """One connection. `heard` is what is to be done with each event, as long as an answer goes on."""
+    """One connection, since a moment. `answer` is told each event, as long as it goes on; each object of it carries `marks`."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, since: float) -> None:
         self.sock = sock
-        self.deadline = deadline
+        self.since = since
+        self.deadline = since + PATIENCE
         self.asked = b""
         self.unsent = b""
-        self.heard: Callable[[dict[str, Any]], tuple[list[dict[str, Any]], bool]] | None = None
-        self.ends = False
+        self.answer: Going | None = None
         self.marks: dict[str, Any] = {}
         #: A helper's own connection: it is not asked to hurry.
         self.trusted = False
+        self.only: tuple[str, ...] = ()
 
 
 class Control:
@@ -54,6 +78,7 @@ class Control:
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._accepting = False
+        self._pause_until = float("inf")
         self._accept(True)
 
     @classmethod
@@ -90,45 +115,70 @@ class Control:
             self._sock.close()
         self._epoll.close()
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Serve a connection that was made by sidecar itself, for a helper."""
-        self._add(sock, float("inf")).trusted = True
+    def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
+        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these commands alone."""
+        client = self._add(sock, float("inf"))
+        client.trusted, client.only = True, only
 
     @property
     def deadline(self) -> float:
         """The moment at which a client's patience with us, or ours with it, ends."""
-        return min((client.deadline for client in self._clients.values()), default=float("inf"))
+        return min([self._pause_until, *(self._due(client) for client in self._clients.values())])
 
     # --- in the loop
 
-    def turn(self, now: float, answer: Callable[[object], tuple[list[dict[str, Any]], Any]]) -> None:
-        """See to whoever is ready and drop whoever is late.
+    def turn(self, now: float, answer: Answering) -> None:
+        """See to whoever is ready, for a moment, and drop whoever is late.
 
-        `answer` gives, for a request, what to say and what is to hear of events from then on (None: the answer is complete).
+        `answer` gives, for a request, what to say, and what goes on from then on (None: the answer is complete).
         """
-        for fd, state in self._epoll.poll(0):
-            if self._sock is not None and fd == self._sock.fileno():
-                self._welcome(now)
-                continue
+        if self._pause_until <= now:
+            self._pause_until = float("inf")
+            self._accept(True)
+        until = time.monotonic() + AT_ONCE
+        # One at a time: the kernel then puts whoever has had a turn behind all others that are ready.
+        while ready := self._epoll.poll(0, 1):
+            fd, state = ready[0]
             client = self._clients.get(fd)
             if client is None:
-                continue
-            if state & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                self._read(client, now, answer)
-            if state & select.EPOLLOUT and fd in self._clients:
+                self._welcome(now)
+            elif client.unsent:
                 self._send(client, now)
-        for client in [client for client in self._clients.values() if client.deadline <= now]:
+            elif client.answer is not None:
+                self._drop(client)  # it was asked for nothing but its end
+            elif state & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                self._read(client, now, answer)
+            if time.monotonic() > until:
+                break
+        for client in [client for client in self._clients.values() if self._due(client) <= now]:
             self._drop(client)
 
+    def _due(self, client: Client) -> float:
+        """When a client has to go."""
+        crowded = self._sock is not None and not self._accepting
+        return min(client.deadline, client.since + HURRY) if crowded and client.answer is None else client.deadline
+
     def tell(self, record: dict[str, Any], now: float) -> None:
-        """An event has happened: whoever waits for such hears of it."""
-        for client in [client for client in self._clients.values() if client.heard is not None]:
-            if client.heard is not None:
-                replies, over = client.heard(record)
-                self._say(client, replies, now)
-                if over:
-                    client.heard = None
-                    self._rest(client, now)
+        """An event has happened: whoever waits for such hears of it.
+
+        A defect in an answer is its client's end, and is raised once all the others know.
+        """
+        defect: Exception | None = None
+        for client in list(self._clients.values()):
+            if client.answer is not None:
+                try:
+                    replies, done = client.answer.heard(record), client.answer.done
+                except Exception as error:
+                    defect = error
+                    self._drop(client)
+                    continue
+                if done:
+                    client.answer = None
+                    client.since = max(client.since, now)
+                if replies or done:
+                    self._say(client, replies, now)
+        if defect is not None:
+            raise defect
 
     def flush(self) -> None:
         """Send what can be sent: sidecar is leaving."""
@@ -149,19 +199,26 @@ class Control:
         while self._sock is not None and self._accepting:
             try:
                 sock, _ = self._sock.accept()
-            except OSError:  # nobody there any more, or no descriptor for them
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if (
+                    error.errno != errno.ECONNABORTED
+                ):  # no descriptor or no memory for it: it stays in the queue, and would wake us for ever
+                    self._accept(False)
+                    self._pause_until = now + PAUSE
                 return
             _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid not in (0, os.geteuid()):
                 sock.close()
                 continue
-            self._add(sock, now + PATIENCE)
+            self._add(sock, now)
 
-    def _add(self, sock: socket.socket, deadline: float) -> Client:
+    def _add(self, sock: socket.socket, since: float) -> Client:
         sock.setblocking(False)
-        client = self._clients[sock.fileno()] = Client(sock, deadline)
+        client = self._clients[sock.fileno()] = Client(sock, since)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
-        self._accept(len(self._clients) < MOST_CLIENTS)
+        self._count()
         return client
 
     def _drop(self, client: Client) -> None:
@@ -169,60 +226,71 @@ class Control:
         if self._clients.pop(fd, None) is not None:
             self._epoll.unregister(fd)
             client.sock.close()
-            self._accept(True)
+            self._count()
 
-    def _read(self, client: Client, now: float, answer: Callable[[object], tuple[list[dict[str, Any]], Any]]) -> None:
+    def _count(self) -> None:
+        """Take on more clients, or no more for now."""
+        if self._pause_until == float("inf"):
+            self._accept(len(self._clients) - self._going() < MOST_CLIENTS)
+
+    def _going(self) -> int:
+        return sum(client.answer is not None for client in self._clients.values())
+
+    def _read(self, client: Client, now: float, answer: Answering) -> None:
+        """Take one request, or a part of it."""
         try:
-            part = client.sock.recv(LONGEST_REQUEST)
+            # The next request stays where it is.
+            part = client.sock.recv(LONGEST_REQUEST, socket.MSG_PEEK)
+            part = client.sock.recv(part.find(b"\n") + 1 or LONGEST_REQUEST)
         except BlockingIOError:
             return
         except OSError:
             part = b""
         if not part:
-            # Who has shut down its own side may still want to read the answer.
-            if client.unsent and not client.heard:
-                client.ends = True
-                self._epoll.modify(client.sock.fileno(), select.EPOLLOUT)
-            else:
-                self._drop(client)
+            self._drop(client)
             return
         client.asked += part
-        while b"\n" in client.asked:
-            line, _, client.asked = client.asked.partition(b"\n")
-            import json  # noqa: PLC0415  (only once somebody asks)
-
-            try:
-                request: object = json.loads(line)
-            except (ValueError, RecursionError):
-                request = None
-            client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
-            replies, client.heard = answer(request)
-            if client.sock.fileno() not in self._clients:
-                return
-            self._say(client, replies, now)
-            if client.heard is None:
-                self._rest(client, now)
         if len(client.asked) > LONGEST_REQUEST:
             self._say(client, [{"done": 2, "cause": f"a request is one line of at most {LONGEST_REQUEST} bytes"}], now)
             self._drop(client)
+        elif client.asked.endswith(b"\n"):
+            line, client.asked = client.asked, b""
+            self._answer(client, line, now, answer)
 
-    def _rest(self, client: Client, now: float) -> None:
-        """An answer is complete: there may be another request, soon."""
-        client.deadline = float("inf") if client.trusted else now + PATIENCE
+    def _answer(self, client: Client, line: bytes, now: float, answer: Answering) -> None:
+        import json  # noqa: PLC0415  (only once somebody asks)
+
+        try:
+            request: object = json.loads(line)
+        except (ValueError, RecursionError):
+            request = None
+        client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
+        if client.only and not (isinstance(request, dict) and request.get("command") in client.only):
+            replies, going = [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}], None
+        else:
+            replies, going = answer(request)
+        if going is not None and not client.trusted and self._going() >= MOST_GOING:
+            replies, going = (
+                [{"done": 1, "cause": f"{MOST_GOING} clients wait here already; it is under way, but nobody more may wait"}],
+                None,
+            )
+        client.answer = going
+        self._say(client, replies, now)
+        self._count()
 
     def _say(self, client: Client, replies: Iterable[Mapping[str, Any]], now: float) -> None:
         import json  # noqa: PLC0415
 
-        text = "".join(json.dumps({**client.marks, **reply}, default=str) + "\n" for reply in replies)
-        if not text or client.sock.fileno() not in self._clients:
-            return
-        waited = bool(client.unsent)
-        client.unsent += text.encode()
-        if not waited:
-            client.deadline = now + PATIENCE
+        waits = bool(client.unsent)
+        if not waits:
+            client.deadline = float("inf") if client.trusted else now + PATIENCE
+        client.unsent += "".join(json.dumps({**client.marks, **reply}, default=str) + "\n" for reply in replies).encode()
+        if waits and len(client.unsent) > MOST_WAITING:
+            self._drop(client)
         self._send(client, now)
 
     def _send(self, client: Client, now: float) -> None:
+        """Send what there is, and wait for what has to come next: room for the rest, the client's end, or its next request."""
         if client.sock.fileno() not in self._clients:
             return
         try:
@@ -233,14 +301,9 @@ class Control:
             self._drop(client)
             return
         client.unsent = client.unsent[sent:]
-        if len(client.unsent) > MOST_WAITING or (client.ends and not client.unsent):
-            self._drop(client)
-            return
-        if sent:
-            client.deadline = now + PATIENCE
-        if not client.unsent and (client.heard is not None or client.trusted):
-            client.deadline = float("inf")
-        self._epoll.modify(client.sock.fileno(), (select.EPOLLOUT if client.unsent else 0) | (0 if client.ends else select.EPOLLIN))
+        if not client.unsent:
+            client.deadline = float("inf") if client.answer is not None or client.trusted else now + PATIENCE
+        self._epoll.modify(client.sock.fileno(), select.EPOLLOUT if client.unsent else 0 if client.answer is not None else select.EPOLLIN)
 
 
 def _bind(path: str) -> socket.socket:
@@ -255,7 +318,7 @@ def _bind(path: str) -> socket.socket:
                 raise
             os.unlink(path)
             sock.bind(path)
-        sock.listen(128)
+        sock.listen(QUEUE)
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -266,15 +329,20 @@ def _bind(path: str) -> socket.socket:
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens at a path, or it is no socket at all."""
+    """Whether somebody listens at a path, or it is no socket at all (connecting to a file of another kind is refused, too)."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode):
+            return True
+    except FileNotFoundError:
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except OSError as error:
-            return error.errno != errno.ENOENT
+        except OSError:
+            pass  # its queue is full, or it is not ours to ask
     return True
 
 

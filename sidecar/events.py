@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from sidecar.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
 
 class Fact(Record):
     """Something that happened."""
@@ -19,6 +23,12 @@ class SwapTriggered(Fact):
     trigger: str
     supersedes: bool = False
     changed: tuple[str, ...] = ()
+
+
+class Configured(Fact):
+    """The settings were read anew, and these are in force from now on. What they begin is told apart, as a SwapTriggered."""
+
+    settings: Settings
 
 
 class StopAsked(Fact):

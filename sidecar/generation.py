@@ -16,6 +16,10 @@ A generation is *preparing* while its environment is read and its check runs, *s
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
 # --- a worker's states
 STARTING, READY, DRAINING, LINGERING, KILLED, GONE = "starting", "ready", "draining", "lingering", "killed", "gone"
 
@@ -92,12 +96,16 @@ class Worker:
 
 
 class Generation:
-    """One numbered life of the server program. `workers` holds every worker of it that is not gone."""
+    """One numbered life of the server program. `workers` holds every worker of it that is not gone.
 
-    __slots__ = ("alone", "begun_at", "changed", "fits", "number", "room", "serving_at", "state", "trigger", "why", "workers")
+    `settings` are those it was begun with: the signals that its program understands are among them.
+    """
 
-    def __init__(self, number: int, trigger: str, begun_at: float, changed: tuple[str, ...] = ()) -> None:
+    __slots__ = ("alone", "begun_at", "changed", "fits", "number", "room", "serving_at", "settings", "state", "trigger", "why", "workers")
+
+    def __init__(self, number: int, trigger: str, begun_at: float, settings: Settings, changed: tuple[str, ...] = ()) -> None:
         self.number = number
+        self.settings = settings
         self.trigger = trigger
         self.changed = changed
         self.begun_at = begun_at

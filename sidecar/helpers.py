@@ -7,6 +7,7 @@ nobody can read is killed first, for it is deaf or mad. Serving never depends on
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
@@ -14,16 +15,24 @@ from sidecar.pacing import Backoff
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    Handoff = list[tuple[int, int]]
 
 # A line of a helper's is shorter than this (bytes): PID 1 keeps no more of what it cannot read yet.
 LONGEST_LINE = 1 << 16
 # As much is read in one turn of the loop: a chatty helper must not keep PID 1 from everything else.
 READ_AT_ONCE = 1 << 18
 
-# A helper that lived shorter is started again after a pause, at most the longest (seconds).
-MIN_UPTIME, LONGEST_PAUSE = 10.0, 30.0
+# A helper that lived shorter is started again after a pause, at most the longest (seconds): somebody may be waiting for what it has to say.
+MIN_UPTIME, LONGEST_PAUSE = 10.0, 5.0
+
+# What a helper is given from 3 up lies above this here: by one dup2() each, none destroys another.
+ABOVE = 9
+
+# Of sidecar's environment, what a helper needs that talks to strangers. The rest may be secret, or mean something to a library.
+PLAIN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 
 
 class Mad(Exception):
@@ -31,12 +40,23 @@ class Mad(Exception):
 
 
 class Helper:
-    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock)."""
+    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock).
 
-    def __init__(self, name: str, argv: tuple[str, ...], start_at: float) -> None:
+    `says` names the events that are heeded; `given` makes what it finds from descriptor 3 up, for one start; `to_the_end`: it is started
+    again even while sidecar stops.
+    """
+
+    def __init__(
+        self, name: str, argv: tuple[str, ...], start_at: float, *,
+        environment: Mapping[str, str], given: Callable[[], Handoff], says: tuple[str, ...], to_the_end: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.argv = argv
+        self.environment = environment
+        self.says = says
+        self.to_the_end = to_the_end
         self.pid = 0
+        self._given = given
         self.start_at = start_at
         self._since = start_at
         self._pace = Backoff(MIN_UPTIME, LONGEST_PAUSE)
@@ -44,14 +64,20 @@ class Helper:
         self._partial = b""
         self._theirs: tuple[int, ...] = ()
 
-    def open(self) -> list[tuple[int, int]]:
-        """Make its pipes; what is to be its descriptors 0 and 1, for one start. Raises OSError."""
+    def open(self) -> Handoff:
+        """Make its pipes; our descriptors and its own, for one start. Raises OSError."""
         stdin, self._keep = os.pipe2(os.O_CLOEXEC)
         self._read, stdout = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Only our end is not to block.
         os.set_blocking(stdout, True)
         self._theirs = (stdin, stdout)
-        return [(stdin, 0), (stdout, 1)]
+        return [(stdin, 0), (stdout, 1), *self._given()]
+
+    def lend(self, fd: int) -> int:
+        """A descriptor that is ours until it has started."""
+        fd = clear(fd)
+        self._theirs += (fd,)
+        return fd
 
     def started(self, pid: int, now: float) -> None:
         """It runs."""
@@ -113,6 +139,13 @@ class Helper:
         self._partial = b""
 
 
+def clear(fd: int) -> int:
+    """The descriptor at another number, clear of those that a helper's own are about to take."""
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE + 1)
+    os.close(fd)
+    return high
+
+
 def module(name: str, *words: str) -> tuple[str, ...]:
     """The command that runs a module of sidecar's as a helper, as isolated from the environment's Python settings as sidecar itself."""
     # -P: not from the working directory, which is the application's.
@@ -127,13 +160,50 @@ def environment(own: Mapping[str, str]) -> Mapping[str, str]:
     return {**own, "PYTHONPATH": os.pathsep.join([place, *filter(None, [own.get("PYTHONPATH")])])}
 
 
+# What is asked at the start has this long (seconds) and this much (bytes) to answer.
+PATIENCE, LONGEST_ANSWER = 20.0, 1 << 20
+
+
+def ask(argv: tuple[str, ...], environment: Mapping[str, str]) -> str:
+    """What a short-lived helper writes to its output, waiting for it; "" if it fails. For the start: a loop must not wait."""
+    import select  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    mine, theirs = os.pipe2(os.O_CLOEXEC)
+    until = time.monotonic() + PATIENCE
+    data = b""
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, theirs, 1)]
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+    except OSError:
+        os.close(mine)
+        return ""
+    finally:
+        os.close(theirs)
+    poll = select.poll()
+    poll.register(mine, select.POLLIN)
+    while len(data) <= LONGEST_ANSWER and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        part = os.read(mine, 1 << 16)
+        if not part:
+            break
+        data += part
+    else:
+        os.kill(pid, signal.SIGKILL)
+        data = b""
+    os.close(mine)
+    _, status = os.waitpid(pid, 0)
+    return "" if status else data.decode("utf-8", "replace")
+
+
 class Tail:
     """The last of what a command writes, kept for whoever has to be told why it failed."""
 
     MOST = 2000  # bytes
 
-    def __init__(self) -> None:
-        """Raises OSError."""
+    def __init__(self, most: int = MOST) -> None:
+        """`most`: how many bytes are kept. Raises OSError."""
+        self._most = most
         self._read, self.write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
         self._data = b""
@@ -156,7 +226,7 @@ class Tail:
                 return True
             if not part:
                 return False
-            self._data = (self._data + part)[-self.MOST :]
+            self._data = (self._data + part)[-self._most :]
         return True
 
     def close(self) -> str:
@@ -166,5 +236,5 @@ class Tail:
             if fd >= 0:
                 os.close(fd)
         self._read = self.write = -1
-        cut = self._data.partition(b"\n")[2] if len(self._data) == self.MOST else self._data
+        cut = self._data.partition(b"\n")[2] if len(self._data) == self._most else self._data
         return cut.decode("utf-8", "replace").strip("\n")

@@ -7,22 +7,22 @@ it. The host decides nothing; it translates between the operating system and fac
 
 from __future__ import annotations
 
-import fcntl
+import binascii
 import os
 import selectors
 import signal
+import socket
 import time
 
 from sidecar import __version__, commands, control, envdir, events, handoff, helpers, memory, orders, profiles, readiness, report, workers
 from sidecar.chronicle import Chronicle
-from sidecar.errors import EnvdirError, SettingsError, StartError
+from sidecar.errors import EnvdirError, SettingsError, SidecarError, StartError
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
-from sidecar.places import places
-from sidecar.settings import pace
+from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
@@ -30,13 +30,29 @@ from sidecar.wakeup import Wakeup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
     from _typeshed import HasFileno
 
+    from sidecar.listeners import Listener
     from sidecar.settings import Settings
 
     Detach = Callable[[Callable[[], None]], None]
+
+    class Source(Protocol):
+        """Where the settings come from, to be asked again."""
+
+        @property
+        def file(self) -> str:
+            """The settings file, "" if there is none."""
+
+        @property
+        def reader(self) -> tuple[str, ...]:
+            """The command of the process that reads it."""
+
+        def settings(self, answer: str) -> Settings:
+            """What comes of that process's output. Raises SettingsError."""
+
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
 NOT_PASSED_ON = (
@@ -56,11 +72,16 @@ LAST_WAIT = 1.0
 # The log command has this long (seconds) to write out what it has read; one that dies is started again after a pause, at most the longest.
 LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
+# The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
+LONGEST_SLEEP = 20 * 86400.0
+
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
-# The number at which the watcher finds the memory it shares with the one before it.
+# The number at which the watcher finds the memory it shares with the one before it; those of the admin's listener and of its two
+# connections to PID 1 (one asks, one is told of events), and all that it may ask there.
 WATCHERS_MEMORY = 3
+ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
 # The clock of files' times (time.h): what was written after this moment does not look older. The module `time` does not name it.
 CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
@@ -94,11 +115,46 @@ class Check:
         self.tail = tail
 
 
-class Host:
-    """One run of sidecar. `environ` is the environment that sidecar was started with."""
+class Plan:
+    """What a generation was begun with, and its workers are started with for as long as it lives."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    __slots__ = ("command", "listeners", "readiness", "settings")
+
+    def __init__(self, settings: Settings, listeners: Listeners, command: tuple[str, ...], readiness: str) -> None:
         self.settings = settings
+        self.listeners = listeners
+        self.command = command
+        self.readiness = readiness
+
+
+class SettingsRead:
+    """The settings file while its reader runs. `again`: for which trigger it is to be read once more, "" if it is not."""
+
+    __slots__ = ("again", "cause", "pid", "tail", "trigger", "until")
+
+    def __init__(self, trigger: str, until: float) -> None:
+        self.trigger = trigger
+        self.until = until
+        self.tail: helpers.Tail | None = None
+        self.pid = 0
+        self.again = ""
+        #: Why it came to nothing.
+        self.cause = ""
+
+
+class Host:
+    """One run of sidecar. `environ` is the environment that sidecar was started with, `source` where its settings came from."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], source: Source | None = None) -> None:
+        self.settings = settings
+        self.source = source
+        self.plans: dict[int, Plan] = {}
+        #: Every set of listeners that some generation may still use; the last is the one for generations to come.
+        self.sets: list[Listeners] = []
+        self.settings_read: SettingsRead | None = None
+        #: What was wrong with the settings when they were last read.
+        self.problems: tuple[str, ...] = ()
+        self.hide = settings.hide
         self.environ = {name: value for name, value in workers.as_given(environ).items() if name not in NOT_PASSED_ON}
         self.started_with = environ
         self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
@@ -113,7 +169,9 @@ class Host:
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
+        self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
+        self.admin: Listeners | None = None
         self.notify: readiness.NotifySocket | None = None
         self.pid_file: PidFile | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
@@ -138,17 +196,21 @@ class Host:
                 self.listeners = Listeners.open(
                     self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
                 )
+                self.sets.append(self.listeners)
                 for path in self.listeners.removed:
                     self._say("socket_removed", {"path": path})
                 try:
-                    self.control = control.Control.open(self.settings.control, places(self.started_with))
+                    if self.settings.admin is not None:
+                        self.admin = Listeners.open([self.settings.admin], backlog=None, flag="--admin")
+                    self.control = control.Control.open(self.settings.control, control.places(self.started_with))
                     if detach is not None:
                         detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
                 finally:
-                    if self.control is not None:
-                        self.control.close()
-                    self.listeners.close()
+                    if self.admin is not None:
+                        self.admin.close()
+                    for each in self.sets:
+                        each.close()
             finally:
                 if self.status_file:
                     try:
@@ -158,28 +220,30 @@ class Host:
                 if self.pid_file:
                     self.pid_file.release()
         finally:
+            # Last: whoever waits for our end sees it in the end of the connection.
+            if self.control is not None:
+                self.control.close()
             self.wakeup.close()
         return self.exit_status or 0
 
     def _serve(self) -> None:
-        self.readiness = self._choose_readiness()
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
         self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
         self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
         self.selector = selectors.DefaultSelector()
         self._listen_to(self.wakeup, self._hear)
-        if self.readiness == "notify":
-            self.notify = readiness.NotifySocket()
-            self._listen_to(self.notify, self._read_notifications)
+        self._open_notify()
         if self.settings.keys and os.isatty(0):
             self._listen_to(0, self._read_keys)
         if self.output is not None:
             self.output.take()
+            self.log = Log(self.settings.log_format)
             self._start_log_command(time.monotonic())
         self._say("starting", {"version": __version__, "pid": os.getpid()})
+        if self.settings.config:
+            self._say("settings_read", {"file": self.settings.config, "changed": []})
         for each in self.listeners:
-            self._say(
-                "listening", {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
-            )
+            self._say_listening(each)
         self._listen_to_control()
         self._introduce()
         now = time.monotonic()
@@ -187,7 +251,11 @@ class Host:
         try:
             if self.settings.watch or self.settings.watch_env:
                 self.watcher = self._make_watcher(now)
-                self._start_watcher(now)
+                self.helpers.append(self.watcher)
+            for admin in self.admin or ():
+                self._say("admin", {"address": admin.key})
+                self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+            self._start_helpers(now)
             self._settle(now)
             while self.exit_status is None:
                 try:
@@ -195,13 +263,22 @@ class Host:
                 except Exception as error:
                     self._survive(error)
         finally:
-            if self.watcher is not None:
-                self.watcher.close()
+            for helper in self.helpers:
+                helper.close()
             self._leave_nothing()
             self.selector.close()
             if self.notify:
                 self.notify.close()
             self.manager.close()
+
+    def _say_listening(self, each: Listener) -> None:
+        fields = {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
+        self._say("listening", fields)
+
+    def _open_notify(self) -> None:
+        if self.readiness == "notify" and self.notify is None:
+            self.notify = readiness.NotifySocket()
+            self._listen_to(self.notify, self._read_notifications)
 
     def _introduce(self) -> None:
         """Settle how the program is told its listeners: the variables, and the arguments that its profile adds."""
@@ -215,11 +292,11 @@ class Host:
             says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
             self._say("profile", {"profile": row.name, **says})
 
-    def _choose_readiness(self) -> str:
-        wanted = self.settings.ready
-        if self.settings.slow_start and not self.listeners.inodes():
+    def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
+        wanted = settings.ready
+        if settings.slow_start and not listeners.inodes():
             raise StartError("--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out")
-        if self.listeners.inodes() or wanted not in ("auto", "accept"):
+        if listeners.inodes() or wanted not in ("auto", "accept"):
             return "accept" if wanted == "auto" else wanted
         if wanted == "accept":
             raise StartError("--ready accept: there is no TCP or unix listener to look at; add --port, or say --ready interval")
@@ -232,7 +309,9 @@ class Host:
         deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self.manager.again)
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
-        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        if self.settings_read is not None:
+            deadline = min(deadline, self.settings_read.until)
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
@@ -242,7 +321,9 @@ class Host:
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
-            self._start_watcher(now)
+            self._start_helpers(now)
+        if self.settings_read is not None and self.settings_read.until <= now:
+            self._give_up_reading(self.settings_read, now)
         self._look(now)
         self._ask(now)
         self._settle(now)
@@ -251,10 +332,15 @@ class Host:
 
     def _say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Tell whoever reads the log, and whoever asked to be told."""
+        if self.hide:
+            fields = {name: hidden(value, self.hide) for name, value in fields.items()}
         self.log.say(event, fields)
         record = self.chronicle.note(event, fields, time.time())
         if self.control is not None:
-            self.control.tell(record, time.monotonic())
+            try:
+                self.control.tell(record, time.monotonic())
+            except Exception as error:  # not by _survive, which would come here again
+                self.log.say("defect", {"error": type(error).__name__, "where": place(error)})
 
     def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
@@ -268,11 +354,7 @@ class Host:
         """
         if self.supervisor.ending.asked:
             raise error
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-        self._say("defect", {"error": type(error).__name__, "where": where})
+        self._say("defect", {"error": type(error).__name__, "where": place(error)})
         time.sleep(DEFECT_PAUSE)
         # The children that ended in this turn may not have been reaped, and nothing need ever wake us for them again.
         self.workers.signal(os.getpid(), "CHLD")
@@ -307,7 +389,7 @@ class Host:
             elif name == "USR2":
                 self._say("ignored_signal", {"signal": name})
             else:
-                self._observe(events.SignalPassed(name), now)
+                self.signal(name)
 
     def _reap(self, now: float) -> None:
         ended, emptied = self.workers.reap()
@@ -319,17 +401,23 @@ class Host:
                 note = each.note or self._killed_for_memory(each)
                 self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, note, each.core), now)
                 self._mend(now)
+            elif self.settings_read is not None and each.pid == self.settings_read.pid:
+                if each.code or each.signal:
+                    self.settings_read.cause = self.settings_read.cause or each.note or "failed"
+                self._settings_were_read(self.settings_read, now)
             elif self.output is not None and each.pid == self.output.pid:
                 self._log_command_ended(each, now)
-            elif self.watcher is not None and each.pid == self.watcher.pid:
-                self._watcher_ended(f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}", now)
+            elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
+                cause = f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}"
+                self._helper_ended(helper, cause, now)
             elif not self._asked(each, now):
                 cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
                 self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
         for pid in emptied:
             self._observe(events.GroupEmptied(pid), now)
-        if self.watcher is not None and self.watcher.pid and self.workers.stopped(self.watcher.pid):
-            self._send(self.watcher.pid, "KILL")
+        for helper in self.helpers:
+            if helper.pid and self.workers.stopped(helper.pid):
+                self._send(helper.pid, "KILL")
 
     def _killed_for_memory(self, ended: workers.Ended) -> str:
         """What is to be said of a worker that somebody killed: nothing, unless the kernel has just done such a thing."""
@@ -339,7 +427,7 @@ class Host:
         before, self.kills = self.kills, memory.kills()
         return "killed by SIGKILL, probably because the container has no memory left" if self.kills > before else ""
 
-    # --- the watcher
+    # --- the helpers
 
     def _make_watcher(self, now: float) -> helpers.Helper:
         """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells)."""
@@ -351,59 +439,80 @@ class Host:
                 self._say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
         # What it has seen outlives it here, so that the one after it finds what changed in between.
         memory = os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-        # Clear of the numbers that the watcher's own descriptors are about to take.
-        self._watchers_memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, WATCHERS_MEMORY + 1)
-        os.close(memory)
+        self._watchers_memory = helpers.clear(memory)
+        given = [(self._watchers_memory, WATCHERS_MEMORY)]
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
             "env_poll": of.env_poll, "since": time.clock_gettime(CLOCK_REALTIME_COARSE), "memory": WATCHERS_MEMORY,
         }  # fmt: skip
-        return helpers.Helper("the watcher", helpers.module("sidecar.watch", json.dumps(config)), now)
+        return helpers.Helper(
+            "the watcher", helpers.module("sidecar.watch", json.dumps(config)), now,
+            environment=helpers.environment(self.started_with), given=lambda: given, says=("watching", "changed", "env", "remark"),
+        )  # fmt: skip
+
+    def _make_admin(self, listener: int, now: float) -> helpers.Helper:
+        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user, and has nothing to say here."""
+        user = self.credentials
+        words = (f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}",) if user is not None else ()
+        # Kept for all its lives. Listeners has put it above what workers get, which may be too low here.
+        fd = helpers.clear(os.dup(listener))
+
+        def given() -> list[tuple[int, int]]:
+            handed = [(fd, ADMINS_LISTENER)]
+            for number in ADMINS_CONNECTIONS:
+                ours, theirs = socket.socketpair()
+                handed.append((admin.lend(theirs.detach()), number))
+                if self.control is not None:
+                    self.control.adopt(ours, ADMIN_ASKS)
+            return handed
+
+        environment = {name: value for name, value in helpers.environment(self.started_with).items() if name in helpers.PLAIN}
+        admin = helpers.Helper(
+            "the admin", helpers.module("sidecar.admin", *words), now,
+            environment=environment, given=given, says=("remark",), to_the_end=True,
+        )  # fmt: skip
+        return admin
 
     def _next_start(self) -> float:
-        return self.watcher.start_at if self.watcher is not None and not self.supervisor.ending.asked else float("inf")
+        ending = bool(self.supervisor.ending.asked)
+        return min((helper.start_at for helper in self.helpers if helper.to_the_end or not ending), default=float("inf"))
 
-    def _start_watcher(self, now: float) -> None:
-        if self.watcher is None:
-            return
+    def _start_helpers(self, now: float) -> None:
+        for helper in self.helpers:
+            if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
+                continue
+            try:
+                launch = workers.Launch(helper.argv, helper.environment, helper.open(), own=True)
+                helper.started(self.workers.start(launch), now)
+            except OSError as error:
+                self._helper_ended(helper, f"it could not be started: {error.strerror}", now)
+                continue
+            self._listen_to(helper, lambda now, helper=helper: self._read_helper(helper, now))  # type: ignore[misc]
+
+    def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
+        if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
+            self._read_helper(helper, now)
+            self.selector.unregister(helper)
+        pid = helper.pid
+        pause = helper.ended(now, chance())
+        if helper.to_the_end or not self.supervisor.ending.asked:
+            self._say("helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause})
+
+    def _read_helper(self, helper: helpers.Helper, now: float) -> None:
         try:
-            handoff = [*self.watcher.open(), (self._watchers_memory, WATCHERS_MEMORY)]
-            launch = workers.Launch(self.watcher.argv, helpers.environment(self.started_with), handoff, own=True)
-            self.watcher.started(self.workers.start(launch), now)
-        except OSError as error:
-            self._watcher_ended(f"it could not be started: {error.strerror}", now)
-            return
-        self._listen_to(self.watcher, self._read_watcher)
-
-    def _watcher_ended(self, cause: str, now: float) -> None:
-        if self.watcher is None:
-            return
-        if self.watcher.pid and self.watcher.fileno() >= 0 and self.watcher.fileno() in self.selector.get_map():
-            self._read_watcher(now)
-            self.selector.unregister(self.watcher)
-        pid = self.watcher.pid
-        pause = self.watcher.ended(now, chance())
-        if not self.supervisor.ending.asked:
-            self._say("helper_ended", {"helper": self.watcher.name, "pid": pid, "cause": cause, "pause": pause})
-
-    def _read_watcher(self, now: float) -> None:
-        if self.watcher is None:
-            return
-        try:
-            said = self.watcher.lines()
+            said = helper.lines()
         except helpers.Mad as error:
-            self._say("cannot", {"what": "understand the watcher", "cause": str(error)})
-            self._send(self.watcher.pid, "KILL")
+            self._say("cannot", {"what": f"understand {helper.name}", "cause": str(error)})
+            self._send(helper.pid, "KILL")
             return
         for each in said:
-            getattr(self, f"_told_{each['event']}", self._told_nothing)(each, now)
-
-    def _told_nothing(self, told: dict[str, Any], now: float) -> None:
-        """The watcher said something of no meaning here."""
+            if each["event"] in helper.says:
+                getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        self._say("watching", {"roots": told["roots"], "directories": told["directories"], "mode": told["mode"]})
+        roots = [*told["roots"], *(envdir_parts(each)[0] for each in self.settings.envdir if self.settings.watch_env)]
+        self._say("watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]})
         if told["why"]:
             self._say("remark", {"remark": told["why"]})
 
@@ -438,11 +547,13 @@ class Host:
         if self.control is not None:
             self.control.turn(now, self._answer)
 
-    def _answer(self, request: object) -> tuple[list[dict[str, Any]], Any]:
-        answer = commands.answer(request, self)
-        if answer.done:
-            return answer.replies, None
-        return answer.replies, lambda record: (answer.heard(record), answer.done)
+    def _answer(self, request: object) -> tuple[list[dict[str, Any]], commands.Answer | None]:
+        try:
+            answer = commands.answer(request, self)
+        except Exception as error:
+            self._say("defect", {"error": type(error).__name__, "where": place(error)})
+            return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
+        return answer.replies, None if answer.done else answer
 
     def status(self) -> dict[str, Any]:
         """Everything there is to know, as plain values; no value of a variable."""
@@ -453,14 +564,19 @@ class Host:
             "time": time.time(),
             "age": now - self.since,
             "listeners": [each.key for each in self.listeners],
-            "command": self.settings.command[0],
+            "command": hidden(self.settings.command[0], self.hide),
             **report.status(self.supervisor, now),
             **self.chronicle.report(),
-            "problems": [],
+            # Whether it is the same as before, or as elsewhere; too short to tell what it is.
+            "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
+            "problems": list(self.problems),
         }
+        if told["failed"] is not None:
+            told["failed"]["cause"] = hidden(told["failed"]["cause"], self.hide)
+        groups = readiness.by_group()
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"] = readiness.memory(worker["pid"])
+                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (None, None)
         for last in (told["last_swap"], told["last_failure"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
@@ -482,13 +598,150 @@ class Host:
         """Let the supervisor know; what follows from it follows later in this turn."""
         self._observe(fact, time.monotonic())
 
-    def reload(self, trigger: str, asked: str = "") -> None:
-        """What HUP does."""
+    def reload(self, trigger: str, asked: str = "") -> bool:
+        """What HUP does. Whether the settings file is read first: "settings_read" or "reload_refused" will then be said."""
         self._reopen_log()
         self.manager.swap_asked()
         if asked:
             self._say("asked", {"signal": asked})
-        self.observe(events.SwapTriggered(trigger))
+        if self.source is None or not self.source.file or self.supervisor.ending.asked:
+            self.observe(events.SwapTriggered(trigger))
+            return False
+        if self.settings_read is not None:
+            self.settings_read.again = trigger
+        else:
+            self._read_settings(self.source, trigger, time.monotonic())
+        return True
+
+    # --- the settings file
+
+    def _read_settings(self, source: Source, trigger: str, now: float) -> None:
+        self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE)
+        try:
+            tail = self.settings_read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
+            launch = workers.Launch(source.reader, helpers.environment(self.started_with), [(tail.write, 1)], own=True)
+            self.settings_read.pid = self.workers.start(launch)
+        except OSError as error:
+            # Refused in the next turn: whoever asked for this is not listening yet.
+            self.settings_read.cause = f"could not be started: {error.strerror}"
+            self.settings_read.until = now
+            return
+        tail.started()
+        self._listen_to(tail, lambda _: self._read_tail(tail))
+
+    def _give_up_reading(self, read: SettingsRead, now: float) -> None:
+        read.until = float("inf")
+        if read.pid:
+            read.cause = f"took longer than {helpers.PATIENCE:g} s"
+            self.workers.kill(read.pid)
+        else:
+            self._settings_were_read(read, now)
+
+    def _settings_were_read(self, read: SettingsRead, now: float) -> None:
+        """The reader has ended, with what it had to say or `read.cause`."""
+        self.settings_read = None
+        answer = ""
+        if read.tail is not None:
+            if read.tail.fileno() in self.selector.get_map():
+                self.selector.unregister(read.tail)
+            answer = read.tail.close()
+        if self.source is None or self.supervisor.ending.asked:
+            return
+        if read.again:
+            self._read_settings(self.source, read.again, now)
+            return
+        try:
+            if read.cause:
+                raise StartError(f"{self.source.file}: its reader {read.cause}")
+            self._configure(self.source.settings(answer), read.trigger, now)
+        except (SidecarError, OSError) as error:
+            self._refuse(getattr(error, "problems", None) or [str(error)])
+
+    def _refuse(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(hidden(problem, self.hide) for problem in problems)
+        self.manager.refused()
+        self._say("reload_refused", {"cause": "; ".join(self.problems)[:MOST_TOLD]})
+
+    def _configure(self, new: Settings, trigger: str, now: float) -> None:
+        """Go by these settings from now on: all of them or, raising SidecarError or OSError, none."""
+        old, living = self.settings, list(self.sets)
+        self.hide = tuple({*self.hide, *new.hide})
+        fixed = [each for each in TABLE.values() if each.fixed and getattr(new, each.name) != getattr(old, each.name)]
+        new = new.replace(**{each.name: getattr(old, each.name) for each in fixed})
+        changed = [name for name in new.FIELDS if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)]
+        if {"envdir", "envdir_format"} & {*changed}:
+            envdir.read(new.envdir, new.envdir_format == "whole", new.lenient_envdir)
+        listeners = self.listeners
+        remarks: list[str] = []
+        if new.port != old.port:
+            listeners, remarks = Listeners.changed(new.port, living, backlog=new.backlog)
+        try:
+            self.readiness = self._choose_readiness(new, listeners)
+            self._open_notify()
+        except (SidecarError, OSError):
+            listeners.without(living)
+            self.readiness = self._choose_readiness(old, self.listeners)
+            raise
+        self.problems = ()
+        self._say("settings_read", {"file": new.config, "changed": [name.replace("_", "-") for name in changed]})
+        if fixed:
+            names = ", ".join(each.key for each in fixed)
+            remarks.append(f"{names}: this cannot change while sidecar runs, and stays as it is until sidecar is started anew")
+        for remark in remarks:
+            self._say("remark", {"remark": remark})
+        known = {id(each.held) for group in living for each in group}
+        for each in listeners:
+            if id(each.held) not in known:
+                self._say_listening(each)
+        self.settings, self.log.style = new, new.log_format
+        if listeners is not self.listeners:
+            self.listeners = listeners
+            self.sets.append(listeners)
+            self._close_listeners()
+        if {"command", "profile", "handoff", "port"} & {*changed}:
+            self._introduce()
+        self._observe(events.Configured(new), now)
+        if any(name.startswith(("watch", "env")) for name in changed):
+            self._watch_anew(now)
+        # What a coming generation is made of has changed under it; a time or a signal has not.
+        groups = {TABLE[name].group for name in changed if name in TABLE}
+        supersedes = not groups.isdisjoint((LISTEN, PROGRAM, READY)) or not {"command", "check"}.isdisjoint(changed)
+        self._observe(events.SwapTriggered(trigger, supersedes), now)
+
+    def _watch_anew(self, now: float) -> None:
+        """Another watcher, with the rules of now."""
+        if self.watcher is not None:
+            if self.watcher.pid:
+                self._read_helper(self.watcher, now)
+                self.selector.unregister(self.watcher)
+                self.workers.abandon(self.watcher.pid)
+            self.watcher.close()
+            self.helpers.remove(self.watcher)
+            self.watcher = None
+            os.close(self._watchers_memory)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now)
+            self.helpers.append(self.watcher)
+            self._start_helpers(now)
+
+    def _close_listeners(self) -> None:
+        """Close the listeners that no generation has any more, nor any will have."""
+        in_use = [self.listeners, *(plan.listeners for plan in self.plans.values())]
+        for each in [each for each in self.sets if each not in in_use]:
+            self.sets.remove(each)
+            for address in each.without(self.sets):
+                self._say("listener_closed", {"address": address})
+
+    def signal(self, name: str) -> list[int]:
+        """What USR1 does, for any signal: the pids of the workers that it is passed to."""
+        if name == "USR1":
+            self._reopen_log()
+        self.observe(events.SignalPassed(name))
+        return [worker.pid for worker in self.supervisor.roster.ready()]
+
+    def stopping(self) -> bool:
+        """Whether a stop was asked for: nothing new will be begun."""
+        return self.supervisor.ending.asked > 0
 
     # --- other sources
 
@@ -559,7 +812,7 @@ class Host:
                 self.glances.drop(pid)  # its slow start is over; what was seen of it is kept for its successor's
                 continue
             try:
-                taking = readiness.takes_connections(pid, self.listeners.inodes()) if replaced is None else self._count(pid) > 0
+                taking = readiness.takes_connections(pid, self._inodes(pid)) if replaced is None else self._count(pid) > 0
             except readiness.LookForbidden as reason:
                 if self.glances.refused(pid):
                     self._stop_looking(pid)
@@ -578,8 +831,13 @@ class Host:
 
     def _count(self, pid: int) -> int:
         """How many processes of the worker take connections; raises as `readiness.takers`. Who was seen to once is believed."""
-        self.takers[pid] = readiness.takers(pid, self.listeners.inodes(), self.takers.get(pid, ()))
+        self.takers[pid] = readiness.takers(pid, self._inodes(pid), self.takers.get(pid, ()))
         return len(self.takers[pid])
+
+    def _inodes(self, pid: int) -> frozenset[int]:
+        """The listeners that the worker was started with."""
+        worker = self.supervisor.roster.find(pid)
+        return self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
 
     def _count_old(self, pid: int, now: float) -> None:
         """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is replaced as a whole."""
@@ -604,8 +862,9 @@ class Host:
             if worker is None or not worker.serving:
                 continue
             environment = {**self._environment(worker.generation, worker.slot, ""), "SIDECAR_WORKER_PID": str(pid)}
+            settings = self.plans[worker.generation].settings
             try:
-                asking.pid = self._start_helper(self.settings.ready_command, environment)
+                asking.pid = self._start_helper(settings, settings.ready_command, environment)
             except OSError as error:
                 self._put_off(asking, now, error.strerror or str(error))
 
@@ -641,6 +900,7 @@ class Host:
         return envdir.read(self.settings.envdir, self.settings.envdir_format == "whole", self.settings.lenient_envdir)
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
+        self.plans[order.generation] = Plan(self.settings, self.listeners, self.command, self.readiness)
         try:
             reading = self._read_envdir()
         except EnvdirError as error:
@@ -667,7 +927,7 @@ class Host:
             return
         try:
             tail = helpers.Tail()
-            pid = self._start_helper(self.settings.check, environment, [(tail.write, 1), (tail.write, 2)])
+            pid = self._start_helper(self.settings, self.settings.check, environment, [(tail.write, 1), (tail.write, 2)])
             tail.started()
             self.checks[pid] = Check(order.generation, tail)
             self._listen_to(tail, lambda _: self._read_tail(tail))
@@ -676,10 +936,13 @@ class Host:
             self._observe(events.PreparationFailed(order.generation, cause), now)
 
     def _prepared(self, generation: int, now: float) -> None:
-        """It can be started; with --overlap auto, say how many of its workers fit beside those that are there."""
-        room, why = None, ""
+        """It can be started; with --overlap auto, say how many of its workers fit beside those that are there.
+
+        Not in a slow start, which shrinks the old program while the new one grows: there are never two whole ones.
+        """
+        room, why, of = None, "", self.plans[generation].settings
         there = [worker.pid for worker in self.supervisor.roster.workers()]
-        found = memory.left() if there and self.settings.overlap == "auto" and not self.settings.slow_start else None
+        found = memory.left() if there and of.overlap == "auto" and not of.slow_start else None
         if found is not None:
             need = max(readiness.private_memory(pid) for pid in there)
             if need:
@@ -697,7 +960,9 @@ class Host:
             self._prepared(generation, now)
             return
         how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
-        self._observe(events.PreparationFailed(generation, f"the check `{' '.join(self.settings.check)}` {how}", output), now)
+        self._observe(
+            events.PreparationFailed(generation, f"the check `{' '.join(self.plans[generation].settings.check)}` {how}", output), now
+        )
 
     def _read_tail(self, tail: helpers.Tail) -> None:
         if not tail.take():
@@ -711,32 +976,37 @@ class Host:
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
 
-    def _launch(self, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()) -> workers.Launch:
+    def _launch(
+        self, settings: Settings, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()
+    ) -> workers.Launch:
         return workers.Launch(
             argv=argv,
             environment=environment,
             handoff=tuple(handoff),
-            directory=self.settings.dir,
-            umask=self.settings.umask,
+            directory=settings.dir,
+            umask=settings.umask,
         )
 
-    def _start_helper(self, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()) -> int:
+    def _start_helper(
+        self, settings: Settings, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()
+    ) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
         private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
         public = {name: value for name, value in environment.items() if name not in private}
-        return self.workers.start(self._launch(argv, public, handoff))
+        return self.workers.start(self._launch(settings, argv, public, handoff))
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
+        plan = self.plans[order.generation]
         try:
-            pid = self.workers.start(self._launch(self.command, environment, self.listeners.handoff()))
+            pid = self.workers.start(self._launch(plan.settings, plan.command, environment, plan.listeners.handoff()))
         except OSError as error:
             self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
             return
-        self._observe(events.WorkerStarted(order.generation, order.slot, pid, self.readiness), now)
-        if self.readiness == "accept":
+        self._observe(events.WorkerStarted(order.generation, order.slot, pid, plan.readiness), now)
+        if plan.readiness == "accept":
             self.glances.add(pid, now)
-        elif self.readiness == "command":
+        elif plan.readiness == "command":
             self.asking[pid] = Asking(now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
@@ -765,7 +1035,9 @@ class Host:
                 self._last_words(self.checks.pop(pid))
                 self.workers.abandon(pid)
         self.environments.pop(order.generation, None)
+        self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})
+        self._close_listeners()
         self._mend(now)
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
@@ -777,7 +1049,7 @@ class Host:
         if self.control is not None:
             self.control.flush()
         if order.reason:
-            leave_a_reason(order.reason)
+            leave_a_reason(hidden(order.reason, self.hide))
 
     def _mend(self, now: float) -> None:
         """A program that has gone may have shut a listener down, or removed its path."""
@@ -806,6 +1078,10 @@ class Host:
         log_command = self.output.pid if self.output is not None else 0
         if os.getpid() == 1 and not log_command:
             return
+        # Only children's ends are waited for now: whoever else has something to say would end each wait at once.
+        for key in list(self.selector.get_map().values()):
+            if key.fileobj is not self.wakeup:
+                self.selector.unregister(key.fileobj)
         self._sweep(log_command)
         if self.output is not None:
             self.output.give_back()
@@ -825,6 +1101,14 @@ class Host:
         self.selector.select(wait)
         self.wakeup.take()
         return [each.pid for each in self.workers.reap()[0]]
+
+
+def place(error: BaseException) -> str:
+    """Where it was raised: file and line."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
 
 
 def chance() -> float:
@@ -857,9 +1141,10 @@ def leave_a_reason(reason: str) -> None:
         os.close(fd)
 
 
-def run(settings: Settings, environ: Mapping[str, str], detach: Detach | None = None) -> int:
+def run(settings: Settings, environ: Mapping[str, str], detach: Detach | None = None, source: Source | None = None) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
 
+    `source` gives the settings again on HUP.
     `detach`, called once everything is bound and nothing is started, may go on in another process; it is given what rewrites the pid file.
     """
-    return Host(settings, environ).run(detach)
+    return Host(settings, environ, source).run(detach)

@@ -30,7 +30,7 @@ from sidecar.errors import ListenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
 # As many as the kernel allows: it lowers this to net.core.somaxconn, while socket.SOMAXCONN is only what was compiled in.
@@ -42,29 +42,84 @@ DEFER_SECONDS = 5
 # What a unix socket without mode= gets, as from Server::Starter.
 DEFAULT_MODE = 0o777
 
+# Set on a socket, and so for all generations at once: not changed under a living one.
+OF_THE_SOCKET = ("defer", "nonblock", "backlog", "mode", "owner")
+
 ANY_V4 = "0.0.0.0"  # noqa: S104 - what a bare port means
 
 BOUND_ANEW = "a new socket is bound there; workers that hold the old one hear nothing more, the next ones will"
 
 
+class Held:
+    """A socket that sidecar holds, and the file it is bound to: shared by all the listeners that mean it."""
+
+    __slots__ = ("file", "sock")
+
+    def __init__(self, sock: socket.socket, file: tuple[int, int] | None) -> None:
+        self.sock = sock
+        self.file = file
+
+
 class Listener:
-    """One socket, kept for sidecar's whole life.
+    """One socket as some generations know it.
 
     `key` is its name in SERVER_STARTER_PORT, `name` the one in LISTEN_FDNAMES, `fd` the number that the worker gets it
-    as. `ours` is whether its path is sidecar's to unlink at the end: it is not if the socket was inherited.
+    as. `ours` is whether its path is sidecar's to unlink at the end: it is not if the socket was inherited. `asked` is whether the
+    settings name it, or it only came with the others of systemd's.
     """
 
-    def __init__(self, address: Address, sock: socket.socket, backlog: int, *, name: str = "", ours: bool = True) -> None:
+    def __init__(
+        self, address: Address, sock: socket.socket, backlog: int, *, name: str = "", ours: bool = True, asked: bool = True
+    ) -> None:
         self.address = address
-        self.sock = sock
+        self.held = Held(sock, _file(address.path))
         self.backlog = backlog
+        self.given = name
         self.name = address.name or name
         self.ours = ours
+        self.asked = asked
         self.fd = -1
         self.where = sock.getsockname()
-        self.file = _file(address.path)
-        real_port = address.kind != UNIX and not address.port
-        self.key = f"{address.text.rpartition(':')[0]}:{self.where[1]}".removeprefix(":") if real_port else address.text
+        self.key = self._key()
+
+    def _key(self) -> str:
+        real_port = self.address.kind != UNIX and not self.address.port
+        return f"{self.address.text.rpartition(':')[0]}:{self.where[1]}".removeprefix(":") if real_port else self.address.text
+
+    def again(self, address: Address, asked: bool = True) -> Listener:
+        """The same socket under an address that means it, for generations to come. What was set on the socket itself stays."""
+        other = Listener.__new__(Listener)
+        other.__dict__.update(self.__dict__)
+        old = self.address
+        other.address = address.replace(**{name: getattr(old, name) for name in OF_THE_SOCKET})
+        other.asked = asked
+        other.name = address.name or self.given
+        other.fd = -1
+        other.key = other._key()
+        return other
+
+    def means(self, address: Address) -> bool:
+        """Whether an address asks for this socket, word for word."""
+        mine = self.address
+        return (mine.kind, mine.host, mine.port, mine.path, mine.v6) == (address.kind, address.host, address.port, address.path, address.v6)
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket."""
+        return self.held.sock
+
+    @sock.setter
+    def sock(self, sock: socket.socket) -> None:
+        self.held.sock = sock
+
+    @property
+    def file(self) -> tuple[int, int] | None:
+        """What identifies the file it is bound to."""
+        return self.held.file
+
+    @file.setter
+    def file(self, file: tuple[int, int] | None) -> None:
+        self.held.file = file
 
     def mend(self, shut: bool) -> str:
         """Repair what a program has spoilt; `shut` is whether it called shutdown(). A sentence on it, "" if all is well.
@@ -107,7 +162,7 @@ class Listener:
 
 
 class Listeners:
-    """Every listener, in the order given; made by `open`, once."""
+    """The listeners of a generation, in the order given: made by `open` at the start, and by `changed` when others are wanted."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
@@ -115,12 +170,14 @@ class Listeners:
         self.removed: list[str] = []
 
     @classmethod
-    def open(cls, addresses: Sequence[Address], *, backlog: int | None, inherited: Sequence[tuple[socket.socket, str]] = ()) -> Listeners:
+    def open(
+        cls, addresses: Sequence[Address], *, backlog: int | None, inherited: Sequence[tuple[socket.socket, str]] = (), flag: str = "--port"
+    ) -> Listeners:
         """Bind every address, or take the inherited socket that is it; inherited ones nobody asked for come after.
 
         `backlog` is for those that have none of their own (None: as long as the kernel allows); `inherited` are sockets
-        with their names, owned from now on, whose mode, owner and backlog stay as they came. Raises ListenError naming
-        every problem, with everything closed, and what had been bound removed again.
+        with their names, owned from now on, whose mode, owner and backlog stay as they came; `flag` is who asked. Raises
+        ListenError naming every problem, with everything closed, and what had been bound removed again.
         """
         self = cls()
         problems: list[str] = []
@@ -141,11 +198,11 @@ class Listeners:
                     sock = _bind_unix(address, queue) if address.kind == UNIX else _bind_inet(address, where, queue)
                     self._listeners.append(Listener(address, sock, queue))
             except (ListenError, OSError) as error:
-                problems += [f"--port {address.spec}: {problem}" for problem in _problems(address, error)]
+                problems += [f"{flag} {address.spec}: {problem}" for problem in _problems(address, error)]
                 code = code or error.errno or 0
         for sock, name in spare:
             try:
-                self._adopt(_described(sock), sock, name, backlog or LONGEST_BACKLOG)
+                self._adopt(_described(sock), sock, name, backlog or LONGEST_BACKLOG, asked=False)
             except ListenError as error:
                 problems += [f"LISTEN_FDS: the socket {name or 'without a name'}: {problem}" for problem in error.problems]
         problems += self._number() if not problems else []
@@ -154,6 +211,58 @@ class Listeners:
             raise ListenError(problems, code)
         self._name()
         return self
+
+    @classmethod
+    def changed(cls, addresses: Sequence[Address], living: Sequence[Listeners], *, backlog: int | None) -> tuple[Listeners, list[str]]:
+        """The set that these addresses ask for, and in sentences what of it stays as it was.
+
+        A socket that a set among `living` holds already is shared, whatever else has changed about it; the
+        others are bound now. Raises ListenError naming every problem; all is as it was then.
+        """
+        fresh = cls()
+        known = list({id(each.held): each for group in living for each in group}.values())
+        chosen: list[Listener] = []
+        problems: list[str] = []
+        remarks: list[str] = []
+        for address in addresses:
+            queue = address.backlog or backlog or LONGEST_BACKLOG
+            try:
+                same = next((each for each in known if each.means(address)), None)
+                if same is None:
+                    where = _where(address)
+                    real = address.kind == UNIX or address.port
+                    same = next((each for each in known if real and each.address.kind == address.kind and each.where == where), None)
+                if same is not None:
+                    known.remove(same)
+                    chosen.append(same.again(address))
+                    if chosen[-1].address != address:
+                        remarks.append(f"--port {address.spec}: {', '.join(OF_THE_SOCKET)} stay as they were until sidecar is started anew")
+                    continue
+                for group in (fresh, *living):
+                    group._refuse_twin(address, where, group is not fresh)
+                sock = _bind_unix(address, queue) if address.kind == UNIX else _bind_inet(address, where, queue)
+                fresh._listeners.append(Listener(address, sock, queue))
+                chosen.append(fresh._listeners[-1])
+            except (ListenError, OSError) as error:
+                problems += [f"--port {address.spec}: {problem}" for problem in _problems(address, error)]
+        # What systemd passed and nobody asked for is passed on to every generation.
+        chosen += [each.again(each.address, asked=False) for each in known if not each.asked]
+        new = cls()
+        new._listeners = chosen
+        problems += new._number([each for group in living for each in group]) if not problems else []
+        if problems:
+            fresh.close()
+            raise ListenError(problems)
+        new._name()
+        return new, remarks
+
+    def without(self, living: Iterable[Listeners]) -> list[str]:
+        """Close those of this set that no set among `living` holds; their keys."""
+        held = {id(each.held) for group in living for each in group}
+        gone = [each for each in self if id(each.held) not in held]
+        for each in gone:
+            each.close()
+        return [each.key for each in gone]
 
     def __iter__(self) -> Iterator[Listener]:
         return iter(self._listeners)
@@ -206,7 +315,7 @@ class Listeners:
         for listener in self:
             listener.close()
 
-    def _adopt(self, address: Address, sock: socket.socket, name: str, backlog: int) -> None:
+    def _adopt(self, address: Address, sock: socket.socket, name: str, backlog: int, asked: bool = True) -> None:
         """Take over an inherited socket. A unix one, should it be bound anew one day, gets the mode and owner it has now."""
         try:
             if address.stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -219,9 +328,9 @@ class Listeners:
             found = os.lstat(address.path)
             address = address.replace(mode=stat.S_IMODE(found.st_mode), owner=f"{found.st_uid}:{found.st_gid}")
             _link_privately(address.path)
-        self._listeners.append(Listener(address, sock, backlog, name=name, ours=False))
+        self._listeners.append(Listener(address, sock, backlog, name=name, ours=False, asked=asked))
 
-    def _refuse_twin(self, address: Address, where: Any) -> None:
+    def _refuse_twin(self, address: Address, where: Any, living: bool = False) -> None:
         """Raise ListenError if one of ours listens there under another name; for UDP, bind() would not tell."""
         for other in self:
             if other.address.kind != address.kind or other.address.v6 != address.v6:
@@ -232,10 +341,14 @@ class Listeners:
                 wide = address.kind == TCP and not {ANY_V4, "::"}.isdisjoint((other.where[0], where[0]))
                 same = other.where[1] == where[1] and (wide or other.where[0] == where[0])
             if same:
-                raise ListenError([f"--port {other.address.spec} listens there already; leave one of the two out"])
+                hint = "drop it with one reload, and take this one with the next" if living else "leave one of the two out"
+                raise ListenError([f"--port {other.address.spec} listens there already; {hint}"])
 
-    def _number(self) -> list[str]:
+    def _number(self, others: Sequence[Listener] = ()) -> list[str]:
         """Settle the worker's file descriptors, and move our own out of their way. What hinders us, in sentences.
+
+        `others` are the listeners of other sets that live: ours have to be clear of their workers' numbers too, for a worker
+        of theirs may yet be started.
 
         The child of a fork makes the worker's descriptors by one dup2() each. If our 4 had to become 3 and our 3 become
         4, the first would destroy the second; so all of ours live above the highest that any worker gets. Not at a
@@ -245,11 +358,12 @@ class Listeners:
         free = iter([number for number in range(3, 3 + len(self) + len(fixed)) if number not in fixed])
         for listener in self:
             listener.fd = next(free) if listener.address.fd is None else listener.address.fd
-        highest = max([2, *(listener.fd for listener in self)])
+        highest = max([2, *(listener.fd for listener in (*self, *others))])
         try:
-            for listener in self:
-                with listener.sock as low:
-                    listener.sock = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, highest + 1))
+            for listener in {id(each.held): each for each in (*self, *others)}.values():
+                if listener.sock.fileno() <= highest or not others:
+                    with listener.sock as low:
+                        listener.sock = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, highest + 1))
         except OSError:
             hint = "take a lower =FD, or raise the limit of open files (ulimit -n)"
             return [f"--port: no file descriptor is left above {highest}, which is to be a worker's; {hint}"]

@@ -24,9 +24,13 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
     "controlled": (INFO, "control socket at {path}"),
+    "admin": (INFO, "health, metrics and a page at {address}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
+    "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
+    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),
+    "listener_closed": (INFO, "no longer listening on {address}: the last generation that had it is gone"),
     "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
@@ -36,7 +40,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
-    "watching": (INFO, "watching {roots} by {mode} ({directories} directories)"),
+    "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
     "files_changed": (INFO, "changed: {paths} ({count} in all)"),
     "environment_changed": (INFO, "changed in the envdir: {names}"),
     "environment_unreadable": (ERROR, "cannot read the envdir: {cause}; the environment stays what it is until that changes"),
@@ -103,6 +107,7 @@ START_SERVER = {
 # The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event and with a mark; warnings and
 # errors that have no line here are shown as they are, all else is left out. A failure has more to say: _failure.
 DEV = {
+    "settings_read": "· settings from {file}",
     "listening": "· listening on {address}",
     "watching": "· watching {roots}",
     "files_changed": "~ {paths}",

@@ -59,6 +59,10 @@ class Manager:
         """HUP has come: the next swap that begins is the manager's reload."""
         self._asked = True
 
+    def refused(self) -> None:
+        """It has come to nothing: no swap will begin for it."""
+        self._asked = False
+
     def heed(self, event: str, fields: Mapping[str, Any]) -> None:
         """Take an event that the supervisor has said."""
         if self._stopping:

@@ -19,11 +19,15 @@ class Backoff:
     __slots__ = ("failed_at", "failures", "longest", "min_uptime", "not_before")
 
     def __init__(self, min_uptime: float, longest: float) -> None:
-        self.min_uptime = max(min_uptime, FIRST_PAUSE)
-        self.longest = max(longest, FIRST_PAUSE)
+        self.limit(min_uptime, longest)
         self.failures = 0
         self.failed_at = float("-inf")
         self.not_before = float("-inf")
+
+    def limit(self, min_uptime: float, longest: float) -> None:
+        """Go by other limits from the next failure on."""
+        self.min_uptime = max(min_uptime, FIRST_PAUSE)
+        self.longest = max(longest, FIRST_PAUSE)
 
     def failed(self, now: float, lived: float, chance: float) -> float:
         """Something failed at `now` after serving for `lived` seconds: the moment before which it is not tried again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sidecar.places import places
+from sidecar.whereabouts import NAME, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,38 +18,34 @@ if TYPE_CHECKING:
 PATIENCE = 2.0
 
 
-def healthy(words: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Whether the sidecar of this container says that it is ready (or, with --live, says anything). False is no answer yet."""
-    if any(word not in ("--ready", "--live") for word in words):
-        return False
+def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What the sidecar of this container says at once: that it is "ready", or with --live "alive" at least. "" is no answer yet."""
+    if words not in ([], ["--ready"], ["--live"]):
+        return ""
     import _socket  # noqa: PLC0415  (socket.py alone takes longer than all of this)
 
-    # As client.py goes about it: PID 1 of the container, in whichever place it could write to.
-    path = environ.get("SIDECAR_CONTROL")
-    for each in [path] if path else [f"{place}/sidecar-1.sock" for place in places(environ)]:
+    named = environ.get("SIDECAR_CONTROL")
+    for path in [named] if named else [f"{place}/{NAME.format(pid=1)}" for place in places(environ)]:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        sock.settimeout(PATIENCE)
         try:
-            sock.connect(each)
-            break
+            sock.settimeout(PATIENCE)
+            sock.connect(path)
+            sock.send(b'{"command": "health", "live": ' + (b"true" if "--live" in words else b"false") + b"}\n")
+            answer = sock.recv(4096)
         except OSError:
+            continue
+        finally:
             sock.close()
-    else:
-        return False
-    try:
-        live = b"true" if "--live" in words else b"false"
-        sock.send(b'{"command": "health", "live": ' + live + b"}\n")
-        answer = sock.recv(4096)
-        sock.close()
-    except OSError:
-        return False
-    return b'"done": 0' in answer and answer.endswith(b"\n")
+        if b'"done": 0' in answer and answer.endswith(b"\n"):
+            return "ready" if b'"ready": true' in answer else "alive"
+        break
+    return ""
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """The command `sidecar health`; its exit status."""
-    if healthy(words, environ):
-        os.write(1, b"alive\n" if "--live" in words else b"ready\n")
+    if said := healthy(words, environ):
+        os.write(1, said.encode() + b"\n")
         return 0
     from sidecar import client  # noqa: PLC0415
 

@@ -37,7 +37,7 @@ from sidecar.errors import SidecarError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 _READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
 
@@ -342,32 +342,53 @@ def owner(pid: int, leaders: Collection[int]) -> int | None:
 _DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
 
 
-def _tree(leader: int) -> Iterator[int]:
+def by_group() -> dict[int, list[int]]:
+    """Our own children by process group: for who asks about many workers, as each question would go through all of them again."""
+    children = _children if _children_shown() else _scan()
+    groups: dict[int, list[int]] = {}
+    for child in children(os.getpid()):
+        try:
+            groups.setdefault(os.getpgid(child), []).append(child)
+        except ProcessLookupError:
+            continue
+    return groups
+
+
+def _tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator[int]:
     """The leader, the orphans of its process group that are our children now, and all that descend from these."""
     yield leader  # mostly it is the one, and the rest need not be found
     children = _children if _children_shown() else _scan()
-    found = [leader]
-    for orphan in children(os.getpid()):
-        try:
-            if orphan != leader and os.getpgid(orphan) == leader:
-                found.append(orphan)
-        except ProcessLookupError:
-            continue
+    orphans = (by_group() if groups is None else groups).get(leader, ())
+    found = [leader, *(orphan for orphan in orphans if orphan != leader)]
     for pid in found:  # grows while we walk
         if pid != leader:
             yield pid
         found += [child for child in children(pid) if child not in found]
 
 
-def memory(leader: int) -> int | None:
-    """The resident memory of a worker's whole tree in bytes, shared pages counted once for each process; None if it is not to be seen."""
-    pages = None
-    for pid in _tree(leader):
+def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[int, float] | None:
+    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for each process), and CPU time in seconds.
+
+    The time of children that were waited for is in their parent's, so it never falls. None if it is not to be seen. `groups` is what
+    by_group() says.
+    """
+    pages, ticks, seen = 0, 0, False
+    for pid in _tree(leader, groups):
         try:
-            pages = (pages or 0) + int(_read(f"/proc/{pid}/statm").split()[1])
+            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime, cutime, cstime (14 to 17), rss (24).
+            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+            pages += int(fields[21])
+            seen = True
         except (OSError, IndexError):
             continue
-    return None if pages is None else pages * _PAGE
+    return (pages * _PAGE, ticks / _TICKS) if seen else None
+
+
+def memory(leader: int) -> int | None:
+    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen."""
+    taken = usage(leader)
+    return None if taken is None else taken[0]
 
 
 def private_memory(leader: int) -> int:
@@ -390,7 +411,7 @@ def private_memory(leader: int) -> int:
     return total
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
 def _children(pid: int) -> list[int]:

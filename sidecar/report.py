@@ -42,6 +42,7 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
         "generations": [_generation(each, now) for each in roster.generations.values()],
         "next_swap": None if wish is None else {"trigger": wish.trigger, "in": max(0.0, wish.not_before - now)},
         "next_restart_in": _finite(supervisor.next_restart - now),
+        "respawns": [{"slot": slot, "in": max(0.0, moment - now)} for slot, moment in sorted(supervisor.respawns().items())],
         "failed": None if supervisor.failed is None else {"generation": supervisor.failed[0], "cause": supervisor.failed[1]},
     }
 

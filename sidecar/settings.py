@@ -1,6 +1,6 @@
-"""Every setting, defined once: flag, variable, kind, default and help are one line here, and everything else is made from it.
+"""Every setting, defined once: flag, variable, key, kind, default and help are one line here, and everything else is made from it.
 
-Precedence: flag over variable over default. All wrong values are reported together, each with where it came from.
+Precedence: flag over variable over settings file over default. All wrong values are reported together, each with where it came from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sidecar.record import Field, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
 # Linux's signals by name (signal(7)), less KILL and STOP, which no program can answer.
@@ -19,6 +19,9 @@ SIGNALS = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM"  # noqa: SIM905
     " PROF WINCH IO PWR SYS".split()
 )
+
+# No duration is longer (seconds).
+LONGEST = 36500 * 86400.0
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
@@ -32,29 +35,35 @@ def duration(text: str) -> float:
     unit = _UNITS.get(text[len(digits) :])
     if unit is None or not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == ".":
         raise ValueError(f"{text!r} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
+    if float(digits) * unit > LONGEST:
+        raise ValueError(f"{text[:20]!r} is too long; say {LONGEST / 86400:.0f}d at most")
     return float(digits) * unit
 
 
-def count(least: int) -> Callable[[str], int]:
+class count:  # noqa: N801  (a kind, as the functions around it are)
     """A whole number, `least` or more."""
 
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < least:
-            raise ValueError(f"{text!r} is not a whole number of {least} or more")
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < self.least:
+            raise ValueError(f"{text!r} is not a whole number of {self.least} or more")
         return int(text)
 
-    return parse
 
-
-def choice(*words: str) -> Callable[[str], str]:
+class choice:  # noqa: N801
     """One of some words."""
 
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
-        return text
+    def __init__(self, *words: str) -> None:
+        self.words = words
 
-    return parse
+    def __call__(self, text: str) -> str:
+        """The word."""
+        if text not in self.words:
+            raise ValueError(f"{text!r} is none of {', '.join(self.words)}")
+        return text
 
 
 def switch(text: str) -> bool:
@@ -72,6 +81,16 @@ def signal_name(text: str) -> str:
     if name not in SIGNALS:
         raise ValueError(f"{text!r} is no signal a program can answer; say TERM, QUIT, INT, HUP, USR1, USR2, WINCH …")
     return name
+
+
+def place(text: str) -> address.Address:
+    """An address for sidecar itself: none of the options that are about workers."""
+    found = address.parse(text)
+    if not found.stream:
+        raise ValueError("it is a UDP port; say HOST:PORT or unix:/PATH")
+    if found.fd is not None or found.name or found.defer or found.nonblock:
+        raise ValueError("=FD, name=, defer and nonblock are for what workers get; say HOST:PORT or unix:/PATH")
+    return found
 
 
 def octal(text: str) -> int:
@@ -125,8 +144,12 @@ def envdir_parts(text: str) -> tuple[str, bool, str]:
 class Setting(Field):
     """One setting: how its text is read, its default, and what it says in help. Its name is its field's."""
 
-    def __init__(self, kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False) -> None:
+    def __init__(
+        self, kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False, fixed: bool = False
+    ) -> None:
         super().__init__(default)
+        #: It cannot change while sidecar runs.
+        self.fixed = fixed
         self.kind = kind
         self.metavar = metavar
         self.text = text
@@ -140,9 +163,14 @@ class Setting(Field):
         return self.kind is not switch
 
     @property
+    def key(self) -> str:
+        """`drain-timeout` for drain_timeout: its key in a settings file."""
+        return self.name.replace("_", "-")
+
+    @property
     def flag(self) -> str:
         """`--drain-timeout` for drain_timeout."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.key
 
     @property
     def variable(self) -> str:
@@ -150,9 +178,11 @@ class Setting(Field):
         return "SIDECAR_" + self.name.upper()
 
 
-def setting(kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False) -> Any:
+def setting(
+    kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False, fixed: bool = False
+) -> Any:
     """Declare a setting. Typed Any so that a field can have its value's type, as dataclasses.field does."""
-    return Setting(kind, default, metavar, text, group=group, repeat=repeat)
+    return Setting(kind, default, metavar, text, group=group, repeat=repeat, fixed=fixed)
 
 
 LISTEN, PROGRAM, READY, SWAP, WATCH = "Listeners", "Program", "Readiness", "Swap", "Watch"
@@ -165,12 +195,15 @@ class Settings(Record):
     command: tuple[str, ...] = ()
 
     # These have no flag of ours: `start_server` sets them (start_server.py).
-    log_file: str = ""
     signal_on_int: str = ""
     lenient_envdir: bool = False
     pace_from_environment: bool = False
     # And this one `sidecar dev`: Enter swaps, q stops.
     keys: bool = False
+    # The names of those whose value was filled in from the environment: it is not shown.
+    secret: tuple[str, ...] = ()
+    # And these texts in particular.
+    hide: tuple[str, ...] = ()
 
     port: tuple[address.Address, ...] = setting(
         address.parse, (), "SPEC", "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH", group=LISTEN, repeat=True
@@ -188,8 +221,8 @@ class Settings(Record):
     )
     envdir_format: str = setting(choice("first-line", "whole"), "first-line", "FORMAT", "first-line, or whole (PEM, JSON)", group=PROGRAM)
     dir: str = setting(present, "", "DIR", "start workers in DIR", group=PROGRAM)
-    user: str = setting(present, "", "USER", "run workers as USER or USER:GROUP (names or numbers)", group=PROGRAM)
-    group: str = setting(present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM)
+    user: str = setting(present, "", "USER", "run workers as USER or USER:GROUP (names or numbers)", group=PROGRAM, fixed=True)
+    group: str = setting(present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM, fixed=True)
     umask: int | None = setting(octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM)
 
     profile: str = setting(
@@ -217,7 +250,7 @@ class Settings(Record):
         choice("auto", "always", "never"),
         "auto",
         "HOW",
-        "old and new workers at once: auto (as memory allows), always, never",
+        "old and new workers at once: auto (as memory allows; not in a slow start), always, never",
         group=SWAP,
     )
     slow_start: bool = setting(switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP)
@@ -245,9 +278,18 @@ class Settings(Record):
     lame_duck: float = setting(duration, 0.0, "TIME", "on TERM, go on serving for TIME first", group=STOP)
     signal_on_term: str = setting(signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP)
 
-    control: str = setting(present, "", "PATH", "control socket (in /run or the first place that can be written), or none", group=FILES)
-    pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES)
-    status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES)
+    config: str = setting(present, "", "FILE", "settings file (./sidecar.yml where there is one), or none", group=FILES)
+    control: str = setting(
+        present, "", "PATH", "control socket (in /run or the first place that can be written), or none", group=FILES, fixed=True
+    )
+    admin: address.Address | None = setting(
+        place, None, "ADDRESS", "health, metrics and a page over HTTP, on HOST:PORT or unix:/PATH", group=FILES, fixed=True
+    )
+    pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES, fixed=True)
+    status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES, fixed=True)
+    log_file: str = setting(
+        present, "", "FILE", "all output goes to FILE, which HUP and USR1 open anew, or to '| COMMAND'", group=FILES, fixed=True
+    )
     log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)
 
 
@@ -261,44 +303,106 @@ for _name, _setting in TABLE.items():
 FLAGS: dict[str, Setting] = {each.flag: each for each in TABLE.values()}
 
 
-def resolve(
-    flags: Iterable[tuple[str, str]], environ: Mapping[str, str], command: Iterable[str], presets: Mapping[str, Any] | None = None
-) -> Settings:
-    """The settings from the given flags (name, text), the SIDECAR_… variables, `presets` (values by name) and the defaults.
+class Said(Record):
+    """What a settings file says (config.py): by name the texts of a setting, each with its place (`sidecar.yml:3: drain-timeout`).
 
-    A repeatable setting takes every flag given, or the words of its variable. Raises SettingsError with every problem.
+    `filled` names those into which values from the environment were put, `hide` are the texts that came of it; `problems` is what is
+    wrong with the file itself.
     """
-    texts: dict[str, list[str]] = {}
-    origins: dict[str, str] = {}
+
+    file: str = ""
+    texts: Mapping[str, Sequence[tuple[str, str]]] = {}
+    filled: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def hidden(value: Any, hide: Iterable[str]) -> Any:
+    """A text, or a list of them, in which the texts to hide do not show."""
+    if isinstance(value, str):
+        for each in sorted(hide, key=len, reverse=True):
+            value = value.replace(each, "…")
+    elif isinstance(value, (list, tuple)):
+        return type(value)(hidden(each, hide) for each in value)
+    return value
+
+
+class Choice(Record):
+    """The settings, where each that is no default came from, and all that is wrong with them."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    problems: tuple[str, ...]
+
+
+def resolve(
+    flags: Iterable[tuple[str, str]],
+    environ: Mapping[str, str],
+    command: Iterable[str],
+    presets: Mapping[str, Any] | None = None,
+    said: Said | None = None,
+) -> Settings:
+    """What `choose` chooses. Raises SettingsError with every problem."""
+    choice = choose(flags, environ, command, presets, said)
+    if choice.problems:
+        raise SettingsError(choice.problems)
+    return choice.settings
+
+
+def choose(
+    flags: Iterable[tuple[str, str]],
+    environ: Mapping[str, str],
+    command: Iterable[str],
+    presets: Mapping[str, Any] | None = None,
+    said: Said | None = None,
+) -> Choice:
+    """The settings from the given flags (name, text), the SIDECAR_… variables, a settings file, `presets` (values by name), the defaults.
+
+    A repeatable setting takes every flag given, or the words of its variable, or the list in the file.
+    """
+    said = said or Said()
+    texts: dict[str, list[tuple[str, str]]] = {}
     for name, each in TABLE.items():
         text = environ.get(each.variable)
         # Kubernetes describes a service called "sidecar" to every pod as SIDECAR_PORT=tcp://10.0.0.1:80: that is no setting of ours.
-        # An empty variable is one that compose passed on unset.
-        if text and not text.startswith(("tcp://", "udp://", "sctp://")):
-            texts[name] = text.split() if each.repeat else [text]
-            origins[name] = each.variable
+        # An empty variable, or a blank one, is one that compose passed on unset.
+        if text and text.strip() and not text.startswith(("tcp://", "udp://", "sctp://")):
+            texts[name] = [(word, each.variable) for word in (text.split() if each.repeat else [text])]
     for name, text in flags:
-        if origins.get(name) != TABLE[name].flag:
-            texts[name], origins[name] = [], TABLE[name].flag
-        texts[name].append(text)
+        if not texts.get(name) or texts[name][0][1] != TABLE[name].flag:
+            texts[name] = []
+        texts[name].append((text, TABLE[name].flag))
 
-    values: dict[str, Any] = {**(presets or {}), "command": tuple(command)}
-    problems: list[str] = []
-    for name, given in texts.items():
+    origins = {name: given[0][1] for name, given in {**said.texts, **texts}.items()}
+    words = tuple(command)
+    if words:
+        origins["command"] = "the command line"
+    else:
+        words = tuple(text for text, _ in said.texts.get("command", ()))
+    secret = tuple(name for name in said.filled if origins[name] == said.texts[name][0][1])
+    values: dict[str, Any] = {**(presets or {}), "command": words, "secret": secret, "hide": said.hide}
+    problems = list(said.problems)
+    # What the file says has to be right even where a flag wins.
+    for name, given in [*said.texts.items(), *texts.items()]:
+        if name == "command":
+            continue
         each = TABLE[name]
         read = []
-        for text in given:
+        for text, origin in given:
             try:
                 read.append(each.kind(text))
             except ValueError as error:
-                problems.append(f"{origins[name]} {text}: {error}")
+                if given is said.texts.get(name) and name in said.filled:
+                    problems.append(f"{origin}: with what was filled in from the environment it is no {each.metavar or 'yes or no'}")
+                else:
+                    problems.append(f"{origin} {text}: {error}")
         if read:
             values[name] = tuple(read) if each.repeat else read[-1]
-    settings = _profiled(Settings(**values), origins)
-    problems += _together(settings, origins)
-    if problems:
-        raise SettingsError(problems)
-    return settings
+    if said.file:
+        values["config"] = said.file
+    settings, derived = _profiled(Settings(**values), origins)
+    problems += _together(settings, origins, bool(said.problems))
+    return Choice(settings, {**dict.fromkeys(presets or {}, "sidecar dev"), **derived, **origins}, tuple(problems))
 
 
 def pace(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -326,26 +430,32 @@ def pace(environ: Mapping[str, str]) -> dict[str, Any]:
     return said
 
 
-def _profiled(settings: Settings, origins: Mapping[str, str]) -> Settings:
-    """What the program's profile says, where the user has said nothing; `profile` is then its name, or none."""
+def _profiled(settings: Settings, origins: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """What the program's profile says, where the user has said nothing, and of what it said it; `profile` is then its name, or none."""
     row = None
     if settings.command and settings.profile != "none":
         row = profiles.find(settings.command) if settings.profile == "auto" else profiles.PROFILES[settings.profile]
     if row is None:
-        return settings.replace(profile="none")
-    said = {
+        return settings.replace(profile="none"), {}
+    said: dict[str, Any] = {
         "signal_on_hup": row.signal,
         "signal_on_term": row.signal,
         "handoff": profiles.protocols(row, settings.command),
     }
-    return settings.replace(profile=row.name, **{name: value for name, value in said.items() if name not in origins})
+    said = {name: value for name, value in said.items() if name not in origins}
+    return settings.replace(profile=row.name, **said), dict.fromkeys([*said, "profile"], f"profile {row.name}")
 
 
-def _together(settings: Settings, origins: Mapping[str, str]) -> list[str]:
-    """What is wrong with settings that are each right by themselves."""
-    problems = [f"{origins['port']}: {problem}" for problem in address.clashes(settings.port)]
+def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> list[str]:
+    """What is wrong with settings that are each right by themselves. `unread`: more may have been said, in a file with mistakes."""
+    own = (settings.admin,) if settings.admin is not None else ()
+    clashes = address.clashes((*settings.port, *own))
+    if clashes and "port" in settings.secret:
+        clashes = ["with what was filled in from the environment, two of the addresses clash"]
+    problems = [f"{origins['port']}: {problem}" for problem in clashes]
     if not settings.command:
-        problems.append("the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`")
+        if not unread:
+            problems.append("the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`, or say `command:` in sidecar.yml")
     elif not settings.command[0]:
         problems.append("the program to run is an empty word")
     if settings.ready == "command" and not settings.ready_command:

@@ -124,6 +124,20 @@ class Supervisor:
         self._wish = first.replace(supersedes=earlier.supersedes or wish.supersedes, changed=merged(earlier.changed, wish.changed))
         return first is wish
 
+    def _saw_Configured(self, fact: events.Configured, now: float) -> None:  # noqa: N802
+        """Times and counts hold at once, also for what is under way; the signals are those each generation was begun with."""
+        if self.ending.asked:
+            return  # the bound of a stop stays what it was
+        before, self.settings = self.settings, fact.settings
+        after = fact.settings
+        if after.workers != before.workers:  # else it may be what TTIN and TTOU have made of it
+            self._resize(after.workers, "")
+        for pace in (self._attempts, *self._slots.values()):
+            pace.limit(after.min_uptime, after.max_backoff)
+        clock = (after.enable_auto_restart, after.auto_restart_interval)
+        if clock != (before.enable_auto_restart, before.auto_restart_interval) and self.roster.current is not None:
+            self._wind(now)
+
     def _saw_StopAsked(self, fact: events.StopAsked, now: float) -> None:  # noqa: N802
         ending = self.ending
         if fact.signal == ending.signal and now < ending.asked_at + ECHO:
@@ -135,8 +149,10 @@ class Supervisor:
         ending.signal = fact.signal
 
     def _saw_SizeChanged(self, fact: events.SizeChanged, now: float) -> None:  # noqa: N802
-        size = max(1, self.size + fact.by)
-        self._say("resized", workers=size, before=self.size, signal=fact.signal)
+        self._resize(max(1, self.size + fact.by), fact.signal)
+
+    def _resize(self, size: int, signal: str) -> None:
+        self._say("resized", workers=size, before=self.size, signal=signal)
         self.size = size
 
     def _saw_SignalPassed(self, fact: events.SignalPassed, now: float) -> None:  # noqa: N802
@@ -294,6 +310,11 @@ class Supervisor:
         """The moment of the next automatic restart, infinity if there is none."""
         return self._interval.due_at if self.settings.enable_auto_restart else float("inf")
 
+    def respawns(self) -> dict[int, float]:
+        """The slots that wait to be filled again, and until when."""
+        held = {worker.slot for worker in self.roster.serving()}
+        return {slot: pace.not_before for slot, pace in self._slots.items() if slot < self.size and slot not in held} if held else {}
+
     @property
     def deadline(self) -> float:
         """The next moment at which reconcile could say something new; infinity where only a fact can bring that about."""
@@ -321,7 +342,7 @@ class Supervisor:
             elif self._reached(worker.started_at + self.settings.start_timeout, now):
                 cause = f"not ready within {self.settings.start_timeout:g} s (readiness {worker.readiness})"
                 self._say("worker_overdue", generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=cause)
-                self._retire([worker], self.settings.signal_on_hup, now)
+                self._retire([worker], now)
                 self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)
 
     # --- the swap
@@ -366,7 +387,7 @@ class Supervisor:
     def _give_up(self, generation: Generation, now: float) -> None:
         """`generation` will not take over any more; those of its workers that have are all there is in their slots, and stay."""
         generation.move(OUTDATED)
-        self._retire([worker for worker in generation.workers if not worker.took_over], self.settings.signal_on_hup, now)
+        self._retire([worker for worker in generation.workers if not worker.took_over], now)
 
     def _take_over(self, now: float) -> None:
         """Retire old workers whose slot has a new one that is ready; the last of them makes the new generation the serving one."""
@@ -391,7 +412,7 @@ class Supervisor:
         replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
         if replaced:
             self._say_retiring(replaced, coming)
-            self._retire(replaced, self.settings.signal_on_hup, now)
+            self._retire(replaced, now)
         if not waiting:
             self._serve(coming, now)
 
@@ -453,17 +474,20 @@ class Supervisor:
         generation.serving_at = now
         self.failed = None
         self._unserved = ()
-        if self.settings.enable_auto_restart:
-            self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
-        else:
-            self._interval.stop()
+        self._wind(now)
         self._say(
             "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
             changed=list(generation.changed), pids=[worker.pid for worker in generation.workers if worker.serving],
         )  # fmt: skip
         # Workers that were being restarted in the generation before have nobody to replace any more.
         late = [worker for worker in self.roster.serving() if worker.generation != generation.number and worker.state == STARTING]
-        self._retire(late, self.settings.signal_on_hup, now)
+        self._retire(late, now)
+
+    def _wind(self, now: float) -> None:
+        """The automatic restart is an interval away, if there is to be one."""
+        self._interval.stop()
+        if self.settings.enable_auto_restart:
+            self._interval.wind(now, self.settings.auto_restart_interval, self.chance())
 
     def _trim(self, now: float) -> None:
         """Fewer workers are wanted than there are slots filled."""
@@ -476,7 +500,7 @@ class Supervisor:
         if ready and all(worker.slot >= self.size for worker in ready):
             # None of those that are to stay takes connections yet: one of the others does so until then.
             surplus.remove(ready[0])
-        self._retire(surplus, self.settings.signal_on_hup, now)
+        self._retire(surplus, now)
 
     def _begin(self, now: float) -> None:
         """Begin the swap that is wished for, if the moment is right."""
@@ -509,14 +533,14 @@ class Supervisor:
         self._wish = None
         self.number += 1
         self._unserved = merged(self._unserved, wish.changed)
-        generation = Generation(self.number, wish.trigger, now, self._unserved)
+        generation = Generation(self.number, wish.trigger, now, self.settings, self._unserved)
         self.roster.generations[self.number] = generation
         self._say("swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed))
         self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved))
 
     def _surge(self, coming: Generation) -> int:
         """How many workers there may be beyond those that are wanted while `coming` takes over, 0 for any number."""
-        if self.settings.overlap != "auto" or not coming.room or coming.room >= self.size:
+        if coming.settings.overlap != "auto" or not coming.room or coming.room >= self.size:
             return self.settings.max_surge
         return min(self.settings.max_surge or coming.room, coming.room)
 
@@ -530,15 +554,14 @@ class Supervisor:
         if self.ending.phase or coming is None or coming.state != STARTING or coming.fits:
             return
         coming.fits = True
-        never = self.settings.overlap == "never"
-        if never or (self.settings.overlap == "auto" and coming.room == 0):
+        never = coming.settings.overlap == "never"
+        if never or (coming.settings.overlap == "auto" and coming.room == 0):
             coming.alone = True
             old = [worker for worker in self.roster.serving() if worker.generation != coming.number]
             if old:
-                pids, signal = [worker.pid for worker in old], self.settings.signal_on_hup
                 why = "--overlap never" if never else coming.why
-                self._say("making_room", generation=coming.number, pids=pids, signal=signal, why=why)
-                self._retire(old, signal, now)
+                self._say("making_room", generation=coming.number, pids=[each.pid for each in old], signal=self._swap_signal(old), why=why)
+                self._retire(old, now)
         elif self._surge(coming) != self.settings.max_surge and self.roster.serving():
             self._say("rolling", generation=coming.number, surge=self._surge(coming), why=coming.why)
 
@@ -585,14 +608,16 @@ class Supervisor:
 
     # --- leaving
 
-    def _retire(self, workers: list[Worker], signal: str, now: float) -> None:
-        """Ask each to leave, once; from then on it drains."""
+    def _retire(self, workers: list[Worker], now: float) -> None:
+        """Ask each to leave, once; from then on it drains. The signal is what its own program understands."""
         for worker in workers:
             if worker.state not in (STARTING, READY):
                 continue
             grace = self.settings.drain_timeout
             if worker.state == STARTING:
                 grace = min(grace, STILLBORN_GRACE)
+            own = self.roster.generations[worker.generation].settings
+            signal = self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup
             worker.move(DRAINING)
             worker.retired_at = now
             worker.retired_by = signal
@@ -639,7 +664,7 @@ class Supervisor:
             if not ending.status:
                 self._say(
                     "stopping", signal=ending.signal, lame_duck=lame_duck, drain_timeout=self.settings.drain_timeout,
-                    sending=self._stop_signal(), pids=[worker.pid for worker in self.roster.workers()],
+                    sending=self._stop_signal(self.settings), pids=[worker.pid for worker in self.roster.workers()],
                 )  # fmt: skip
         over = ending.phase == "lame duck" and (not self.roster.serving() or self._reached(ending.until, now))
         if ending.phase == "lame duck" and not over and ending.asked > ending.heeded:
@@ -650,7 +675,7 @@ class Supervisor:
             ending.until = float("inf")
             for worker in self.roster.leaving():
                 worker.kill_at = min(worker.kill_at, now + self.settings.drain_timeout)
-            self._retire(list(self.roster.workers()), self._stop_signal(), now)
+            self._retire(list(self.roster.workers()), now)
             for generation in self.roster.generations.values():
                 if generation.state != OUTDATED:
                     generation.move(OUTDATED)
@@ -659,8 +684,8 @@ class Supervisor:
             for worker in self.roster.leaving():
                 worker.kill_at = now
 
-    def _stop_signal(self) -> str:
-        return self.settings.signal_on_int or self.settings.signal_on_term if self.ending.signal == "INT" else self.settings.signal_on_term
+    def _stop_signal(self, settings: Settings) -> str:
+        return settings.signal_on_int or settings.signal_on_term if self.ending.signal == "INT" else settings.signal_on_term
 
     def _exit(self, now: float) -> None:
         """End with the last worker, or a while after the last was killed: the last thing that is ever said."""
@@ -683,14 +708,18 @@ class Supervisor:
     def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
         pids = [worker.pid for worker in workers]
         delay = self.settings.kill_old_delay if self._said_delay == coming.number else 0.0
-        self._say("retiring", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
+        self._say("retiring", generation=coming.number, pids=pids, signal=self._swap_signal(workers), delay=delay)
+
+    def _swap_signal(self, workers: list[Worker]) -> str:
+        """The signal that these workers are retired with: that of the generation they are of."""
+        return self.roster.generations[workers[0].generation].settings.signal_on_hup if workers else self.settings.signal_on_hup
 
     def _say_delay(self, mine: list[Worker], coming: Generation) -> None:
-        pids = [old.pid for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
-        if pids and self._said_delay != coming.number:
+        replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
+        if replaced and self._said_delay != coming.number:
             self._said_delay = coming.number
-            delay = self.settings.kill_old_delay
-            self._say("delaying", generation=coming.number, pids=pids, signal=self.settings.signal_on_hup, delay=delay)
+            pids, delay = [old.pid for old in replaced], self.settings.kill_old_delay
+            self._say("delaying", generation=coming.number, pids=pids, signal=self._swap_signal(replaced), delay=delay)
 
     def status_rows(self) -> list[tuple[int, int]]:
         """(generation, pid) of each worker that has ever been ready, for the status file."""

@@ -22,3 +22,11 @@ def sidecar() -> Iterator[Callable[..., Sidecar]]:
     for each in started:
         each.clean_up()
         print(each)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares something is run one after the other where tests run side by side: the images of one engine, one browser."""
+    for item in items:
+        for folder in ("container", "browser"):
+            if folder in item.path.parts:
+                item.add_marker(pytest.mark.xdist_group(folder))

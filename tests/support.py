@@ -150,6 +150,8 @@ class Sidecar:
                 pass
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
+        for each in self.seen("controlled"):
+            Path(each["path"]).unlink(missing_ok=True)
         self.process.stderr.close()
 
     def get(self, path: str = "/") -> str:

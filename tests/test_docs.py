@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sidecar import commands
 from sidecar.log import PHRASES
 from tests.support import ROOT
 
@@ -19,6 +20,21 @@ def test_every_event_that_is_said_has_a_phrase_and_every_phrase_is_said():
     source = "".join(path.read_text() for path in Path(ROOT / "sidecar").glob("*.py"))
     said = set(re.findall(r"say\(\s*\"(\w+)\"", source)) | {"worker_left", "worker_died"}
     assert said == set(PHRASES)
+
+
+def test_the_page_on_the_control_socket_has_every_command_every_member_and_every_exit_status():
+    page = (ROOT / "docs" / "control.md").read_text()
+    assert dict(re.findall(r"^\| `sidecar (\w+)(?: (.+?))?` \|", page, re.MULTILINE)) == {
+        each.name: each.usage.replace("|", "\\|") for each in commands.COMMANDS.values()
+    }
+    documented = {name: set(re.findall(r"`(\w+)`", told)) for name, told in re.findall(r"^\| `(\w+)` \| (.*?) ?\|", page, re.MULTILINE)}
+    words = {"scale": [["1"], ["+1"]], "signal": [["USR1"]]}
+    assert documented == {
+        name: {member for each in words.get(name, [[]]) for member in command.request(each)} for name, command in commands.COMMANDS.items()
+    }
+    assert set(map(int, re.findall(r"^\| (\d) \|", page, re.MULTILINE))) == {
+        commands.DONE, commands.NO, commands.WRONG, commands.UNREACHABLE, commands.TOO_LATE,
+    }  # fmt: skip
 
 
 def test_every_link_between_pages_leads_somewhere():

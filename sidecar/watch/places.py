@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from sidecar.workers import descendants
+
 LINKS = 40  # as many as the kernel follows
 
 # Somebody else changes files there (another machine, the host of a virtual one), and the kernel here does not learn of it.
@@ -15,6 +17,26 @@ SILENT = frozenset({
     "glusterfs", "lustre", "gfs2", "ocfs2", "fakeowner", "osxfs", "drvfs", "wslfs",
 })
 # fmt: on
+
+
+def writer(path: str) -> int:
+    """A process below sidecar (our parent) that has the file open for writing, 0 if none is seen to."""
+    try:
+        wanted = os.stat(path)
+    except OSError:
+        return 0
+    for pid in descendants(os.getppid()):
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                found = os.stat(f"/proc/{pid}/fd/{fd}")
+                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+                        flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
+                    if flags & os.O_ACCMODE != os.O_RDONLY:
+                        return pid
+        except (OSError, StopIteration):
+            continue
+    return 0
 
 
 def trail(path: str) -> list[tuple[str, str]]:

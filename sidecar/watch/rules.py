@@ -66,11 +66,21 @@ def anchored(lines: Iterable[str]) -> list[str]:
     return result
 
 
-class Rules:
-    """Says of a path under one of the roots whether it is ignored; learns from the ignore files on the way."""
+def _below(root: str, directory: str) -> str:
+    """The name that a directory has below a root, by whatever links it was named; "" if it is not there."""
+    real, place = os.path.realpath(directory), os.path.realpath(root).rstrip("/") + "/"
+    return os.path.join(root, real.removeprefix(place)) if real.startswith(place) else ""
 
-    def __init__(self, roots: Sequence[str], ignore: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+
+class Rules:
+    """Says of a path under one of the roots whether it is ignored; learns from the ignore files on the way.
+
+    Directories that are `apart` are ignored whatever anybody says: envdirs, which are watched in a way of their own.
+    """
+
+    def __init__(self, roots: Sequence[str], ignore: Sequence[str] = (), only: Sequence[str] = (), apart: Sequence[str] = ()) -> None:
         self.roots = tuple(roots)
+        self._apart = frozenset(_below(root, each) for root in self.roots for each in apart)
         self._ignore = spec(ignore) if ignore else None
         self._only = spec(only) if only else None
         self._files: dict[str, tuple[object, GitIgnoreSpec, bool]] = {}
@@ -79,7 +89,7 @@ class Rules:
     def copy(self) -> Rules:
         """As it is now: what is learnt later does not reach the copy."""
         other = Rules(self.roots)
-        other._ignore, other._only = self._ignore, self._only
+        other._ignore, other._only, other._apart = self._ignore, self._only, self._apart
         other._files, other._kept = dict(self._files), dict(self._kept)
         return other
 
@@ -127,6 +137,8 @@ class Rules:
 
     def ignored(self, root: str, path: str, directory: bool) -> bool:
         """Whether this path is ignored by itself; the directories above it are taken as not ignored."""
+        if path in self._apart:
+            return True
         end = "/" if directory else ""
         relative = path[len(root.rstrip("/")) + 1 :]
         if self._ignore is not None and (verdict := self._ignore.check_file(relative + end).include) is not None:

@@ -136,10 +136,15 @@ class Tree:
     """What was last told of some roots. `alive` is called now and then during long work."""
 
     def __init__(
-        self, roots: Sequence[str], ignore: Sequence[str] = (), only: Sequence[str] = (), alive: Callable[[], object] = int
+        self,
+        roots: Sequence[str],
+        ignore: Sequence[str] = (),
+        only: Sequence[str] = (),
+        apart: Sequence[str] = (),
+        alive: Callable[[], object] = int,
     ) -> None:
         self.roots = {os.path.abspath(each): each for each in roots}
-        self.rules = Rules(list(self.roots), ignore, only)
+        self.rules = Rules(list(self.roots), ignore, only, apart)
         self.dirs: dict[str, Directory] = {}
         self.notices: Notices | None = None
         self._alive = alive

@@ -29,7 +29,7 @@ import stat
 import time
 
 from sidecar.watch.memory import Memory
-from sidecar.watch.places import blind, trail
+from sidecar.watch.places import blind, trail, writer
 from sidecar.watch.tree import AT_ONCE, AT_ONCE_BYTES, ENV, Scan, Tree
 from sidecar.watch.variables import State, Variables
 
@@ -48,7 +48,8 @@ SAFETY_SHARE, POLL_SHARE = 100, 50  # a scan's cost times this is the least time
 ENV_POLL_BLIND = 2.0
 HUNG = 90  # whole seconds
 LINE, PATHS = 3900, 20
-REPEATED, SOON = 4, 5.0  # changes of one path in so many bursts, each so soon after the one before, are said
+# Changes of one path in so many bursts, each so soon after the one before, are said: where the program has it open for writing; else.
+REPEATED, REPEATED_UNSEEN, SOON = 4, 12, 10.0
 
 
 class Burst:
@@ -87,7 +88,8 @@ class Watcher:
     def __init__(self, config: dict[str, object]) -> None:
         self._config = config
         self._settle = _number(config.get("settle"))
-        self._tree = Tree(_strings(config, "watch"), _strings(config, "ignore"), _strings(config, "only"), alive)
+        roots, ignore, only, apart = (_strings(config, name) for name in ("watch", "ignore", "only", "env"))
+        self._tree = Tree(roots, ignore, only, apart, alive)
         self._mode, self._why = str(config.get("mode") or "auto"), ""
         self._polling = False
         self._notices: Notices | None = None
@@ -166,11 +168,16 @@ class Watcher:
             if late:
                 self._note_dirty(late)
         self._digesting = self._tree.digest_some(AT_ONCE, AT_ONCE_BYTES)
+        self._arm_env()  # first: what happens while it is read will be heard
         told, self._env_state = self._env_state, self._env_watched.read(self._env_state)
-        self._arm_env()
         self._next_scan = time.monotonic() + self._interval()
         self._next_env = time.monotonic() + self._env_interval()
+        if not known and self._code.first is None:
+            self._keep()  # from here on nothing is missed, even if this one is killed before its next line
         self._watching()
+        for root, shown in self._tree.roots.items():
+            if os.path.exists(root) and not os.path.isdir(root):
+                self._remark(root, f"{shown} is no directory, so nothing is watched there")
         if known:
             if self._tree.differences(found) or self._tree.appeared(found):
                 self._full = True
@@ -406,16 +413,18 @@ class Watcher:
         say("changed", paths=sorted(set(paths)), count=len(paths))
         now = time.monotonic()
         before, self._repeats = self._repeats, {}
-        for path in paths[:PATHS]:
+        for each in differences[:PATHS]:
+            path = self._tree.shown(each.path)
             count, when = before.get(path, (0, now))
             count = count + 1 if now - when <= SOON else 1
             self._repeats[path] = (count, now)
-            if count == REPEATED:
-                pattern = "/" + path.removeprefix("./") if not os.path.isabs(path) else "/" + os.path.basename(path)
+            pid = writer(each.path) if count >= REPEATED and path not in self._remarked else 0
+            if pid or count >= REPEATED_UNSEEN:
+                pattern = each.path.removeprefix((self._tree.rules.root(each.path) or "").rstrip("/"))
+                who = f"process {pid} of the program has it open for writing" if pid else "if the program writes it itself"
                 self._remark(
                     path,
-                    f"{path} has changed {count} times in a row, each time soon after the last: "
-                    f"if the program writes it itself, ignore it (--watch-ignore '{pattern}')",
+                    f"{path} has changed {count} times in a row, each soon after the last: {who}; ignore it (--watch-ignore '{pattern}')",
                 )
 
     def _watching(self) -> None:
@@ -464,7 +473,7 @@ class Watcher:
 
     def _read_env(self) -> None:
         self._env.clear()
-        self._arm_env()  # first: what happens while it is read will be heard
+        self._arm_env()
         before, self._env_state = self._env_state, self._env_watched.read(self._env_state)
         self._next_env = time.monotonic() + self._env_interval()
         if self._env_state != before:

@@ -5,9 +5,11 @@ DIE=0            exit with this status while booting       CRASH=0.2      exit w
 DEAF=1           ignore TERM                               LINGER=1       leave a process behind that goes on accepting
 DAEMON=1         start a daemon of its own session         FORK=1         a forked child accepts
 SHUT=1           shutdown() the shared sockets on TERM     NOTIFY=1       say READY=1 once it takes connections
+TREE=DIR         read all below DIR while booting, and run DIR/app.py
 
 /           greeting, generation, slot, pid          /env      its environment, one a line
 /slow?N     the same after N seconds                 /about    pid, group, session, fds, signals, umask, directory … as JSON
+/stream     its pid, again and again, without end    /tree     what it read below TREE, as JSON
 """
 
 import json
@@ -46,11 +48,37 @@ def about():
     }  # fmt: skip
 
 
+def grown():
+    """What is below TREE now; its app.py is run, and may fail."""
+    found = {}
+    for place, _, names in os.walk(env["TREE"]):
+        for name in names:
+            path = os.path.join(place, name)
+            if "/." not in path[len(env["TREE"]) :] and "__pycache__" not in path:
+                found[os.path.relpath(path, env["TREE"])] = open(path).read()
+    if "app.py" in found:
+        exec(compile(found["app.py"], "app.py", "exec"), {})
+    return found
+
+
+def stream(sock):
+    """What a page with server-sent events keeps open; it ends with the connection, or with us."""
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+    try:
+        while True:
+            sock.sendall(b"data: %d\n\n" % os.getpid())
+            time.sleep(0.02)
+    except OSError:
+        pass
+
+
 def answer(path):
     if path.startswith("/slow"):
         time.sleep(float(path.partition("?")[2] or 1))
     if path == "/env":
         return "".join(f"{name}={value!r}\n" for name, value in sorted(env.items()))
+    if path == "/tree":
+        return json.dumps(TREE)
     if path == "/about":
         return json.dumps(about())
     return f"{env.get('GREETING', 'hello')} {env.get('SERVER_STARTER_GENERATION')} {env.get('SIDECAR_WORKER')} {os.getpid()}\n"
@@ -81,6 +109,9 @@ def talk(sock):
                 data += more
             head, _, data = data.partition(b"\r\n\r\n")
             sock.settimeout(None)
+            if b" /stream " in head:
+                stream(sock)
+                return
             body = answer(head.split()[1].decode()).encode()
             close = b"connection: close" in head.lower() or draining.is_set()
             sock.sendall(
@@ -178,6 +209,7 @@ if __name__ == "__main__":
     if env.get("DAEMON"):
         daemonize(env["DAEMON"])
     time.sleep(float(env.get("BOOT", 0)))
+    TREE = grown() if env.get("TREE") else {}
     if "DIE" in env:
         sys.exit(int(env["DIE"]))
     while env.get("NEVER"):

@@ -25,7 +25,8 @@ class Project:
         # SIDECAR_PORT 0: any free one. The classic builder is the one that every engine has.
         self.environ = {
             **os.environ, "COMPOSE_PROJECT_NAME": self.name, "PYTHON_IMAGE": PYTHON_IMAGE, "SIDECAR_PORT": "0",
-            "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0", "NGINX_IMAGE": NGINX_IMAGE, "SIDECAR_PROD_PORT": "0",
+            "SIDECAR_DEV_PORT": "0", "SIDECAR_PROD_PORT": "0", "NGINX_IMAGE": NGINX_IMAGE,
+            "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0",
         }  # fmt: skip
 
     def run(self, *arguments: str) -> str:
@@ -35,10 +36,9 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    @property
-    def port(self) -> int:
-        """Where 8080 of `app` is published, on 127.0.0.1."""
-        return int(self.run("port", "app", "8080").rpartition(":")[2])
+    def port_of(self, service: str) -> int:
+        """Where 8080 of the service is published, on 127.0.0.1."""
+        return int(self.run("--profile", "dev", "port", service, "8080").rpartition(":")[2])
 
     def containers(self) -> list[dict]:
         ids = subprocess.run(
@@ -46,12 +46,13 @@ class Project:
         ).stdout.split()
         return json.loads(subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=True).stdout)
 
-    def wait_answer(self, wanted: str) -> None:
-        """Ask until it listens; the answer must be `wanted`."""
+    def wait_answer(self, service: str, wanted: str) -> None:
+        """Ask the service until it listens; the answer must be `wanted`."""
+        port = self.port_of(service)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             with contextlib.suppress(ConnectionError):
-                status, body = fetch(self.port)
+                status, body = fetch(port)
                 assert status == 200
                 assert wanted in body
                 return

@@ -49,7 +49,7 @@ class Images:
 def checkout(tmp_path_factory):
     """What is built and mounted, as it was at one moment: the session sees one state of it, whoever is editing."""
     copy = tmp_path_factory.mktemp("checkout")
-    for name in (".dockerignore", "Dockerfile", "README.md", "compose.yml", "pyproject.toml"):
+    for name in (".dockerignore", "Dockerfile", "README.md", "compose.yml", "compose.watch.yml", "pyproject.toml"):
         shutil.copy(CHECKOUT / name, copy)
     for name in ("env", "examples", "image", "sidecar"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

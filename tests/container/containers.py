@@ -163,14 +163,16 @@ class Load:
     CLIENTS = 4
     MOST = 20000  # requests of each client
 
-    def __init__(self, port: int, read) -> None:
+    def __init__(self, port: int, read, clients: int = CLIENTS, patience: float = PATIENCE) -> None:
+        """It ends by itself after `patience` seconds."""
         self.port = port
+        self.patience = patience
         self.read = read
         self.answers: collections.Counter = collections.Counter()
         self.failed: list[str] = []
         self._news = threading.Condition()
         self._stop = threading.Event()
-        self._clients = [threading.Thread(target=self._ask, daemon=True) for _ in range(self.CLIENTS)]
+        self._clients = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
 
     def __enter__(self):
         for client in self._clients:
@@ -183,7 +185,7 @@ class Load:
             client.join(PATIENCE)
 
     def _ask(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         for _ in range(self.MOST):
             if self._stop.is_set() or time.monotonic() > deadline:
                 return

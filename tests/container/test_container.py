@@ -385,8 +385,8 @@ def test_another_process_of_the_container_killed_for_memory_is_not_the_end(run_c
 def test_the_compose_file_builds_serves_and_swaps(compose_project, images):
     """A changed file and a HUP, as the comment in compose.yml says; nobody who asks meanwhile is refused."""
     compose_project.run("up", "--build", "-d")
-    port = compose_project.port
-    compose_project.wait_answer((compose_project.directory / "env/GREETING").read_text().strip())
+    port = compose_project.port_of("app")
+    compose_project.wait_answer("app", (compose_project.directory / "env/GREETING").read_text().strip())
     with Load(port, lambda body: "a changed greeting" in body) as load:
         load.wait_for(False, 20)
         (compose_project.directory / "env/GREETING").write_text("a changed greeting\n")

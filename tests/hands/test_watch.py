@@ -209,6 +209,15 @@ def test_file_systems_on_which_inotify_is_silent(kind: str, expected: bool) -> N
     assert places.silent(kind) == expected
 
 
+def test_the_mounts_that_count_hold_a_root_or_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = os.path.realpath(tmp_path)
+    table = [("/", "9p"), (root, "ext4"), (f"{root}/in", "nfs4"), (f"{root}2", "cifs")]
+    monkeypatch.setattr(places, "mounts", lambda: table)
+    assert places.blind(root) == [(f"{root}/in", "nfs4")]
+    table[1] = (root, "virtiofs")
+    assert places.blind(root) == [(root, "virtiofs"), (f"{root}/in", "nfs4")]
+
+
 def test_this_place_is_not_blind(tmp_path: Path) -> None:
     assert places.blind(str(tmp_path)) == []
     assert any(point == "/" for point, _ in places.mounts())

@@ -15,6 +15,7 @@ Facts::
 
     start                           nothing but the beginning
     hup, command, watch, envdir     a swap is triggered (watch and envdir supersede)
+    configured workers=3 …          the settings were read anew
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
     prepared 2 1                    the same, and there is room for one worker more
@@ -35,7 +36,7 @@ from collections import Counter
 from typing import Any
 
 from sidecar import events, orders
-from sidecar.settings import Settings
+from sidecar.settings import TABLE, Settings
 from sidecar.supervisor import Supervisor
 
 SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "SEGV": 11, "TERM": 15}
@@ -142,6 +143,10 @@ class History:
                 self._observe(events.SwapTriggered("HUP" if trigger == "hup" else trigger))
             case ["watch" | "envdir" as trigger]:
                 self._observe(events.SwapTriggered(trigger, supersedes=True))
+            case ["configured", *words]:
+                pairs = dict(word.split("=") for word in words)
+                values = {name: TABLE[name].kind(text) for name, text in pairs.items()}
+                self._observe(events.Configured(self.supervisor.settings.replace(**values)))
             case ["term"]:
                 self._observe(events.StopAsked("TERM"))
             case ["int"]:

@@ -287,10 +287,12 @@ class NoSpin(Promise):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         settings = world.settings
-        self.longest = max(settings.max_backoff, 0.25)
+        #: The longest pause that was ever allowed, and the least of the longest.
+        self.longest = self.least_longest = max(settings.max_backoff, 0.25)
         self.min_uptime = max(settings.min_uptime, 0.25)
         self.failures = 0
         self.failed_at = -INF
+        self.due = False
         self.turns: list[float] = []  # moments from which another attempt is all right
         self.slots: dict[int, tuple[int, float]] = {}
 
@@ -299,6 +301,11 @@ class NoSpin(Promise):
         world = self.world
         if isinstance(fact, events.SizeChanged):
             self.slots.clear()
+        elif isinstance(fact, events.Configured):
+            self.slots.clear()
+            longest = max(world.settings.max_backoff, 0.25)
+            self.longest, self.least_longest = max(self.longest, longest), min(self.least_longest, longest)
+            self.min_uptime = max(world.settings.min_uptime, 0.25)
         elif isinstance(fact, events.SpawnFailed):
             self._slot_lost(fact.generation, fact.slot, 0.0)
         elif isinstance(fact, events.WorkerExited) and world.just_left is not None and world.just_left.retired_at is None:
@@ -323,7 +330,10 @@ class NoSpin(Promise):
         self.turns.append(self.failed_at + self._least_pause(self.failures))
 
     def _least_pause(self, failures: int) -> float:
-        return min(self.longest, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
+        return min(self.least_longest, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
+
+    def _longest_pause(self, failures: int) -> float:
+        return min(self.longest, 0.25 * 2.0 ** (failures - 1)) if failures else 0.0
 
     def ordered(self, given: list[orders.Order]) -> None:
         """Whatever is started is started for a reason, or late enough."""
@@ -346,10 +356,16 @@ class NoSpin(Promise):
                 if order.fields["trigger"] in ("watch", "envdir") and order.fields["still"]:
                     self.turns.pop()  # the next change is its retry
             elif isinstance(order, orders.Say) and order.event == "retry":
-                if order.fields["pause"] > 2 * self._least_pause(self.failures) + BIT:
+                if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
+            elif isinstance(order, orders.Say) and order.event == "interval_due":
+                current = world.current
+                if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
+                    raise self.broken(f"too early for an automatic restart: {order}")
+                self.due = True
             elif isinstance(order, orders.Prepare):
                 self._begun(order)
+                self.due = False
             elif isinstance(order, orders.Spawn):
                 failures, lost_at = self.slots.get(order.slot, (0, 0.0))
                 if world.now < lost_at + self._least_pause(failures) - BIT and world.generations[order.generation].state != COMING:
@@ -360,11 +376,9 @@ class NoSpin(Promise):
         turns, self.turns = self.turns, []
         if world.pending:
             return
-        if order.trigger == "interval":
-            current = world.current
-            if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
-                raise self.broken(f"too early for an automatic restart: {order}")
-        elif not turns or world.now < min(turns) - BIT:
+        if order.trigger == "interval" and self.due:
+            return
+        if not turns or world.now < min(turns) - BIT:
             raise self.broken(f"too early after {self.failures} failures, the last at {self.failed_at:g}: {order}")
 
     def settled(self) -> None:
@@ -542,9 +556,10 @@ class Orderly(Promise):
                         raise self.broken(f"nobody is there to be asked: {order}")
                     if process.retired_at is not None or order.pid in retired:
                         raise self.broken(f"it was asked already: {order}")
-                    if world.leaving() and process.ready and order.signal != world.settings.signal_on_term and self._served_last(process):
+                    own = world.generations[process.generation].settings
+                    if world.leaving() and process.ready and order.signal != own.signal_on_term and self._served_last(process):
                         raise self.broken(f"not the signal for a stop: {order}")
-                    if not world.stops and not was_said(given, "gave_up") and order.signal != world.settings.signal_on_hup:
+                    if not world.stops and not was_said(given, "gave_up") and order.signal != own.signal_on_hup:
                         raise self.broken(f"not the signal for a swap: {order}")
                     retired.add(order.pid)
                 case orders.Kill():
@@ -614,16 +629,18 @@ class Persistence(Promise):
         super().__init__(world)
         self.failed = 0
         self.ever_ready = False
+        self.enough = False
 
     def ordered(self, given: list[orders.Order]) -> None:
         """Count."""
         world = self.world
         self.ever_ready |= was_said(given, "worker_ready")
-        self.failed += len(said(given, "swap_failed"))
-        enough = world.settings.max_failures and self.failed >= world.settings.max_failures and not self.ever_ready
-        if was_said(given, "gave_up") and not enough:
+        if said(given, "swap_failed"):
+            self.failed += 1
+            self.enough = 0 < world.settings.max_failures <= self.failed and not self.ever_ready
+        if was_said(given, "gave_up") and not self.enough:
             raise self.broken(f"given up after {self.failed} failures")
-        if any(isinstance(order, orders.Prepare) for order in given) and enough:
+        if any(isinstance(order, orders.Prepare) for order in given) and self.enough:
             raise self.broken(f"tried again after {self.failed} failures")
 
 

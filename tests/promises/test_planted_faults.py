@@ -66,7 +66,7 @@ class Fault:
         return "none", ENOUGH, ""
 
 
-RETIRED = "                self._retire([worker], self.settings.signal_on_hup, now)\n"
+RETIRED = "                self._retire([worker], now)\n"
 LOST = "                self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)\n"
 
 FAULTS = [
@@ -119,13 +119,13 @@ FAULTS = [
     ),
     Fault(
         "a failed generation's workers are left running",
-        "No bad generation takes over or Orderly",
-        ("        self._retire([worker for worker in generation.workers if not worker.took_over], self.settings.signal_on_hup, now)\n", ""),
+        "No bad generation takes over or Orderly or Latest wins",
+        ("        self._retire([worker for worker in generation.workers if not worker.took_over], now)\n", ""),
     ),
     Fault(
         "old workers that are being started again stay when a new generation serves",
         "No bad generation takes over",
-        ("        self._retire(late, self.settings.signal_on_hup, now)\n", ""),
+        ("        self._retire(late, now)\n", ""),
     ),
     Fault("no backoff", "No spin", ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"), module="pacing"),
     Fault("the backoff does not grow", "No spin", ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"), module="pacing"),
@@ -248,6 +248,7 @@ FAULTS = [
         "a changed envdir does not wait for its splay to end but for twice that",
         "Latest wins",
         ("self.settings.env_splay *", "2 * self.settings.env_splay *"),
+        first=4500,
     ),
     Fault(
         "a saved file waits for an envdir's splay",
@@ -302,10 +303,27 @@ FAULTS = [
     Fault(
         "a stop retires with the signal of a swap",
         "Orderly",
-        (
-            "self._retire(list(self.roster.workers()), self._stop_signal(), now)",
-            "self._retire(list(self.roster.workers()), self.settings.signal_on_hup, now)",
-        ),
+        ('self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup', "own.signal_on_hup"),
+    ),
+    Fault(
+        "old workers are asked to leave with the signal of the settings read last",
+        "Orderly",
+        ("own = self.roster.generations[worker.generation].settings", "own = self.settings"),
+    ),
+    Fault(
+        "settings read during a stop change its bound",
+        "Stop always ends or Drain ends or Orderly",
+        ("            return  # the bound of a stop stays what it was\n", "            pass\n"),
+    ),
+    Fault(
+        "the workers that the settings ask for now are not heeded",
+        "Orderly",
+        ('            self._resize(after.workers, "")\n', "            pass\n"),
+    ),
+    Fault(
+        "settings that say nothing of the workers undo TTIN",
+        "Orderly or Continuity",
+        ("        if after.workers != before.workers:  # else", "        if True:  # else"),
     ),
     Fault(
         "a worker is signalled twice",

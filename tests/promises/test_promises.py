@@ -59,7 +59,7 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
         for often in (
             "Prepare", "Spawn", "Retire", "Kill", "Pass", "Close", "Exit",
             "swap_failed", "swap_superseded", "retry", "gave_up", "serving", "worker_overdue", "look_forbidden", "spawn_failed",
-            "worker_died", "worker_left", "killing", "resized", "stopping", "stopped", "recovered", "degraded",
+            "Configured", "worker_died", "worker_left", "killing", "resized", "stopping", "stopped", "recovered", "degraded",
             "shifted",
         ):  # fmt: skip
             assert seen[often] >= SCHEDULES / 200, f"hardly ever: {often}"

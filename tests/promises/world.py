@@ -130,9 +130,10 @@ class Process:
 class Life:
     """One generation as seen from outside."""
 
-    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "room", "serving_at", "state", "trigger")
+    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "room", "serving_at", "settings", "state", "trigger")
 
-    def __init__(self, number: int, trigger: str, now: float) -> None:
+    def __init__(self, number: int, trigger: str, now: float, settings: Settings) -> None:
+        self.settings = settings
         self.number = number
         self.trigger = trigger
         self.begun_at = now
@@ -193,8 +194,11 @@ class World:
 
         self.dice = dice
         # A copy of the dice: what came later must not move the schedules that are known by their number.
-        splay = copy.copy(dice).choice((0.0, 0.0, 2.0, 10.0))
+        others = copy.copy(dice)
+        splay = others.choice((0.0, 0.0, 2.0, 10.0))
         self.settings = draw_settings(dice).replace(env_splay=splay)
+        #: All that were ever in force.
+        self.ever = [self.settings]
         self.mood = Mood(dice)
         self.now = 0.0
         self.lag = 0.0  # how late the host has woken up, in all, since the stop was asked for
@@ -214,6 +218,7 @@ class World:
         self.stops_seen = 0
         self.stopped_at = 0.0
         self.leave_at = INF
+        self.bounded = False
         self.end_by = INF
         self.gave_up = False
         self.exit: orders.Exit | None = None
@@ -244,6 +249,9 @@ class World:
         self.supervisor = make(self.settings, 0.0, Chance(fixed, jitter))
         self.promises = [promise(self) for promise in PROMISES]
         self._draw_stimuli()
+        if others.random() < 0.25:
+            for _ in range(others.choice((1, 1, 2, 3))):
+                self._draw_settings_read(others, others.choice((3.0, 10.0, 30.0)))
 
     # --- drawing
 
@@ -266,6 +274,23 @@ class World:
                 self.at(at, self._stimulus(dice.choice(("TERM", "TERM", "INT"))))
                 at += dice.choice((0.0, 0.0, 1.0, self.moment(10.0)))
         self.at(horizon, self._calm_down)
+
+    def _draw_settings_read(self, dice: random.Random, horizon: float) -> None:
+        """HUP, with a settings file in which some settings are others now."""
+        drawn = vars(draw_settings(dice))
+        some = [name for name in drawn if name != "command" and dice.random() < 0.4]
+
+        def happen() -> events.Fact | None:
+            if self.calm:
+                return None
+            if self.settings.slow_start:  # the two together are refused
+                some[:] = [name for name in some if name not in ("slow_start", "max_surge")]
+            if self.settings.overlap == "never" and "overlap" not in some:
+                some[:] = [name for name in some if name != "max_surge"]
+            self.observe(events.Configured(self.settings.replace(**{name: drawn[name] for name in some})))
+            return events.SwapTriggered("HUP", supersedes=True)
+
+        self.at(round(dice.random() * horizon * 4) / 4, happen)
 
     def _stimulus(self, kind: str) -> Callable[[], events.Fact | None]:
         def happen() -> events.Fact | None:
@@ -433,12 +458,14 @@ class World:
         self.calm_at = self.now
         for process in list(self.processes.values()):
             process.program.dies = INF
-        s = self.settings
-        one_round = s.start_timeout + s.interval + s.kill_old_delay + s.drain_timeout + 12.0
-        if s.slow_start:
-            one_round += s.start_timeout + 16.0  # it grows, and then no more
-        one_swap = 4.0 + (self.size + 1) * one_round
-        self.recover_by = self.now + 4 * one_swap + 4 * (s.max_backoff + 3.0) + s.env_splay
+        # What is under way may have begun with others.
+        names = ("start_timeout", "interval", "kill_old_delay", "drain_timeout")
+        one_round = sum(max(getattr(settings, name) for settings in self.ever) for name in names)
+        if self.settings.slow_start:
+            # It grows, and then no more.
+            one_round += max(settings.start_timeout for settings in self.ever) + 16.0
+        one_swap = 4.0 + (self.size + 1) * (one_round + 12.0)
+        self.recover_by = self.now + 4 * one_swap + 4 * (max(s.max_backoff for s in self.ever) + 3.0) + self.settings.env_splay
 
     def _final_stop(self, kind: str) -> Callable[[], events.Fact | None]:
         return lambda: events.StopAsked(kind, lame_duck=kind == "TERM")
@@ -473,13 +500,13 @@ class World:
 
     def surge(self, life: Life | None) -> int:
         """How many processes more than are wanted there may be while this generation takes over, 0 for any number."""
-        room = life.room if life is not None and self.settings.overlap == "auto" else None
+        room = life.room if life is not None and life.settings.overlap == "auto" else None
         most = self.settings.max_surge
         return most if not room or room >= self.size else min(most or room, room)
 
     def alone(self, life: Life) -> bool:
         """Whether this generation may not be there at the same time as another."""
-        return self.settings.overlap == "never" or (self.settings.overlap == "auto" and life.room == 0)
+        return life.settings.overlap == "never" or (life.settings.overlap == "auto" and life.room == 0)
 
     def wanted(self) -> list[Process]:
         """Processes whose leader lives and that nobody asked to leave."""
@@ -517,6 +544,10 @@ class World:
                 for process in self.processes.values():
                     process.kill_due = min(process.kill_due, self.now)
         self.stops_seen = len(self.stops)
+        if self.stops and self.leaving() and not self.bounded:
+            self.bounded = True
+            for process in self.processes.values():
+                process.kill_due = min(process.kill_due, self.now + settings.drain_timeout)
         if self.stops and self.leaving():
             self.leave_at = min(self.leave_at, self.now)
             for life in self.generations.values():
@@ -533,6 +564,12 @@ class World:
                 self.pending = True
                 self.supersedes |= fact.supersedes
                 self.unserved += fact.changed
+            case events.Configured():
+                if not self.stops and not self.gave_up:
+                    if fact.settings.workers != self.settings.workers:
+                        self.size = fact.settings.workers
+                    self.settings = fact.settings
+                    self.ever.append(fact.settings)
             case events.StopAsked():
                 if not self.stops or fact.signal != self.stops[-1].signal or self.now >= self.stopped_at + 0.1:
                     self.stops.append(fact)
@@ -588,7 +625,7 @@ class World:
         match order:
             case orders.Prepare():
                 self.begun = order.generation
-                self.generations[order.generation] = Life(order.generation, order.trigger, self.now)
+                self.generations[order.generation] = Life(order.generation, order.trigger, self.now, self.settings)
                 self.generations[order.generation].changed = self.unserved[:]
                 self.pending = self.supersedes = False
                 self._prepare(order.generation)
@@ -628,12 +665,16 @@ class World:
             self.generations[fields["generation"]].state = OUTDATED
         elif event == "gave_up":
             self.gave_up = True
+            self.bounded = True
+            for process in self.processes.values():
+                process.kill_due = min(process.kill_due, self.now + self.settings.drain_timeout)
             self.leave_at = min(self.leave_at, self.now)
             self.end_by = min(self.end_by, self.now + self.settings.drain_timeout + 5.0)
 
     def _prepare(self, generation: int) -> None:
         bad = not self.calm and self.dice.random() < self.mood.unprepared
-        room = self.room_dice.choice((None, 0, 0, 1, 1, 2, 3)) if self.tight and not self.settings.slow_start else None
+        life = self.generations[generation]
+        room = self.room_dice.choice((None, 0, 0, 1, 1, 2, 3)) if self.tight and not life.settings.slow_start else None
         fact = events.PreparationFailed(generation, "the check failed") if bad else events.Prepared(generation, room, "the limit")
         if self.dice.random() < self.mood.slow_prepare:
             if not self.calm and self.dice.random() < 0.1:

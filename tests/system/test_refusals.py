@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from sidecar.commands import COMMANDS
 from tests.support import ROOT, free_port, until
 
 
@@ -134,8 +135,16 @@ def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_nothing(sid
     assert run.stop() == 0
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), ("run", "--help"), ("--version",)])
+@pytest.mark.parametrize("words", [(), ("--help",), ("dev", "--help"), ("--version",), *((name, "--help") for name in COMMANDS)], ids=str)
 def test_help_fits_a_screen(words):
+    done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if words else 2)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert len(done.stdout.splitlines()) <= 40
+
+
+@pytest.mark.parametrize("words", [("run", "--help")])
+def test_the_list_of_all_options_fits_a_large_one(words):
     done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == (0 if words else 2)
     assert max(map(len, done.stdout.splitlines())) <= 110

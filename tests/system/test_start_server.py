@@ -536,7 +536,7 @@ def test_stop_signals_nobody_over_a_pid_file_that_was_left_behind(starter):
 
 
 @shows("--log-file FILE")
-def test_the_log_file_is_appended_to_and_opened_anew_on_hup(starter, tmp_path):
+def test_the_log_file_is_appended_to_and_opened_anew_on_hup_and_usr1(starter, tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "out").write_text("before\n")
     run = starter("--log-file=out", program=("sh", "-c", "echo a life; exec " + " ".join(PROGRAM)))
@@ -546,6 +546,9 @@ def test_the_log_file_is_appended_to_and_opened_anew_on_hup(starter, tmp_path):
     run.signal("HUP")
     until(lambda: "killing old workers" in run.text("out"), "the swap in the new file")
     assert "a life" in run.text("out")
+    (run.where / "out").rename(run.where / "out.2")
+    run.signal("USR1")
+    until((run.where / "out").exists, "the new file")
     assert run.stop() == 0
     assert run.text("out").endswith("exiting\n")
     assert run.text() == f"start_server (pid:{run.process.pid}) starting now...\n"

@@ -172,3 +172,11 @@ def test_a_reader_of_the_log_that_has_stopped_reading_stops_nothing(tmp_path):
             process.kill()
             os.close(read)
             os.close(write)
+
+
+def test_what_is_due_in_years_keeps_nobody_from_stopping(sidecar):
+    """The system itself waits for 24 days at most."""
+    run = sidecar("--enable-auto-restart", "--auto-restart-interval", "5000d")
+    run.wait("serving")
+    run.swap(2)
+    assert run.stop() == 0

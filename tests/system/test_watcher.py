@@ -25,8 +25,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.saves import beside_and_replace, copied_tree, in_place, jetbrains, rsync, run, sed, visual_studio_code
 from tests.support import PATIENCE, ROOT, until
 
+VIM = "vim" if shutil.which("vim") else "vim.tiny"
 LONG = 0.4
 REALTIME_COARSE = 5  # linux/time.h; what the kernel stamps files with
 
@@ -147,12 +149,6 @@ def nothing_more(watcher: Watcher, tree: Path, *also: str) -> None:
     assert names(tree, watcher.changed()) == sorted(["end", *also])
 
 
-def run(*words: object, cwd: object = None) -> None:
-    if shutil.which(str(words[0])) is None:
-        pytest.skip(f"{words[0]} is not installed")
-    subprocess.run([str(each) for each in words], cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-
-
 def exchange(one: Path, other: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
@@ -172,73 +168,22 @@ def archive(**files: str) -> bytes:
 # How a file is saved: each function saves, and returns the paths that must be told.
 
 
-def in_place(tree: Path) -> list[str]:
-    (tree / "app.py").write_text("new = 1\n")
-    return ["app.py"]
-
-
-def visual_studio_code(tree: Path) -> list[str]:
-    fd = os.open(tree / "app.py", os.O_WRONLY)
-    os.ftruncate(fd, 0)
-    os.write(fd, b"new = 1\n")
-    os.fsync(fd)
-    os.close(fd)
-    return ["app.py"]
-
-
-def beside_and_replace(tree: Path) -> list[str]:
-    (tree / "app.py.tmp.1234").write_text("new = 1\n")
-    os.replace(tree / "app.py.tmp.1234", tree / "app.py")
-    return ["app.py"]
-
-
 def outside_and_replace(tree: Path) -> list[str]:
     (tree.parent / "draft").write_text("new = 1\n")
     os.replace(tree.parent / "draft", tree / "pkg" / "mod.py")
     return ["pkg/mod.py"]
 
 
-def jetbrains(tree: Path) -> list[str]:
-    (tree / "app.py___jb_tmp___").write_text("new = 1\n")
-    os.rename(tree / "app.py", tree / "app.py___jb_old___")
-    os.rename(tree / "app.py___jb_tmp___", tree / "app.py")
-    os.unlink(tree / "app.py___jb_old___")
-    return ["app.py"]
-
-
 def vim_by_renaming(tree: Path) -> list[str]:
     settings = "set nocp swapfile writebackup backupcopy=no backupskip="
-    run("vim", "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
+    run(VIM, "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
     return ["app.py"]
 
 
 def vim_in_place(tree: Path) -> list[str]:
     settings = "set nocp swapfile writebackup backupcopy=yes backupskip="
-    run("vim", "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
+    run(VIM, "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
     return ["app.py"]
-
-
-def sed(tree: Path) -> list[str]:
-    run("sed", "-i", "s/old/new/", tree / "app.py", tree / "pkg/mod.py", tree / "pkg/deep/leaf.py")
-    return ["app.py", "pkg/deep/leaf.py", "pkg/mod.py"]
-
-
-def rsync(tree: Path) -> list[str]:
-    source = tree.parent / "source"
-    shutil.copytree(tree, source)
-    (source / "app.py").write_text("new = 1\n")
-    (source / "pkg" / "more.py").write_text("more\n")
-    run("rsync", "-a", "--checksum", f"{source}/", f"{tree}/")
-    return ["app.py", "pkg/more.py"]
-
-
-def copied_tree(tree: Path) -> list[str]:
-    source = tree.parent / "source"
-    (source / "a" / "b").mkdir(parents=True)
-    for name in ("x.py", "a/y.py", "a/b/z.py"):
-        (source / name).write_text(name)
-    run("cp", "-r", source, tree / "copied")
-    return ["copied/a/b/z.py", "copied/a/y.py", "copied/x.py"]
 
 
 def unpacked(tree: Path) -> list[str]:
@@ -530,6 +475,12 @@ def test_paths_are_told_as_the_root_was_given(start: Callable[..., Watcher], tre
     assert watcher.changed() == ["app.py", "pkg/mod.py"]
 
 
+def test_a_root_that_is_a_file_is_said(start: Callable[..., Watcher], tree: Path) -> None:
+    watcher = start([tree / "app.py"])
+    watcher.watching()
+    assert "app.py is no directory" in watcher.next()["remark"]
+
+
 # What is ignored.
 
 
@@ -563,15 +514,29 @@ def test_only_some_files_count(start: Callable[..., Watcher], tree: Path) -> Non
 
 
 def test_a_file_the_program_writes_again_and_again_is_named(start: Callable[..., Watcher], tree: Path) -> None:
+    """The program is a process below the watcher's parent, as it is below sidecar."""
     watcher = start(["."], cwd=tree, settle=0.01)
     watcher.watching()
-    for number in range(4):
-        (tree / "app.log").write_text("x" * number)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(tree / "app.log", "wb")) as program:
         assert watcher.changed() == ["app.log"]
-    remark = watcher.next()
+        for _ in range(3):
+            program.stdin.write(b"x")
+            program.stdin.flush()
+            assert watcher.changed() == ["app.log"]
+        remark = watcher.next()
+        program.stdin.close()
     assert remark["event"] == "remark"
-    assert "app.log" in remark["remark"]
+    assert f"process {program.pid} of the program" in remark["remark"]
     assert "--watch-ignore '/app.log'" in remark["remark"]
+
+
+def test_a_file_that_somebody_saves_again_and_again_is_named_later(start: Callable[..., Watcher], tree: Path) -> None:
+    watcher = start(["."], cwd=tree, settle=0.01)
+    watcher.watching()
+    for number in range(12):
+        (tree / "app.py").write_text("x" * number)
+        assert watcher.changed() == ["app.py"]
+    assert "app.py has changed 12 times in a row" in watcher.next()["remark"]
 
 
 # What happened while nobody watched.
@@ -626,9 +591,11 @@ def test_after_any_history_nothing_is_left_untold(start: Callable[..., Watcher],
     for number in range(150):
         directories = [Path(each) for each, _, _ in os.walk(tree)]
         files = [Path(each) / name for each, _, found in os.walk(tree) for name in found]
-        here, there, name = dice.choice(directories), dice.choice(directories), f"n{dice.randrange(6)}"
+        # The root itself is seldom moved: afterwards little is left.
+        here, there, name = dice.choice(directories[dice.random() > 0.02 :] or [tree]), dice.choice(directories), f"n{dice.randrange(6)}"
+        kind = dice.randrange(9)
         try:
-            match dice.randrange(9):
+            match kind if here != tree or dice.random() < 0.1 else kind % 3:
                 case 0 | 1:
                     (here / name).write_text("x" * dice.randrange(3))
                 case 2:
@@ -651,6 +618,7 @@ def test_after_any_history_nothing_is_left_untold(start: Callable[..., Watcher],
         if dice.random() < 0.1:
             until(lambda: asleep(watcher.pid, 0.05), "a rest")
         tree.mkdir(exist_ok=True)
+    until(lambda: asleep(watcher.pid, 0.5), "rest")  # only a few paths are told at once: this one by itself
     (tree / "end").write_text("end")
     until(lambda: any(each.endswith("/end") for each in watcher.told()), "the last file")
     until(lambda: asleep(watcher.pid), "rest")
@@ -685,20 +653,20 @@ def test_nothing_is_told_anew_after_a_restart_without_changes(start: Callable[..
 # Limits.
 
 
-def test_without_inotify_watches_it_polls(start: Callable[..., Watcher], tmp_path: Path) -> None:
-    limit = "/proc/sys/user/max_inotify_watches"
-    probe = ["unshare", "-Ur", "sh", "-c", f"echo 300 >{limit}"]
+@pytest.mark.parametrize(("what", "left"), [("watches", 300), ("instances", 0)])
+def test_without_inotify_it_polls(start: Callable[..., Watcher], tmp_path: Path, what: str, left: int) -> None:
+    limit = f"/proc/sys/user/max_inotify_{what}"
+    probe = ["unshare", "-Ur", "sh", "-c", f"echo {left} >{limit}"]
     if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("no user namespaces here")
     tree = tmp_path / "tree"
     for number in range(1000):
         (tree / f"d{number}").mkdir(parents=True)
         (tree / f"d{number}" / "f").write_text("old")
-    watcher = start([tree], settle=LONG, prefix=("unshare", "-Ur", "sh", "-c", f'echo 300 >{limit}; exec "$@"', "-"))
+    watcher = start([tree], settle=LONG, prefix=("unshare", "-Ur", "sh", "-c", f'echo {left} >{limit}; exec "$@"', "-"))
     event = watcher.watching()
     assert (event["mode"], event["directories"]) == ("poll", 1001)
-    assert "user.max_inotify_watches" in event["why"]
-    assert "300" in event["why"]
+    assert f"user.max_inotify_{what}" in event["why"]
     for number in range(0, 1000, 100):
         (tree / f"d{number}" / "f").write_text("new")
     assert names(tree, watcher.changed()) == [f"d{number}/f" for number in range(0, 1000, 100)]

@@ -1,6 +1,9 @@
 // Serves by Node's own http. By itself Node dies of TERM at once: here it finishes what is in flight first.
+//
+//     sidecar dev --port 8080 -- node server.js
 const http = require("http")
 
+const greeting = process.env.GREETING || "hello"
 const generation = process.env.SERVER_STARTER_GENERATION
 let leaving = false
 
@@ -8,7 +11,7 @@ const server = http.createServer((request, response) => {
   const seconds = request.url.startsWith("/slow?") ? Number(request.url.slice(6)) : 0
   setTimeout(() => {
     if (leaving) response.setHeader("Connection", "close") // or its client would keep this process alive as long as it asks on
-    response.end(`hello from generation ${generation}\n`)
+    response.end(`${greeting} from generation ${generation}\n`)
   }, seconds * 1000)
 })
 

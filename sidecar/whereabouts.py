@@ -1,4 +1,4 @@
-"""Where a control socket may be: by itself, because a health probe needs this and nothing else (probe.py)."""
+"""Where a control socket is looked for, and put. By itself, because a probe has no time to import more."""
 
 from __future__ import annotations
 

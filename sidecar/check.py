@@ -1,0 +1,158 @@
+"""`sidecar check`: the settings that `run` would have, where each came from, and what is wrong or doubtful with them.
+
+Nothing is bound and nothing is started but the reader of sidecar.yml. What was filled in from the environment is told by name only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+
+from sidecar import arguments, envdir
+from sidecar.errors import EnvdirError
+from sidecar.settings import TABLE, Settings, duration, hidden, octal, words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+OWN = {"--json": "", "--grace": "TIME", "--pre-stop": "TIME"}
+HELP = """\
+usage: sidecar check [--json] [--grace TIME [--pre-stop TIME]] [OPTION ...] [--] [PROGRAM ...]
+
+The settings that `sidecar run` with the same options would have in this place: each value, and whether
+it is from a flag, a variable, a line of sidecar.yml, a profile, or the default.
+
+    --json           as one object: settings, problems, remarks
+    --grace TIME     whether a stop ends within Kubernetes' terminationGracePeriodSeconds (or Docker's
+                     stop_grace_period); --pre-stop TIME is what a preStop hook takes of it
+
+Exit status: 0 right, 2 wrong. Remarks are about what is allowed and may be meant otherwise.
+"""
+# What a stop may take beyond lame duck and drain: for the end of what was killed.
+LAST_SECONDS = 5.0
+USUAL_GRACE = 30.0
+NOT_SHOWN = "(filled in from the environment)"
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The command; its exit status."""
+    if argv and argv[0] in ("--help", "-h"):
+        print(HELP, end="")
+        return 0
+    chosen = arguments.Chosen(argv, environ, own=OWN)
+    choice = chosen.choice(chosen.read())
+    settings = choice.settings
+    problems = [*choice.problems]
+    try:
+        grace, before = (duration(chosen.own[flag]) if flag in chosen.own else None for flag in ("--grace", "--pre-stop"))
+    except ValueError as error:
+        problems.append(f"--grace, --pre-stop: {error}")
+        grace = before = None
+    more, remarks = _looked_at(settings, environ, grace, before or 0.0)
+    problems = [hidden(each, settings.hide) for each in (*problems, *more)]
+    remarks = [hidden(each, settings.hide) for each in remarks]
+    rows = {"command": _row(settings, "command", choice.origins)}
+    rows.update({each.key: _row(settings, name, choice.origins) for name, each in TABLE.items()})
+    if "--json" in chosen.own:
+        print(json.dumps({"settings": rows, "problems": problems, "remarks": remarks}, ensure_ascii=False))
+    else:
+        if not problems:
+            for line in _table(rows):
+                print(line)
+        for each in remarks:
+            print(f"remark: {each}")
+        for each in problems:
+            print(f"sidecar: {each}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def _row(settings: Settings, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
+    origin = origins.get(name, "default")
+    # `sidecar.yml:3: workers` is a place in a message; here the name stands beside it.
+    key = TABLE[name].key if name in TABLE else name
+    row: dict[str, Any] = {
+        "value": NOT_SHOWN if name in settings.secret else _plain(settings, name),
+        "from": origin.removesuffix(f": {key}"),
+    }
+    return {**row, "secret": True} if name in settings.secret else row
+
+
+def _plain(settings: Settings, name: str) -> Any:
+    """A value as JSON has it."""
+    value = getattr(settings, name)
+    if name == "port":
+        return [each.spec for each in value]
+    if name in TABLE and TABLE[name].kind is octal and value is not None:
+        return f"{value:03o}"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    cells = [("SETTING", "VALUE", "FROM"), *((name, _shown(name, row["value"]), row["from"]) for name, row in rows.items())]
+    widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
+    return [f"{name.ljust(widths[0])}  {value.ljust(min(widths[1], 40))}  {origin}" for name, value, origin in cells]
+
+
+def _shown(key: str, value: Any) -> str:
+    setting = TABLE.get(key.replace("-", "_"))
+    if value in (None, "", []):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return shlex.join(value) if setting is None or setting.kind is words else ", ".join(value)
+    return f"{value:g}s" if isinstance(value, float) else str(value)
+
+
+def _looked_at(settings: Settings, environ: Mapping[str, str], grace: float | None, before: float) -> tuple[list[str], list[str]]:
+    """What is wrong in this place, and what may be meant otherwise."""
+    problems, remarks = [], []
+    longest = before + settings.lame_duck + settings.drain_timeout + LAST_SECONDS
+    parts = f"lame-duck {settings.lame_duck:g} s + drain-timeout {settings.drain_timeout:g} s + {LAST_SECONDS:g} s"
+    parts = f"preStop {before:g} s + {parts}" if before else parts
+    if grace is not None and longest > grace:
+        problems.append(f"--grace {grace:g}s: a stop may take {longest:g} s ({parts}); allow that, or shorten one of them")
+    elif grace is None and longest > USUAL_GRACE:
+        remarks.append(
+            f"a stop may take {longest:g} s ({parts}), and Kubernetes kills after {USUAL_GRACE:g} s by default: "
+            f"set terminationGracePeriodSeconds to {longest:g}, and say it here with --grace"
+        )
+    try:
+        reading = envdir.read(settings.envdir, settings.envdir_format == "whole", settings.lenient_envdir)
+        remarks += reading.remarks
+    except EnvdirError as error:
+        problems.append(str(error))
+    remarks += [f"watch: there is no directory {each} yet" for each in settings.watch if not os.path.isdir(each)]
+    program = settings.command[0] if settings.command else ""
+    if program and not _found(program, settings.dir, environ.get("PATH", os.defpath)):
+        remarks.append(f"command: {program} is not there, or may not be run, as far as this environment shows")
+    if settings.drain_timeout == 0:
+        remarks.append("drain-timeout 0: a worker is killed as soon as it is asked to leave")
+    if settings.env_splay and not settings.watch_env:
+        remarks.append("env-splay: nothing waits for it without watch-env")
+    if settings.user and os.geteuid() != 0:
+        remarks.append(f"user: only root can start workers as another user, this is uid {os.geteuid()}")
+    return problems, remarks + _unknown(environ)
+
+
+def _found(program: str, directory: str, path: str) -> bool:
+    if "/" in program:
+        return os.access(os.path.join(directory, program), os.X_OK)
+    return any(os.access(os.path.join(each, program), os.X_OK) for each in path.split(os.pathsep))
+
+
+# Of a SIDECAR_ variable that is no setting sidecar itself is the author, when it runs below another, or Kubernetes (a service's address).
+NOT_SETTINGS = ("SIDECAR_WORKER", "SIDECAR_TRIGGER", "SIDECAR_CHANGED", "SIDECAR_WORKER_PID")
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = {each.variable for each in TABLE.values()}
+    unknown = [name for name in environ if name.startswith("SIDECAR_") and name not in known and name not in NOT_SETTINGS]
+    service = ("SIDECAR_SERVICE_", "SIDECAR_PORT_")
+    return [
+        f"{name}: no setting has this variable{arguments.nearest(name, sorted(known))}" for name in unknown if not name.startswith(service)
+    ]

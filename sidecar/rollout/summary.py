@@ -1,0 +1,83 @@
+"""Who runs what: the end of a rollout, as plain values and as a table. Pure."""
+
+from __future__ import annotations
+
+from sidecar.rollout.course import DONE, FAILED, UNTOUCHED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from sidecar.rollout.course import Course, Member
+
+
+def summary(course: Course) -> dict[str, Any]:
+    """Everything, in the order of the rollout."""
+    members = course.members.values()
+    counts = {state: len(course.of(state)) for state in (DONE, FAILED, UNTOUCHED)}
+    outcome = "lost" if course.lost else "interrupted" if course.interrupts else "stopped" if counts[UNTOUCHED] else "failed"
+    return {
+        "outcome": "done" if counts[DONE] == len(members) else outcome,
+        **counts,
+        "containers": [one(each) for each in members],
+    }
+
+
+def one(member: Member) -> dict[str, Any]:
+    """One container."""
+    return {
+        "name": member.target.name,
+        "id": member.target.id,
+        "outcome": member.state,
+        "was": member.was,
+        "serves": member.serves,
+        **({"files": member.files} if member.files else {}),
+        **({"kind": member.kind, "cause": member.cause} if member.kind else {}),
+    }
+
+
+def table(report: Mapping[str, Any]) -> list[str]:
+    """The same for people."""
+    rows = [("CONTAINER", "OUTCOME", "SERVES", "")]
+    rows += [(each["name"], each["outcome"], serves(each), remark(each)) for each in report["containers"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [" ".join([*(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
+    return [*lines, "", sentence(report)]
+
+
+def serves(each: Mapping[str, Any]) -> str:
+    """The generation, and the one before, if that was another."""
+    if each["serves"] is None:
+        return "nothing" if each.get("kind") == "vanished" else "unknown" if each["outcome"] == FAILED else "-"
+    return f"{each['serves']}" if each["was"] in (None, each["serves"]) else f"{each['was']} -> {each['serves']}"
+
+
+def remark(each: Mapping[str, Any]) -> str:
+    """What went wrong, and what the files are then."""
+    if each["outcome"] != FAILED:
+        return ""
+    files = {
+        "new": "the old generation serves, though its files are new" if each["serves"] == each["was"] is not None else "its files are new",
+        "partly new": "its files may be partly new",
+        "put back": "its files are put back",
+    }.get(each.get("files", ""))
+    return f"{each['cause']} ({files})" if files else f"{each['cause']}"
+
+
+def sentence(report: Mapping[str, Any]) -> str:
+    """The end in one line."""
+    counts = f"{report['done']} done, {report['failed']} failed, {report['untouched']} untouched"
+    how = {
+        "done": "the rollout is done",
+        "failed": "the rollout is through, not everywhere with success",
+        "stopped": "the rollout has stopped",
+        "interrupted": "the rollout was interrupted",
+        "lost": "the rollout has lost the engine",
+    }[report["outcome"]]
+    return f"{how}: {counts}"
+
+
+def names(members: Sequence[Member]) -> str:
+    """Some of them by name."""
+    return ", ".join(each.target.name for each in members)

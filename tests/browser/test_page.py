@@ -1,0 +1,156 @@
+"""The page, in a real browser: it shows a swap as it happens and why one failed, by itself, and asks nobody else for anything.
+
+SIDECAR_PICTURES=docs/images has it write the pictures of docs/admin.md (`make pictures`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.browser.browser import CHROMIUM, DRIVER, Browser
+from tests.support import until
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+
+PICTURES = os.environ.get("SIDECAR_PICTURES", "")
+
+
+@pytest.fixture
+def run(sidecar, tmp_path):
+    (tmp_path / "env").mkdir()
+    if PICTURES:
+        (tmp_path / "env" / "BOOT").write_text("0.6")
+    run = sidecar(
+        "--admin", "127.0.0.1:0", "--control", "none", "--envdir", str(tmp_path / "env"), "--workers", "2", "--max-backoff", "60s"
+    )  # fmt: skip
+    run.wait("worker_ready", count=2)
+    return run
+
+
+def picture(browser: Browser, name: str, height: int) -> None:
+    if PICTURES:
+        browser.picture(Path(PICTURES) / f"{name}.png", height)
+
+
+def test_it_shows_a_swap_and_a_failure_by_itself(run, tmp_path):
+    """Without a reload, without a complaint on the console, without a request to anybody else; text is text, whatever it says."""
+    where = f"http://{run.wait('admin')['address']}/"
+    with Browser(1060, 900) as browser:
+        browser.open(where)
+        browser.run("window.mark = 'the same page'")
+        browser.shows("#state", "serving")
+        browser.shows("#about", "generation 1")
+        browser.shows("#timeline", "serving for")
+        assert browser.run("return document.querySelectorAll('#workers tr').length") == 2
+        browser.shows("#workers", "MiB")
+        assert browser.run("return document.querySelector('#notice').hidden")
+
+        run.swap(2)
+        browser.shows("#about", "generation 2")
+        browser.shows("#events", "generation 2 serves after")
+        browser.shows("#events", "generation 1 is gone")
+        browser.shows("#timeline", "served for")
+        if PICTURES:
+            time.sleep(12)  # a picture of something that has gone on for a while
+            run.swap(3)
+            time.sleep(6)
+            picture(browser, "serving", 900)
+
+        (tmp_path / "env" / "DIE").write_text("3")
+        run.signal("HUP")
+        failed = run.wait("swap_failed")
+        browser.shows("#notice", f"Generation {failed['generation']} failed")
+        browser.shows("#notice", "exited with status 3 before it was ready")
+        browser.shows("#notice", "serves on, untouched")
+        browser.shows("#notice", "Tried again in")
+        browser.shows("#timeline", "failed: exited with status 3 before it was ready")
+        browser.shows("#events", failed["message"])
+        if PICTURES:
+            run.wait("swap_failed", count=4)
+            time.sleep(1)
+            picture(browser, "failed", 900)
+        (tmp_path / "env" / "DIE").unlink()
+        run.signal("HUP")
+        number = run.wait("serving", count=len(run.seen("serving")) + 1)["generation"]
+        browser.shows("#about", f"generation {number}")
+        browser.shows("#notice", "Mended since")
+
+        assert browser.run("return window.mark") == "the same page"
+        assert browser.console() == []
+        asked = [each for each in browser.requests() if not each.startswith(("chrome:", "data:"))]
+        assert asked
+        assert [each for each in asked if not each.startswith(where)] == []
+        # The policy holds: nothing that came in as text could run.
+        browser.run("const s = document.createElement('script'); s.textContent = 'window.broken = 1'; document.body.append(s)")
+        assert browser.run("return window.broken === undefined")
+    assert run.stop() == 0
+
+
+def test_what_is_told_is_shown_as_text(sidecar, tmp_path):
+    """A cause that looks like HTML is read, not obeyed."""
+    evil = "<img src=x onerror=window.broken=1><b id=evil>"
+    (tmp_path / "env").mkdir()
+    if PICTURES:
+        (tmp_path / "env" / "BOOT").write_text("0.6")
+    run = sidecar(
+        "--admin",
+        "127.0.0.1:0",
+        "--control",
+        "none",
+        "--check",
+        f"sh -c 'test ! -e {tmp_path}/bad' '{evil}'",
+        "--ready",
+        "interval",
+        "--interval",
+        "0",
+    )
+    run.wait("serving")
+    (tmp_path / "bad").write_text("")
+    run.signal("HUP")
+    run.wait("swap_failed")
+    with Browser() as browser:
+        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.shows("#notice", "<b id=evil>")
+        assert browser.run("return document.querySelector('#evil') === null && document.images.length === 0 && window.broken === undefined")
+    run.stop()
+
+
+def test_a_narrow_screen_and_a_dark_one(run):
+    """Nothing is wider than the screen but what scrolls by itself; the colours follow the reader's."""
+    colours = []
+    for dark in (False, True):
+        with Browser(360, 800, dark) as browser:
+            browser.open(f"http://{run.wait('admin')['address']}/")
+            browser.shows("#workers", "MiB")
+            assert browser.run("return document.documentElement.scrollWidth") == 360
+            colours.append(browser.run("return getComputedStyle(document.body).backgroundColor"))
+            if dark:
+                # When sidecar goes, the page says so.
+                run.stop()
+                browser.shows("#state", "no connection")
+    brightness = [sum(int(part) for part in each.strip("rgb()").split(",")) for each in colours]
+    assert brightness[0] > 4 * brightness[1]
+
+
+def test_a_helper_that_dies_is_made_up_for(run):
+    """The page is there again by itself, and misses nothing."""
+    from tests.system.test_admin import Admin
+
+    with Browser() as browser:
+        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.shows("#about", "generation 1")
+        os.kill(Admin(run).pid(), 9)
+        run.wait("helper_ended")
+        run.swap(2)
+        browser.shows("#state", "serving")
+        browser.shows("#about", "generation 2")
+        browser.shows("#events", "the admin (pid")
+        numbers = (
+            "return [...document.querySelectorAll('#events li span')].filter(e => e.textContent.startsWith('generation 2 serves')).length"
+        )
+        until(lambda: browser.run(numbers) == 1, "one line, once")
+    run.stop()
