@@ -250,7 +250,7 @@ class Settings(Record):
         choice("auto", "always", "never"),
         "auto",
         "HOW",
-        "old and new workers at once: auto (as memory allows; not in a slow start), always, never",
+        "old and new workers at once: auto (as memory allows), always, never",
         group=SWAP,
     )
     slow_start: bool = setting(switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP)

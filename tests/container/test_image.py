@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
 
 import sidecar
 
-from .containers import Load
+from .containers import Load, fetch
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -67,11 +68,16 @@ def test_in_an_image_without_python_it_serves_swaps_watches_and_is_healthy(run_c
     """As uid 1000, with a read-only root and no capability; a saved file swaps under load: no request fails."""
     conf = tmp_path / "conf"
     conf.mkdir(mode=0o755)
+    settings = tmp_path / "settings"
+    settings.mkdir(mode=0o755)
+    (settings / "good.yml").write_text("workers: 7\n")
     first = run_inside(bare, "cat", "/conf/nginx.conf")
     (conf / "nginx.conf").write_text(first)
     running = run_container(
-        image=bare, app="", environment={"SIDECAR_LOG_FORMAT": "json"}, mounts={conf: ("/conf", "ro")}, **HARDENED, **OFTEN
-    )
+        image=bare, app="", environment={"SIDECAR_LOG_FORMAT": "json", "SIDECAR_ADMIN": "9100"},
+        mounts={conf: ("/conf", "ro"), settings: ("/settings", "ro")},
+        ports={"8080/tcp": ("127.0.0.1", None), "9100/tcp": ("127.0.0.1", None)}, **HARDENED, **OFTEN,
+    )  # fmt: skip
     running.wait_event("serving", generation=1)
     running.wait_event("watching")
     wait_health(running, "healthy")
@@ -92,6 +98,12 @@ def test_in_an_image_without_python_it_serves_swaps_watches_and_is_healthy(run_c
     assert status == 0
     assert json.loads(said)["pid"] == 1
     assert running.container.exec_run(["sidecar", "health"]) == (0, b"ready\n")
+    admin = int(running.container.ports["9100/tcp"][0]["HostPort"])
+    assert fetch(admin, "/readyz")[0] == 200
+    assert "sidecar_generation 3" in fetch(admin, "/metrics")[1]
+    # The settings file has a reader, a process like the watcher.
+    found = running.container.exec_run(["sidecar", "check", "--config", "/settings/good.yml", "--", "nginx"])[1]
+    assert re.search(rb"workers +7 +/settings/good.yml:1", found), found
     # Its own interpreter is nobody else's business.
     worker = running.events("worker_started", generation=3)[0]["pid"]
     status, environ = running.container.exec_run(["perl", "-0ne", "print qq($_\\n)", f"/proc/{worker}/environ"])
@@ -127,4 +139,4 @@ def test_health_finds_the_socket_wherever_it_could_be_made(run_container, enviro
     # The fast way, which leaves the client and all that it imports alone.
     code = "import sys, os; from sidecar import probe; print(probe.healthy([], os.environ), 'json' in sys.modules)"
     found = running.container.exec_run(["/opt/sidecar/libexec/python3", "-IS", "-c", code], user="1000")
-    assert found == (0, b"False False\n" if "init" in options else b"True False\n")
+    assert found == (0, b" False\n" if "init" in options else b"ready False\n")

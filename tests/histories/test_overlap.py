@@ -105,6 +105,21 @@ def test_a_generation_begun_while_the_one_before_makes_room_waits_for_it_too() -
     """, prepare="later")  # fmt: skip
 
 
+def test_a_swap_goes_by_the_settings_it_was_begun_with_and_the_next_by_those_of_now() -> None:
+    """Who makes room is asked with the signal of its own program."""
+    play(Settings(), """
+        0    start                                            | prepare 1, spawn 1/0=101
+        1    ready 101                                        | !serving
+        2    hup                                              | prepare 2, spawn 2/0=201
+        3    configured overlap=never signal_on_hup=QUIT; hup |
+        4    ready 201                                        | retire 101 TERM, prepare 3, retire 201 TERM, !serving, !making_room
+        5    exit 101 0                                       | close 1
+        6    exit 201 0                                       | spawn 3/0=301
+        7    ready 301                                        | close 2, !serving
+        8    hup                                              | prepare 4, retire 301 QUIT, !making_room
+    """)  # fmt: skip
+
+
 @pytest.mark.parametrize("other", [("slow_start", "yes"), ("max_surge", "1")])
 def test_never_is_not_for_who_wants_both_at_once(other: tuple[str, str]) -> None:
     with pytest.raises(SettingsError, match="not with --overlap never"):
