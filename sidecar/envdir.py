@@ -25,6 +25,7 @@ import stat
 
 from sidecar.errors import EnvdirError
 from sidecar.record import Record
+from sidecar.settings import envdir_parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Reading(Record):
 
 
 def read(directories: Sequence[str], whole: bool = False, lenient: bool = False) -> Reading:
-    """The variables of some directories; where two name the same one, the later directory wins.
+    """The variables of some directories (`--envdir`, with its options); where two name the same one, the later directory wins.
 
     `lenient` is Server::Starter's reading: a missing directory is an empty one, an empty file says nothing, and no blank is cut off.
 
@@ -67,10 +68,22 @@ def read(directories: Sequence[str], whole: bool = False, lenient: bool = False)
     for directory in directories:
         if lenient and not os.path.isdir(directory):
             continue
-        reading = _picture(directory, whole, lenient)
-        variables.update(reading.variables)
+        place, upper, prefix = (directory, False, "") if lenient else envdir_parts(directory)
+        reading = _picture(place, whole, lenient, len(os.fsencode(prefix)))
         remarks += reading.remarks
+        seen: dict[str, str] = {}
+        for name, value in reading.variables.items():
+            variable = named(name, upper, prefix)
+            if variable in seen:
+                remarks.append(f"{_shown(place)}: {seen[variable]} and {name} are both {variable}; the latter counts")
+            seen[variable] = name
+            variables[variable] = value
     return Reading(variables, remarks)
+
+
+def named(name: str, upper: bool, prefix: str) -> str:
+    """The variable of the file `name`: as it is, or as variables are mostly spelt (`db-password`: DB_PASSWORD), and what is put before."""
+    return prefix + (name.upper().replace("-", "_").replace(".", "_") if upper else name)
 
 
 def apply(environ: Mapping[str, str], reading: Reading) -> dict[str, str]:
@@ -88,14 +101,17 @@ def apply(environ: Mapping[str, str], reading: Reading) -> dict[str, str]:
     return result
 
 
-def _picture(directory: str, whole: bool, lenient: bool) -> Reading:
-    """One directory as it was at one moment. A file that comes and goes all the time counts as absent."""
+def _picture(directory: str, whole: bool, lenient: bool, before: int) -> Reading:
+    """One directory as it was at one moment. A file that comes and goes all the time counts as absent.
+
+    `before`: so many bytes will be put before each name.
+    """
     reason: object = "it is replaced faster than it can be read"
     for attempt in range(1, TRIES + 1):
         try:
             fd = os.open(_place(directory), _DIRECTORY)
             try:
-                reading, complete = _files(directory, fd, whole, lenient)
+                reading, complete = _files(directory, fd, whole, lenient, before)
                 same = os.path.samestat(os.fstat(fd), os.stat(_place(directory)))
             finally:
                 os.close(fd)
@@ -114,7 +130,7 @@ def _place(directory: str) -> str:
     return data if os.path.islink(data) else directory
 
 
-def _files(directory: str, fd: int, whole: bool, lenient: bool) -> tuple[Reading, bool]:
+def _files(directory: str, fd: int, whole: bool, lenient: bool, before: int) -> tuple[Reading, bool]:
     """The reading of the directory open as `fd`, and whether every name that it listed was still there when opened.
 
     Raises EnvdirError for a file, OSError if the directory cannot be listed.
@@ -130,7 +146,7 @@ def _files(directory: str, fd: int, whole: bool, lenient: bool) -> tuple[Reading
             remarks.append(f"a file whose name starts with {start} is skipped: the name of a variable holds no '='")
             continue
         where = _shown(os.path.join(directory, name))
-        longest = LONGEST - len(os.fsencode(name)) - len("=\0")
+        longest = LONGEST - before - len(os.fsencode(name)) - len("=\0")
         try:
             content = _content(fd, name, longest + 2)
         except OSError as error:

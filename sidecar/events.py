@@ -52,9 +52,14 @@ class SignalPassed(Fact):
 
 
 class Prepared(Fact):
-    """Generation `generation`'s environment has been read and its check has passed: it can be started."""
+    """Generation `generation`'s environment has been read and its check has passed: it can be started.
+
+    `room`: so many workers fit into the memory beside those that are there, None if that is not known; `why` says how it was reckoned.
+    """
 
     generation: int
+    room: int | None = None
+    why: str = ""
 
 
 class PreparationFailed(Fact):

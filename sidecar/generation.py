@@ -104,7 +104,7 @@ class Generation:
     `settings` are those it was begun with: the signals that its program understands are among them.
     """
 
-    __slots__ = ("begun_at", "changed", "number", "serving_at", "settings", "state", "trigger", "workers")
+    __slots__ = ("alone", "begun_at", "changed", "fits", "number", "room", "serving_at", "settings", "state", "trigger", "why", "workers")
 
     def __init__(self, number: int, trigger: str, begun_at: float, settings: Settings, changed: tuple[str, ...] = ()) -> None:
         self.number = number
@@ -114,6 +114,10 @@ class Generation:
         self.begun_at = begun_at
         self.serving_at = float("inf")
         self.state = PREPARING
+        # How many of its workers fit beside what is there, and why; whether that has been looked at; whether it waits until it is alone.
+        self.room: int | None = None
+        self.why = ""
+        self.fits = self.alone = False
         self.workers: list[Worker] = []
 
     def move(self, state: str) -> None:

@@ -23,6 +23,7 @@ from sidecar import (
     handoff,
     helpers,
     heritage,
+    memory,
     orders,
     profiles,
     readiness,
@@ -39,7 +40,7 @@ from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Backoff
 from sidecar.record import Descriptor
-from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, hidden, pace
+from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
@@ -194,7 +195,7 @@ class Host:
         #: What was wrong with the settings when they were last read.
         self.problems: tuple[str, ...] = ()
         self.hide = settings.hide
-        self.environ = {name: value for name, value in environ.items() if name not in NOT_PASSED_ON}
+        self.environ = {name: value for name, value in workers.as_given(environ).items() if name not in NOT_PASSED_ON}
         self.started_with = environ
         self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
         self.exit_status: int | None = None
@@ -202,6 +203,7 @@ class Host:
         self.chronicle = Chronicle()
         self.control: control.Control | None = None
         self.since = time.monotonic()
+        self.kills = memory.kills()
         self.glances = readiness.Glances()
         self.takers: dict[int, set[int]] = {}
         self._said_deaf = 0
@@ -645,7 +647,8 @@ class Host:
                 self._checked(each, now)
             elif self.supervisor.roster.find(each.pid) is not None:
                 self._stop_looking(each.pid)
-                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, each.note, each.core), now)
+                note = each.note or self._killed_for_memory(each)
+                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, note, each.core), now)
                 self._mend(now)
             elif self.settings_read is not None and each.pid == self.settings_read.pid:
                 if each.code or each.signal:
@@ -666,6 +669,14 @@ class Host:
         for helper in self.helpers:
             if helper.pid and self.workers.stopped(helper.pid):
                 self._send(helper.pid, "KILL")
+
+    def _killed_for_memory(self, ended: workers.Ended) -> str:
+        """What is to be said of a worker that somebody killed: nothing, unless the kernel has just done such a thing."""
+        worker = self.supervisor.roster.find(ended.pid)
+        if ended.signal != "KILL" or worker is None or not worker.serving:
+            return ""
+        before, self.kills = self.kills, memory.kills()
+        return "killed by SIGKILL, probably because the container has no memory left" if self.kills > before else ""
 
     # --- the helpers
 
@@ -757,7 +768,7 @@ class Host:
                 getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        roots = [*told["roots"], *(self.settings.envdir if self.settings.watch_env else ())]
+        roots = [*told["roots"], *(envdir_parts(each)[0] for each in self.settings.envdir if self.settings.watch_env)]
         self._say("watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]})
         if told["why"]:
             self._say("remark", {"remark": told["why"]})
@@ -1171,7 +1182,7 @@ class Host:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
         if not self.settings.check:
-            self._observe(events.Prepared(order.generation), now)
+            self._prepared(order.generation, now)
             return
         try:
             tail = helpers.Tail()
@@ -1183,6 +1194,21 @@ class Host:
             cause = f"the check could not be started: {error.strerror}"
             self._observe(events.PreparationFailed(order.generation, cause), now)
 
+    def _prepared(self, generation: int, now: float) -> None:
+        """It can be started; with --overlap auto, say how many of its workers fit beside those that are there.
+
+        Not in a slow start, which shrinks the old program while the new one grows: there are never two whole ones.
+        """
+        room, why, of = None, "", self.plans[generation].settings
+        there = [worker.pid for worker in self.supervisor.roster.workers()]
+        found = memory.left() if there and of.overlap == "auto" and not of.slow_start else None
+        if found is not None:
+            need = max(readiness.private_memory(pid) for pid in there)
+            if need:
+                room = found[0] // need
+                why = f"of {found[1] >> 20} MiB (the memory limit) {found[0] >> 20} are left, and a worker takes {need >> 20}"
+        self._observe(events.Prepared(generation, room, why), now)
+
     def _checked(self, ended: workers.Ended, now: float) -> None:
         check = self.checks.pop(ended.pid)
         output = self._last_words(check.tail)
@@ -1190,7 +1216,7 @@ class Host:
         if ended.code == 0 and not ended.signal:
             if output:
                 self._say("check_output", {"generation": generation, "output": output})
-            self._observe(events.Prepared(generation), now)
+            self._prepared(generation, now)
             return
         how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
         self._observe(

@@ -64,6 +64,11 @@ PHRASES: dict[str, tuple[str, str]] = {
         "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
     ),
     "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
+    "making_room": (
+        WARNING,
+        "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and until it is ready nothing serves: {why}",
+    ),
+    "rolling": (INFO, "generation {generation} takes over with at most {surge} workers more at a time: {why}"),
     "generation_gone": (INFO, "generation {generation} is gone"),
     "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to old workers: {pids}"),
     "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),

@@ -393,6 +393,26 @@ def memory(leader: int) -> int | None:
     return None if taken is None else taken[0]
 
 
+def private_memory(leader: int) -> int:
+    """What the system would have back if the worker's whole tree ended, cached files aside (bytes); 0 if that is not to be seen.
+
+    Memory that processes share (preloaded code) is counted once: each process has its part of it (proc(5), smaps_rollup).
+    """
+    total = 0
+    for pid in _tree(leader):
+        try:
+            lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+        except _VANISHED:
+            continue
+        except OSError:
+            return 0
+        for line in lines:
+            name, _, rest = line.partition(":")
+            if name in ("Pss_Anon", "Pss_Shmem"):
+                total += int(rest.split()[0]) << 10
+    return total
+
+
 _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from sidecar import address
-from sidecar.settings import SIGNALS, TABLE, Setting, choice, count, duration, octal, place, signal_name, size, switch, words
+from sidecar.settings import SIGNALS, TABLE, Setting, choice, count, duration, envdir, octal, place, signal_name, size, switch, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _one(each: Setting) -> list[dict[str, Any]]:
     if kind is octal:
         # In quotes: to an editor the number 022 is 18, or 22.
         return [{"type": "string", "pattern": "^[0-7]{1,4}$"}]
+    if kind is envdir:
+        return [{"type": "string", "pattern": "^[^,]+(,(upper|prefix=[^,=]+))*$"}, {"type": "integer"}]
     if kind in (address.parse, place):
         return [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "string", "minLength": 1}]
     return [{"type": "string", "minLength": 1}, {"type": "integer"}]

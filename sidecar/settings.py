@@ -130,6 +130,27 @@ def present(text: str) -> str:
     return text
 
 
+def envdir(text: str) -> str:
+    """A directory of variables, `DIR[,upper][,prefix=NAME]`; the text as it is, `envdir_parts` takes it apart."""
+    envdir_parts(text)
+    return text
+
+
+def envdir_parts(text: str) -> tuple[str, bool, str]:
+    """(directory, whether names become upper-case, what is put before them). Raises ValueError."""
+    directory, *options = text.split(",")
+    upper, prefix = False, ""
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "prefix" and value and "\0" not in value and "=" not in value:
+            prefix = value
+        elif option == "upper":
+            upper = True
+        else:
+            raise ValueError(f"{option!r} is no option of an envdir; say upper, or prefix=NAME")
+    return present(directory), upper, prefix
+
+
 class Setting(Field):
     """One setting: how its text is read, its default, and what it says in help. Its name is its field's."""
 
@@ -204,7 +225,12 @@ class Settings(Record):
 
     workers: int = setting(count(1), 1, "N", "workers of a generation", group=PROGRAM)
     envdir: tuple[str, ...] = setting(
-        present, (), "DIR", "environment from DIR, one file a variable, read for every generation", group=PROGRAM, repeat=True
+        envdir,
+        (),
+        "DIR",
+        "variables from DIR[,upper][,prefix=P], a file each, for every generation",
+        group=PROGRAM,
+        repeat=True,
     )
     envdir_format: str = setting(choice("first-line", "whole"), "first-line", "FORMAT", "first-line, or whole (PEM, JSON)", group=PROGRAM)
     dir: str = setting(present, "", "DIR", "start workers in DIR", group=PROGRAM)
@@ -233,6 +259,13 @@ class Settings(Record):
 
     check: tuple[str, ...] = setting(words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP)
     max_surge: int = setting(count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP)
+    overlap: str = setting(
+        choice("auto", "always", "never"),
+        "auto",
+        "HOW",
+        "old and new workers at once: auto (as memory allows), always, never",
+        group=SWAP,
+    )
     slow_start: bool = setting(switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP)
     kill_old_delay: float = setting(duration, 0.0, "TIME", "wait between ready and retiring the old", group=SWAP)
     signal_on_hup: str = setting(signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP)
@@ -445,6 +478,10 @@ def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> l
         problems.append(f"{origins['ready_command']}: needs --ready command")
     if settings.slow_start and settings.ready not in ("auto", "accept"):
         problems.append(f"{origins['slow_start']}: needs --ready accept, which counts processes; {settings.ready} does not")
+    if settings.slow_start and settings.overlap == "never":
+        problems.append(f"{origins['slow_start']}: not with {origins['overlap']} never: the old processes leave one by one beside the new")
+    if settings.overlap == "never" and settings.max_surge:
+        problems.append(f"{origins['max_surge']}: not with {origins['overlap']} never: nothing is started beside the old workers")
     if settings.slow_start and settings.max_surge:
         problems.append(
             f"{origins['slow_start']}: not with {origins['max_surge']}: one replaces the processes of a program one by one,"

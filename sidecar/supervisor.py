@@ -167,6 +167,7 @@ class Supervisor:
         coming = self.roster.coming
         if coming is not None and coming.number == fact.generation and coming.state == PREPARING:
             coming.move(STARTING)
+            coming.room, coming.why = fact.room, fact.why
 
     def _saw_PreparationFailed(self, fact: events.PreparationFailed, now: float) -> None:  # noqa: N802
         coming = self.roster.coming
@@ -302,6 +303,7 @@ class Supervisor:
             self._take_over(now)
             self._trim(now)
             self._begin(now)
+            self._make_room(now)
             self._grow(now)
             self._shift(now)
             self._recycle(now)
@@ -411,7 +413,7 @@ class Supervisor:
             self._serve_alone(coming, now)
             return
         waiting = self._vacant(coming)
-        if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self.settings.max_surge):
+        if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self._surge(coming)):
             return
         grown_at = max(self._grown_at(worker, coming) for worker in mine)
         if not self._reached(grown_at, now):
@@ -550,6 +552,33 @@ class Supervisor:
         self._say("swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed))
         self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved))
 
+    def _surge(self, coming: Generation) -> int:
+        """How many workers there may be beyond those that are wanted while `coming` takes over, 0 for any number."""
+        if coming.settings.overlap != "auto" or not coming.room or coming.room >= self.size:
+            return self.settings.max_surge
+        return min(self.settings.max_surge or coming.room, coming.room)
+
+    def _make_room(self, now: float) -> None:
+        """A coming generation is about to start: say so if there is not room for all of it, and if there is none, make it.
+
+        The old workers then leave before the new ones start. What connects meanwhile waits in the listeners' queues; but if the new
+        ones fail, nothing serves. So this is done only where it was asked for, or where a single one more would not fit.
+        """
+        coming = self.roster.coming
+        if self.ending.phase or coming is None or coming.state != STARTING or coming.fits:
+            return
+        coming.fits = True
+        never = coming.settings.overlap == "never"
+        if never or (coming.settings.overlap == "auto" and coming.room == 0):
+            coming.alone = True
+            old = [worker for worker in self.roster.serving() if worker.generation != coming.number]
+            if old:
+                why = "--overlap never" if never else coming.why
+                self._say("making_room", generation=coming.number, pids=[each.pid for each in old], signal=self._swap_signal(old), why=why)
+                self._retire(old, now)
+        elif self._surge(coming) != self.settings.max_surge and self.roster.serving():
+            self._say("rolling", generation=coming.number, surge=self._surge(coming), why=coming.why)
+
     def _interval_due(self, now: float) -> bool:
         if not self._reached(self._interval.due_at, now):
             return False
@@ -567,8 +596,11 @@ class Supervisor:
         if self.ending.phase == "" and coming is not None and coming.state == STARTING and self._failure is None:
             vacant = self._vacant(coming)
             # Where nobody else serves, being there comes before being small.
-            if vacant and self.settings.max_surge and any(worker.generation != coming.number for worker in self.roster.serving()):
-                vacant = vacant[: max(0, self.size + self.settings.max_surge - self._crowd(now))]
+            if coming.alone and self._crowd(now, coming):
+                vacant = []
+            surge = self._surge(coming)
+            if vacant and surge and any(worker.generation != coming.number for worker in self.roster.serving()):
+                vacant = vacant[: max(0, self.size + surge - self._crowd(now))]
             for slot in vacant:
                 self._spawn(coming, slot)
         elif current is not None and self.roster.serving() and (coming is None or coming.state == PREPARING):
@@ -616,9 +648,13 @@ class Supervisor:
     def _thinning(self, slot: int) -> Backoff:
         return self._recycled.setdefault(slot, Backoff(SOON_TOO_BIG, SELDOM))
 
-    def _crowd(self, now: float) -> int:
-        """How many processes there are, less those that even SIGKILL has not moved for a while: nothing can wait for them."""
-        return sum(worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for worker in self.roster.workers())
+    def _crowd(self, now: float, besides: Generation | None = None) -> int:
+        """How many processes there are (besides a generation's), less those that even SIGKILL has not moved for a while: nothing can
+        wait for them.
+        """
+        number = besides.number if besides is not None else None
+        there = [worker for worker in self.roster.workers() if worker.generation != number]
+        return sum(worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for worker in there)
 
     def _spawn(self, generation: Generation, slot: int) -> None:
         self._orders.append(orders.Spawn(generation.number, slot, self.size, generation.trigger))

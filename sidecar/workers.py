@@ -66,6 +66,20 @@ class Ended(Record):
     core: bool = False
 
 
+def as_given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what Python adds to its own at start-up: LC_CTYPE, where it finds no locale (PEP 538)."""
+    given = dict(environ)
+    if "LC_CTYPE" in given:
+        try:
+            with open("/proc/self/environ", "rb") as block:
+                began_with = block.read().split(b"\0")
+        except OSError:
+            return given
+        if not any(entry.startswith(b"LC_CTYPE=") for entry in began_with):
+            del given["LC_CTYPE"]
+    return given
+
+
 class Workers:
     """The processes sidecar has started.
 

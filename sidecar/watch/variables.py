@@ -11,6 +11,7 @@ import os
 
 from sidecar import envdir
 from sidecar.errors import EnvdirError
+from sidecar.settings import envdir_parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ class Variables:
     """The envdirs, as PID 1 would read them."""
 
     def __init__(self, directories: Sequence[str], whole: bool, lenient: bool, key: bytes) -> None:
-        self.directories, self._whole, self._lenient, self._key = list(directories), whole, lenient, key
+        self._specs, self._whole, self._lenient, self._key = list(directories), whole, lenient, key
+        self._parts = [(each, False, "") if lenient else envdir_parts(each) for each in directories]
+        self.directories = [directory for directory, _, _ in self._parts]
 
     def read(self, before: State) -> State:
         """The state now."""
         try:
-            reading = envdir.read(self.directories, self._whole, self._lenient)
+            reading = envdir.read(self._specs, self._whole, self._lenient)
         except EnvdirError as error:
             return State(str(error), before.digests)
         except OSError as error:
@@ -86,7 +89,7 @@ class Variables:
     def since(self, moment: int) -> tuple[bool, list[str]]:
         """Whether something has been changed after `moment` (ns); and which variables, where that can be told."""
         names, late = set(), False
-        for directory in self.directories:
+        for directory, upper, prefix in self._parts:
             data = os.path.join(directory, "..data")
             place = data if os.path.islink(data) else directory
             try:
@@ -95,7 +98,7 @@ class Variables:
                     for each in entries:
                         late_file = max(each.stat(follow_symlinks=False).st_ctime_ns, each.stat().st_ctime_ns) > moment
                         if not each.name.startswith(".") and "=" not in each.name and late_file and each.is_file():
-                            names.add(each.name)
+                            names.add(envdir.named(each.name, upper, prefix))
             except OSError:
                 continue
         return late or bool(names), sorted(names)

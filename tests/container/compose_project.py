@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .containers import PATIENCE, PYTHON_IMAGE, fetch
+from .containers import NGINX_IMAGE, PATIENCE, PYTHON_IMAGE, fetch
 
 
 class Project:
@@ -25,7 +25,8 @@ class Project:
         # SIDECAR_PORT 0: any free one. The classic builder is the one that every engine has.
         self.environ = {
             **os.environ, "COMPOSE_PROJECT_NAME": self.name, "PYTHON_IMAGE": PYTHON_IMAGE, "SIDECAR_PORT": "0",
-            "SIDECAR_DEV_PORT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0",
+            "SIDECAR_DEV_PORT": "0", "SIDECAR_PROD_PORT": "0", "NGINX_IMAGE": NGINX_IMAGE,
+            "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0",
         }  # fmt: skip
 
     def run(self, *arguments: str) -> str:

@@ -14,7 +14,7 @@ import docker.errors
 import pytest
 
 from .compose_project import Project
-from .containers import PATIENCE, PYTHON_IMAGE, Running
+from .containers import NGINX_IMAGE, PATIENCE, PYTHON_IMAGE, Running
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
@@ -51,7 +51,7 @@ def checkout(tmp_path_factory):
     copy = tmp_path_factory.mktemp("checkout")
     for name in (".dockerignore", "Dockerfile", "README.md", "compose.yml", "compose.watch.yml", "pyproject.toml"):
         shutil.copy(CHECKOUT / name, copy)
-    for name in ("env", "examples", "sidecar"):
+    for name in ("env", "examples", "image", "sidecar"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
@@ -67,18 +67,30 @@ def images(engine, checkout):
     return Images(ids["sidecar"], ids["example"])
 
 
-def build(engine, directory: Path, target: str, tag: str) -> str:
+@pytest.fixture(scope="session")
+def bare(engine, images, checkout):
+    """An image without Python that /opt/sidecar was copied into: examples/bare, with nginx as the program."""
+    made = subprocess.run([HERE / "bare-image"], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    name = "sidecar-test/" + hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
+    return build(engine, checkout / "examples/bare", "", f"{name}:bare", SIDECAR_IMAGE=f"{name}:sidecar", NGINX_IMAGE=NGINX_IMAGE)
+
+
+def build(engine, directory: Path, target: str, tag: str, **arguments: str) -> str:
     try:
         before = engine.images.get(tag).id
     except docker.errors.ImageNotFound:
         before = ""
     try:
-        image, _ = engine.images.build(path=str(directory), target=target, tag=tag, rm=True, buildargs={"PYTHON_IMAGE": PYTHON_IMAGE})
+        image, _ = engine.images.build(
+            path=str(directory), target=target, tag=tag, rm=True, buildargs=arguments or {"PYTHON_IMAGE": PYTHON_IMAGE}
+        )
     except docker.errors.BuildError as error:
         pytest.fail("".join(str(entry.get("stream", entry.get("error", ""))) for entry in error.build_log), pytrace=False)
     if before and before != image.id:
-        with contextlib.suppress(docker.errors.APIError):  # still in use, by this build or by another session's containers
-            engine.images.remove(before)
+        # One that is still in use, by this build or by another session's containers, stays; so it does while the engine is too busy.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["docker", "image", "rm", before], capture_output=True, check=False, timeout=10)
     return image.id
 
 

@@ -11,6 +11,8 @@ import time
 
 # What tests/container/base-image makes.
 PYTHON_IMAGE = "sidecar-test/python:3.11"
+# What tests/container/bare-image makes: no Python in it.
+NGINX_IMAGE = "sidecar-test/nginx:1.22"
 
 # How long (seconds) anything that must come may take here; it is never what a test measures.
 PATIENCE = 60

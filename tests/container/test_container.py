@@ -65,7 +65,7 @@ def test_modules_of_the_application_do_not_get_into_pid_1(run_container):
 def test_python3_is_the_images_own_not_sidecars(run_container):
     running = run_container()
     running.wait_event("serving")
-    assert running.python("import shutil; print(shutil.which('python3'))") != "/opt/sidecar/bin/python3"
+    assert not running.python("import shutil; print(shutil.which('python3'))").startswith("/opt/sidecar")
 
 
 # --- PID 1

@@ -47,7 +47,7 @@ def test_every_setting_is_a_key_and_reads_as_its_flag_does():
     samples = {
         "port": "127.0.0.1:8080", "umask": "022", "signal_on_hup": "SIGQUIT", "signal_on_term": "int", "ready": "command",
         "ready_command": "curl -f 'http://x/ y'", "check": "true", "handoff": "nginx", "profile": "nginx", "log_format": "json",
-        "envdir_format": "whole", "watch_mode": "poll",
+        "envdir_format": "whole", "watch_mode": "poll", "overlap": "never",
     }  # fmt: skip
     for each in TABLE.values():
         if each.name == "config":
@@ -273,9 +273,11 @@ GOOD = {
     "variables": "command: a ${B:-c}\nworkers: ${W:-2}\nport: ['${P:-1}']\nwatch-env: ${E:-no}\nenvdir: env\n",
     "switches": "command: a\nenvdir: x\nwatch-env: true\nenable-auto-restart: yes\n",
     "words": "command: a\nready: command\nready-command: [a, b]\nsignal-on-hup: SIGQUIT\nlog-format: json\nprofile: none\n",
+    "envdirs": "command: a\nenvdir: [env, '/run/secrets,upper,prefix=APP_']\noverlap: never\n",
 }
 BAD = [
     "worker: 1", "workers: 0", "workers: many", "drain-timeout: 5x", "drain-timeout: -1", "port: 70000", "port: []", "signal-on-hup: KILL",
+    "envdir: 'env,uper'", "envdir: ['env,prefix=']", "overlap: sometimes",
     "watch-env: maybe", "ready: never", "umask: '9'", "command: []", "workers: [1]", "handoff: [nobody]", "- a", "drain_timeout: 1",
 ]  # fmt: skip
 

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar import envdir
-from sidecar.errors import EnvdirError
+from sidecar.errors import EnvdirError, SettingsError
+from sidecar.settings import resolve
 from tests.hands.children import as_nobody, in_child
 
 ENVDIR = shutil.which("envdir")
@@ -480,3 +481,43 @@ def test_pid_1_pays_for_nothing_it_does_not_need() -> None:
         [sys.executable, "-S", "-c", source], env={"PYTHONPATH": str(Path(envdir.__file__).parents[1])}, capture_output=True, check=True
     )
     assert done.stdout == b"set()\n"
+
+
+# --- names
+
+
+def test_names_can_be_made_those_of_variables(tmp_path):
+    """Secrets are called db-password and tls.crt; what a program asks for is DB_PASSWORD."""
+    for name in ("db-password", "tls.crt", "ALREADY"):
+        (tmp_path / name).write_text(f"{name}'s\n")
+    assert envdir.read([f"{tmp_path},upper"]).variables == {"DB_PASSWORD": "db-password's", "TLS_CRT": "tls.crt's", "ALREADY": "ALREADY's"}
+    assert set(envdir.read([f"{tmp_path},prefix=APP_"]).variables) == {"APP_db-password", "APP_tls.crt", "APP_ALREADY"}
+    assert set(envdir.read([f"{tmp_path},upper,prefix=app_"]).variables) == {"app_DB_PASSWORD", "app_TLS_CRT", "app_ALREADY"}
+
+
+def test_each_directory_has_its_own_names_and_the_later_still_wins(tmp_path):
+    for name, file in (("one", "A"), ("two", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(name)
+    assert envdir.read([f"{tmp_path}/one", f"{tmp_path}/two,upper"]).variables == {"A": "two"}
+    assert envdir.read([f"{tmp_path}/two,upper", f"{tmp_path}/one"]).variables == {"A": "one"}
+
+
+def test_two_files_of_one_name_are_remarked_upon_without_their_values(tmp_path):
+    (tmp_path / "a-b").write_text("secret")
+    (tmp_path / "a.b").write_text("hidden")
+    reading = envdir.read([f"{tmp_path},upper"])
+    assert reading.variables == {"A_B": "hidden"}
+    assert reading.remarks == [f"{tmp_path}: a-b and a.b are both A_B; the latter counts"]
+
+
+@pytest.mark.parametrize("wrong", ["env,lower", "env,prefix", "env,prefix=", "env,prefix=A=B", ",upper", "env,"])
+def test_an_option_that_is_none_is_refused(wrong):
+    with pytest.raises(SettingsError, match="--envdir"):
+        resolve([("envdir", wrong)], {}, ["program"])
+
+
+def test_server_starters_directory_is_taken_as_it_is_called(tmp_path):
+    (tmp_path / "a,upper").mkdir()
+    (tmp_path / "a,upper" / "x").write_text("1")
+    assert envdir.read([f"{tmp_path}/a,upper"], lenient=True).variables == {"x": "1"}

@@ -18,6 +18,7 @@ Facts::
     configured workers=3 …          the settings were read anew
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
+    prepared 2 1                    the same, and there is room for one worker more
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
     takes 101 4                     so many of its processes take connections (slow start)
     big 101                         it holds more memory than it may
@@ -157,6 +158,8 @@ class History:
                 self._observe(events.SizeChanged(-1, "TTOU"))
             case ["usr1"]:
                 self._observe(events.SignalPassed("USR1"))
+            case ["prepared", generation, room]:
+                self._observe(events.Prepared(int(generation), int(room), "the limit"))
             case ["prepared", generation]:
                 self._observe(events.Prepared(int(generation)))
             case ["unprepared", generation]:

@@ -63,11 +63,12 @@ class Continuity(Promise):
         if not leaving:
             return
         ready = world.ready()
-        left = [process for process in ready if process.pid in leaving]
+        yielding = self._yielding(given)
+        left = [process for process in ready if process.pid in leaving and process.pid not in yielding]
         stay = [process for process in ready if process.pid not in leaving]
         if not left or world.leaving() or was_said(given, "gave_up"):
             return
-        if not stay:
+        if not stay and not yielding:
             raise self.broken(f"the last ready workers {left} are told to leave")
         given_up = {*said(given, "swap_failed", "swap_superseded"), *self._lame_duck_gave_up()}
         for process in left:
@@ -81,8 +82,20 @@ class Continuity(Promise):
                 continue
             raise self.broken(f"{process} is told to leave and nobody has taken its place")
         coming = world.coming
-        if coming is not None and coming.number not in said(given, "serving") and all(self._may_fail(each, coming.number) for each in stay):
+        unsure = all(self._may_fail(each, coming.number) for each in stay) if coming is not None and not yielding else False
+        if unsure and coming is not None and coming.number not in said(given, "serving"):
             raise self.broken(f"{left} are told to leave, and {stay}, which may still fail, are all there is")
+
+    def _yielding(self, given: list[orders.Order]) -> set[int]:
+        """Who leaves to make room: only for a generation that is prepared and has none beside them, and it is said."""
+        pids: set[int] = set()
+        for order in given:
+            if isinstance(order, orders.Say) and order.event == "making_room":
+                life = self.world.generations[order.fields["generation"]]
+                if not self.world.alone(life) or not life.prepared or life.fault or life.state != COMING:
+                    raise self.broken(f"there is no need to make room: {order}")
+                pids |= set(order.fields["pids"])
+        return pids
 
     def _may_fail(self, process: Process, coming: int) -> bool:
         return process.generation == coming and not process.taken
@@ -95,7 +108,7 @@ class Continuity(Promise):
         """In a rolling swap a worker whose slot nobody else held takes over without a word."""
         world = self.world
         coming = world.coming
-        if coming is None or coming.fault or not world.settings.max_surge:
+        if coming is None or coming.fault or not world.surge(coming):
             return
         mine = [process for process in world.wanted() if process.generation == coming.number]
         if all(each.ready_at is not None and world.now >= each.ready_at + world.settings.kill_old_delay for each in mine):
@@ -105,10 +118,11 @@ class Continuity(Promise):
     def _took_over(self, process: Process, stay: list[Process]) -> bool:
         world = self.world
         settings = world.settings
+        surge = world.surge(world.generations[process.generation])
         mine = [each for each in stay if each.generation == process.generation]
         complete = {each.slot for each in mine} >= set(range(world.size))
         long_enough = all(world.now >= (each.ready_at or 0.0) + settings.kill_old_delay - BIT for each in mine)
-        if long_enough and (complete or settings.max_surge):
+        if long_enough and (complete or surge):
             for each in mine:
                 each.taken = True
             return True
@@ -440,8 +454,8 @@ class Surge(Promise):
     def ordered(self, given: list[orders.Order]) -> None:
         """Count the processes."""
         world = self.world
-        surge = world.settings.max_surge
         spawns = [order for order in given if isinstance(order, orders.Spawn)]
+        surge = world.surge(world.generations[spawns[0].generation]) if spawns else 0
         asked = {order.pid for order in given if isinstance(order, orders.Retire)}
         if not surge or not spawns:
             return
@@ -451,6 +465,24 @@ class Surge(Promise):
         there = [each for each in world.processes.values() if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT]
         if coming and len(there) + len(spawns) > world.size + surge:
             raise self.broken(f"{len(there)} processes are there, and {len(spawns)} more are started")
+
+
+class Overlap(Promise):
+    """ "--overlap never", and auto where not one worker more fits: a new generation is not there together with an old one."""
+
+    name = "Overlap"
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Who is there when one is started?"""
+        world = self.world
+        for order in given:
+            if not isinstance(order, orders.Spawn):
+                continue
+            life = world.generations[order.generation]
+            others = [each for each in world.processes.values() if each.generation != order.generation]
+            others = [each for each in others if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT]
+            if life.state == COMING and not said(given, "serving") and world.alone(life) and others:
+                raise self.broken(f"{order} although {others} are there")
 
 
 class SlowStart(Promise):
@@ -673,5 +705,5 @@ class Recycling(Promise):
 
 
 PROMISES: list[type[Promise]] = [
-    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Persistence, SlowStart, Recycling,
+    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Overlap, Persistence, SlowStart, Recycling,
 ]  # fmt: skip

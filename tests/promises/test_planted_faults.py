@@ -79,7 +79,7 @@ FAULTS = [
     Fault(
         "the old workers are retired without waiting for the slots that are not filled",
         "Continuity or No bad generation takes over",
-        ("or (waiting and not self.settings.max_surge):", "or False:"),
+        ("or (waiting and not self._surge(coming)):", "or False:"),
         ("        if not waiting:\n            self._serve(coming, now)", "        self._serve(coming, now)"),
     ),
     Fault("kill_old_delay is ignored", "Continuity or No bad generation takes over", (" + self.settings.kill_old_delay, now)", ", now)")),
@@ -290,7 +290,10 @@ FAULTS = [
         ("elif current is not None and self.roster.serving() and (coming is None", "elif False and (coming is None"),
     ),
     Fault("nothing follows when the last worker has died", "No spin or Recovery", ('self._want(Wish("crash", again))', "self is None")),
-    Fault("max_surge is one too many", "Max surge", ("max(0, self.size + self", "max(0, self.size + 1 + self")),
+    Fault("a swap makes room although one more would fit", "Continuity", ("coming.room == 0)", "coming.room in (0, 1))")),
+    Fault("what makes room is not waited for", "Overlap", ("if coming.alone and self._crowd(now, coming):", "if False:")),
+    Fault("more are started than there is room for", "Max surge", ("coming.room or coming.room >= self.size:", "coming.room or True:")),
+    Fault("max_surge is one too many", "Max surge", ("max(0, self.size + surge", "max(0, self.size + 1 + surge")),
     Fault(
         "a rolling swap waits for what cannot be killed",
         "Recovery",

@@ -131,7 +131,7 @@ class Process:
 class Life:
     """One generation as seen from outside."""
 
-    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "serving_at", "settings", "state", "trigger")
+    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "room", "serving_at", "settings", "state", "trigger")
 
     def __init__(self, number: int, trigger: str, now: float, settings: Settings) -> None:
         self.settings = settings
@@ -141,6 +141,7 @@ class Life:
         self.state = COMING
         self.fault = ""
         self.prepared = False
+        self.room: int | None = None
         self.failed_at = INF
         self.serving_at = INF
         self.changed: list[str] = []
@@ -241,6 +242,13 @@ class World:
         self.slow_dice = random.Random(jitter)
         if self.readiness == "accept" and not self.settings.max_surge and self.slow_dice.random() < 0.5:
             self.settings = self.settings.replace(slow_start=True)
+        # And for the memory: mostly there is no limit.
+        self.room_dice = random.Random(jitter + 1)
+        self.tight = self.room_dice.random() < 0.3
+        if self.room_dice.random() < 0.1 and not self.settings.slow_start:
+            self.settings = self.settings.replace(overlap="never", max_surge=0)
+        elif self.room_dice.random() < 0.1:
+            self.settings = self.settings.replace(overlap="always")
         self.supervisor = make(self.settings, 0.0, Chance(fixed, jitter))
         self.promises = [promise(self) for promise in PROMISES]
         self._draw_stimuli()
@@ -280,6 +288,8 @@ class World:
                 return None
             if self.settings.slow_start:  # the two together are refused
                 some[:] = [name for name in some if name not in ("slow_start", "max_surge")]
+            if self.settings.overlap == "never" and "overlap" not in some:
+                some[:] = [name for name in some if name != "max_surge"]
             self.observe(events.Configured(self.settings.replace(**{name: drawn[name] for name in some})))
             return events.SwapTriggered("HUP", supersedes=True)
 
@@ -501,6 +511,16 @@ class World:
         """The generation that was last said to be serving."""
         return next((life for life in self.generations.values() if life.state == SERVING), None)
 
+    def surge(self, life: Life | None) -> int:
+        """How many processes more than are wanted there may be while this generation takes over, 0 for any number."""
+        room = life.room if life is not None and life.settings.overlap == "auto" else None
+        most = self.settings.max_surge
+        return most if not room or room >= self.size else min(most or room, room)
+
+    def alone(self, life: Life) -> bool:
+        """Whether this generation may not be there at the same time as another."""
+        return life.settings.overlap == "never" or (life.settings.overlap == "auto" and life.room == 0)
+
     def wanted(self) -> list[Process]:
         """Processes whose leader lives and that nobody asked to leave."""
         return [process for process in self.processes.values() if process.wanted]
@@ -594,6 +614,7 @@ class World:
                 self._fault(fact.generation, fact.cause)
             case events.Prepared():
                 self.generations[fact.generation].prepared = True
+                self.generations[fact.generation].room = fact.room
         for promise in self.promises:
             promise.fact(fact)
         self.supervisor.observe(fact, self.now)
@@ -667,7 +688,9 @@ class World:
 
     def _prepare(self, generation: int) -> None:
         bad = not self.calm and self.dice.random() < self.mood.unprepared
-        fact = events.PreparationFailed(generation, "the check failed") if bad else events.Prepared(generation)
+        life = self.generations[generation]
+        room = self.room_dice.choice((None, 0, 0, 1, 1, 2, 3)) if self.tight and not life.settings.slow_start else None
+        fact = events.PreparationFailed(generation, "the check failed") if bad else events.Prepared(generation, room, "the limit")
         if self.dice.random() < self.mood.slow_prepare:
             if not self.calm and self.dice.random() < 0.1:
                 return  # a check that never ends

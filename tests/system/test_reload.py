@@ -97,6 +97,26 @@ def test_command_directory_umask_environment_and_signals_are_those_of_now(reload
     assert {each["cause"] for each in it.run.seen("worker_left", generation=2)} == {"killed by SIGQUIT"}
 
 
+def test_how_an_envdir_is_named_and_who_leaves_first_are_those_of_now(reloaded, tmp_path):
+    """The swap that reads them already goes by them, and so does the watcher."""
+    port = free_port()
+    env = tmp_path / "env"
+    env.mkdir()
+    (env / "db-host").write_text("a")
+    usual = f"port: 127.0.0.1:{port}\nwatch-env: yes\n"
+    it = reloaded(f"{usual}envdir: {env}\n")
+    assert environment(port)["db-host"] == "a"
+    changed = it.reload(f"{usual}envdir: '{env},upper,prefix=APP_'\noverlap: never\n", 2)
+    assert changed == ["envdir", "overlap"]
+    assert it.run.seen("making_room", generation=2)[0]["why"] == "--overlap never"
+    found = environment(port)
+    assert (found["APP_DB_HOST"], "db-host" in found) == ("a", False)
+    it.run.wait("watching", count=2)
+    (env / "db-host").write_text("b")
+    assert it.run.wait("serving", count=3)["changed"] == ["APP_DB_HOST"]
+    assert environment(port)["APP_DB_HOST"] == "b"
+
+
 def test_the_log_s_format_is_that_of_now(tmp_path):
     """In a process of its own: what the other tests start has --log-format json, and a flag wins."""
     file, log = tmp_path / "sidecar.yml", tmp_path / "log"

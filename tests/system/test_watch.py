@@ -341,6 +341,15 @@ def test_a_volume_of_kubernetes_is_one_swap(sidecar, tmp_path, old):
     assert run.get().startswith("two")
 
 
+def test_a_changed_file_is_told_by_the_name_of_its_variable(sidecar, env):
+    run = sidecar("--envdir", f"{env},upper,prefix=APP_", "--watch-env")
+    run.wait("serving")
+    assert run.wait("watching")["roots"] == [str(env)]
+    (env / "db-password").write_text("secret\n")
+    assert run.wait("serving", count=2)["changed"] == ["APP_DB_PASSWORD"]
+    assert "APP_DB_PASSWORD='secret'" in run.get("/env")
+
+
 def test_an_envdir_that_cannot_be_read_keeps_the_old_and_going_back_counts(sidecar, env):
     """The same values as before are a change then: what has failed in between is made up for."""
     run = begun(sidecar("--envdir", str(env), "--watch-env"))

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -228,3 +229,18 @@ def test_sockets_from_systemd_are_taken_over(tmp_path):
                 process.terminate()
                 process.communicate()
             assert process.returncode == 0
+
+
+def test_what_python_adds_to_its_own_environment_is_not_passed_on(sidecar, monkeypatch):
+    """LC_CTYPE, where there is no locale: another program may take it for the user's word."""
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    run = sidecar()
+    pid = run.wait("worker_started")["pid"]
+    run.wait("serving")
+    assert b"LC_CTYPE=" not in Path(f"/proc/{pid}/environ").read_bytes()
+    monkeypatch.setenv("LC_CTYPE", "C.UTF-8")
+    run = sidecar()
+    pid = run.wait("worker_started")["pid"]
+    run.wait("serving")
+    assert b"LC_CTYPE=C.UTF-8" in Path(f"/proc/{pid}/environ").read_bytes()
