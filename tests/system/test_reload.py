@@ -106,6 +106,7 @@ def test_how_an_envdir_is_named_and_who_leaves_first_are_those_of_now(reloaded, 
     usual = f"port: 127.0.0.1:{port}\nwatch-env: yes\n"
     it = reloaded(f"{usual}envdir: {env}\n")
     assert environment(port)["db-host"] == "a"
+    it.run.wait("watching")
     changed = it.reload(f"{usual}envdir: '{env},upper,prefix=APP_'\noverlap: never\n", 2)
     assert changed == ["envdir", "overlap"]
     assert it.run.seen("making_room", generation=2)[0]["why"] == "--overlap never"
