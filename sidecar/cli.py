@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `sidecar`; its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _main(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:  # it was closed at the start
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads our output (`| head`) has had enough; nothing is left to say to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return status
+
+
+def _main(words: list[str]) -> int:
     left = ""
     if words and words[0].startswith("--upgrade-check="):
         left = words.pop(0).partition("=")[2]

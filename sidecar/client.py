@@ -193,10 +193,6 @@ def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
         return TOO_LATE
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough; nothing is left to say to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return DONE
 
 
 def usage(command: Command) -> str:

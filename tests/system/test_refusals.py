@@ -143,6 +143,16 @@ def test_help_fits_a_screen(words):
     assert len(done.stdout.splitlines()) <= 40
 
 
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("profiles",), ("schema",), ("check", "--", "x")], ids=str)
+def test_a_reader_who_leaves_is_no_error(words):
+    """`sidecar check | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("words", [("run", "--help")])
 def test_the_list_of_all_options_fits_a_large_one(words):
     done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
