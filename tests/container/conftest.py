@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -23,10 +26,19 @@ APPS = HERE / "apps"
 LABEL = "sidecar-test.container"
 
 
+@contextlib.contextmanager
+def one_builds() -> Iterator[None]:
+    """Where tests run side by side, one of them builds, and the others find it built."""
+    with open(Path(tempfile.gettempdir()) / "sidecar-test-builds", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def engine():
     """The Docker engine, with the base image in it; started if it can be. Skips where there is none."""
-    made = subprocess.run([HERE / "base-image"], capture_output=True, text=True, check=False)
+    with one_builds():
+        made = subprocess.run([HERE / "base-image"], capture_output=True, text=True, check=False)
     if made.returncode == 3:
         pytest.skip(made.stderr.strip())
     assert made.returncode == 0, made.stderr
@@ -63,17 +75,19 @@ def images(engine, checkout):
     # refers to have a name too: their layers are what makes the next build quick, and they go when a newer one takes the name.
     name = "sidecar-test/" + hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
     targets = ("build", "sidecar", "example-build", "example")
-    ids = {target: build(engine, checkout, target, f"{name}:{target}") for target in targets}
+    with one_builds():
+        ids = {target: build(engine, checkout, target, f"{name}:{target}") for target in targets}
     return Images(ids["sidecar"], ids["example"])
 
 
 @pytest.fixture(scope="session")
 def bare(engine, images, checkout):
     """An image without Python that /opt/sidecar was copied into: examples/bare, with nginx as the program."""
-    made = subprocess.run([HERE / "bare-image"], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
     name = "sidecar-test/" + hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
-    return build(engine, checkout / "examples/bare", "", f"{name}:bare", SIDECAR_IMAGE=f"{name}:sidecar", NGINX_IMAGE=NGINX_IMAGE)
+    with one_builds():
+        made = subprocess.run([HERE / "bare-image"], capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        return build(engine, checkout / "examples/bare", "", f"{name}:bare", SIDECAR_IMAGE=f"{name}:sidecar", NGINX_IMAGE=NGINX_IMAGE)
 
 
 def build(engine, directory: Path, target: str, tag: str, **arguments: str) -> str:
