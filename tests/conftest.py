@@ -24,9 +24,14 @@ def sidecar() -> Iterator[Callable[..., Sidecar]]:
         print(each)
 
 
+# Two groups of about the same length: an engine does two things at once well enough, and more only slowly.
+SECOND = ("test_pod.py", "test_rollout.py", "test_limits.py", "test_prod.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares something is run one after the other where tests run side by side: containers of one engine, one browser."""
     for item in items:
-        for folder in ("container", "browser"):
-            if folder in item.path.parts:
-                item.add_marker(pytest.mark.xdist_group(folder))
+        if "container" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(f"container {1 + (item.path.name in SECOND)}"))
+        elif "browser" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -52,6 +52,10 @@ def test_each_command_of_the_page_does_what_it_is_there_for(images, bare, names)
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         said[line] = done.stdout
+        # A person is slower than this: `docker run` returns before anything in the container runs.
+        if started := re.search(r"--name (\S+)", command):
+            live = ["docker", "exec", started[1], "sidecar", "health", "--live"]
+            until(lambda live=live: subprocess.run(live, capture_output=True, check=False).returncode == 0, f"{started[1]} runs")
     assert "serving" in said["docker exec bare sidecar status"] or "starting" in said["docker exec bare sidecar status"]
     for name in ("patient", "quick"):
         state = subprocess.run(
