@@ -1,7 +1,9 @@
-"""Who is measured: sidecar, start_server, and nobody (`Alone`: the bench itself does by hand what a supervisor is for).
+"""Who is measured: sidecar, start_server, and nobody (`Alone`: the bench itself does by hand what a
+supervisor is for).
 
-Each has the same four verbs: start, swap, stop, and `events.wait` for what its workers tell. Everything is started by posix_spawn, in
-a session of its own, and ended by its pid; whatever is left below the bench at the end is found, killed and reported.
+Each has the same four verbs: start, swap, stop, and `events.wait` for what its workers tell.
+Everything is started by posix_spawn, in a session of its own, and ended by its pid; whatever is
+left below the bench at the end is found, killed and reported.
 """
 
 import ctypes
@@ -24,7 +26,8 @@ PYTHON = os.path.realpath(sys.executable)
 SERVER = (PYTHON, "-I", "-S", str(BENCH / "apps" / "server.py"))
 START_SERVER = "/usr/bin/start_server"
 
-# Nothing of the caller's environment: PYTHONDONTWRITEBYTECODE alone would make every start compile sidecar anew.
+# Nothing of the caller's environment: PYTHONDONTWRITEBYTECODE alone would make every start compile
+# sidecar anew.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
 #: Runs a command as PID 1 of a pid namespace of its own, which ends with it.
@@ -54,7 +57,9 @@ class Events:
         self._rest = b""
 
     def wait(self, name: str, *, pid: int = 0, after: float = 0.0) -> Event:
-        """The first event of that name (of that process, later than that), which may have come already."""
+        """The first event of that name (of that process, later than that), which may have come
+        already.
+        """
         until = time.monotonic() + PATIENCE
         while True:
             for event in self.seen:
@@ -63,7 +68,10 @@ class Events:
             if not select.select([self.read], [], [], max(0.0, until - time.monotonic()))[0]:
                 raise NotMeasured(f"no server said {name!r} within {PATIENCE:g} s")
             *lines, self._rest = (self._rest + os.read(self.read, 65536)).split(b"\n")
-            self.seen += [Event(word.decode(), int(number), float(moment)) for word, number, moment in map(bytes.split, lines)]
+            self.seen += [
+                Event(word.decode(), int(number), float(moment))
+                for word, number, moment in map(bytes.split, lines)
+            ]
 
     def close(self) -> None:
         os.close(self.read)
@@ -72,7 +80,9 @@ class Events:
 
 @dataclass
 class Swap:
-    """The moments of one swap: asked, the new server's first line, it takes connections, the old one is told, it is gone."""
+    """The moments of one swap: asked, the new server's first line, it takes connections, the old
+    one is told, it is gone.
+    """
 
     asked: float
     main: float
@@ -82,7 +92,9 @@ class Swap:
 
 
 class Contestant:
-    """One supervisor with one worker of SERVER. `inside` is a command that runs the whole of it, such as unshare."""
+    """One supervisor with one worker of SERVER. `inside` is a command that runs the whole of it,
+    such as unshare.
+    """
 
     name = ""
     #: How long (seconds) it has to be left alone before a HUP is heard at once.
@@ -116,11 +128,21 @@ class Contestant:
         return before
 
     def spawn(self, argv: tuple[str, ...], listener: int | None = None, **extra: str) -> int:
-        actions = [(os.POSIX_SPAWN_DUP2, self.events.write, 1), (os.POSIX_SPAWN_DUP2, self.errors.fileno(), 2)]
+        actions = [
+            (os.POSIX_SPAWN_DUP2, self.events.write, 1),
+            (os.POSIX_SPAWN_DUP2, self.errors.fileno(), 2),
+        ]
         if listener is not None:
             actions.append((os.POSIX_SPAWN_DUP2, listener, 3))
         defaults = [signal.SIGPIPE, signal.SIGXFSZ]
-        return os.posix_spawnp(argv[0], argv, {**ENVIRONMENT, **extra}, file_actions=actions, setsid=True, setsigdef=defaults)
+        return os.posix_spawnp(
+            argv[0],
+            argv,
+            {**ENVIRONMENT, **extra},
+            file_actions=actions,
+            setsid=True,
+            setsigdef=defaults,
+        )
 
     def serve(self) -> None:
         """Start it, and return once it serves and is at rest."""
@@ -141,7 +163,9 @@ class Contestant:
         main = self.events.wait("main", after=asked)
         self.worker = main.pid
         listening = self.events.wait("listening", pid=main.pid)
-        return Swap(asked, main.moment, listening.moment, self.events.wait("term", pid=old).moment, left)
+        return Swap(
+            asked, main.moment, listening.moment, self.events.wait("term", pid=old).moment, left
+        )
 
     def stop(self) -> None:
         if self.pid:
@@ -159,7 +183,16 @@ class Sidecar(Contestant):
     program: tuple[str, ...] = (str(ROOT / ".venv/bin/sidecar"),)
 
     def command(self) -> tuple[str, ...]:
-        return (*self.program, "run", "--port", f"127.0.0.1:{self.port}", "--workers", str(self.workers), "--", *self.server)
+        return (
+            *self.program,
+            "run",
+            "--port",
+            f"127.0.0.1:{self.port}",
+            "--workers",
+            str(self.workers),
+            "--",
+            *self.server,
+        )
 
 
 class Module(Sidecar):
@@ -169,7 +202,9 @@ class Module(Sidecar):
 
 
 class StartServer(Contestant):
-    """With its default --interval 1: the old generation is told to leave when the new one has lived for a second."""
+    """With its default --interval 1: the old generation is told to leave when the new one has lived
+    for a second.
+    """
 
     name = "start_server"
     settles = 1.3
@@ -179,7 +214,9 @@ class StartServer(Contestant):
 
 
 class Alone(Contestant):
-    """No supervisor. The bench holds the listener, and swaps by hand with perfect knowledge: the floor of what is possible."""
+    """No supervisor. The bench holds the listener, and swaps by hand with perfect knowledge: the
+    floor of what is possible.
+    """
 
     name = "alone"
 
@@ -204,7 +241,10 @@ class Alone(Contestant):
             self.listener = socket.create_server(("127.0.0.1", self.port), backlog=socket.SOMAXCONN)
         before = time.monotonic()
         self.generation += 1
-        given = {"SERVER_STARTER_PORT": f"127.0.0.1:{self.port}=3", "SERVER_STARTER_GENERATION": str(self.generation)}
+        given = {
+            "SERVER_STARTER_PORT": f"127.0.0.1:{self.port}=3",
+            "SERVER_STARTER_GENERATION": str(self.generation),
+        }
         self.pid = self.spawn(self.server, self.listener.fileno(), **given)
         return before
 
@@ -220,10 +260,14 @@ class Alone(Contestant):
             left = gone.wait()
             os.waitpid(old, 0)
         main = self.events.wait("main", pid=self.pid)
-        return Swap(asked, main.moment, listening.moment, self.events.wait("term", pid=old).moment, left)
+        return Swap(
+            asked, main.moment, listening.moment, self.events.wait("term", pid=old).moment, left
+        )
 
     def start_beside(self) -> float:
-        """Start a server beside the one that serves, which stays the one that is stopped; the moment before."""
+        """Start a server beside the one that serves, which stays the one that is stopped; the
+        moment before.
+        """
         serving = self.pid
         before = self.start_held()
         self._beside.append(self.pid)
@@ -231,7 +275,9 @@ class Alone(Contestant):
         return before
 
     def boot(self) -> tuple[float, float]:
-        """Seconds from exec to the server's first line, and to the moment it takes connections; it is stopped again."""
+        """Seconds from exec to the server's first line, and to the moment it takes connections; it
+        is stopped again.
+        """
         before = self.start_held()
         ready = self.events.wait("listening", pid=self.pid)
         line = self.events.wait("main", pid=self.pid)
@@ -247,7 +293,9 @@ class Alone(Contestant):
 
 
 class Gone:
-    """Waits until a process that need not be our child has exited, by a pidfd: no polling, the moment is exact."""
+    """Waits until a process that need not be our child has exited, by a pidfd: no polling, the
+    moment is exact.
+    """
 
     def __init__(self, pid: int) -> None:
         self.fd = os.pidfd_open(pid)
@@ -266,7 +314,9 @@ class Gone:
 
 
 def end(pid: int) -> None:
-    """Stop a child of ours by its pid (or what it has started, if it is an `unshare`): TERM, and KILL if that does not help."""
+    """Stop a child of ours by its pid (or what it has started, if it is an `unshare`): TERM, and
+    KILL if that does not help.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         with Gone(pid) as gone:
             os.kill(inner(pid), number)
@@ -282,7 +332,9 @@ def inner(pid: int) -> int:
 
 
 def cpu(pid: int) -> float:
-    """The milliseconds of CPU that a process has used, to the nanosecond (its main thread: none of the contestants has another)."""
+    """The milliseconds of CPU that a process has used, to the nanosecond (its main thread: none of
+    the contestants has another).
+    """
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
@@ -303,7 +355,13 @@ def leftovers() -> list[str]:
     left = []
     while found := children(os.getpid()):
         for pid in found:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            words = (
+                Path(f"/proc/{pid}/cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+                .strip()
+            )
             left.append(f"{pid} {words or '(zombie)'}")
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -324,19 +382,37 @@ def free_port() -> int:
 
 def may_unshare() -> bool:
     """Whether a pid namespace can be made here."""
-    return bool(shutil.which("unshare")) and subprocess.run([*UNSHARE, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return (
+        bool(shutil.which("unshare"))
+        and subprocess.run([*UNSHARE, "true"], stderr=subprocess.DEVNULL, check=False).returncode
+        == 0
+    )
 
 
 def install_start_server() -> str:
-    """Make sure that Debian's start_server is here; what is wrong if it cannot be had, or an empty text."""
+    """Make sure that Debian's start_server is here; what is wrong if it cannot be had, or an empty
+    text.
+    """
     if os.access(START_SERVER, os.X_OK):
         return ""
     how = "apt-get install libserver-starter-perl"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return f"{START_SERVER} is missing, to compare with; get it by: {how}"
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "libserver-starter-perl"]
+    command = [
+        "apt-get",
+        "install",
+        "-y",
+        "-qq",
+        "--no-install-recommends",
+        "libserver-starter-perl",
+    ]
     for step in (command, ["apt-get", "update", "-qq"], command):
-        subprocess.run(step, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(
+            step,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
         if os.access(START_SERVER, os.X_OK):
             return ""
     return f"{START_SERVER} is missing and could not be installed; get it by: {how}"

@@ -1,4 +1,6 @@
-"""A figure: one thing measured some times, for each contestant, with the target that sidecar is to meet; and the table of them."""
+"""A figure: one thing measured some times, for each contestant, with the target that sidecar is to
+meet; and the table of them.
+"""
 
 import statistics
 from dataclasses import dataclass, field
@@ -8,7 +10,9 @@ COLUMNS = ("alone", "sidecar", "start_server")
 
 @dataclass
 class Figure:
-    """Runs of one measurement. `target` is an operator and a number; `judged` says which of the runs it is held against."""
+    """Runs of one measurement. `target` is an operator and a number; `judged` says which of the
+    runs it is held against.
+    """
 
     part: str
     name: str
@@ -37,7 +41,11 @@ class Figure:
 
     def plain(self) -> dict[str, object]:
         """For JSON."""
-        summary = {who: dict(zip(("min", "median", "max"), spread(runs), strict=True)) for who, runs in self.runs.items() if runs}
+        summary = {
+            who: dict(zip(("min", "median", "max"), spread(runs), strict=True))
+            for who, runs in self.runs.items()
+            if runs
+        }
         return {
             "part": self.part, "name": self.name, "unit": self.unit, "runs": self.runs, "summary": summary,
             "target": f"{self.target[0]} {self.target[1]:g}" if self.target else None, "judged": self.judged, "met": self.met,
@@ -76,9 +84,23 @@ def table(figures: list[Figure]) -> str:
         runs = max(map(len, each.runs.values()), default=0)
         goal = ""
         if each.target:
-            goal = f"{each.target[0]} {each.target[1]:g}" + {"max": " (max)", "sum": " (sum)"}.get(each.judged, "")
+            goal = f"{each.target[0]} {each.target[1]:g}" + {"max": " (max)", "sum": " (sum)"}.get(
+                each.judged, ""
+            )
         mark = {True: "✓", False: "✗", None: ""}[each.met]
-        rows.append([each.name, each.unit, str(runs), *[cell(each.runs.get(who)) for who in COLUMNS], goal, mark])
+        rows.append(
+            [
+                each.name,
+                each.unit,
+                str(runs),
+                *[cell(each.runs.get(who)) for who in COLUMNS],
+                goal,
+                mark,
+            ]
+        )
     widths = [max(len(row[column]) for row in rows if row) for column in range(8)]
     rows[1] = ["-" * width for width in widths]
-    return "\n".join("| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows)
+    return "\n".join(
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )

@@ -1,4 +1,6 @@
-"""Sidecar installed as the Dockerfile does it: copied rather than editable, compiled beforehand, isolated (`-I`)."""
+"""Sidecar installed as the Dockerfile does it: copied rather than editable, compiled beforehand,
+isolated (`-I`).
+"""
 
 import compileall
 import py_compile
@@ -19,7 +21,9 @@ if __name__ == '__main__':
 
 
 class Image:
-    """A virtual environment without pip that holds a copy of sidecar, in a directory that is removed again."""
+    """A virtual environment without pip that holds a copy of sidecar, in a directory that is
+    removed again.
+    """
 
     def __enter__(self):
         self._directory = tempfile.TemporaryDirectory(prefix="sidecar-bench-")
@@ -27,7 +31,9 @@ class Image:
         subprocess.run([PYTHON, "-m", "venv", "--without-pip", place], check=True)
         package = next(place.glob("lib/python*/site-packages")) / "sidecar"
         shutil.copytree(ROOT / "sidecar", package, ignore=shutil.ignore_patterns("__pycache__"))
-        compileall.compile_dir(package, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        compileall.compile_dir(
+            package, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
         self.python = str(place / "bin/python3")
         self.script = place / "bin/sidecar"
         self.script.write_text(SCRIPT.format(python=self.python))

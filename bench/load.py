@@ -1,4 +1,6 @@
-"""Constant load on a server, and what became of each request. The clients (apps/client.py) are processes of their own."""
+"""Constant load on a server, and what became of each request. The clients (apps/client.py) are
+processes of their own.
+"""
 
 import os
 import signal
@@ -27,14 +29,21 @@ class Request:
 
 
 class Load:
-    """Load on 127.0.0.1:port from `begin` on. Use `end` to wait for it and get every request, in order of when it was due."""
+    """Load on 127.0.0.1:port from `begin` on. Use `end` to wait for it and get every request, in
+    order of when it was due.
+    """
 
     def __init__(self, port: int, seconds: float, rate: float = 200.0) -> None:
         self.begin = time.monotonic() + HEADSTART
         own = rate / CLIENTS
         self._clients = [
             subprocess.Popen(
-                [PYTHON, "-I", BENCH / "apps/client.py", *map(str, (port, TIMEOUT, own, number / rate + self.begin, seconds))],
+                [
+                    PYTHON,
+                    "-I",
+                    BENCH / "apps/client.py",
+                    *map(str, (port, TIMEOUT, own, number / rate + self.begin, seconds)),
+                ],
                 stdout=subprocess.PIPE,
                 env=ENVIRONMENT,
                 text=True,
@@ -75,12 +84,18 @@ def between(requests: list[Request], begin: float, end: float) -> list[Request]:
 
 
 def prove() -> None:
-    """The load generator sees what it should: nothing lost where somebody answers, everything where nobody does or may; and a pause."""
+    """The load generator sees what it should: nothing lost where somebody answers, everything where
+    nobody does or may; and a pause.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as deaf, Alone() as answering:
         answering.serve()
         port = deaf.getsockname()[1]
         seen = {}
-        for name, target in (("answered", answering.port), ("timeout", port), ("ConnectionRefusedError", free_port())):
+        for name, target in (
+            ("answered", answering.port),
+            ("timeout", port),
+            ("ConnectionRefusedError", free_port()),
+        ):
             with Load(target, 0.25) as load:
                 seen[name] = {request.outcome for request in load.end()}
         with Load(answering.port, 0.25) as load:
@@ -90,7 +105,9 @@ def prove() -> None:
             os.kill(answering.pid, signal.SIGCONT)
             paused = worst(load.end())
     if paused < PAUSE / 2:
-        raise NotMeasured(f"the load generator is not to be trusted: a pause of {PAUSE:g} s was seen as {paused:g} s")
+        raise NotMeasured(
+            f"the load generator is not to be trusted: a pause of {PAUSE:g} s was seen as {paused:g} s"
+        )
     wrong = {name: outcomes for name, outcomes in seen.items() if outcomes != {name}}
     if wrong:
         raise NotMeasured(f"the load generator is not to be trusted: expected and seen {wrong}")

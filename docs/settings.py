@@ -1,4 +1,6 @@
-"""Writes docs/settings.md from sidecar's one definition of its settings; `--check` only says whether it is up to date."""
+"""Writes docs/settings.md from sidecar's one definition of its settings; `--check` only says
+whether it is up to date.
+"""
 
 import sys
 from pathlib import Path
@@ -28,12 +30,24 @@ def page() -> str:
     for each in TABLE.values():
         if each.group != group:
             group = each.group
-            lines += ["", f"## {group}", "", "| flag | variable | default | meaning |", "| --- | --- | --- | --- |"]
+            lines += [
+                "",
+                f"## {group}",
+                "",
+                "| flag | variable | default | meaning |",
+                "| --- | --- | --- | --- |",
+            ]
         default = "" if each.default in (None, "", (), False) else each.default
         if isinstance(default, float):
             default = f"{default:g}s"
-        meaning = each.text + (" (repeatable)" if each.repeat else "") + (" (cannot change on a reload)" if each.fixed else "")
-        lines.append(f"| `{' '.join([each.flag, each.metavar]).rstrip()}` | `{each.variable}` | {default} | {meaning} |")
+        meaning = (
+            each.text
+            + (" (repeatable)" if each.repeat else "")
+            + (" (cannot change on a reload)" if each.fixed else "")
+        )
+        lines.append(
+            f"| `{' '.join([each.flag, each.metavar]).rstrip()}` | `{each.variable}` | {default} | {meaning} |"
+        )
     return "\n".join(lines) + "\n"
 
 

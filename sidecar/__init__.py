@@ -1,3 +1,5 @@
-"""A hot-deploy supervisor for containers: binds the sockets, starts the server, swaps it without losing a request."""
+"""A hot-deploy supervisor for containers: binds the sockets, starts the server, swaps it without
+losing a request.
+"""
 
 __version__ = "0.1.0"

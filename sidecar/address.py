@@ -4,8 +4,9 @@
     WHERE     = PORT | HOST:PORT | [V6]:PORT | uPORT | HOST:uPORT | [V6]:uPORT | unix:/PATH | /PATH
     OPTION    = name=NAME | defer | nonblock | backlog=N | mode=0660 | owner=USER[:GROUP]
 
-The forms before the comma are Server::Starter's (0.35), plus `unix:`. `HOST` may be empty or `*` for every address.
-A path can hold neither `;` nor `=` (SERVER_STARTER_PORT could not carry it) nor `,` (it starts the options).
+The forms before the comma are Server::Starter's (0.35), plus `unix:`. `HOST` may be empty or `*`
+for every address. A path can hold neither `;` nor `=` (SERVER_STARTER_PORT could not carry it) nor
+`,` (it starts the options).
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ LONGEST_PATH = 107
 class Address(Record):
     """One place to listen.
 
-    `text` is what SERVER_STARTER_PORT calls it: the bare port, `host:port` as it was given, or the path; the `u` of a UDP
-    port is not part of it (Server::Starter drops it). `host` is "" for every IPv4 address; a v6 host has no brackets.
-    `fd` is the number the worker gets it as, None for the next free one from 3 up. `name` goes into LISTEN_FDNAMES.
+    `text` is what SERVER_STARTER_PORT calls it: the bare port, `host:port` as it was given, or the
+    path; the `u` of a UDP port is not part of it (Server::Starter drops it). `host` is "" for every
+    IPv4 address; a v6 host has no brackets. `fd` is the number the worker gets it as, None for the
+    next free one from 3 up. `name` goes into LISTEN_FDNAMES.
     """
 
     spec: str
@@ -52,10 +54,14 @@ class Address(Record):
 
 
 def parse(spec: str) -> Address:
-    """The address that a listen spec names. Raises ValueError saying what is wrong with it and what would be right."""
+    """The address that a listen spec names. Raises ValueError saying what is wrong with it and what
+    would be right.
+    """
     where, *options = spec.split(",")
     if not where:
-        raise ValueError("an address is missing; say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH")
+        raise ValueError(
+            "an address is missing; say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH"
+        )
     fields = _options(options)
     where, fields["fd"] = _fixed_fd(where)
     if where.startswith(("unix:", "/")):
@@ -75,11 +81,21 @@ def parse(spec: str) -> Address:
     kind = UDP if text_port.startswith("u") else TCP
     digits = text_port.removeprefix("u")
     if not (digits.isascii() and digits.isdigit() and int(digits) <= 65535):
-        raise ValueError(f"{text_port!r} is no port (0 to 65535); say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH")
+        raise ValueError(
+            f"{text_port!r} is no port (0 to 65535); say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH"
+        )
     if kind == UDP and fields.get("defer"):
         raise ValueError("defer is for TCP ports, this is a UDP port")
     prefix = where[: len(where) - len(text_port)]
-    return Address(spec=spec, kind=kind, text=prefix + digits, host="" if host == "*" else host, port=int(digits), v6=bracket, **fields)
+    return Address(
+        spec=spec,
+        kind=kind,
+        text=prefix + digits,
+        host="" if host == "*" else host,
+        port=int(digits),
+        v6=bracket,
+        **fields,
+    )
 
 
 def _unix(spec: str, path: str, fields: dict[str, Any]) -> Address:
@@ -87,9 +103,13 @@ def _unix(spec: str, path: str, fields: dict[str, Any]) -> Address:
         raise ValueError(f"a unix socket's path is absolute: unix:/{path}")
     length = len(path.encode("utf-8", "surrogateescape"))
     if length > LONGEST_PATH:
-        raise ValueError(f"the path is {length} bytes long, a unix socket's may have {LONGEST_PATH}")
+        raise ValueError(
+            f"the path is {length} bytes long, a unix socket's may have {LONGEST_PATH}"
+        )
     if ";" in path or "\0" in path:
-        raise ValueError("a unix socket's path cannot hold ';' or NUL: SERVER_STARTER_PORT could not carry it")
+        raise ValueError(
+            "a unix socket's path cannot hold ';' or NUL: SERVER_STARTER_PORT could not carry it"
+        )
     if fields.get("defer"):
         raise ValueError("defer is for TCP ports, this is a unix socket")
     return Address(spec=spec, kind=UNIX, text=path, path=path, **fields)
@@ -100,7 +120,9 @@ def _fixed_fd(where: str) -> tuple[str, int | None]:
     if not equals:
         return where, None
     if not (number.isascii() and number.isdigit()):
-        raise ValueError(f"{number!r} is no file descriptor; say {where}=FD, FD being 0, or 3 and up")
+        raise ValueError(
+            f"{number!r} is no file descriptor; say {where}=FD, FD being 0, or 3 and up"
+        )
     if int(number) in (1, 2):
         raise ValueError(f"file descriptor {number} is the program's output; take 0, or 3 and up")
     if int(number) > 1023:
@@ -134,7 +156,8 @@ def _octal(text: str) -> bool:
 
 
 def clashes(addresses: tuple[Address, ...]) -> list[str]:
-    """What is wrong with these addresses taken together: one named twice, one file descriptor or name asked for twice.
+    """What is wrong with these addresses taken together: one named twice, one file descriptor or
+    name asked for twice.
 
     Port 0 may be given any number of times: each gets a port of its own.
     """
@@ -149,10 +172,14 @@ def clashes(addresses: tuple[Address, ...]) -> list[str]:
         places[place] = address.spec
         if address.fd is not None:
             if address.fd in fds:
-                problems.append(f"{address.spec!r} asks for file descriptor {address.fd}, and so does {fds[address.fd]!r}")
+                problems.append(
+                    f"{address.spec!r} asks for file descriptor {address.fd}, and so does {fds[address.fd]!r}"
+                )
             fds[address.fd] = address.spec
         if address.name:
             if address.name in names:
-                problems.append(f"{address.spec!r} is named {address.name!r}, and so is {names[address.name]!r}")
+                problems.append(
+                    f"{address.spec!r} is named {address.name!r}, and so is {names[address.name]!r}"
+                )
             names[address.name] = address.spec
     return problems

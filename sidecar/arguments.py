@@ -1,7 +1,8 @@
 """The command line of `run` and `dev`, and what `--help` says.
 
-It is read by hand from the table of settings, not by argparse: it ends at the first word that is no option (so that
-`sidecar run --port 80 gunicorn -w 4` needs no `--`), it names every wrong option at once, and argparse would be a tenth of start-up.
+It is read by hand from the table of settings, not by argparse: it ends at the first word that is no
+option (so that `sidecar run --port 80 gunicorn -w 4` needs no `--`), it names every wrong option at
+once, and argparse would be a tenth of start-up.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ the others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
 
 def usage() -> str:
     """What `sidecar --help` prints."""
-    return USAGE.format(commands="\n".join(f"    {each.name:<13} {each.text}" for each in COMMANDS.values()))
+    return USAGE.format(
+        commands="\n".join(f"    {each.name:<13} {each.text}" for each in COMMANDS.values())
+    )
 
 
 def run_help() -> str:
@@ -69,7 +72,9 @@ def run_help() -> str:
             lines.append(f"{group}:")
         default = ""
         if each.default not in (None, "", (), False, 0, 0.0):
-            default = f" ({each.default:g}s)" if isinstance(each.default, float) else f" ({each.default})"
+            default = (
+                f" ({each.default:g}s)" if isinstance(each.default, float) else f" ({each.default})"
+            )
         option = f"{each.flag} {each.metavar}".rstrip()
         lines.append(f"  {option:<30} {each.text}{default}{' *' if each.repeat else ''}")
     lines += [
@@ -105,12 +110,16 @@ def profiles_table() -> str:
     for row in PROFILES.values():
         added = " ".join(row.arguments) + (" for each listener" if row.each else "")
         unless = f" ({', '.join(row.unless)})" if row.unless else ""
-        lines.append(f"{row.name:<10} {row.signal:<10} {', '.join(row.handoff) or '-':<10} {added + unless if added else '-'}")
+        lines.append(
+            f"{row.name:<10} {row.signal:<10} {', '.join(row.handoff) or '-':<10} {added + unless if added else '-'}"
+        )
     return "\n".join(lines) + "\n"
 
 
 class Chosen:
-    """What was said outside the settings file, kept: the file is read again on every reload, and means something else each time."""
+    """What was said outside the settings file, kept: the file is read again on every reload, and
+    means something else each time.
+    """
 
     def __init__(
         self,
@@ -125,18 +134,24 @@ class Chosen:
         self.own = {name: text for name, text in given if name not in TABLE}
         self.environ = environ
         self.presets = presets
-        named = [text for name, text in self.given if name == "config"][-1:] or [environ.get("SIDECAR_CONFIG") or ""]
+        named = [text for name, text in self.given if name == "config"][-1:] or [
+            environ.get("SIDECAR_CONFIG") or ""
+        ]
         self._file = named[0]
 
     @property
     def file(self) -> str:
-        """The settings file, "" if there is none. The usual one counts once it was there: then it may not just vanish."""
+        """The settings file, "" if there is none. The usual one counts once it was there: then it
+        may not just vanish.
+        """
         if not self._file and os.path.lexists(USUAL):
             self._file = USUAL
         return "" if self._file == "none" else self._file
 
     def stay_with(self, file: str) -> None:
-        """The file that an earlier version of this process has read counts, whether or not it is there just now."""
+        """The file that an earlier version of this process has read counts, whether or not it is
+        there just now.
+        """
         self._file = self._file or file
 
     @property
@@ -149,7 +164,9 @@ class Chosen:
         return helpers.ask(self.reader, helpers.environment(self.environ)) if self.file else ""
 
     def choice(self, answer: str) -> settings.Choice:
-        """The settings that come of it all, with everything that is wrong; `answer` is what the reader wrote, "" without a file."""
+        """The settings that come of it all, with everything that is wrong; `answer` is what the
+        reader wrote, "" without a file.
+        """
         said = None
         if self.file:
             from sidecar import config  # noqa: PLC0415  (only who has a file pays for it)
@@ -166,10 +183,14 @@ class Chosen:
         return choice.settings
 
 
-def parse(argv: Sequence[str], own: Mapping[str, str] | None = None) -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """Split the words behind `run` into settings given (name, text), the program's command, and what is wrong.
+def parse(
+    argv: Sequence[str], own: Mapping[str, str] | None = None
+) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Split the words behind `run` into settings given (name, text), the program's command, and
+    what is wrong.
 
-    `own` are options that are no settings, with what follows each, "" for nothing: given by their flag.
+    `own` are options that are no settings, with what follows each, "" for nothing: given by their
+    flag.
     """
     given: list[tuple[str, str]] = []
     problems: list[str] = []

@@ -1,6 +1,8 @@
-"""`sidecar check`: the settings that `run` would have, where each came from, and what is wrong or doubtful with them.
+"""`sidecar check`: the settings that `run` would have, where each came from, and what is wrong or
+doubtful with them.
 
-Nothing is bound and nothing is started but the reader of sidecar.yml. What was filled in from the environment is told by name only.
+Nothing is bound and nothing is started but the reader of sidecar.yml. What was filled in from the
+environment is told by name only.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = choice.settings
     problems = [*choice.problems]
     try:
-        grace, before = (duration(chosen.own[flag]) if flag in chosen.own else None for flag in ("--grace", "--pre-stop"))
+        grace, before = (
+            duration(chosen.own[flag]) if flag in chosen.own else None
+            for flag in ("--grace", "--pre-stop")
+        )
     except ValueError as error:
         problems.append(f"--grace, --pre-stop: {error}")
         grace = before = None
@@ -58,7 +63,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     rows = {"command": _row(settings, "command", choice.origins)}
     rows.update({each.key: _row(settings, name, choice.origins) for name, each in TABLE.items()})
     if "--json" in chosen.own:
-        print(json.dumps({"settings": rows, "problems": problems, "remarks": remarks}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"settings": rows, "problems": problems, "remarks": remarks}, ensure_ascii=False
+            )
+        )
     else:
         if not problems:
             for line in _table(rows):
@@ -94,9 +103,15 @@ def _plain(settings: Settings, name: str) -> Any:
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    cells = [("SETTING", "VALUE", "FROM"), *((name, _shown(name, row["value"]), row["from"]) for name, row in rows.items())]
+    cells = [
+        ("SETTING", "VALUE", "FROM"),
+        *((name, _shown(name, row["value"]), row["from"]) for name, row in rows.items()),
+    ]
     widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
-    return [f"{name.ljust(widths[0])}  {value.ljust(min(widths[1], 40))}  {origin}" for name, value, origin in cells]
+    return [
+        f"{name.ljust(widths[0])}  {value.ljust(min(widths[1], 40))}  {origin}"
+        for name, value, origin in cells
+    ]
 
 
 def _shown(key: str, value: Any) -> str:
@@ -110,34 +125,48 @@ def _shown(key: str, value: Any) -> str:
     return f"{value:g}s" if isinstance(value, float) else str(value)
 
 
-def _looked_at(settings: Settings, environ: Mapping[str, str], grace: float | None, before: float) -> tuple[list[str], list[str]]:
+def _looked_at(
+    settings: Settings, environ: Mapping[str, str], grace: float | None, before: float
+) -> tuple[list[str], list[str]]:
     """What is wrong in this place, and what may be meant otherwise."""
     problems, remarks = [], []
     longest = before + settings.lame_duck + settings.drain_timeout + LAST_SECONDS
     parts = f"lame-duck {settings.lame_duck:g} s + drain-timeout {settings.drain_timeout:g} s + {LAST_SECONDS:g} s"
     parts = f"preStop {before:g} s + {parts}" if before else parts
     if grace is not None and longest > grace:
-        problems.append(f"--grace {grace:g}s: a stop may take {longest:g} s ({parts}); allow that, or shorten one of them")
+        problems.append(
+            f"--grace {grace:g}s: a stop may take {longest:g} s ({parts}); allow that, or shorten one of them"
+        )
     elif grace is None and longest > USUAL_GRACE:
         remarks.append(
             f"a stop may take {longest:g} s ({parts}), and Kubernetes kills after {USUAL_GRACE:g} s by default: "
             f"set terminationGracePeriodSeconds to {longest:g}, and say it here with --grace"
         )
     try:
-        reading = envdir.read(settings.envdir, settings.envdir_format == "whole", settings.lenient_envdir)
+        reading = envdir.read(
+            settings.envdir, settings.envdir_format == "whole", settings.lenient_envdir
+        )
         remarks += reading.remarks
     except EnvdirError as error:
         problems.append(str(error))
-    remarks += [f"watch: there is no directory {each} yet" for each in settings.watch if not os.path.isdir(each)]
+    remarks += [
+        f"watch: there is no directory {each} yet"
+        for each in settings.watch
+        if not os.path.isdir(each)
+    ]
     program = settings.command[0] if settings.command else ""
     if program and not _found(program, settings.dir, environ.get("PATH", os.defpath)):
-        remarks.append(f"command: {program} is not there, or may not be run, as far as this environment shows")
+        remarks.append(
+            f"command: {program} is not there, or may not be run, as far as this environment shows"
+        )
     if settings.drain_timeout == 0:
         remarks.append("drain-timeout 0: a worker is killed as soon as it is asked to leave")
     if settings.env_splay and not settings.watch_env:
         remarks.append("env-splay: nothing waits for it without watch-env")
     if settings.user and os.geteuid() != 0:
-        remarks.append(f"user: only root can start workers as another user, this is uid {os.geteuid()}")
+        remarks.append(
+            f"user: only root can start workers as another user, this is uid {os.geteuid()}"
+        )
     return problems, remarks + _unknown(environ)
 
 
@@ -147,14 +176,21 @@ def _found(program: str, directory: str, path: str) -> bool:
     return any(os.access(os.path.join(each, program), os.X_OK) for each in path.split(os.pathsep))
 
 
-# Of a SIDECAR_ variable that is no setting sidecar itself is the author, when it runs below another, or Kubernetes (a service's address).
+# Of a SIDECAR_ variable that is no setting sidecar itself is the author, when it runs below
+# another, or Kubernetes (a service's address).
 NOT_SETTINGS = ("SIDECAR_WORKER", "SIDECAR_TRIGGER", "SIDECAR_CHANGED", "SIDECAR_WORKER_PID")
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = {each.variable for each in TABLE.values()}
-    unknown = [name for name in environ if name.startswith("SIDECAR_") and name not in known and name not in NOT_SETTINGS]
+    unknown = [
+        name
+        for name in environ
+        if name.startswith("SIDECAR_") and name not in known and name not in NOT_SETTINGS
+    ]
     service = ("SIDECAR_SERVICE_", "SIDECAR_PORT_")
     return [
-        f"{name}: no setting has this variable{arguments.nearest(name, sorted(known))}" for name in unknown if not name.startswith(service)
+        f"{name}: no setting has this variable{arguments.nearest(name, sorted(known))}"
+        for name in unknown
+        if not name.startswith(service)
     ]

@@ -1,8 +1,10 @@
-"""What has happened so far, as far as anybody will ask: the last events, the lives of the last generations, and counts.
+"""What has happened so far, as far as anybody will ask: the last events, the lives of the last
+generations, and counts.
 
-It is told every line that the log is told, and nothing else, so `status`, the metrics and the log cannot disagree. All of it is
-bounded. Moments are seconds since the epoch. Names only, never a value: what goes in here is shown to anybody who may ask. What a check
-wrote stays out for the same reason.
+It is told every line that the log is told, and nothing else, so `status`, the metrics and the log
+cannot disagree. All of it is bounded. Moments are seconds since the epoch. Names only, never a
+value: what goes in here is shown to anybody who may ask. What a check wrote stays out for the same
+reason.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 # How many events and generations are remembered.
 EVENTS, LIVES = 200, 40
 
-# Upper bounds of the histogram of swap durations (seconds), as Prometheus has them: cumulative, the last is infinity.
+# Upper bounds of the histogram of swap durations (seconds), as Prometheus has them: cumulative, the
+# last is infinity.
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 # What is not remembered of an event.
@@ -31,18 +34,21 @@ class Chronicle:
         #: The last events, oldest first: {"number", "time", "event", … its fields}.
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
         self.number = 0
-        #: The last generations by number: {"generation", "trigger", "changed", "begun", "serving", "outdated", "gone", "outcome", "cause"}.
+        #: The last generations by number: {"generation", "trigger", "changed", "begun", "serving",
+        #: "outdated", "gone", "outcome", "cause"}.
         self.lives: dict[int, dict[str, Any]] = {}
         #: Swaps by (trigger, outcome): served, failed, superseded.
         self.swaps: dict[tuple[str, str], int] = {}
         self.seconds = [0] * (len(BUCKETS) + 1)
         self.seconds_sum = 0.0
-        #: Workers that ended unasked, those of a coming generation not counted; workers killed for staying too long.
+        #: Workers that ended unasked, those of a coming generation not counted; workers killed for
+        #: staying too long.
         self.deaths = 0
         #: Workers replaced because they had grown too big.
         self.recycled = 0
         self.kills = 0
-        #: How often sidecar has been upgraded in place, and the last time: {"version", "before", "at"}.
+        #: How often sidecar has been upgraded in place, and the last time: {"version", "before",
+        #: "at"}.
         self.upgrades = 0
         self.last_upgrade: dict[str, Any] | None = None
         #: Workers that were started, and those of them that took the place of one that had died.
@@ -59,7 +65,12 @@ class Chronicle:
     def note(self, event: str, fields: Mapping[str, Any], now: float) -> dict[str, Any]:
         """Remember the event that happened at `now`; the record of it."""
         self.number += 1
-        record = {"number": self.number, "time": now, "event": event, **{name: fields[name] for name in fields if name not in PRIVATE}}
+        record = {
+            "number": self.number,
+            "time": now,
+            "event": event,
+            **{name: fields[name] for name in fields if name not in PRIVATE},
+        }
         self.events.append(record)
         noted = getattr(self, f"_{event}", None)
         if noted is not None:
@@ -73,7 +84,12 @@ class Chronicle:
         }  # fmt: skip
         while len(self.lives) > LIVES:
             # The one that serves may be older than many that failed.
-            del self.lives[min((number for number, life in self.lives.items() if life["gone"] is not None), default=min(self.lives))]
+            del self.lives[
+                min(
+                    (number for number, life in self.lives.items() if life["gone"] is not None),
+                    default=min(self.lives),
+                )
+            ]
 
     def _serving(self, fields: Mapping[str, Any], now: float) -> None:
         for life in self.lives.values():
@@ -83,9 +99,16 @@ class Chronicle:
         self._count(fields["trigger"], "served")
         self.failing = 0
         took = fields["took"]
-        self.seconds[next((at for at, bound in enumerate(BUCKETS) if took <= bound), len(BUCKETS))] += 1
+        self.seconds[
+            next((at for at, bound in enumerate(BUCKETS) if took <= bound), len(BUCKETS))
+        ] += 1
         self.seconds_sum += took
-        self.last_swap = {"generation": fields["generation"], "trigger": fields["trigger"], "at": now, "took": took}
+        self.last_swap = {
+            "generation": fields["generation"],
+            "trigger": fields["trigger"],
+            "at": now,
+            "took": took,
+        }
 
     def _swap_failed(self, fields: Mapping[str, Any], now: float) -> None:
         self._ends(fields, now, "failed", fields["cause"])
@@ -147,8 +170,15 @@ class Chronicle:
         return {
             "last_swap": self.last_swap and {**self.last_swap},
             "last_failure": self.last_failure and {**self.last_failure},
-            "swaps": [{"trigger": trigger, "outcome": outcome, "count": count} for (trigger, outcome), count in sorted(self.swaps.items())],
-            "swap_seconds": {"bounds": list(BUCKETS), "counts": list(self.seconds), "sum": self.seconds_sum},
+            "swaps": [
+                {"trigger": trigger, "outcome": outcome, "count": count}
+                for (trigger, outcome), count in sorted(self.swaps.items())
+            ],
+            "swap_seconds": {
+                "bounds": list(BUCKETS),
+                "counts": list(self.seconds),
+                "sum": self.seconds_sum,
+            },
             "upgrades": self.upgrades,
             "last_upgrade": self.last_upgrade and {**self.last_upgrade},
             "deaths": self.deaths,

@@ -1,6 +1,7 @@
 """The door: argv and environ come in here, and nowhere else.
 
-What a command needs is imported when it is asked for: `health` runs every few seconds, and `run` needs nothing of the others.
+What a command needs is imported when it is asked for: `health` runs every few seconds, and `run`
+needs nothing of the others.
 """
 
 from __future__ import annotations
@@ -67,13 +68,18 @@ def _main(words: list[str]) -> int:
         return client.run(words[0], words[1:], os.environ)
     if words[0] not in ("run", "dev"):
         known = ["run", "dev", "check", "schema", "profiles", "rollout", *COMMANDS]
-        print(f"sidecar: {words[0]}: there is no such command{arguments.nearest(words[0], known)}", file=sys.stderr)
+        print(
+            f"sidecar: {words[0]}: there is no such command{arguments.nearest(words[0], known)}",
+            file=sys.stderr,
+        )
         return 2
     return _run(words[1:], developing=words[0] == "dev", check=left)
 
 
 def _run(words: Sequence[str], developing: bool, check: str) -> int:
-    """Supervise, unless it cannot be begun; or only `check` whether it could be by a later version of itself."""
+    """Supervise, unless it cannot be begun; or only `check` whether it could be by a later version
+    of itself.
+    """
     left = os.environ.pop("SIDECAR_HERITAGE", "")
     from sidecar import arguments, settings  # noqa: PLC0415
     from sidecar.errors import SettingsError, SidecarError  # noqa: PLC0415
@@ -97,15 +103,23 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
 
             heritage = upgrade.unseal(left, os.getpid())
         if heritage is not None:
-            # The file is for the next reload: what is in force stays in force, whatever it says by now.
+            # The file is for the next reload: what is in force stays in force, whatever it says by
+            # now.
             chosen.stay_with(heritage["settings"].config)
         resolved = chosen.settings(chosen.read()) if heritage is None else heritage["settings"]
         hide = resolved.hide
-        # At hand, for a file may come later, when another version of this one is installed (upgrade.py).
+        # At hand, for a file may come later, when another version of this one is installed
+        # (upgrade.py).
         from sidecar import config  # noqa: F401, PLC0415
         from sidecar.host import run  # noqa: PLC0415  (a refusal needs none of it)
 
-        return run(resolved, os.environ, source=chosen, started=(sys.executable, sys.orig_argv, sys.argv), heritage=heritage)
+        return run(
+            resolved,
+            os.environ,
+            source=chosen,
+            started=(sys.executable, sys.orig_argv, sys.argv),
+            heritage=heritage,
+        )
     except SidecarError as error:
         from sidecar.host import leave_a_reason  # noqa: PLC0415
 

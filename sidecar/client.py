@@ -1,7 +1,7 @@
 """The other end of the control socket: find the running sidecar, ask it, show what it says.
 
-It needs nothing but this package, so that a container without `kill` and `ps` can be looked after. Probes, which come every few
-seconds, have probe.py first.
+It needs nothing but this package, so that a container without `kill` and `ps` can be looked after.
+Probes, which come every few seconds, have probe.py first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from sidecar.commands import Command
 
-# A sidecar that has not said a word in this time (seconds) does not answer. Waiting for an outcome has no such end.
+# A sidecar that has not said a word in this time (seconds) does not answer. Waiting for an outcome
+# has no such end.
 PATIENCE = 10.0
 # `status --watch` asks that often (seconds).
 REFRESH = 1.0
@@ -53,7 +54,11 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
     refused = ""
     for place in dict.fromkeys(places(environ)):
         try:
-            names = sorted(name for name in os.listdir(place) if name.startswith("sidecar-") and name.endswith(".sock"))
+            names = sorted(
+                name
+                for name in os.listdir(place)
+                if name.startswith("sidecar-") and name.endswith(".sock")
+            )
         except OSError:
             continue
         for name in names:
@@ -73,19 +78,26 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
             else:
                 found.append((os.path.join(place, name), sock))
     if not found:
-        raise Unreachable(f"the sidecar at {refused} belongs to another user" if refused else "no sidecar runs here; say --control PATH")
+        raise Unreachable(
+            f"the sidecar at {refused} belongs to another user"
+            if refused
+            else "no sidecar runs here; say --control PATH"
+        )
     for _, sock in found[1:]:
         sock.close()
     if len(found) > 1:
         found[0][1].close()
-        raise Unreachable(f"several run here; say --control with one of {', '.join(path for path, _ in found)}")
+        raise Unreachable(
+            f"several run here; say --control with one of {', '.join(path for path, _ in found)}"
+        )
     return found[0][1]
 
 
 def _connected(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # A blocking connect, with an end: a non-blocking one would not wait for room in a full queue, but fail.
+        # A blocking connect, with an end: a non-blocking one would not wait for room in a full
+        # queue, but fail.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0))
         sock.connect(path)
     except OSError:
@@ -95,7 +107,9 @@ def _connected(path: str) -> socket.socket:
 
 
 def _trusted(sock: socket.socket) -> bool:
-    """Whether who listens there is root or ourselves. In a directory like /tmp anybody may; root may ask everybody."""
+    """Whether who listens there is root or ourselves. In a directory like /tmp anybody may; root
+    may ask everybody.
+    """
     _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return uid in (0, os.geteuid()) or os.geteuid() == 0
 
@@ -103,7 +117,8 @@ def _trusted(sock: socket.socket) -> bool:
 def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterator[dict[str, Any]]:
     """Send a request; the objects of its answer as they come, up to the last.
 
-    Raises TimeoutError at `until` (monotonic seconds), Gone if the answer ends early, Unreachable if it is none.
+    Raises TimeoutError at `until` (monotonic seconds), Gone if the answer ends early, Unreachable
+    if it is none.
     """
     try:
         sock.sendall(json.dumps(request).encode() + b"\n")
@@ -115,7 +130,9 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
             sock.settimeout(None if left == float("inf") else left)
             part = sock.recv(1 << 16)
             if not part:
-                raise Gone("the answer has no end: sidecar has left, or what it said was not read in time")
+                raise Gone(
+                    "the answer has no end: sidecar has left, or what it said was not read in time"
+                )
             *lines, data = (data + part).split(b"\n")
             for line in lines:
                 reply = json.loads(line)
@@ -131,7 +148,9 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
 
 
 class Options:
-    """What all commands understand, taken out of the words; the rest are the command's own. Raises ValueError."""
+    """What all commands understand, taken out of the words; the rest are the command's own. Raises
+    ValueError.
+    """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.control = ""
@@ -209,9 +228,13 @@ usage: sidecar {command.name} {command.usage}
 """
 
 
-def _once(command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]) -> int:
+def _once(
+    command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]
+) -> int:
     waits = bool(request.get("wait") or request.get("follow"))
-    patience = options.timeout if options.timeout is not None else float("inf") if waits else PATIENCE
+    patience = (
+        options.timeout if options.timeout is not None else float("inf") if waits else PATIENCE
+    )
     until = time.monotonic() + patience
     status = UNREACHABLE
     with connect(options.control, environ) as sock:
@@ -241,17 +264,26 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
 
 def tell(record: Mapping[str, Any]) -> str:
     """An event as the log has it."""
-    fields = {name: value for name, value in record.items() if name not in ("number", "time", "event", "id")}
+    fields = {
+        name: value
+        for name, value in record.items()
+        if name not in ("number", "time", "event", "id")
+    }
     try:
         # What a check wrote is in the log alone.
         return log.line(
-            "text", record["event"], {"output": "" if record["event"] == "swap_failed" else "…", **fields}, record["time"]
+            "text",
+            record["event"],
+            {"output": "" if record["event"] == "swap_failed" else "…", **fields},
+            record["time"],
         ).rstrip()
     except KeyError:
         return json.dumps(record)  # an event of another version
 
 
-def _refresh(command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]) -> int:
+def _refresh(
+    command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]
+) -> int:
     """Again and again, in place, until it is interrupted or sidecar leaves."""
     with connect(options.control, environ) as sock:
         while True:

@@ -1,8 +1,10 @@
-"""The phrasebook: what one can ask of a running sidecar, or tell it. One class a command, with both ends in it: how it is asked for on a
-command line, what PID 1 answers, and how the answer reads. docs/control.md has the protocol.
+"""The phrasebook: what one can ask of a running sidecar, or tell it. One class a command, with both
+ends in it: how it is asked for on a command line, what PID 1 answers, and how the answer reads.
+docs/control.md has the protocol.
 
-A request is one object, {"command": NAME, …}; an answer is one or more, the last of which has "done" (the exit status of whoever
-asked) and, unless that is 0, "cause". Pure: PID 1's end sees the running sidecar as a `Desk`.
+A request is one object, {"command": NAME, …}; an answer is one or more, the last of which has
+"done" (the exit status of whoever asked) and, unless that is 0, "cause". Pure: PID 1's end sees the
+running sidecar as a `Desk`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
             """Let the supervisor know; what follows from it follows later in this turn."""
 
         def reload(self, trigger: str) -> bool:
-            """What HUP does. Whether the settings are read first: "settings_read" or "reload_refused" will then be said."""
+            """What HUP does. Whether the settings are read first: "settings_read" or
+            "reload_refused" will then be said.
+            """
 
         def signal(self, name: str) -> list[int]:
             """What USR1 does, for any signal: the pids of the workers that it is passed to."""
@@ -53,7 +57,9 @@ DONE, NO, WRONG, UNREACHABLE, TOO_LATE = 0, 1, 2, 3, 4
 
 
 class Answer:
-    """What is said at once, and what follows from events as they happen. `done` once nothing more will be said."""
+    """What is said at once, and what follows from events as they happen. `done` once nothing more
+    will be said.
+    """
 
     def __init__(self, *replies: Object, done: bool = True) -> None:
         self.replies = list(replies)
@@ -148,9 +154,11 @@ class Reload(Command):
 
 
 class Waiting(Answer):
-    """For the outcome of the next generation but those begun already. `reading`: none counts that is begun before the settings are read.
+    """For the outcome of the next generation but those begun already. `reading`: none counts that
+    is begun before the settings are read.
 
-    One that a newer one supersedes has none; then it is the newer one's. Nothing is begun any more once sidecar stops.
+    One that a newer one supersedes has none; then it is the newer one's. Nothing is begun any more
+    once sidecar stops.
     """
 
     def __init__(self, begun: int, reading: bool = False) -> None:
@@ -174,7 +182,10 @@ class Waiting(Answer):
         self.done = event in ("serving", "swap_failed")
         if not self.done:
             return [record]
-        return [record, done(DONE if event == "serving" else NO, record.get("cause", ""), generation=number)]
+        return [
+            record,
+            done(DONE if event == "serving" else NO, record.get("cause", ""), generation=number),
+        ]
 
 
 class Stop(Command):
@@ -218,9 +229,15 @@ class Scale(Command):
 
     def request(self, words: Sequence[str]) -> Object:
         """One number."""
-        sign, digits = (words[0][:1], words[0][1:]) if words and words[0][:1] in ("+", "-") else ("", "".join(words[:1]))
+        sign, digits = (
+            (words[0][:1], words[0][1:])
+            if words and words[0][:1] in ("+", "-")
+            else ("", "".join(words[:1]))
+        )
         if len(words) != 1 or not (digits.isascii() and digits.isdigit()) or len(digits) > 6:
-            raise ValueError("say how many workers there are to be (3), or how many more (+1) or fewer (-1)")
+            raise ValueError(
+                "say how many workers there are to be (3), or how many more (+1) or fewer (-1)"
+            )
         return {"by" if sign else "to": int(sign + digits)}
 
     def answer(self, request: Object, desk: Desk) -> Answer:
@@ -228,7 +245,9 @@ class Scale(Command):
         how = [name for name in ("to", "by") if name in request]
         number = request[how[0]] if len(how) == 1 else None
         if type(number) is not int or (how == ["to"] and number < 1) or number == 0:
-            raise ValueError('say "to", a number of 1 or more, or "by", how many more or (below zero) fewer')
+            raise ValueError(
+                'say "to", a number of 1 or more, or "by", how many more or (below zero) fewer'
+            )
         if desk.stopping():
             return Answer(done(NO, STOPPING))
         now = desk.status()["workers"]
@@ -283,7 +302,11 @@ class Signal(Command):
         if not isinstance(request.get("signal"), str):
             raise ValueError('say "signal", a name: "USR1"')
         pids = desk.signal(settings.signal_name(request["signal"]))
-        return Answer(done(pids=pids) if pids else done(NO, "no worker is ready to be sent a signal", pids=pids))
+        return Answer(
+            done(pids=pids)
+            if pids
+            else done(NO, "no worker is ready to be sent a signal", pids=pids)
+        )
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
         """To whom."""
@@ -308,7 +331,9 @@ class Health(Command):
         """Alive is whoever answers."""
         live = _yes(request, "live")
         reasons = desk.readiness_reasons()
-        return Answer(done(DONE if live or not reasons else NO, "; ".join(reasons), ready=not reasons))
+        return Answer(
+            done(DONE if live or not reasons else NO, "; ".join(reasons), ready=not reasons)
+        )
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
         """One line."""
@@ -353,7 +378,10 @@ class Upgrading(Answer):
         return [*told, done(version=record["version"])] if self.done else told
 
 
-COMMANDS: dict[str, Command] = {each.name: each for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Upgrade(), Health())}
+COMMANDS: dict[str, Command] = {
+    each.name: each
+    for each in (Status(), Reload(), Stop(), Scale(), Events(), Signal(), Upgrade(), Health())
+}
 
 
 def answer(request: object, desk: Desk) -> Answer:
@@ -362,7 +390,12 @@ def answer(request: object, desk: Desk) -> Answer:
         return Answer(done(WRONG, 'a request is one JSON object: {"command": NAME, …}'))
     command = COMMANDS.get(request["command"])
     if command is None:
-        return Answer(done(WRONG, f"there is no command {request['command'][:40]!r}; say one of {', '.join(COMMANDS)}"))
+        return Answer(
+            done(
+                WRONG,
+                f"there is no command {request['command'][:40]!r}; say one of {', '.join(COMMANDS)}",
+            )
+        )
     try:
         return command.answer(request, desk)
     except ValueError as error:
@@ -374,7 +407,9 @@ def answer(request: object, desk: Desk) -> Answer:
 
 def page(status: Mapping[str, Any]) -> list[str]:
     """`status` for people."""
-    lines = [f"sidecar {status['version']}, pid {status['pid']}, up {span(status['age'])}: {status['state']}"]
+    lines = [
+        f"sidecar {status['version']}, pid {status['pid']}, up {span(status['age'])}: {status['state']}"
+    ]
     lines += [f"not ready: {reason}" for reason in status["reasons"]]
     lines += ["listening on " + ", ".join(status["listeners"])] if status["listeners"] else []
     rows = [("GENERATION", "STATE", "WORKER", "PID", "STATE", "AGE", "READY AFTER", "MEMORY", "")]
@@ -384,19 +419,32 @@ def page(status: Mapping[str, Any]) -> list[str]:
             rows.append((*first, *_worker(worker, generation)))
             first = ("", "")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows), ""]
+    lines += [
+        "",
+        *(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ),
+        "",
+    ]
     swap, failure = status["last_swap"], status["last_failure"]
     for what, last in (("last swap   ", swap), ("last failure", failure)):
         if last:
             how = f": {last['cause']}" if "cause" in last else f", after {last['took']:.2f} s"
-            lines.append(f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}")
+            lines.append(
+                f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}"
+            )
     if status["recycled"]:
         lines.append(f"recycled      {status['recycled']} workers that were too big")
     if status["last_upgrade"]:
         last = status["last_upgrade"]
-        lines.append(f"upgrades      {status['upgrades']}, the last {span(last['ago'])} ago, from version {last['before']}")
+        lines.append(
+            f"upgrades      {status['upgrades']}, the last {span(last['ago'])} ago, from version {last['before']}"
+        )
     if status["next_swap"]:
-        lines.append(f"next swap     in {span(status['next_swap']['in'])} (trigger: {status['next_swap']['trigger']})")
+        lines.append(
+            f"next swap     in {span(status['next_swap']['in'])} (trigger: {status['next_swap']['trigger']})"
+        )
     if status["next_restart_in"] is not None:
         lines.append(f"next restart  in {span(status['next_restart_in'])}")
     lines += [f"settings      {problem}" for problem in status["problems"]]

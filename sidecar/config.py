@@ -1,11 +1,13 @@
-"""What a settings file (sidecar.yml) says, made of the pairs that its reader found in it (yamlfile.py).
+"""What a settings file (sidecar.yml) says, made of the pairs that its reader found in it
+(yamlfile.py).
 
-A value's text is read exactly as a flag's is: `umask: 022` is octal, `drain-timeout: 30s` a duration, and YAML's own ideas of
-numbers (022 is 18, 1:30 is 90) never come in. Pure, and in PID 1: what is wrong is said with the same words as for a flag.
+A value's text is read exactly as a flag's is: `umask: 022` is octal, `drain-timeout: 30s` a
+duration, and YAML's own ideas of numbers (022 is 18, 1:30 is 90) never come in. Pure, and in PID 1:
+what is wrong is said with the same words as for a flag.
 
-`${NAME}` in a value stands for a variable of sidecar's own environment. It is filled in after the file was taken apart and after a
-command was split into words, so no value of a variable can become a key, a second word or a second line. What was filled in is
-taken for a secret: it is never shown.
+`${NAME}` in a value stands for a variable of sidecar's own environment. It is filled in after the
+file was taken apart and after a command was split into words, so no value of a variable can become
+a key, a second word or a second line. What was filled in is taken for a secret: it is never shown.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def nearest(word: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def fill(text: str, environ: Mapping[str, str]) -> tuple[str, bool]:
-    """`text` with its ${NAME} and ${NAME:-DEFAULT} replaced and $$ made a dollar, and whether a variable's value is in it now.
+    """`text` with its ${NAME} and ${NAME:-DEFAULT} replaced and $$ made a dollar, and whether a
+    variable's value is in it now.
 
     Raises ValueError; it names the variable and shows no value.
     """
@@ -48,29 +51,39 @@ def fill(text: str, environ: Mapping[str, str]) -> tuple[str, bool]:
             inside, end, rest = rest[1:].partition("}")
             name, default, instead = inside.partition(":-")
             if not end or not name.isidentifier() or not name.isascii():
-                raise ValueError(f"${{{inside}{end} is no variable; say ${{NAME}} or ${{NAME:-DEFAULT}}, and $$ for a dollar")
+                raise ValueError(
+                    f"${{{inside}{end} is no variable; say ${{NAME}} or ${{NAME:-DEFAULT}}, and $$ for a dollar"
+                )
             value = environ.get(name, "")
             if value or (name in environ and not default):
                 done, filled = done + value, True
             elif default:
                 done += instead
             else:
-                raise ValueError(f"the variable {name} is not set; set it, or say ${{{name}:-DEFAULT}}")
+                raise ValueError(
+                    f"the variable {name} is not set; set it, or say ${{{name}:-DEFAULT}}"
+                )
 
 
 def understood(answer: str, file: str, environ: Mapping[str, str]) -> Said:
-    """What the file says, from what its reader wrote: nothing at all, if the reader could not be run or died."""
+    """What the file says, from what its reader wrote: nothing at all, if the reader could not be
+    run or died.
+    """
     import json  # noqa: PLC0415  (only who has a settings file pays for it)
 
     try:
         return said(json.loads(answer), file, environ)
     except ValueError:
-        return Said(file, problems=(f"{file}: its reader (python -m sidecar.yamlfile {file}) failed",))
+        return Said(
+            file, problems=(f"{file}: its reader (python -m sidecar.yamlfile {file}) failed",)
+        )
 
 
 def said(answer: Mapping[str, Any], file: str, environ: Mapping[str, str]) -> Said:
     """What the file says, and everything that is wrong with it, by line."""
-    problems = [f"{file}:{line}: {text}" if line else f"{file}: {text}" for line, text in answer["problems"]]
+    problems = [
+        f"{file}:{line}: {text}" if line else f"{file}: {text}" for line, text in answer["problems"]
+    ]
     texts: dict[str, list[tuple[str, str]]] = {}
     filled: list[str] = []
     hidden: list[str] = []
@@ -115,16 +128,24 @@ def _no_setting(key: str) -> str:
     hyphened = key.replace("_", "-").lower().removeprefix("--").removeprefix("sidecar-")
     if hyphened in NAMES:
         return f"there is no such setting; say {hyphened}"
-    return "there is no such setting" + nearest(hyphened, NAMES, "; `sidecar run --help` has them all")
+    return "there is no such setting" + nearest(
+        hyphened, NAMES, "; `sidecar run --help` has them all"
+    )
 
 
-def _texts(name: str, value: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> list[tuple[str, str, bool]]:
-    """The texts of a value, each with its place and whether it is secret. Raises ValueError with every problem."""
+def _texts(
+    name: str, value: Mapping[str, Any], where: str, environ: Mapping[str, str]
+) -> list[tuple[str, str, bool]]:
+    """The texts of a value, each with its place and whether it is secret. Raises ValueError with
+    every problem.
+    """
     split = name == COMMAND or TABLE[name].kind is words
     items = value.get("items")
     problems = []
     if "wrong" in value:
-        problems.append(f"{where.format(value['line'])}: {value['wrong']} is no value; {_form(name)}")
+        problems.append(
+            f"{where.format(value['line'])}: {value['wrong']} is no value; {_form(name)}"
+        )
     elif items is not None and not split and not TABLE[name].repeat:
         problems.append(f"{where.format(value['line'])}: it is a list; {_form(name)}")
     elif items is None and split:
@@ -136,7 +157,9 @@ def _texts(name: str, value: Mapping[str, Any], where: str, environ: Mapping[str
     for item in ([value] if items is None else items) if not problems else []:
         place = where.format(item["line"])
         if "text" not in item:
-            problems.append(f"{place}: {item.get('wrong', 'nothing')} is no item of a list; {_form(name)}")
+            problems.append(
+                f"{place}: {item.get('wrong', 'nothing')} is no item of a list; {_form(name)}"
+            )
             continue
         try:
             text, secret = fill(item["text"], environ)
@@ -144,7 +167,9 @@ def _texts(name: str, value: Mapping[str, Any], where: str, environ: Mapping[str
         except ValueError as error:
             problems.append(f"{place}: {error}")
     if not found and not problems:
-        problems.append(f"{where.format(value['line'])}: the list is empty; leave it out, or {_form(name)}")
+        problems.append(
+            f"{where.format(value['line'])}: the list is empty; leave it out, or {_form(name)}"
+        )
     if problems:
         raise ValueError(*problems)
     return found
@@ -156,4 +181,10 @@ def _form(name: str) -> str:
         return "say the program and its arguments, as one line or as a list"
     each = TABLE[name]
     one = each.metavar or "yes or no"
-    return f"say {one}, or a list of them" if each.repeat else f"say one {one}" if each.metavar else f"say {one}"
+    return (
+        f"say {one}, or a list of them"
+        if each.repeat
+        else f"say one {one}"
+        if each.metavar
+        else f"say {one}"
+    )

@@ -1,9 +1,12 @@
-"""The control socket: a unix stream socket for this container's own tools. One JSON object a line each way (docs/control.md).
+"""The control socket: a unix stream socket for this container's own tools. One JSON object a line
+each way (docs/control.md).
 
-Only its owner and root may connect: the file's mode says so, and the kernel is asked who the peer is. Nobody who is connected can hold
-PID 1 up. Everything is non-blocking. A client has one request answered at a time: the next is not even read before the answer is complete
-and has been taken, so what a flood of requests fills is its own end. A line is bounded, so is what waits to be read, so is the number of
-clients; one that neither asks nor reads has a deadline; and after a moment's work the loop is given back, whoever still waits.
+Only its owner and root may connect: the file's mode says so, and the kernel is asked who the peer
+is. Nobody who is connected can hold PID 1 up. Everything is non-blocking. A client has one request
+answered at a time: the next is not even read before the answer is complete and has been taken, so
+what a flood of requests fills is its own end. A line is bounded, so is what waits to be read, so is
+the number of clients; one that neither asks nor reads has a deadline; and after a moment's work the
+loop is given back, whoever still waits.
 
 All of it is one descriptor in the loop, an epoll set of its own.
 """
@@ -38,9 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Control", "places"]
 
-# A request is no longer than this; what follows from events waits for a slow reader up to that (bytes).
+# A request is no longer than this; what follows from events waits for a slow reader up to that
+# (bytes).
 LONGEST_REQUEST, MOST_WAITING = 4096, 1 << 20
-# More clients than this wait in the socket's queue for one of these to leave. Those whose answer goes on are counted by themselves.
+# More clients than this wait in the socket's queue for one of these to leave. Those whose answer
+# goes on are counted by themselves.
 MOST_CLIENTS, MOST_GOING = 200, 200
 QUEUE = 4096
 # So long (seconds) a client may take for its request, or leave an answer unread.
@@ -54,7 +59,9 @@ PAUSE = 1.0
 
 
 class Client:
-    """One connection, since a moment. `answer` is told each event, as long as it goes on; each object of it carries `marks`."""
+    """One connection, since a moment. `answer` is told each event, as long as it goes on; each
+    object of it carries `marks`.
+    """
 
     def __init__(self, sock: socket.socket, since: float) -> None:
         self.sock = sock
@@ -84,11 +91,17 @@ class Control:
 
     @classmethod
     def open(cls, wanted: str, places: Iterable[str]) -> Control:
-        """Listen at the path `wanted` (raises StartError), or in the first of `places` that can be written to, or nowhere."""
+        """Listen at the path `wanted` (raises StartError), or in the first of `places` that can be
+        written to, or nowhere.
+        """
         if wanted == "none":
             return cls(None, "")
         problem: OSError | None = None
-        for path in [wanted] if wanted else [os.path.join(place, NAME.format(pid=os.getpid())) for place in places]:
+        for path in (
+            [wanted]
+            if wanted
+            else [os.path.join(place, NAME.format(pid=os.getpid())) for place in places]
+        ):
             try:
                 return cls(_bind(path), path)
             except OSError as error:
@@ -100,7 +113,9 @@ class Control:
         return cls(None, "")
 
     def dump(self) -> dict[str, Any]:
-        """For a later version of sidecar: the socket, in whose queue new clients wait, and its clients."""
+        """For a later version of sidecar: the socket, in whose queue new clients wait, and its
+        clients.
+        """
         return {
             "path": self.path, "file": self._file, "sock": None if self._sock is None else Descriptor(self._sock.fileno()),
             "clients": [
@@ -114,11 +129,16 @@ class Control:
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Control:
         """What an earlier version has dumped. Raises OSError."""
-        self = cls(None if state["sock"] is None else socket.socket(fileno=state["sock"]), state["path"])
+        self = cls(
+            None if state["sock"] is None else socket.socket(fileno=state["sock"]), state["path"]
+        )
         self._file = state["file"]
         for each in state["clients"]:
             client = self._add(socket.socket(fileno=each["sock"]), each["since"])
-            client.asked, client.unsent = each["asked"].encode("latin-1"), each["unsent"].encode("latin-1")
+            client.asked, client.unsent = (
+                each["asked"].encode("latin-1"),
+                each["unsent"].encode("latin-1"),
+            )
             for name in ("deadline", "answer", "marks", "trusted", "only"):
                 setattr(client, name, each[name])
             self._await(client)
@@ -143,7 +163,9 @@ class Control:
         self._epoll.close()
 
     def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
-        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these commands alone."""
+        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these
+        commands alone.
+        """
         client = self._add(sock, float("inf"))
         client.trusted, client.only = True, only
 
@@ -157,13 +179,15 @@ class Control:
     def turn(self, now: float, answer: Answering) -> None:
         """See to whoever is ready, for a moment, and drop whoever is late.
 
-        `answer` gives, for a request, what to say, and what goes on from then on (None: the answer is complete).
+        `answer` gives, for a request, what to say, and what goes on from then on (None: the answer
+        is complete).
         """
         if self._pause_until <= now:
             self._pause_until = float("inf")
             self._accept(True)
         until = time.monotonic() + AT_ONCE
-        # One at a time: the kernel then puts whoever has had a turn behind all others that are ready.
+        # One at a time: the kernel then puts whoever has had a turn behind all others that are
+        # ready.
         while ready := self._epoll.poll(0, 1):
             fd, state = ready[0]
             client = self._clients.get(fd)
@@ -183,7 +207,11 @@ class Control:
     def _due(self, client: Client) -> float:
         """When a client has to go."""
         crowded = self._sock is not None and not self._accepting
-        return min(client.deadline, client.since + HURRY) if crowded and client.answer is None else client.deadline
+        return (
+            min(client.deadline, client.since + HURRY)
+            if crowded and client.answer is None
+            else client.deadline
+        )
 
     def tell(self, record: dict[str, Any], now: float) -> None:
         """An event has happened: whoever waits for such hears of it.
@@ -231,11 +259,15 @@ class Control:
             except OSError as error:
                 if (
                     error.errno != errno.ECONNABORTED
-                ):  # no descriptor or no memory for it: it stays in the queue, and would wake us for ever
+                    # no descriptor or no memory for it: it stays in the queue, and would wake us for
+                    # ever
+                ):
                     self._accept(False)
                     self._pause_until = now + PAUSE
                 return
-            _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            _, uid, _ = struct.unpack(
+                "=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            )
             if uid not in (0, os.geteuid()):
                 sock.close()
                 continue
@@ -278,7 +310,11 @@ class Control:
             return
         client.asked += part
         if len(client.asked) > LONGEST_REQUEST:
-            self._say(client, [{"done": 2, "cause": f"a request is one line of at most {LONGEST_REQUEST} bytes"}], now)
+            self._say(
+                client,
+                [{"done": 2, "cause": f"a request is one line of at most {LONGEST_REQUEST} bytes"}],
+                now,
+            )
             self._drop(client)
         elif client.asked.endswith(b"\n"):
             line, client.asked = client.asked, b""
@@ -291,14 +327,28 @@ class Control:
             request: object = json.loads(line)
         except (ValueError, RecursionError):
             request = None
-        client.marks = {"id": request["id"]} if isinstance(request, dict) and isinstance(request.get("id"), (int, str)) else {}
-        if client.only and not (isinstance(request, dict) and request.get("command") in client.only):
-            replies, going = [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}], None
+        client.marks = (
+            {"id": request["id"]}
+            if isinstance(request, dict) and isinstance(request.get("id"), (int, str))
+            else {}
+        )
+        if client.only and not (
+            isinstance(request, dict) and request.get("command") in client.only
+        ):
+            replies, going = (
+                [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}],
+                None,
+            )
         else:
             replies, going = answer(request)
         if going is not None and not client.trusted and self._going() >= MOST_GOING:
             replies, going = (
-                [{"done": 1, "cause": f"{MOST_GOING} clients wait here already; it is under way, but nobody more may wait"}],
+                [
+                    {
+                        "done": 1,
+                        "cause": f"{MOST_GOING} clients wait here already; it is under way, but nobody more may wait",
+                    }
+                ],
                 None,
             )
         client.answer = going
@@ -311,13 +361,17 @@ class Control:
         waits = bool(client.unsent)
         if not waits:
             client.deadline = float("inf") if client.trusted else now + PATIENCE
-        client.unsent += "".join(json.dumps({**client.marks, **reply}, default=str) + "\n" for reply in replies).encode()
+        client.unsent += "".join(
+            json.dumps({**client.marks, **reply}, default=str) + "\n" for reply in replies
+        ).encode()
         if waits and len(client.unsent) > MOST_WAITING:
             self._drop(client)
         self._send(client, now)
 
     def _send(self, client: Client, now: float) -> None:
-        """Send what there is, and wait for what has to come next: room for the rest, the client's end, or its next request."""
+        """Send what there is, and wait for what has to come next: room for the rest, the client's
+        end, or its next request.
+        """
         if client.sock.fileno() not in self._clients:
             return
         try:
@@ -329,11 +383,20 @@ class Control:
             return
         client.unsent = client.unsent[sent:]
         if not client.unsent:
-            client.deadline = float("inf") if client.answer is not None or client.trusted else now + PATIENCE
+            client.deadline = (
+                float("inf") if client.answer is not None or client.trusted else now + PATIENCE
+            )
         self._await(client)
 
     def _await(self, client: Client) -> None:
-        self._epoll.modify(client.sock.fileno(), select.EPOLLOUT if client.unsent else 0 if client.answer is not None else select.EPOLLIN)
+        self._epoll.modify(
+            client.sock.fileno(),
+            select.EPOLLOUT
+            if client.unsent
+            else 0
+            if client.answer is not None
+            else select.EPOLLIN,
+        )
 
 
 def _bind(path: str) -> socket.socket:
@@ -359,7 +422,9 @@ def _bind(path: str) -> socket.socket:
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens at a path, or it is no socket at all (connecting to a file of another kind is refused, too)."""
+    """Whether somebody listens at a path, or it is no socket at all (connecting to a file of
+    another kind is refused, too).
+    """
     try:
         if not stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode):
             return True

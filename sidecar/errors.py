@@ -7,8 +7,8 @@
     ├── EnvdirError         an envdir cannot be read: the swap fails, what serves goes on
     └── StartError          sidecar itself cannot start (the pid file is held, a user is unknown …)
 
-An error's text is for the person who can mend it: what, where, and what would be right. No text holds a value
-that came from an envdir.
+An error's text is for the person who can mend it: what, where, and what would be right. No text
+holds a value that came from an envdir.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class SettingsError(SeveralError):
 class ListenError(SeveralError):
     """Addresses that cannot be listened on; what had been bound before the refusal is closed again.
 
-    `errno` is the system's number for the first of them, 0 where it was not the system that refused.
+    `errno` is the system's number for the first of them, 0 where it was not the system that
+    refused.
     """
 
     def __init__(self, problems: Iterable[str], errno: int = 0) -> None:
@@ -54,7 +55,9 @@ class EnvdirError(SidecarError):
 
 
 class StartError(SidecarError):
-    """Something outside the settings keeps sidecar from starting. `errno` is the system's number for it, 0 where there is none."""
+    """Something outside the settings keeps sidecar from starting. `errno` is the system's number
+    for it, 0 where there is none.
+    """
 
     def __init__(self, text: str, errno: int = 0) -> None:
         super().__init__(text)

@@ -16,8 +16,9 @@ class Fact(Record):
 class SwapTriggered(Fact):
     """Somebody or something wants a new generation.
 
-    `supersedes`: what a generation still starting was made from has changed, so it is to be given up (a saved file, a
-    changed envdir); otherwise the wish waits its turn. `changed`: the paths or names of variables, as far as they are known.
+    `supersedes`: what a generation still starting was made from has changed, so it is to be given
+    up (a saved file, a changed envdir); otherwise the wish waits its turn. `changed`: the paths or
+    names of variables, as far as they are known.
     """
 
     trigger: str
@@ -26,13 +27,17 @@ class SwapTriggered(Fact):
 
 
 class Configured(Fact):
-    """The settings were read anew, and these are in force from now on. What they begin is told apart, as a SwapTriggered."""
+    """The settings were read anew, and these are in force from now on. What they begin is told
+    apart, as a SwapTriggered.
+    """
 
     settings: Settings
 
 
 class StopAsked(Fact):
-    """A stop signal came. `lame_duck`: keep serving for the lame-duck time first (TERM does, INT and QUIT do not)."""
+    """A stop signal came. `lame_duck`: keep serving for the lame-duck time first (TERM does, INT
+    and QUIT do not).
+    """
 
     signal: str
     lame_duck: bool = True
@@ -52,9 +57,11 @@ class SignalPassed(Fact):
 
 
 class Prepared(Fact):
-    """Generation `generation`'s environment has been read and its check has passed: it can be started.
+    """Generation `generation`'s environment has been read and its check has passed: it can be
+    started.
 
-    `room`: so many workers fit into the memory beside those that are there, None if that is not known; `why` says how it was reckoned.
+    `room`: so many workers fit into the memory beside those that are there, None if that is not
+    known; `why` says how it was reckoned.
     """
 
     generation: int
@@ -63,7 +70,9 @@ class Prepared(Fact):
 
 
 class PreparationFailed(Fact):
-    """Generation `generation` cannot be started; `cause` says why (names only, never a value), `output` is the last its check wrote."""
+    """Generation `generation` cannot be started; `cause` says why (names only, never a value),
+    `output` is the last its check wrote.
+    """
 
     generation: int
     cause: str
@@ -71,7 +80,9 @@ class PreparationFailed(Fact):
 
 
 class PaceChanged(Fact):
-    """The environment just read says anew whether and when to swap by itself, and how long old workers stay beside the new ones."""
+    """The environment just read says anew whether and when to swap by itself, and how long old
+    workers stay beside the new ones.
+    """
 
     enable_auto_restart: bool
     auto_restart_interval: float
@@ -79,7 +90,9 @@ class PaceChanged(Fact):
 
 
 class WorkerStarted(Fact):
-    """A process was started. `readiness` is how it will be known to be ready: accept, notify, interval or command."""
+    """A process was started. `readiness` is how it will be known to be ready: accept, notify,
+    interval or command.
+    """
 
     generation: int
     slot: int
@@ -102,8 +115,9 @@ class WorkerReady(Fact):
 
 
 class WorkerSpread(Fact):
-    """`takers` processes of the worker take connections. Told with --slow-start only: of a coming worker that is ready, at every
-    change, and of the one that it is to replace, until that is asked to shrink.
+    """`takers` processes of the worker take connections. Told with --slow-start only: of a coming
+    worker that is ready, at every change, and of the one that it is to replace, until that is asked
+    to shrink.
     """
 
     pid: int
@@ -127,7 +141,8 @@ class LookForbidden(Fact):
 class WorkerExited(Fact):
     """A worker's leader ended: with `code`, or by `signal` (a name such as "KILL", else "").
 
-    `alone`: no process of its group is left. `note` is what is known beyond the status (why an exec failed). `core`: it left a core dump.
+    `alone`: no process of its group is left. `note` is what is known beyond the status (why an exec
+    failed). `core`: it left a core dump.
     """
 
     pid: int
@@ -146,12 +161,16 @@ class WorkerExited(Fact):
 
     @property
     def shell_status(self) -> int:
-        """What a shell would call it: the exit status, or 128 and the signal's number (`code` holds that)."""
+        """What a shell would call it: the exit status, or 128 and the signal's number (`code` holds
+        that).
+        """
         return 128 + self.code if self.signal else self.code
 
     @property
     def wait_status(self) -> int:
-        """What wait(2) calls it: exit status 1 is 256, SIGTERM 15, and 128 more stand for a core dump."""
+        """What wait(2) calls it: exit status 1 is 256, SIGTERM 15, and 128 more stand for a core
+        dump.
+        """
         return self.code + 128 * self.core if self.signal else self.code << 8
 
 

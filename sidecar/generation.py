@@ -7,10 +7,11 @@ A worker::
         │          └───────→ lingering ────┘
         └──→ (draining, lingering, killed or gone: at any time)
 
-*lingering* means that the leader has exited while processes of its group live on: they hold the listeners and would go on
-accepting with old code, so the worker is not gone until they are.
+*lingering* means that the leader has exited while processes of its group live on: they hold the
+listeners and would go on accepting with old code, so the worker is not gone until they are.
 
-A generation is *preparing* while its environment is read and its check runs, *starting* until its workers have taken over,
+A generation is *preparing* while its environment is read and its check runs, *starting* until its
+workers have taken over,
 *serving* then, *outdated* once another serves (or it failed), and *gone* with its last worker.
 """
 
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from sidecar.settings import Settings
 
 # --- a worker's states
-STARTING, READY, DRAINING, LINGERING, KILLED, GONE = "starting", "ready", "draining", "lingering", "killed", "gone"
+STARTING, READY, DRAINING, LINGERING, KILLED, GONE = (
+    "starting",
+    "ready",
+    "draining",
+    "lingering",
+    "killed",
+    "gone",
+)
 
 MOVES: dict[str, frozenset[str]] = {
     STARTING: frozenset({READY, DRAINING, LINGERING, KILLED, GONE}),
@@ -45,17 +53,22 @@ LIFE: dict[str, frozenset[str]] = {
 
 
 class IllegalMove(Exception):
-    """A state was followed by one that cannot follow it: a defect in the supervisor, never a user's mistake."""
+    """A state was followed by one that cannot follow it: a defect in the supervisor, never a user's
+    mistake.
+    """
 
 
 class Worker:
-    """One process of a generation, leader of its own process group. Moments are seconds on the supervisor's clock.
+    """One process of a generation, leader of its own process group. Moments are seconds on the
+    supervisor's clock.
 
-    `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves (draining or lingering).
-    `too_big`: the bytes it held when that was more than a worker may, else 0; `succeeds`: the pid of such a one, if it was started for it.
+    `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves
+    (draining or lingering). `too_big`: the bytes it held when that was more than a worker may, else
+    0; `succeeds`: the pid of such a one, if it was started for it.
 
-    With --slow-start, of a program with processes of its own: while it comes `takers` of them take connections now, and there were
-    `most` since `spread_at`; when its successor comes it `had` so many, and was asked to have `fewer` by that number, last at `resized_at`.
+    With --slow-start, of a program with processes of its own: while it comes `takers` of them take
+    connections now, and there were `most` since `spread_at`; when its successor comes it `had` so
+    many, and was asked to have `fewer` by that number, last at `resized_at`.
     """
 
     __slots__ = (
@@ -63,7 +76,9 @@ class Worker:
         "spread_at", "started_at", "state", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
-    def __init__(self, generation: int, slot: int, pid: int, readiness: str, started_at: float) -> None:
+    def __init__(
+        self, generation: int, slot: int, pid: int, readiness: str, started_at: float
+    ) -> None:
         self.generation = generation
         self.slot = slot
         self.pid = pid
@@ -95,7 +110,9 @@ class Worker:
         return self.state in (STARTING, READY)
 
     def __repr__(self) -> str:
-        return f"<worker {self.pid} of generation {self.generation}, slot {self.slot}, {self.state}>"
+        return (
+            f"<worker {self.pid} of generation {self.generation}, slot {self.slot}, {self.state}>"
+        )
 
 
 class Generation:
@@ -104,9 +121,29 @@ class Generation:
     `settings` are those it was begun with: the signals that its program understands are among them.
     """
 
-    __slots__ = ("alone", "begun_at", "changed", "fits", "number", "room", "serving_at", "settings", "state", "trigger", "why", "workers")
+    __slots__ = (
+        "alone",
+        "begun_at",
+        "changed",
+        "fits",
+        "number",
+        "room",
+        "serving_at",
+        "settings",
+        "state",
+        "trigger",
+        "why",
+        "workers",
+    )
 
-    def __init__(self, number: int, trigger: str, begun_at: float, settings: Settings, changed: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        number: int,
+        trigger: str,
+        begun_at: float,
+        settings: Settings,
+        changed: tuple[str, ...] = (),
+    ) -> None:
         self.number = number
         self.settings = settings
         self.trigger = trigger
@@ -114,7 +151,8 @@ class Generation:
         self.begun_at = begun_at
         self.serving_at = float("inf")
         self.state = PREPARING
-        # How many of its workers fit beside what is there, and why; whether that has been looked at; whether it waits until it is alone.
+        # How many of its workers fit beside what is there, and why; whether that has been looked
+        # at; whether it waits until it is alone.
         self.room: int | None = None
         self.why = ""
         self.fits = self.alone = False

@@ -1,7 +1,9 @@
-"""How a program is told which descriptors are its listeners: the protocols, and what each puts into the environment.
+"""How a program is told which descriptors are its listeners: the protocols, and what each puts into
+the environment.
 
-Every worker gets `server-starter` (SERVER_STARTER_PORT) and `systemd` (LISTEN_FDS …), unless they are left out: `no-systemd` for programs
-that would take a descriptor twice (`gunicorn -b fd://3`). The others are for servers that know neither:
+Every worker gets `server-starter` (SERVER_STARTER_PORT) and `systemd` (LISTEN_FDS …), unless they
+are left out: `no-systemd` for programs that would take a descriptor twice (`gunicorn -b fd://3`).
+The others are for servers that know neither:
 
     unicorn     UNICORN_FD=3,4
     puma        PUMA_INHERIT_0=3:tcp://127.0.0.1:8080 (before Puma 5; later ones know systemd's)
@@ -19,12 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 EXTRA = ("unicorn", "puma", "nginx", "einhorn", "php-fpm")
-WITHOUT = {"no-server-starter": ("SERVER_STARTER_PORT",), "no-systemd": ("LISTEN_FDS", "LISTEN_FDNAMES")}
+WITHOUT = {
+    "no-server-starter": ("SERVER_STARTER_PORT",),
+    "no-systemd": ("LISTEN_FDS", "LISTEN_FDNAMES"),
+}
 PROTOCOLS = (*EXTRA, *WITHOUT)
 
 
 class Passed(Record):
-    """One listener as a worker gets it: its name in SERVER_STARTER_PORT, its descriptor there, and its kind of address."""
+    """One listener as a worker gets it: its name in SERVER_STARTER_PORT, its descriptor there, and
+    its kind of address.
+    """
 
     key: str
     fd: int
@@ -33,14 +40,19 @@ class Passed(Record):
 
     @property
     def url(self) -> str:
-        """What servers that take URLs call it: tcp://0.0.0.0:8080, tcp://[::1]:80, unix:///run/app.sock."""
+        """What servers that take URLs call it: tcp://0.0.0.0:8080, tcp://[::1]:80,
+        unix:///run/app.sock.
+        """
         if self.family == "AF_UNIX":
             return f"unix://{self.key}"
         return f"tcp://{self.key if ':' in self.key else '0.0.0.0:' + self.key}"
 
 
-def handed(general: dict[str, str], protocols: Iterable[str], passed: Sequence[Passed], sidecar: int) -> dict[str, str]:
-    """The variables by which a worker finds its listeners: the `general` ones, and those that `protocols` add or leave out.
+def handed(
+    general: dict[str, str], protocols: Iterable[str], passed: Sequence[Passed], sidecar: int
+) -> dict[str, str]:
+    """The variables by which a worker finds its listeners: the `general` ones, and those that
+    `protocols` add or leave out.
 
     `sidecar` is sidecar's pid.
     """
@@ -53,7 +65,12 @@ def handed(general: dict[str, str], protocols: Iterable[str], passed: Sequence[P
         elif protocol == "unicorn":
             found["UNICORN_FD"] = ",".join(str(each.fd) for each in streams)
         elif protocol == "puma":
-            found.update({f"PUMA_INHERIT_{index}": f"{each.fd}:{each.url}" for index, each in enumerate(streams)})
+            found.update(
+                {
+                    f"PUMA_INHERIT_{index}": f"{each.fd}:{each.url}"
+                    for index, each in enumerate(streams)
+                }
+            )
         elif protocol == "nginx":
             found["NGINX"] = "".join(f"{each.fd};" for each in passed)
         elif protocol == "php-fpm":

@@ -1,8 +1,10 @@
-"""Helpers: child processes that do for PID 1 what would bring threads or libraries into it, and that it can do without for a while.
+"""Helpers: child processes that do for PID 1 what would bring threads or libraries into it, and
+that it can do without for a while.
 
-A helper writes what it has to say, one JSON object a line, to a pipe. The other way there is a pipe that nothing is ever written to: its
-end tells a helper that sidecar has gone. One that ends is started again after a pause; one that is stopped (SIGSTOP) or writes what
-nobody can read is killed first, for it is deaf or mad. Serving never depends on any of this.
+A helper writes what it has to say, one JSON object a line, to a pipe. The other way there is a pipe
+that nothing is ever written to: its end tells a helper that sidecar has gone. One that ends is
+started again after a pause; one that is stopped (SIGSTOP) or writes what nobody can read is killed
+first, for it is deaf or mad. Serving never depends on any of this.
 """
 
 from __future__ import annotations
@@ -26,14 +28,25 @@ LONGEST_LINE = 1 << 16
 # As much is read in one turn of the loop: a chatty helper must not keep PID 1 from everything else.
 READ_AT_ONCE = 1 << 18
 
-# A helper that lived shorter is started again after a pause, at most the longest (seconds): somebody may be waiting for what it has to say.
+# A helper that lived shorter is started again after a pause, at most the longest (seconds):
+# somebody may be waiting for what it has to say.
 MIN_UPTIME, LONGEST_PAUSE = 10.0, 5.0
 
 # What a helper is given from 3 up lies above this here: by one dup2() each, none destroys another.
 ABOVE = 9
 
-# Of sidecar's environment, what a helper needs that talks to strangers. The rest may be secret, or mean something to a library.
-PLAIN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+# Of sidecar's environment, what a helper needs that talks to strangers. The rest may be secret, or
+# mean something to a library.
+PLAIN = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 class Mad(Exception):
@@ -41,10 +54,12 @@ class Mad(Exception):
 
 
 class Helper:
-    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is due (seconds on the caller's clock).
+    """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is
+    due (seconds on the caller's clock).
 
-    `says` names the events that are heeded; `given` makes what it finds from descriptor 3 up, for one start; `to_the_end`: it is started
-    again even while sidecar stops; `ends_on` is the signal that ends it when another version is to take its place.
+    `says` names the events that are heeded; `given` makes what it finds from descriptor 3 up, for
+    one start; `to_the_end`: it is started again even while sidecar stops; `ends_on` is the signal
+    that ends it when another version is to take its place.
     """
 
     def __init__(
@@ -78,8 +93,17 @@ class Helper:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with what an earlier version has dumped."""
-        self.pid, self.start_at, self._since, self._pace = state["pid"], state["start_at"], state["since"], state["pace"]
-        self._read, self._keep, self._partial = state["read"], state["keep"], state["partial"].encode("latin-1")
+        self.pid, self.start_at, self._since, self._pace = (
+            state["pid"],
+            state["start_at"],
+            state["since"],
+            state["pace"],
+        )
+        self._read, self._keep, self._partial = (
+            state["read"],
+            state["keep"],
+            state["partial"].encode("latin-1"),
+        )
         self.outdated = self.pid != 0
 
     def open(self) -> Handoff:
@@ -168,7 +192,9 @@ def clear(fd: int) -> int:
 
 
 def module(name: str, *words: str) -> tuple[str, ...]:
-    """The command that runs a module of sidecar's as a helper, as isolated from the environment's Python settings as sidecar itself."""
+    """The command that runs a module of sidecar's as a helper, as isolated from the environment's
+    Python settings as sidecar itself.
+    """
     # -P: not from the working directory, which is the application's.
     return (sys.executable, "-I" if sys.flags.isolated else "-P", "-m", name, *words)
 
@@ -186,7 +212,9 @@ PATIENCE, LONGEST_ANSWER = 20.0, 1 << 20
 
 
 def ask(argv: tuple[str, ...], environment: Mapping[str, str]) -> str:
-    """What a short-lived helper writes to its output, waiting for it; "" if it fails. For the start: a loop must not wait."""
+    """What a short-lived helper writes to its output, waiting for it; "" if it fails. For the
+    start: a loop must not wait.
+    """
     import select  # noqa: PLC0415
     import signal  # noqa: PLC0415
     import time  # noqa: PLC0415

@@ -1,10 +1,14 @@
-"""What sidecar leaves to the version of itself that takes its place: its state as plain data, and that data as state again.
+"""What sidecar leaves to the version of itself that takes its place: its state as plain data, and
+that data as state again.
 
-Every object is written down field by field under its class's name, whatever fields it has, so that a field that is added one day is not
-forgotten here. Made anew, an object begins as a fresh one: what an older state lacks is as at a start. What a state has and this
-version does not know is refused, for dropping it might drop a worker. FORMAT counts changes of meaning, which no reader could see.
+Every object is written down field by field under its class's name, whatever fields it has, so that
+a field that is added one day is not forgotten here. Made anew, an object begins as a fresh one:
+what an older state lacks is as at a start. What a state has and this version does not know is
+refused, for dropping it might drop a worker. FORMAT counts changes of meaning, which no reader
+could see.
 
-Not pickle: it would run what it reads, and bind both versions to one module path. Pure; upgrade.py carries the text across.
+Not pickle: it would run what it reads, and bind both versions to one module path. Pure; upgrade.py
+carries the text across.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-# The format that is written. A version reads this one and the one before, as long as OLDER can make this one of it.
+# The format that is written. A version reads this one and the one before, as long as OLDER can make
+# this one of it.
 FORMAT = 1
 OLDER: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
@@ -41,7 +46,13 @@ class Unfit(SidecarError):
 # Values, compared by content; and objects, with how a fresh one is made.
 RECORDS: dict[str, type[Record]] = {
     each.__name__: each
-    for each in (Address, Settings, Wish, Failure, *(each for words in (orders, events) for each in vars(words).values()))
+    for each in (
+        Address,
+        Settings,
+        Wish,
+        Failure,
+        *(each for words in (orders, events) for each in vars(words).values()),
+    )
     if isinstance(each, type) and issubclass(each, Record)
 }
 OBJECTS: dict[str, Callable[[], object]] = {
@@ -75,7 +86,14 @@ def plain(value: Any) -> Any:
     name = type(value).__name__
     if name not in RECORDS and name not in OBJECTS and name != "Supervisor":
         raise TypeError(f"a state cannot hold a {name}")
-    return {MARK: name, **{field: plain(getattr(value, field)) for field in _fields(value) if name != "Supervisor" or field not in GIVEN}}
+    return {
+        MARK: name,
+        **{
+            field: plain(getattr(value, field))
+            for field in _fields(value)
+            if name != "Supervisor" or field not in GIVEN
+        },
+    }
 
 
 def revived(value: Any) -> Any:
@@ -90,7 +108,9 @@ def revived(value: Any) -> Any:
     if kind == "dict":
         return {revived(key): revived(each) for key, each in value["of"]}
     if kind in ("tuple", "set", "deque"):
-        return {"tuple": tuple, "set": set, "deque": deque}[kind](revived(each) for each in value["of"])
+        return {"tuple": tuple, "set": set, "deque": deque}[kind](
+            revived(each) for each in value["of"]
+        )
     if kind == "Supervisor":
         return value  # to be made by `supervisor`
     if kind in RECORDS:
@@ -98,14 +118,22 @@ def revived(value: Any) -> Any:
         try:
             return RECORDS[kind](**fields)
         except TypeError as error:
-            raise Unfit(f"the state of the running sidecar does not fit this version: {error}") from None
+            raise Unfit(
+                f"the state of the running sidecar does not fit this version: {error}"
+            ) from None
     if kind not in OBJECTS:
-        raise Unfit(f"the running sidecar has a {kind} in its state, which this version does not know")
+        raise Unfit(
+            f"the running sidecar has a {kind} in its state, which this version does not know"
+        )
     return _filled(OBJECTS[kind](), value)
 
 
-def supervisor(value: dict[str, Any], settings: Settings, now: float, chance: Callable[[], float]) -> Supervisor:
-    """The supervisor that was written down, with a chance of its own; `settings` are for what the state may lack. Raises Unfit."""
+def supervisor(
+    value: dict[str, Any], settings: Settings, now: float, chance: Callable[[], float]
+) -> Supervisor:
+    """The supervisor that was written down, with a chance of its own; `settings` are for what the
+    state may lack. Raises Unfit.
+    """
     found: Supervisor = _filled(Supervisor(settings, now, chance), value)
     return found
 
@@ -121,7 +149,10 @@ def descriptors(value: Any) -> Iterator[int]:
 
 
 def _fields(value: object) -> list[str]:
-    return [*(name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())), *getattr(value, "__dict__", ())]
+    return [
+        *(name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())),
+        *getattr(value, "__dict__", ()),
+    ]
 
 
 def _filled(fresh: Any, value: dict[str, Any]) -> Any:
@@ -129,7 +160,9 @@ def _filled(fresh: Any, value: dict[str, Any]) -> Any:
         if name == MARK:
             continue
         if not hasattr(fresh, name):
-            raise Unfit(f"the running sidecar has a {value[MARK]}.{name} in its state, which this version does not know")
+            raise Unfit(
+                f"the running sidecar has a {value[MARK]}.{name} in its state, which this version does not know"
+            )
         known, found = getattr(fresh, name), revived(each)
         # How much is remembered is this version's to say.
         setattr(fresh, name, deque(found, known.maxlen) if isinstance(known, deque) else found)

@@ -1,8 +1,9 @@
 """The loop of PID 1: wait, observe, reconcile, perform. One process, one thread, one blocking call.
 
-Everything that can happen ends the one `select`: a signal (also a child's end), a notify message, the next moment of the supervisor,
-the next look at a coming worker. Each turn writes down what happened, asks the supervisor what to do until it says nothing more, and does
-it. The host decides nothing; it translates between the operating system and facts and orders.
+Everything that can happen ends the one `select`: a signal (also a child's end), a notify message,
+the next moment of the supervisor, the next look at a coming worker. Each turn writes down what
+happened, asks the supervisor what to do until it says nothing more, and does it. The host decides
+nothing; it translates between the operating system and facts and orders.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ if TYPE_CHECKING:
             """What comes of that process's output. Raises SettingsError."""
 
 
-# What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of other sockets.
+# What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of
+# other sockets.
 NOT_PASSED_ON = (
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -90,7 +92,8 @@ NOT_PASSED_ON = (
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
 
-# The log command has this long (seconds) to write out what it has read; one that dies is started again after a pause, at most the longest.
+# The log command has this long (seconds) to write out what it has read; one that dies is started
+# again after a pause, at most the longest.
 LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
 # The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
@@ -99,11 +102,13 @@ LONGEST_SLEEP = 20 * 86400.0
 # Should a defect come up at every turn, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
 
-# The number at which the watcher finds the memory it shares with the one before it; those of the admin's listener and of its two
-# connections to PID 1 (one asks, one is told of events), and all that it may ask there.
+# The number at which the watcher finds the memory it shares with the one before it; those of the
+# admin's listener and of its two connections to PID 1 (one asks, one is told of events), and all
+# that it may ask there.
 WATCHERS_MEMORY = 3
 ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
-# The clock of files' times (time.h): what was written after this moment does not look older. The module `time` does not name it.
+# The clock of files' times (time.h): what was written after this moment does not look older. The
+# module `time` does not name it.
 CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
 MOST_TOLD = 1500
@@ -114,7 +119,8 @@ LOOK_AT_MEMORY = 5.0
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
 
-# A ready command that says no is asked again after this long, then ever less often up to the longest pause (seconds).
+# A ready command that says no is asked again after this long, then ever less often up to the
+# longest pause (seconds).
 ASK_AGAIN, ASK_SELDOM = 0.1, 1.0
 
 
@@ -144,7 +150,9 @@ class Plan:
 
     __slots__ = ("command", "listeners", "readiness", "settings")
 
-    def __init__(self, settings: Settings, listeners: Listeners, command: tuple[str, ...], readiness: str) -> None:
+    def __init__(
+        self, settings: Settings, listeners: Listeners, command: tuple[str, ...], readiness: str
+    ) -> None:
         self.settings = settings
         self.listeners = listeners
         self.command = command
@@ -156,7 +164,9 @@ class Plan:
 
 
 class SettingsRead:
-    """The settings file while its reader runs. `again`: for which trigger it is to be read once more, "" if it is not."""
+    """The settings file while its reader runs. `again`: for which trigger it is to be read once
+    more, "" if it is not.
+    """
 
     __slots__ = ("again", "cause", "pid", "tail", "trigger", "until")
 
@@ -171,8 +181,9 @@ class SettingsRead:
 
 
 class Host:
-    """One run of sidecar. `environ` is the environment that sidecar was started with, `source` where its settings came from, `started` how;
-    `heritage` is the state of the version before that has become this one.
+    """One run of sidecar. `environ` is the environment that sidecar was started with, `source`
+    where its settings came from, `started` how; `heritage` is the state of the version before that
+    has become this one.
     """
 
     def __init__(
@@ -189,15 +200,23 @@ class Host:
         self.heritage = heritage
         self.upgrading: Upgrade | None = None
         self.plans: dict[int, Plan] = {}
-        #: Every set of listeners that some generation may still use; the last is the one for generations to come.
+        #: Every set of listeners that some generation may still use; the last is the one for
+        #: generations to come.
         self.sets: list[Listeners] = []
         self.settings_read: SettingsRead | None = None
         #: What was wrong with the settings when they were last read.
         self.problems: tuple[str, ...] = ()
         self.hide = settings.hide
-        self.environ = {name: value for name, value in workers.as_given(environ).items() if name not in NOT_PASSED_ON}
+        self.environ = {
+            name: value
+            for name, value in workers.as_given(environ).items()
+            if name not in NOT_PASSED_ON
+        }
         self.started_with = environ
-        self.log = Log(settings.log_format, colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
+        self.log = Log(
+            settings.log_format,
+            colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
+        )
         self.exit_status: int | None = None
         self.environments: dict[int, dict[str, str]] = {}
         self.chronicle = Chronicle()
@@ -223,7 +242,9 @@ class Host:
         self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
 
     def run(self, detach: Detach | None = None) -> int:
-        """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone what it did."""
+        """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone
+        what it did.
+        """
         if self.heritage is not None:
             self.inherit(self.heritage)
         else:
@@ -232,7 +253,8 @@ class Host:
             if self.heritage is None:
                 workers.seal()
                 self.credentials = workers.credentials(self.settings.user, self.settings.group)
-                # Not kept: each generation reads its own. What cannot be read now is refused before anything is bound.
+                # Not kept: each generation reads its own. What cannot be read now is refused before
+                # anything is bound.
                 self._read_envdir()
                 if self.settings.log_file:
                     self.output = Output(self.settings.log_file)
@@ -241,7 +263,9 @@ class Host:
             try:
                 if self.heritage is None:
                     self.listeners = Listeners.open(
-                        self.settings.port, backlog=self.settings.backlog, inherited=inherited(self.started_with, os.getpid())
+                        self.settings.port,
+                        backlog=self.settings.backlog,
+                        inherited=inherited(self.started_with, os.getpid()),
                     )
                     self.sets.append(self.listeners)
                     for path in self.listeners.removed:
@@ -249,8 +273,12 @@ class Host:
                 try:
                     if self.heritage is None:
                         if self.settings.admin is not None:
-                            self.admin = Listeners.open([self.settings.admin], backlog=None, flag="--admin")
-                        self.control = control.Control.open(self.settings.control, control.places(self.started_with))
+                            self.admin = Listeners.open(
+                                [self.settings.admin], backlog=None, flag="--admin"
+                            )
+                        self.control = control.Control.open(
+                            self.settings.control, control.places(self.started_with)
+                        )
                         if detach is not None:
                             detach(self.pid_file.rewrite if self.pid_file else lambda: None)
                     self._serve()
@@ -264,7 +292,13 @@ class Host:
                     try:
                         self.status_file.remove()
                     except OSError as error:
-                        self._say("cannot", {"what": f"remove --status-file {self.settings.status_file}", "cause": error.strerror})
+                        self._say(
+                            "cannot",
+                            {
+                                "what": f"remove --status-file {self.settings.status_file}",
+                                "cause": error.strerror,
+                            },
+                        )
                 if self.pid_file:
                     self.pid_file.release()
         finally:
@@ -305,7 +339,13 @@ class Host:
             self.manager.close()
 
     def _say_listening(self, each: Listener) -> None:
-        fields = {"address": each.key, "kind": each.address.kind, "fd": each.fd, "name": each.name, "fixed": each.address.fd}
+        fields = {
+            "address": each.key,
+            "kind": each.address.kind,
+            "fd": each.fd,
+            "name": each.name,
+            "fixed": each.address.fd,
+        }
         self._say("listening", fields)
 
     def _open_notify(self) -> None:
@@ -332,7 +372,12 @@ class Host:
         if self.control is not None and self.control.path:
             self._say("controlled", {"path": self.control.path})
         elif self.settings.control != "none":
-            self._say("remark", {"remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"})
+            self._say(
+                "remark",
+                {
+                    "remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"
+                },
+            )
         self._introduce()
         self.supervisor = Supervisor(self.settings, now, chance)
         if self.settings.watch or self.settings.watch_env:
@@ -345,7 +390,9 @@ class Host:
     # --- the upgrade in place: upgrade.py has how, heritage.py what
 
     def inherit(self, state: dict[str, Any]) -> None:
-        """Make everything of what the version before has left. Raises SidecarError and OSError; nothing outside has changed then."""
+        """Make everything of what the version before has left. Raises SidecarError and OSError;
+        nothing outside has changed then.
+        """
         now = time.monotonic()
         self.wakeup = Wakeup(state["wakeup"])
         workers.seal()
@@ -367,7 +414,10 @@ class Host:
         if state["notify"]:
             self.notify = readiness.NotifySocket(state["notify"])
         self._introduce(again=True)
-        self.plans = {number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]}) for number, plan in state["plans"].items()}
+        self.plans = {
+            number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]})
+            for number, plan in state["plans"].items()
+        }
         self.problems, self.hide = state["problems"], state["hide"]
         self.takers, self._said_deaf = state["takers"]
         self.since, self.log.lost = state["since"], state["lost"]
@@ -383,7 +433,10 @@ class Host:
 
     def _bequeath(self) -> dict[str, Any]:
         """What `inherit` makes everything of."""
-        sets, shared = Listeners.dump(self.sets), {id(each): number for number, each in enumerate(self.sets)}
+        sets, shared = (
+            Listeners.dump(self.sets),
+            {id(each): number for number, each in enumerate(self.sets)},
+        )
         return {
             "at": time.monotonic(),
             "since": self.since,
@@ -395,7 +448,10 @@ class Host:
             "workers": self.workers.dump(),
             "sets": sets,
             "listeners": shared[id(self.listeners)],
-            "plans": {number: {**plan.dump(), "listeners": shared[id(plan.listeners)]} for number, plan in self.plans.items()},
+            "plans": {
+                number: {**plan.dump(), "listeners": shared[id(plan.listeners)]}
+                for number, plan in self.plans.items()
+            },
             "admin": self.admin and Listeners.dump([self.admin]),
             "control": self.control and self.control.dump(),
             "output": self.output and self.output.dump(),
@@ -406,7 +462,8 @@ class Host:
             "notify": self.notify and self.notify.dump(),
             "takers": (self.takers, self._said_deaf),
             "helpers": {helper.name: helper.dump() for helper in self.helpers},
-            "watcher": self.watcher and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
+            "watcher": self.watcher
+            and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
             "chronicle": self.chronicle,
             "environments": self.environments,
             "supervisor": self.supervisor,
@@ -416,7 +473,10 @@ class Host:
         """The first thing the new version does: say so, and see what has happened since."""
         self.heritage = None
         took = now - state["at"]
-        self._say("upgraded", {"version": __version__, "before": state["version"], "took": took, "pid": os.getpid()})
+        self._say(
+            "upgraded",
+            {"version": __version__, "before": state["version"], "took": took, "pid": os.getpid()},
+        )
         for worker in self.supervisor.roster.serving():
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
@@ -444,7 +504,9 @@ class Host:
             self._upgrade_failed("sidecar is stopping")
         elif one.pid:
             if one.until <= now:
-                self._upgrade_failed("the new version has not proved within a minute that it can start")
+                self._upgrade_failed(
+                    "the new version has not proved within a minute that it can start"
+                )
         elif (coming is not None or self.settings_read is not None) and not one.only_check:
             one.proven = False  # what was proven was another state
             if one.until <= now:
@@ -466,14 +528,24 @@ class Host:
         try:
             one.state, kept = upgrade.seal(self._bequeath(), __version__)
             one.tail = helpers.Tail()
-            handoff = [*((fd, fd) for fd in (one.state, *kept)), (one.tail.write, 1), (one.tail.write, 2)]
-            one.pid = self.workers.start(workers.Launch(upgrade.check_command(origin, one.state), self.started_with, handoff, own=True))
+            handoff = [
+                *((fd, fd) for fd in (one.state, *kept)),
+                (one.tail.write, 1),
+                (one.tail.write, 2),
+            ]
+            one.pid = self.workers.start(
+                workers.Launch(
+                    upgrade.check_command(origin, one.state), self.started_with, handoff, own=True
+                )
+            )
             one.until = now + upgrade.MOST_CHECKING
             one.tail.started()
             tail = one.tail
             self._listen_to(tail, lambda _: self._read_tail(tail))
         except Exception as error:  # a defect is no reason not to go on either
-            self._upgrade_failed(f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}")
+            self._upgrade_failed(
+                f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}"
+            )
 
     def _proved(self, one: Upgrade, ended: workers.Ended) -> None:
         output = self._last_words(one.tail)
@@ -481,8 +553,15 @@ class Host:
         one.close()
         last = output.rpartition("\n")[2]
         if ended.code or ended.signal or not last.startswith("sidecar "):
-            how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
-            self._upgrade_failed(f"the new version cannot take over, its check {how}{': ' + last if last else ''}", output)
+            how = ended.note or (
+                f"was killed by SIG{ended.signal}"
+                if ended.signal
+                else f"exited with status {ended.code}"
+            )
+            self._upgrade_failed(
+                f"the new version cannot take over, its check {how}{': ' + last if last else ''}",
+                output,
+            )
             return
         one.proven, one.version = True, last.removeprefix("sidecar ")
         self._say("upgrade_checked", {"version": one.version})
@@ -521,35 +600,54 @@ class Host:
         self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
 
     def _introduce(self, again: bool = False) -> None:
-        """Settle how the program is told its listeners: the variables, and the arguments that its profile adds; and, unless that was
-        done before, say so.
+        """Settle how the program is told its listeners: the variables, and the arguments that its
+        profile adds; and, unless that was done before, say so.
         """
-        passed = [handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream) for each in self.listeners]
+        passed = [
+            handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
+            for each in self.listeners
+        ]
         self.command = self.settings.command
-        self.handed = handoff.handed(self.listeners.environment(), self.settings.handoff, passed, os.getpid())
+        self.handed = handoff.handed(
+            self.listeners.environment(), self.settings.handoff, passed, os.getpid()
+        )
         row = profiles.PROFILES.get(self.settings.profile)
         if row is not None:
             more = profiles.arguments(row, self.command, passed)
             self.command += more
-            says = {"arguments": " ".join(more) or "none", "signal": self.settings.signal_on_hup, "handoff": list(self.settings.handoff)}
+            says = {
+                "arguments": " ".join(more) or "none",
+                "signal": self.settings.signal_on_hup,
+                "handoff": list(self.settings.handoff),
+            }
             if not again:
                 self._say("profile", {"profile": row.name, **says})
 
     def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
         wanted = settings.ready
         if settings.slow_start and not listeners.inodes():
-            raise StartError("--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out")
+            raise StartError(
+                "--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out"
+            )
         if listeners.inodes() or wanted not in ("auto", "accept"):
             return "accept" if wanted == "auto" else wanted
         if wanted == "accept":
-            raise StartError("--ready accept: there is no TCP or unix listener to look at; add --port, or say --ready interval")
+            raise StartError(
+                "--ready accept: there is no TCP or unix listener to look at; add --port, or say --ready interval"
+            )
         return "interval"
 
     # --- a turn of the loop
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(self.supervisor.deadline, self._next_look(), self._log_command_at, self._next_start(), self._weigh_at)
+        deadline = min(
+            self.supervisor.deadline,
+            self._next_look(),
+            self._log_command_at,
+            self._next_start(),
+            self._weigh_at,
+        )
         deadline = min(deadline, self.manager.again)
         if self.control is not None:
             deadline = min(deadline, self.control.deadline)
@@ -557,7 +655,11 @@ class Host:
             deadline = min(deadline, self.settings_read.until)
         if self.upgrading is not None:
             deadline = min(deadline, self.upgrading.until)
-        timeout = None if deadline == float("inf") else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
+        timeout = (
+            None
+            if deadline == float("inf")
+            else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
+        )
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
@@ -596,26 +698,36 @@ class Host:
         self.selector.register(source, selectors.EVENT_READ, heed)
 
     def _survive(self, error: Exception) -> None:
-        """A defect of sidecar's own must not take the service down: say where it is, and go on holding the sockets.
+        """A defect of sidecar's own must not take the service down: say where it is, and go on
+        holding the sockets.
 
-        Raises the error again if sidecar is stopping: better a rough end than none. What the error says is not shown, for it
-        may hold anything.
+        Raises the error again if sidecar is stopping: better a rough end than none. What the error
+        says is not shown, for it may hold anything.
         """
         if self.supervisor.ending.asked:
             raise error
         self._say("defect", {"error": type(error).__name__, "where": place(error)})
         time.sleep(DEFECT_PAUSE)
-        # The children that ended in this turn may not have been reaped, and nothing need ever wake us for them again.
+        # The children that ended in this turn may not have been reaped, and nothing need ever wake
+        # us for them again.
         self.workers.signal(os.getpid(), "CHLD")
 
     def _settle(self, now: float) -> None:
-        """Reconcile until there is nothing to do at this moment; then let the status file and the manager know what came of it."""
+        """Reconcile until there is nothing to do at this moment; then let the status file and the
+        manager know what came of it.
+        """
         while given := self.supervisor.reconcile(now):
             for order in given:
                 getattr(self, "_do_" + type(order).__name__)(order, now)
         self._write_status()
         if cause := self.manager.tell(self.supervisor, now):
-            self._say("cannot", {"what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}", "cause": cause})
+            self._say(
+                "cannot",
+                {
+                    "what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}",
+                    "cause": cause,
+                },
+            )
 
     def _observe(self, fact: events.Fact, now: float) -> None:
         self.supervisor.observe(fact, now)
@@ -625,8 +737,11 @@ class Host:
     def _hear(self, now: float) -> None:
         """What the signals mean (DESIGN, "Signals")."""
         heard = self.wakeup.take()
-        # A stop first: what died in the same moment (Ctrl-C to the whole group, a container's end) died of it.
-        for name in sorted(heard, key=lambda name: (name not in ("TERM", "INT", "QUIT"), name == "CHLD")):
+        # A stop first: what died in the same moment (Ctrl-C to the whole group, a container's end)
+        # died of it.
+        for name in sorted(
+            heard, key=lambda name: (name not in ("TERM", "INT", "QUIT"), name == "CHLD")
+        ):
             if name == "CHLD":
                 self._reap(now)
             elif name in ("TERM", "INT", "QUIT"):
@@ -648,7 +763,12 @@ class Host:
             elif self.supervisor.roster.find(each.pid) is not None:
                 self._stop_looking(each.pid)
                 note = each.note or self._killed_for_memory(each)
-                self._observe(events.WorkerExited(each.pid, each.code, each.signal, each.alone, note, each.core), now)
+                self._observe(
+                    events.WorkerExited(
+                        each.pid, each.code, each.signal, each.alone, note, each.core
+                    ),
+                    now,
+                )
                 self._mend(now)
             elif self.settings_read is not None and each.pid == self.settings_read.pid:
                 if each.code or each.signal:
@@ -656,8 +776,14 @@ class Host:
                 self._settings_were_read(self.settings_read, now)
             elif self.output is not None and each.pid == self.output.pid:
                 self._log_command_ended(each, now)
-            elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
-                cause = f"killed by SIG{each.signal}" if each.signal else each.note or f"exited with status {each.code}"
+            elif helper := next(
+                (helper for helper in self.helpers if helper.pid == each.pid), None
+            ):
+                cause = (
+                    f"killed by SIG{each.signal}"
+                    if each.signal
+                    else each.note or f"exited with status {each.code}"
+                )
                 self._helper_ended(helper, cause, now)
             elif self.upgrading is not None and each.pid == self.upgrading.pid:
                 self._proved(self.upgrading, each)
@@ -671,23 +797,33 @@ class Host:
                 self._send(helper.pid, "KILL")
 
     def _killed_for_memory(self, ended: workers.Ended) -> str:
-        """What is to be said of a worker that somebody killed: nothing, unless the kernel has just done such a thing."""
+        """What is to be said of a worker that somebody killed: nothing, unless the kernel has just
+        done such a thing.
+        """
         worker = self.supervisor.roster.find(ended.pid)
         if ended.signal != "KILL" or worker is None or not worker.serving:
             return ""
         before, self.kills = self.kills, memory.kills()
-        return "killed by SIGKILL, probably because the container has no memory left" if self.kills > before else ""
+        return (
+            "killed by SIGKILL, probably because the container has no memory left"
+            if self.kills > before
+            else ""
+        )
 
     # --- the helpers
 
     def _make_watcher(self, now: float, state: dict[str, Any] | None = None) -> helpers.Helper:
-        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it tells), in the place of another's."""
+        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it
+        tells), in the place of another's.
+        """
         import json  # noqa: PLC0415  (only who watches pays for it)
 
         of = self.settings
         for directory in of.watch:
             if not state and not os.path.isdir(directory):
-                self._say("remark", {"remark": f"--watch {directory}: there is no such directory yet"})
+                self._say(
+                    "remark", {"remark": f"--watch {directory}: there is no such directory yet"}
+                )
         # What it has seen outlives it here, so that the one after it finds what changed in between.
         if state:
             self._watchers_memory, self._watched_since = state["memory"], state["began"]
@@ -706,10 +842,17 @@ class Host:
         )  # fmt: skip
 
     def _make_admin(self, listener: int, now: float) -> helpers.Helper:
-        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user, and has nothing to say here."""
+        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user,
+        and has nothing to say here.
+        """
         user = self.credentials
-        words = (f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}",) if user is not None else ()
-        # Kept for all its lives. Listeners has put it above what workers get, which may be too low here.
+        words = (
+            (f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}",)
+            if user is not None
+            else ()
+        )
+        # Kept for all its lives. Listeners has put it above what workers get, which may be too low
+        # here.
         fd = helpers.clear(os.dup(listener))
 
         def given() -> list[tuple[int, int]]:
@@ -721,7 +864,11 @@ class Host:
                     self.control.adopt(ours, ADMIN_ASKS)
             return handed
 
-        environment = {name: value for name, value in helpers.environment(self.started_with).items() if name in helpers.PLAIN}
+        environment = {
+            name: value
+            for name, value in helpers.environment(self.started_with).items()
+            if name in helpers.PLAIN
+        }
         admin = helpers.Helper(
             "the admin", helpers.module("sidecar.admin", *words), now,
             environment=environment, given=given, says=("remark",), to_the_end=True, ends_on="TERM",
@@ -730,7 +877,10 @@ class Host:
 
     def _next_start(self) -> float:
         ending = bool(self.supervisor.ending.asked)
-        return min((helper.start_at for helper in self.helpers if helper.to_the_end or not ending), default=float("inf"))
+        return min(
+            (helper.start_at for helper in self.helpers if helper.to_the_end or not ending),
+            default=float("inf"),
+        )
 
     def _start_helpers(self, now: float) -> None:
         for helper in self.helpers:
@@ -754,7 +904,9 @@ class Host:
         pid, outdated = helper.pid, helper.outdated
         pause = helper.ended(now, chance())
         if not outdated and (helper.to_the_end or not self.supervisor.ending.asked):
-            self._say("helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause})
+            self._say(
+                "helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause}
+            )
 
     def _read_helper(self, helper: helpers.Helper, now: float) -> None:
         try:
@@ -768,8 +920,13 @@ class Host:
                 getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        roots = [*told["roots"], *(envdir_parts(each)[0] for each in self.settings.envdir if self.settings.watch_env)]
-        self._say("watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]})
+        roots = [
+            *told["roots"],
+            *(envdir_parts(each)[0] for each in self.settings.envdir if self.settings.watch_env),
+        ]
+        self._say(
+            "watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]}
+        )
         if told["why"]:
             self._say("remark", {"remark": told["why"]})
 
@@ -825,7 +982,10 @@ class Host:
         groups = readiness.by_group()
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (None, None)
+                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (
+                    None,
+                    None,
+                )
         for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
@@ -848,7 +1008,9 @@ class Host:
         self._observe(fact, time.monotonic())
 
     def reload(self, trigger: str, asked: str = "") -> bool:
-        """What HUP does. Whether the settings file is read first: "settings_read" or "reload_refused" will then be said."""
+        """What HUP does. Whether the settings file is read first: "settings_read" or
+        "reload_refused" will then be said.
+        """
         self._reopen_log()
         self.manager.swap_asked()
         if asked:
@@ -868,7 +1030,9 @@ class Host:
         self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE)
         try:
             tail = self.settings_read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
-            launch = workers.Launch(source.reader, helpers.environment(self.started_with), [(tail.write, 1)], own=True)
+            launch = workers.Launch(
+                source.reader, helpers.environment(self.started_with), [(tail.write, 1)], own=True
+            )
             self.settings_read.pid = self.workers.start(launch)
         except OSError as error:
             # Refused in the next turn: whoever asked for this is not listening yet.
@@ -915,9 +1079,17 @@ class Host:
         """Go by these settings from now on: all of them or, raising SidecarError or OSError, none."""
         old, living = self.settings, list(self.sets)
         self.hide = tuple({*self.hide, *new.hide})
-        fixed = [each for each in TABLE.values() if each.fixed and getattr(new, each.name) != getattr(old, each.name)]
+        fixed = [
+            each
+            for each in TABLE.values()
+            if each.fixed and getattr(new, each.name) != getattr(old, each.name)
+        ]
         new = new.replace(**{each.name: getattr(old, each.name) for each in fixed})
-        changed = [name for name in new.FIELDS if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)]
+        changed = [
+            name
+            for name in new.FIELDS
+            if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)
+        ]
         if {"envdir", "envdir_format"} & {*changed}:
             envdir.read(new.envdir, new.envdir_format == "whole", new.lenient_envdir)
         listeners = self.listeners
@@ -932,10 +1104,15 @@ class Host:
             self.readiness = self._choose_readiness(old, self.listeners)
             raise
         self.problems = ()
-        self._say("settings_read", {"file": new.config, "changed": [name.replace("_", "-") for name in changed]})
+        self._say(
+            "settings_read",
+            {"file": new.config, "changed": [name.replace("_", "-") for name in changed]},
+        )
         if fixed:
             names = ", ".join(each.key for each in fixed)
-            remarks.append(f"{names}: this cannot change while sidecar runs, and stays as it is until sidecar is started anew")
+            remarks.append(
+                f"{names}: this cannot change while sidecar runs, and stays as it is until sidecar is started anew"
+            )
         for remark in remarks:
             self._say("remark", {"remark": remark})
         known = {id(each.held) for group in living for each in group}
@@ -956,7 +1133,10 @@ class Host:
             self._watch_anew(now)
         # What a coming generation is made of has changed under it; a time or a signal has not.
         groups = {TABLE[name].group for name in changed if name in TABLE}
-        supersedes = not groups.isdisjoint((LISTEN, PROGRAM, READY)) or not {"command", "check"}.isdisjoint(changed)
+        supersedes = not groups.isdisjoint((LISTEN, PROGRAM, READY)) or not {
+            "command",
+            "check",
+        }.isdisjoint(changed)
         self._observe(events.SwapTriggered(trigger, supersedes), now)
 
     def _watch_anew(self, now: float) -> None:
@@ -1027,7 +1207,9 @@ class Host:
         if self.output is not None and self.output.command:
             argv = ("sh", "-c", self.output.command)
             try:
-                self.output.pid = self.workers.start(workers.Launch(argv, self.environ, self.output.handoff()))
+                self.output.pid = self.workers.start(
+                    workers.Launch(argv, self.environ, self.output.handoff())
+                )
                 self._log_command_since = now
             except OSError:
                 self._log_command_at = self._log_command_pace.failed(now, 0.0, chance())
@@ -1036,14 +1218,23 @@ class Host:
         """What is written meanwhile waits in the pipe."""
         if self.output is not None:
             self.output.pid = 0
-        self._log_command_at = self._log_command_pace.failed(now, now - self._log_command_since, chance())
-        cause = f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
-        self._say("log_command_ended", {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now})
+        self._log_command_at = self._log_command_pace.failed(
+            now, now - self._log_command_since, chance()
+        )
+        cause = (
+            f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
+        )
+        self._say(
+            "log_command_ended",
+            {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now},
+        )
 
     def _read_notifications(self, now: float) -> None:
         if self.notify is None:
             return
-        for leader, message in self.notify.receive([worker.pid for worker in self.supervisor.roster.workers()]):
+        for leader, message in self.notify.receive(
+            [worker.pid for worker in self.supervisor.roster.workers()]
+        ):
             if message.get("READY") == "1":
                 self._observe(events.WorkerReady(leader), now)
 
@@ -1054,16 +1245,24 @@ class Host:
         return min([*moments, self.glances.deadline() or float("inf")])
 
     def _look(self, now: float) -> None:
-        """Look at every coming worker whose look is due: does it take connections? In slow start: how many processes of it?"""
+        """Look at every coming worker whose look is due: does it take connections? In slow start:
+        how many processes of it?
+        """
         for pid in self.glances.due(now):
             if not self.workers.executed(pid):
                 continue  # still a copy of sidecar, perhaps of another user already
             worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
             if replaced is None and (worker is None or worker.ready_at is not None):
-                self.glances.drop(pid)  # its slow start is over; what was seen of it is kept for its successor's
+                self.glances.drop(
+                    pid
+                )  # its slow start is over; what was seen of it is kept for its successor's
                 continue
             try:
-                taking = readiness.takes_connections(pid, self._inodes(pid)) if replaced is None else self._count(pid) > 0
+                taking = (
+                    readiness.takes_connections(pid, self._inodes(pid))
+                    if replaced is None
+                    else self._count(pid) > 0
+                )
             except readiness.LookForbidden as reason:
                 if self.glances.refused(pid):
                     self._stop_looking(pid)
@@ -1081,17 +1280,23 @@ class Host:
                 self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
 
     def _count(self, pid: int) -> int:
-        """How many processes of the worker take connections; raises as `readiness.takers`. Who was seen to once is believed."""
+        """How many processes of the worker take connections; raises as `readiness.takers`. Who was
+        seen to once is believed.
+        """
         self.takers[pid] = readiness.takers(pid, self._inodes(pid), self.takers.get(pid, ()))
         return len(self.takers[pid])
 
     def _inodes(self, pid: int) -> frozenset[int]:
         """The listeners that the worker was started with."""
         worker = self.supervisor.roster.find(pid)
-        return self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
+        return (
+            self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
+        )
 
     def _count_old(self, pid: int, now: float) -> None:
-        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is replaced as a whole."""
+        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is
+        replaced as a whole.
+        """
         try:
             count = self._count(pid)
         except (readiness.LookForbidden, OSError):
@@ -1099,8 +1304,13 @@ class Host:
         if count > 1 and not readiness.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
             if self._said_deaf != pid:
                 self._said_deaf = pid
-                cause = f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
-                self._say("cannot", {"what": "replace its processes one by one (--slow-start)", "cause": cause})
+                cause = (
+                    f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
+                )
+                self._say(
+                    "cannot",
+                    {"what": "replace its processes one by one (--slow-start)", "cause": cause},
+                )
             count = 1
         self._observe(events.WorkerSpread(pid, count), now)
 
@@ -1120,7 +1330,10 @@ class Host:
             worker = self.supervisor.roster.find(pid)
             if worker is None or not worker.serving:
                 continue
-            environment = {**self._environment(worker.generation, worker.slot, ""), "SIDECAR_WORKER_PID": str(pid)}
+            environment = {
+                **self._environment(worker.generation, worker.slot, ""),
+                "SIDECAR_WORKER_PID": str(pid),
+            }
             settings = self.plans[worker.generation].settings
             try:
                 asking.pid = self._start_helper(settings, settings.ready_command, environment)
@@ -1156,10 +1369,16 @@ class Host:
     # --- perform
 
     def _read_envdir(self) -> envdir.Reading:
-        return envdir.read(self.settings.envdir, self.settings.envdir_format == "whole", self.settings.lenient_envdir)
+        return envdir.read(
+            self.settings.envdir,
+            self.settings.envdir_format == "whole",
+            self.settings.lenient_envdir,
+        )
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
-        self.plans[order.generation] = Plan(self.settings, self.listeners, self.command, self.readiness)
+        self.plans[order.generation] = Plan(
+            self.settings, self.listeners, self.command, self.readiness
+        )
         try:
             reading = self._read_envdir()
         except EnvdirError as error:
@@ -1172,7 +1391,13 @@ class Host:
             try:
                 self._observe(events.PaceChanged(**pace(environment)), now)
             except SettingsError as error:
-                self._say("cannot", {"what": "take the pace of restarts from the environment", "cause": "; ".join(error.problems)})
+                self._say(
+                    "cannot",
+                    {
+                        "what": "take the pace of restarts from the environment",
+                        "cause": "; ".join(error.problems),
+                    },
+                )
         environment.update(self.handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
@@ -1186,7 +1411,9 @@ class Host:
             return
         try:
             tail = helpers.Tail()
-            pid = self._start_helper(self.settings, self.settings.check, environment, [(tail.write, 1), (tail.write, 2)])
+            pid = self._start_helper(
+                self.settings, self.settings.check, environment, [(tail.write, 1), (tail.write, 2)]
+            )
             tail.started()
             self.checks[pid] = Check(order.generation, tail)
             self._listen_to(tail, lambda _: self._read_tail(tail))
@@ -1195,9 +1422,11 @@ class Host:
             self._observe(events.PreparationFailed(order.generation, cause), now)
 
     def _prepared(self, generation: int, now: float) -> None:
-        """It can be started; with --overlap auto, say how many of its workers fit beside those that are there.
+        """It can be started; with --overlap auto, say how many of its workers fit beside those that
+        are there.
 
-        Not in a slow start, which shrinks the old program while the new one grows: there are never two whole ones.
+        Not in a slow start, which shrinks the old program while the new one grows: there are never
+        two whole ones.
         """
         room, why, of = None, "", self.plans[generation].settings
         there = [worker.pid for worker in self.supervisor.roster.workers()]
@@ -1218,9 +1447,18 @@ class Host:
                 self._say("check_output", {"generation": generation, "output": output})
             self._prepared(generation, now)
             return
-        how = ended.note or (f"was killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}")
+        how = ended.note or (
+            f"was killed by SIG{ended.signal}"
+            if ended.signal
+            else f"exited with status {ended.code}"
+        )
         self._observe(
-            events.PreparationFailed(generation, f"the check `{' '.join(self.plans[generation].settings.check)}` {how}", output), now
+            events.PreparationFailed(
+                generation,
+                f"the check `{' '.join(self.plans[generation].settings.check)}` {how}",
+                output,
+            ),
+            now,
         )
 
     def _read_tail(self, tail: helpers.Tail) -> None:
@@ -1233,10 +1471,18 @@ class Host:
         return tail.close()
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
-        return {**self.environments[generation], "SIDECAR_WORKER": str(slot), "SIDECAR_WORKERS": workers or str(self.supervisor.size)}
+        return {
+            **self.environments[generation],
+            "SIDECAR_WORKER": str(slot),
+            "SIDECAR_WORKERS": workers or str(self.supervisor.size),
+        }
 
     def _launch(
-        self, settings: Settings, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()
+        self,
+        settings: Settings,
+        argv: tuple[str, ...],
+        environment: dict[str, str],
+        handoff: Iterable[tuple[int, int]] = (),
     ) -> workers.Launch:
         return workers.Launch(
             argv=argv,
@@ -1247,7 +1493,11 @@ class Host:
         )
 
     def _start_helper(
-        self, settings: Settings, argv: tuple[str, ...], environment: dict[str, str], handoff: Iterable[tuple[int, int]] = ()
+        self,
+        settings: Settings,
+        argv: tuple[str, ...],
+        environment: dict[str, str],
+        handoff: Iterable[tuple[int, int]] = (),
     ) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
         private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
@@ -1258,15 +1508,24 @@ class Host:
         environment = self._environment(order.generation, order.slot, str(order.workers))
         plan = self.plans[order.generation]
         try:
-            pid = self.workers.start(self._launch(plan.settings, plan.command, environment, plan.listeners.handoff()))
+            pid = self.workers.start(
+                self._launch(plan.settings, plan.command, environment, plan.listeners.handoff())
+            )
         except OSError as error:
-            self._observe(events.SpawnFailed(order.generation, order.slot, f"no process could be made: {error.strerror}"), now)
+            self._observe(
+                events.SpawnFailed(
+                    order.generation, order.slot, f"no process could be made: {error.strerror}"
+                ),
+                now,
+            )
             return
         self._observe(events.WorkerStarted(order.generation, order.slot, pid, plan.readiness), now)
         self._look_after(pid, plan.readiness, now)
 
     def _look_after(self, pid: int, how: str, now: float) -> None:
-        """Find out when a worker that has just been started is ready, where that is ours to find out."""
+        """Find out when a worker that has just been started is ready, where that is ours to find
+        out.
+        """
         if how == "accept":
             self.glances.add(pid, now)
         elif how == "command":
@@ -1333,15 +1592,21 @@ class Host:
         except OSError as error:
             cause = error.strerror or str(error)
             if cause != self._status_failed:
-                self._say("cannot", {"what": f"write --status-file {self.settings.status_file}", "cause": cause})
+                self._say(
+                    "cannot",
+                    {"what": f"write --status-file {self.settings.status_file}", "cause": cause},
+                )
             self._status_failed = cause
 
     def _leave_nothing(self) -> None:
-        """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1 leaves, the kernel does it."""
+        """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1
+        leaves, the kernel does it.
+        """
         log_command = self.output.pid if self.output is not None else 0
         if os.getpid() == 1 and not log_command:
             return
-        # Only children's ends are waited for now: whoever else has something to say would end each wait at once.
+        # Only children's ends are waited for now: whoever else has something to say would end each
+        # wait at once.
         for key in list(self.selector.get_map().values()):
             if key.fileobj is not self.wakeup:
                 self.selector.unregister(key.fileobj)
@@ -1371,7 +1636,9 @@ def place(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
+    return (
+        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
+    )
 
 
 def chance() -> float:
@@ -1390,7 +1657,9 @@ def shortened(names: list[str]) -> tuple[str, ...]:
 
 
 def leave_a_reason(reason: str) -> None:
-    """Tell Kubernetes why sidecar ends by itself: it shows this file's content as the container's termination message."""
+    """Tell Kubernetes why sidecar ends by itself: it shows this file's content as the container's
+    termination message.
+    """
     try:
         # Neither made nor truncated: where the file is missing nobody reads it.
         fd = os.open(TERMINATION_LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -1414,25 +1683,31 @@ def run(
 ) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
 
-    `source` gives the settings again on HUP.
-    `detach`, called once everything is bound and nothing is started, may go on in another process; it is given what rewrites the pid file.
-    `started` is how to start it again, `left` says where the version before has left its state, if one has become this one.
+    `source` gives the settings again on HUP. `detach`, called once everything is bound and nothing
+    is started, may go on in another process; it is given what rewrites the pid file. `started` is
+    how to start it again, `left` says where the version before has left its state, if one has
+    become this one.
     """
     return Host(settings, environ, source, started, heritage).run(detach)
 
 
 def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None) -> int:
-    """Prove that this version could take over from the one that has started it: make everything, say which version it is, and end.
+    """Prove that this version could take over from the one that has started it: make everything,
+    say which version it is, and end.
 
     Raises SidecarError if it could not.
     """
     state = upgrade.unseal(left, os.getppid())
     if state is None:
-        raise StartError("it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`")
+        raise StartError(
+            "it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`"
+        )
     try:
         Host(state["settings"], environ, source, None, state).inherit(state)
     except (OSError, KeyError) as error:
-        raise StartError(f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}") from None
+        raise StartError(
+            f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}"
+        ) from None
     os.write(1, f"sidecar {__version__}\n".encode())
     # As it is: what was made of the state is the parent's, and not to be closed or removed.
     os._exit(0)

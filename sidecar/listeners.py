@@ -1,19 +1,24 @@
-"""The listening sockets: bind or inherit them once, pass them on to every generation, look after them.
+"""The listening sockets: bind or inherit them once, pass them on to every generation, look after
+them.
 
-A listening socket is a queue in the kernel. Sidecar holds the queue and accepts nothing; whoever has the socket open
-takes connections from it. So as long as sidecar keeps it, a swap loses no connection: what comes while nobody accepts
-waits for the next generation. The price of sharing is that a program can spoil the socket for all who come after it:
+A listening socket is a queue in the kernel. Sidecar holds the queue and accepts nothing; whoever
+has the socket open takes connections from it. So as long as sidecar keeps it, a swap loses no
+connection: what comes while nobody accepts waits for the next generation. The price of sharing is
+that a program can spoil the socket for all who come after it:
 
     shutdown() on it      poll() shows it as POLLHUP or POLLRDHUP, for TCP, unix and UDP alike (measured), and leaves no
-                          empty connection in the queue as a test connect would. listen() revives a TCP socket, even for
-                          the workers that hold it now; unix and UDP sockets stay dead, so a new one is bound.
+                          empty connection in the queue as a test connect would. listen() revives a
+                          TCP socket, even for the workers that hold it now; unix and UDP sockets
+                          stay dead, so a new one is bound.
     its path unlinked     the file at the path is no longer the one that we bound. A private hard link to that file,
-                          `.NAME.sidecar` beside it, puts it back under its name; without one, a new socket is bound.
-                          The link has no pid in its name: a crash leaves one at most, and the next start replaces it.
+                          `.NAME.sidecar` beside it, puts it back under its name; without one, a new
+                          socket is bound. The link has no pid in its name: a crash leaves one at
+                          most, and the next start replaces it.
 
-Roads not taken. SO_REUSEPORT with a socket for each generation: what waits in a queue is reset when that socket closes.
-Binding a unix socket under a private name and renaming it into place would replace a stale one without a gap, but
-getsockname() then shows the private name, and nginx, h2o and Starlet recognise their socket by it.
+Roads not taken. SO_REUSEPORT with a socket for each generation: what waits in a queue is reset when
+that socket closes. Binding a unix socket under a private name and renaming it into place would
+replace a stale one without a gap, but getsockname() then shows the private name, and nginx, h2o and
+Starlet recognise their socket by it.
 """
 
 from __future__ import annotations
@@ -34,10 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-# As many as the kernel allows: it lowers this to net.core.somaxconn, while socket.SOMAXCONN is only what was compiled in.
+# As many as the kernel allows: it lowers this to net.core.somaxconn, while socket.SOMAXCONN is only
+# what was compiled in.
 LONGEST_BACKLOG = 65535
 
-# Seconds for which the kernel keeps a connection that has said nothing (it rounds up to its retransmit steps, here 7).
+# Seconds for which the kernel keeps a connection that has said nothing (it rounds up to its
+# retransmit steps, here 7).
 DEFER_SECONDS = 5
 
 # What a unix socket without mode= gets, as from Server::Starter.
@@ -52,7 +59,9 @@ BOUND_ANEW = "a new socket is bound there; workers that hold the old one hear no
 
 
 class Held:
-    """A socket that sidecar holds, and the file it is bound to: shared by all the listeners that mean it."""
+    """A socket that sidecar holds, and the file it is bound to: shared by all the listeners that
+    mean it.
+    """
 
     __slots__ = ("file", "sock")
 
@@ -64,13 +73,21 @@ class Held:
 class Listener:
     """One socket as some generations know it.
 
-    `key` is its name in SERVER_STARTER_PORT, `name` the one in LISTEN_FDNAMES, `fd` the number that the worker gets it
-    as. `ours` is whether its path is sidecar's to unlink at the end: it is not if the socket was inherited. `asked` is whether the
-    settings name it, or it only came with the others of systemd's.
+    `key` is its name in SERVER_STARTER_PORT, `name` the one in LISTEN_FDNAMES, `fd` the number that
+    the worker gets it as. `ours` is whether its path is sidecar's to unlink at the end: it is not
+    if the socket was inherited. `asked` is whether the settings name it, or it only came with the
+    others of systemd's.
     """
 
     def __init__(
-        self, address: Address, sock: socket.socket, backlog: int, *, name: str = "", ours: bool = True, asked: bool = True
+        self,
+        address: Address,
+        sock: socket.socket,
+        backlog: int,
+        *,
+        name: str = "",
+        ours: bool = True,
+        asked: bool = True,
     ) -> None:
         self.address = address
         self.held = Held(sock, _file(address.path))
@@ -85,10 +102,16 @@ class Listener:
 
     def _key(self) -> str:
         real_port = self.address.kind != UNIX and not self.address.port
-        return f"{self.address.text.rpartition(':')[0]}:{self.where[1]}".removeprefix(":") if real_port else self.address.text
+        return (
+            f"{self.address.text.rpartition(':')[0]}:{self.where[1]}".removeprefix(":")
+            if real_port
+            else self.address.text
+        )
 
     def again(self, address: Address, asked: bool = True) -> Listener:
-        """The same socket under an address that means it, for generations to come. What was set on the socket itself stays."""
+        """The same socket under an address that means it, for generations to come. What was set on
+        the socket itself stays.
+        """
         other = Listener.__new__(Listener)
         other.__dict__.update(self.__dict__)
         old = self.address
@@ -102,7 +125,13 @@ class Listener:
     def means(self, address: Address) -> bool:
         """Whether an address asks for this socket, word for word."""
         mine = self.address
-        return (mine.kind, mine.host, mine.port, mine.path, mine.v6) == (address.kind, address.host, address.port, address.path, address.v6)
+        return (mine.kind, mine.host, mine.port, mine.path, mine.v6) == (
+            address.kind,
+            address.host,
+            address.port,
+            address.path,
+            address.v6,
+        )
 
     @property
     def sock(self) -> socket.socket:
@@ -126,13 +155,15 @@ class Listener:
     def restore(cls, state: dict[str, Any]) -> Listener:
         """What an earlier version has dumped (Listeners.dump)."""
         self = cls(state["address"], state["held"].sock, state["backlog"])
-        # Its path may have been taken away meanwhile: what it was is what was dumped, not what is there.
+        # Its path may have been taken away meanwhile: what it was is what was dumped, not what is
+        # there.
         for name in ("held", "key", "given", "name", "ours", "asked", "fd", "where"):
             setattr(self, name, state[name])
         return self
 
     def mend(self, shut: bool) -> str:
-        """Repair what a program has spoilt; `shut` is whether it called shutdown(). A sentence on it, "" if all is well.
+        """Repair what a program has spoilt; `shut` is whether it called shutdown(). A sentence on
+        it, "" if all is well.
 
         Raises ListenError or OSError if it cannot be repaired; the socket is then as it was.
         """
@@ -141,7 +172,8 @@ class Listener:
             did = "a program called shutdown() on the shared socket; "
             if self.address.kind == TCP:
                 self.sock.listen(self.backlog)
-                # An inherited one that was bound to port 0 comes back on another port. Ours do not, see _bind_inet.
+                # An inherited one that was bound to port 0 comes back on another port. Ours do not,
+                # see _bind_inet.
                 if self.sock.getsockname() == self.where:
                     return did + "it listens again"
         elif self.file is None or _file(path) == self.file:
@@ -150,18 +182,25 @@ class Listener:
             did = "a program removed the socket's path; "
             _make_room(path)
             if _file(private) == self.file:
-                # Unlike rename(), link() never takes the place of something that has come there meanwhile.
+                # Unlike rename(), link() never takes the place of something that has come there
+                # meanwhile.
                 os.link(private, path)
                 return did + "it is put back"
         queue, where = self.backlog, self.where
-        fresh = _bind_unix(self.address, queue) if path else _bind_inet(self.address, where, queue, like=self.sock)
+        fresh = (
+            _bind_unix(self.address, queue)
+            if path
+            else _bind_inet(self.address, where, queue, like=self.sock)
+        )
         with fresh:
             os.dup2(fresh.fileno(), self.sock.fileno(), inheritable=False)
         self.file = _file(path)
         return did + BOUND_ANEW
 
     def close(self) -> None:
-        """Close the socket; remove the private link and, if it is ours, the path, as far as they still name it."""
+        """Close the socket; remove the private link and, if it is ours, the path, as far as they
+        still name it.
+        """
         self.sock.close()
         for path in (_private(self.address.path), self.address.path if self.ours else ""):
             try:
@@ -172,7 +211,9 @@ class Listener:
 
 
 class Listeners:
-    """The listeners of a generation, in the order given: made by `open` at the start, and by `changed` when others are wanted."""
+    """The listeners of a generation, in the order given: made by `open` at the start, and by
+    `changed` when others are wanted.
+    """
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
@@ -181,13 +222,20 @@ class Listeners:
 
     @classmethod
     def open(
-        cls, addresses: Sequence[Address], *, backlog: int | None, inherited: Sequence[tuple[socket.socket, str]] = (), flag: str = "--port"
+        cls,
+        addresses: Sequence[Address],
+        *,
+        backlog: int | None,
+        inherited: Sequence[tuple[socket.socket, str]] = (),
+        flag: str = "--port",
     ) -> Listeners:
-        """Bind every address, or take the inherited socket that is it; inherited ones nobody asked for come after.
+        """Bind every address, or take the inherited socket that is it; inherited ones nobody asked
+        for come after.
 
-        `backlog` is for those that have none of their own (None: as long as the kernel allows); `inherited` are sockets
-        with their names, owned from now on, whose mode, owner and backlog stay as they came; `flag` is who asked. Raises
-        ListenError naming every problem, with everything closed, and what had been bound removed again.
+        `backlog` is for those that have none of their own (None: as long as the kernel allows);
+        `inherited` are sockets with their names, owned from now on, whose mode, owner and backlog
+        stay as they came; `flag` is who asked. Raises ListenError naming every problem, with
+        everything closed, and what had been bound removed again.
         """
         self = cls()
         problems: list[str] = []
@@ -205,16 +253,25 @@ class Listeners:
                     self._refuse_twin(address, where)
                     if address.kind == UNIX and _make_room(address.path):
                         self.removed.append(address.path)
-                    sock = _bind_unix(address, queue) if address.kind == UNIX else _bind_inet(address, where, queue)
+                    sock = (
+                        _bind_unix(address, queue)
+                        if address.kind == UNIX
+                        else _bind_inet(address, where, queue)
+                    )
                     self._listeners.append(Listener(address, sock, queue))
             except (ListenError, OSError) as error:
-                problems += [f"{flag} {address.spec}: {problem}" for problem in _problems(address, error)]
+                problems += [
+                    f"{flag} {address.spec}: {problem}" for problem in _problems(address, error)
+                ]
                 code = code or error.errno or 0
         for sock, name in spare:
             try:
                 self._adopt(_described(sock), sock, name, backlog or LONGEST_BACKLOG, asked=False)
             except ListenError as error:
-                problems += [f"LISTEN_FDS: the socket {name or 'without a name'}: {problem}" for problem in error.problems]
+                problems += [
+                    f"LISTEN_FDS: the socket {name or 'without a name'}: {problem}"
+                    for problem in error.problems
+                ]
         problems += self._number() if not problems else []
         if problems:
             self.close()
@@ -223,11 +280,14 @@ class Listeners:
         return self
 
     @classmethod
-    def changed(cls, addresses: Sequence[Address], living: Sequence[Listeners], *, backlog: int | None) -> tuple[Listeners, list[str]]:
+    def changed(
+        cls, addresses: Sequence[Address], living: Sequence[Listeners], *, backlog: int | None
+    ) -> tuple[Listeners, list[str]]:
         """The set that these addresses ask for, and in sentences what of it stays as it was.
 
-        A socket that a set among `living` holds already is shared, whatever else has changed about it; the
-        others are bound now. Raises ListenError naming every problem; all is as it was then.
+        A socket that a set among `living` holds already is shared, whatever else has changed about
+        it; the others are bound now. Raises ListenError naming every problem; all is as it was
+        then.
         """
         fresh = cls()
         known = list({id(each.held): each for group in living for each in group}.values())
@@ -241,25 +301,42 @@ class Listeners:
                 if same is None:
                     where = _where(address)
                     real = address.kind == UNIX or address.port
-                    same = next((each for each in known if real and each.address.kind == address.kind and each.where == where), None)
+                    same = next(
+                        (
+                            each
+                            for each in known
+                            if real and each.address.kind == address.kind and each.where == where
+                        ),
+                        None,
+                    )
                 if same is not None:
                     known.remove(same)
                     chosen.append(same.again(address))
                     if chosen[-1].address != address:
-                        remarks.append(f"--port {address.spec}: {', '.join(OF_THE_SOCKET)} stay as they were until sidecar is started anew")
+                        remarks.append(
+                            f"--port {address.spec}: {', '.join(OF_THE_SOCKET)} stay as they were until sidecar is started anew"
+                        )
                     continue
                 for group in (fresh, *living):
                     group._refuse_twin(address, where, group is not fresh)
-                sock = _bind_unix(address, queue) if address.kind == UNIX else _bind_inet(address, where, queue)
+                sock = (
+                    _bind_unix(address, queue)
+                    if address.kind == UNIX
+                    else _bind_inet(address, where, queue)
+                )
                 fresh._listeners.append(Listener(address, sock, queue))
                 chosen.append(fresh._listeners[-1])
             except (ListenError, OSError) as error:
-                problems += [f"--port {address.spec}: {problem}" for problem in _problems(address, error)]
+                problems += [
+                    f"--port {address.spec}: {problem}" for problem in _problems(address, error)
+                ]
         # What systemd passed and nobody asked for is passed on to every generation.
         chosen += [each.again(each.address, asked=False) for each in known if not each.asked]
         new = cls()
         new._listeners = chosen
-        problems += new._number([each for group in living for each in group]) if not problems else []
+        problems += (
+            new._number([each for group in living for each in group]) if not problems else []
+        )
         if problems:
             fresh.close()
             raise ListenError(problems)
@@ -276,22 +353,30 @@ class Listeners:
 
     @staticmethod
     def dump(sets: Sequence[Listeners]) -> dict[str, Any]:
-        """Some sets, for a later version of sidecar. What they share is one socket still when they are restored together."""
+        """Some sets, for a later version of sidecar. What they share is one socket still when they
+        are restored together.
+        """
         held = list({id(each.held): each.held for group in sets for each in group}.values())
         places = {id(each): place for place, each in enumerate(held)}
         return {
             "held": [{"sock": Descriptor(each.sock.fileno()), "file": each.file} for each in held],
-            "sets": [[{**vars(each), "held": places[id(each.held)]} for each in group] for group in sets],
+            "sets": [
+                [{**vars(each), "held": places[id(each.held)]} for each in group] for group in sets
+            ],
         }
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> list[Listeners]:
-        """What an earlier version has dumped, under the same numbers. Raises OSError if a descriptor is no socket."""
+        """What an earlier version has dumped, under the same numbers. Raises OSError if a
+        descriptor is no socket.
+        """
         held = [Held(socket.socket(fileno=each["sock"]), each["file"]) for each in state["held"]]
         sets = []
         for group in state["sets"]:
             sets.append(cls())
-            sets[-1]._listeners = [Listener.restore({**each, "held": held[each["held"]]}) for each in group]
+            sets[-1]._listeners = [
+                Listener.restore({**each, "held": held[each["held"]]}) for each in group
+            ]
         return sets
 
     def __iter__(self) -> Iterator[Listener]:
@@ -301,15 +386,21 @@ class Listeners:
         return len(self._listeners)
 
     def handoff(self) -> list[tuple[int, int]]:
-        """Our own file descriptor and the worker's, for each. None of ours equals any of the worker's, see _number."""
+        """Our own file descriptor and the worker's, for each. None of ours equals any of the
+        worker's, see _number.
+        """
         return [(listener.sock.fileno(), listener.fd) for listener in self]
 
     def environment(self) -> dict[str, str]:
-        """The variables by which a worker finds its sockets; LISTEN_PID has to be added between fork and exec.
+        """The variables by which a worker finds its sockets; LISTEN_PID has to be added between
+        fork and exec.
 
-        systemd's are left out where they could not be true: they only name file descriptors from 3 up, without a gap.
+        systemd's are left out where they could not be true: they only name file descriptors from 3
+        up, without a gap.
         """
-        found = {"SERVER_STARTER_PORT": ";".join(f"{listener.key}={listener.fd}" for listener in self)}
+        found = {
+            "SERVER_STARTER_PORT": ";".join(f"{listener.key}={listener.fd}" for listener in self)
+        }
         names = {listener.fd: listener.name for listener in self}
         if names and set(names) == set(range(3, 3 + len(names))):
             found["LISTEN_FDS"] = str(len(names))
@@ -317,11 +408,16 @@ class Listeners:
         return found
 
     def inodes(self) -> frozenset[int]:
-        """The socket inodes of the stream listeners, as /proc/PID/fd shows them. One changes when `mend` binds anew."""
-        return frozenset(os.fstat(listener.sock.fileno()).st_ino for listener in self if listener.address.stream)
+        """The socket inodes of the stream listeners, as /proc/PID/fd shows them. One changes when
+        `mend` binds anew.
+        """
+        return frozenset(
+            os.fstat(listener.sock.fileno()).st_ino for listener in self if listener.address.stream
+        )
 
     def mend(self) -> list[str]:
-        """Repair every listener that a program has spoilt; one sentence on each that was, and on each that stays so.
+        """Repair every listener that a program has spoilt; one sentence on each that was, and on
+        each that stays so.
 
         Costs one poll(), and an lstat() a path, if all is well. Never raises.
         """
@@ -335,7 +431,9 @@ class Listeners:
                 sentence = listener.mend(listener.sock.fileno() in shut)
             except (ListenError, OSError) as error:
                 why = " and ".join(_problems(listener.address, error))
-                sentence = f"new connections do not reach it any more, and it cannot be repaired: {why}"
+                sentence = (
+                    f"new connections do not reach it any more, and it cannot be repaired: {why}"
+                )
             if sentence:
                 said.append(f"listener {listener.key}: {sentence}")
         return said
@@ -345,47 +443,69 @@ class Listeners:
         for listener in self:
             listener.close()
 
-    def _adopt(self, address: Address, sock: socket.socket, name: str, backlog: int, asked: bool = True) -> None:
-        """Take over an inherited socket. A unix one, should it be bound anew one day, gets the mode and owner it has now."""
+    def _adopt(
+        self, address: Address, sock: socket.socket, name: str, backlog: int, asked: bool = True
+    ) -> None:
+        """Take over an inherited socket. A unix one, should it be bound anew one day, gets the mode
+        and owner it has now.
+        """
         try:
             if address.stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 sock.listen(backlog)
             _tune(sock, address)
         except OSError as error:
             sock.close()
-            raise ListenError([f"a listening socket is needed, this one cannot be ({os.strerror(error.errno or 0)})"]) from None
+            raise ListenError(
+                [
+                    f"a listening socket is needed, this one cannot be ({os.strerror(error.errno or 0)})"
+                ]
+            ) from None
         if address.kind == UNIX and _file(address.path):
             found = os.lstat(address.path)
-            address = address.replace(mode=stat.S_IMODE(found.st_mode), owner=f"{found.st_uid}:{found.st_gid}")
+            address = address.replace(
+                mode=stat.S_IMODE(found.st_mode), owner=f"{found.st_uid}:{found.st_gid}"
+            )
             _link_privately(address.path)
         self._listeners.append(Listener(address, sock, backlog, name=name, ours=False, asked=asked))
 
     def _refuse_twin(self, address: Address, where: Any, living: bool = False) -> None:
-        """Raise ListenError if one of ours listens there under another name; for UDP, bind() would not tell."""
+        """Raise ListenError if one of ours listens there under another name; for UDP, bind() would
+        not tell.
+        """
         for other in self:
             if other.address.kind != address.kind or other.address.v6 != address.v6:
                 continue
             if address.kind == UNIX:
                 same = other.file is not None and other.file == _file(address.path)
             else:
-                wide = address.kind == TCP and not {ANY_V4, "::"}.isdisjoint((other.where[0], where[0]))
+                wide = address.kind == TCP and not {ANY_V4, "::"}.isdisjoint(
+                    (other.where[0], where[0])
+                )
                 same = other.where[1] == where[1] and (wide or other.where[0] == where[0])
             if same:
-                hint = "drop it with one reload, and take this one with the next" if living else "leave one of the two out"
+                hint = (
+                    "drop it with one reload, and take this one with the next"
+                    if living
+                    else "leave one of the two out"
+                )
                 raise ListenError([f"--port {other.address.spec} listens there already; {hint}"])
 
     def _number(self, others: Sequence[Listener] = ()) -> list[str]:
-        """Settle the worker's file descriptors, and move our own out of their way. What hinders us, in sentences.
+        """Settle the worker's file descriptors, and move our own out of their way. What hinders us,
+        in sentences.
 
-        `others` are the listeners of other sets that live: ours have to be clear of their workers' numbers too, for a worker
-        of theirs may yet be started.
+        `others` are the listeners of other sets that live: ours have to be clear of their workers'
+        numbers too, for a worker of theirs may yet be started.
 
-        The child of a fork makes the worker's descriptors by one dup2() each. If our 4 had to become 3 and our 3 become
-        4, the first would destroy the second; so all of ours live above the highest that any worker gets. Not at a
-        fixed height such as 1100, because the soft limit of open files often is 1024.
+        The child of a fork makes the worker's descriptors by one dup2() each. If our 4 had to
+        become 3 and our 3 become 4, the first would destroy the second; so all of ours live above
+        the highest that any worker gets. Not at a fixed height such as 1100, because the soft limit
+        of open files often is 1024.
         """
         fixed = {listener.address.fd for listener in self} - {None}
-        free = iter([number for number in range(3, 3 + len(self) + len(fixed)) if number not in fixed])
+        free = iter(
+            [number for number in range(3, 3 + len(self) + len(fixed)) if number not in fixed]
+        )
         for listener in self:
             listener.fd = next(free) if listener.address.fd is None else listener.address.fd
         highest = max([2, *(listener.fd for listener in (*self, *others))])
@@ -393,29 +513,43 @@ class Listeners:
             for listener in {id(each.held): each for each in (*self, *others)}.values():
                 if listener.sock.fileno() <= highest or not others:
                     with listener.sock as low:
-                        listener.sock = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, highest + 1))
+                        listener.sock = socket.socket(
+                            fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, highest + 1)
+                        )
         except OSError:
             hint = "take a lower =FD, or raise the limit of open files (ulimit -n)"
-            return [f"--port: no file descriptor is left above {highest}, which is to be a worker's; {hint}"]
+            return [
+                f"--port: no file descriptor is left above {highest}, which is to be a worker's; {hint}"
+            ]
         return []
 
     def _name(self) -> None:
-        """Name those that neither the user nor systemd has named: by port or file name, made unique by -2, -3 …"""
+        """Name those that neither the user nor systemd has named: by port or file name, made unique
+        by -2, -3 …
+        """
         taken = {listener.name for listener in self}
         for listener in self:
             if not listener.name:
                 short = os.path.basename(listener.address.path) or str(listener.where[1])
                 # A colon would separate two names, and systemd takes printable ASCII only.
-                short = "".join(letter if " " < letter < "\x7f" and letter != ":" else "_" for letter in short)
-                listener.name = next(name for n in range(1, len(self) + 2) if (name := f"{short}-{n}" if n > 1 else short) not in taken)
+                short = "".join(
+                    letter if " " < letter < "\x7f" and letter != ":" else "_" for letter in short
+                )
+                listener.name = next(
+                    name
+                    for n in range(1, len(self) + 2)
+                    if (name := f"{short}-{n}" if n > 1 else short) not in taken
+                )
                 taken.add(listener.name)
 
 
 def inherited(environ: Mapping[str, str], pid: int) -> list[tuple[socket.socket, str]]:
-    """The sockets that systemd passed to this process (sd_listen_fds(3)), with their names; close-on-exec from now on.
+    """The sockets that systemd passed to this process (sd_listen_fds(3)), with their names;
+    close-on-exec from now on.
 
-    None if they are meant for another process. They keep their numbers until `Listeners.open` moves them. Raises
-    ListenError naming every descriptor that is not what sidecar can pass on: a TCP, UDP or unix stream socket.
+    None if they are meant for another process. They keep their numbers until `Listeners.open` moves
+    them. Raises ListenError naming every descriptor that is not what sidecar can pass on: a TCP,
+    UDP or unix stream socket.
     """
     count = environ.get("LISTEN_FDS", "")
     if not count or environ.get("LISTEN_PID") != str(pid):
@@ -431,9 +565,14 @@ def inherited(environ: Mapping[str, str], pid: int) -> list[tuple[socket.socket,
             found.append((sock, next(names, "")))
             _described(sock)
         except ListenError as error:
-            problems += [f"LISTEN_FDS: file descriptor {fd} of {count}: {problem}" for problem in error.problems]
+            problems += [
+                f"LISTEN_FDS: file descriptor {fd} of {count}: {problem}"
+                for problem in error.problems
+            ]
         except OSError as error:
-            problems.append(f"LISTEN_FDS: file descriptor {fd} of {count} is {'not open' if error.errno == errno.EBADF else 'no socket'}")
+            problems.append(
+                f"LISTEN_FDS: file descriptor {fd} of {count} is {'not open' if error.errno == errno.EBADF else 'no socket'}"
+            )
             if error.errno == errno.EBADF:
                 break
     if problems:
@@ -444,18 +583,34 @@ def inherited(environ: Mapping[str, str], pid: int) -> list[tuple[socket.socket,
 
 
 def _described(sock: socket.socket) -> Address:
-    """The address that an inherited socket is bound to. Raises ListenError if it is of a kind sidecar cannot pass on."""
+    """The address that an inherited socket is bound to. Raises ListenError if it is of a kind
+    sidecar cannot pass on.
+    """
     where = sock.getsockname()
     if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM:
         if not isinstance(where, str) or not where.startswith("/") or set(where) & set(";="):
-            raise ListenError(["a unix socket has to have a path, without ';' and '=': SERVER_STARTER_PORT could not carry it"])
+            raise ListenError(
+                [
+                    "a unix socket has to have a path, without ';' and '=': SERVER_STARTER_PORT could not carry it"
+                ]
+            )
         return Address(spec=where, kind=UNIX, text=where, path=where)
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type not in (
+        socket.SOCK_STREAM,
+        socket.SOCK_DGRAM,
+    ):
         raise ListenError(["it is neither a TCP, a UDP nor a unix stream socket"])
     host, port = where[:2]
     v6 = sock.family == socket.AF_INET6
     text = f"[{host}]:{port}" if v6 else str(port) if host == ANY_V4 else f"{host}:{port}"
-    return Address(spec=text, kind=TCP if sock.type == socket.SOCK_STREAM else UDP, text=text, host=host, port=port, v6=v6)
+    return Address(
+        spec=text,
+        kind=TCP if sock.type == socket.SOCK_STREAM else UDP,
+        text=text,
+        host=host,
+        port=port,
+        v6=v6,
+    )
 
 
 def _is(sock: socket.socket, address: Address, where: Any) -> bool:
@@ -471,13 +626,19 @@ def _is(sock: socket.socket, address: Address, where: Any) -> bool:
 
 
 def _where(address: Address) -> Any:
-    """What to bind to, in the form in which getsockname() will show it. Raises ListenError if the host is unknown."""
+    """What to bind to, in the form in which getsockname() will show it. Raises ListenError if the
+    host is unknown.
+    """
     host, port = address.host or ANY_V4, address.port
     if address.kind == UNIX:
         return address.path
     family = socket.AF_INET6 if address.v6 else socket.AF_INET
     try:
-        return (socket.inet_ntop(family, socket.inet_pton(family, host)), port, *([0, 0] if address.v6 else []))
+        return (
+            socket.inet_ntop(family, socket.inet_pton(family, host)),
+            port,
+            *([0, 0] if address.v6 else []),
+        )
     except OSError:
         pass  # a name, or a v6 address with a zone
     # As bytes, because a str would bring encodings.idna and the Unicode tables into PID 1.
@@ -495,9 +656,16 @@ def _where(address: Address) -> Any:
     raise ListenError([problem])
 
 
-def _bind_inet(address: Address, where: Any, backlog: int, like: socket.socket | None = None) -> socket.socket:
-    """A new TCP or UDP socket, bound to `where` and listening; a v6 one is for v6 alone, unless `like` is for both."""
-    sock = socket.socket(socket.AF_INET6 if address.v6 else socket.AF_INET, socket.SOCK_STREAM if address.stream else socket.SOCK_DGRAM)
+def _bind_inet(
+    address: Address, where: Any, backlog: int, like: socket.socket | None = None
+) -> socket.socket:
+    """A new TCP or UDP socket, bound to `where` and listening; a v6 one is for v6 alone, unless
+    `like` is for both.
+    """
+    sock = socket.socket(
+        socket.AF_INET6 if address.v6 else socket.AF_INET,
+        socket.SOCK_STREAM if address.stream else socket.SOCK_DGRAM,
+    )
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.v6:
@@ -505,8 +673,9 @@ def _bind_inet(address: Address, where: Any, backlog: int, like: socket.socket |
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         sock.bind(where)
         if address.stream and not where[1]:
-            # After shutdown(), listen() would bring it back on another port than the kernel has chosen now. So a second
-            # socket is bound to that port explicitly while the first one holds it.
+            # After shutdown(), listen() would bring it back on another port than the kernel has
+            # chosen now. So a second socket is bound to that port explicitly while the first one
+            # holds it.
             with sock:
                 return _bind_inet(address, sock.getsockname(), backlog)
         _tune(sock, address)
@@ -519,7 +688,8 @@ def _bind_inet(address: Address, where: Any, backlog: int, like: socket.socket |
 
 
 def _bind_unix(address: Address, backlog: int) -> socket.socket:
-    """A new unix socket at its path, with its private link, and listening; a stale one that is there is replaced.
+    """A new unix socket at its path, with its private link, and listening; a stale one that is
+    there is replaced.
 
     Raises ListenError if anything else is there, or its owner is unknown or cannot be set.
     """
@@ -528,7 +698,8 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
     mode = DEFAULT_MODE if address.mode is None else address.mode
     _make_room(path)
     sock = socket.socket(socket.AF_UNIX)
-    # It is never more open than asked: it is born with its mode, and refuses connections until listen().
+    # It is never more open than asked: it is born with its mode, and refuses connections until
+    # listen().
     umask = os.umask(0o777 & ~mode)
     try:
         sock.bind(path)
@@ -538,7 +709,8 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
     finally:
         os.umask(umask)
     try:
-        # Before its owner changes: fs.protected_hardlinks would forbid the link to a file of somebody else.
+        # Before its owner changes: fs.protected_hardlinks would forbid the link to a file of
+        # somebody else.
         _link_privately(path)
         if address.owner:
             os.chown(path, *owner, follow_symlinks=False)
@@ -550,7 +722,9 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
         Listener(address, sock, backlog).close()
         if address.owner and error.errno in (errno.EPERM, errno.EINVAL):
             may_not = f"uid {os.geteuid()} may not give the socket to {address.owner}"
-            raise ListenError([f"{may_not} ({os.strerror(error.errno)}); that needs root or CAP_CHOWN"]) from None
+            raise ListenError(
+                [f"{may_not} ({os.strerror(error.errno)}); that needs root or CAP_CHOWN"]
+            ) from None
         raise
     return sock
 
@@ -566,19 +740,29 @@ def _tune(sock: socket.socket, address: Address) -> None:
 
 
 def _make_room(path: str) -> bool:
-    """Remove a stale socket from `path`; whether it did. Raises ListenError if anything else is there, for it is not ours to remove."""
+    """Remove a stale socket from `path`; whether it did. Raises ListenError if anything else is
+    there, for it is not ours to remove.
+    """
     try:
         form = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
         return False
     if form != stat.S_IFSOCK:
-        what = {stat.S_IFREG: "regular file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link"}.get(form, "pipe or device")
+        what = {
+            stat.S_IFREG: "regular file",
+            stat.S_IFDIR: "directory",
+            stat.S_IFLNK: "symbolic link",
+        }.get(form, "pipe or device")
         raise ListenError([f"a {what} is at the path; remove it, or take another path"])
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         answer = probe.connect_ex(path)
     if answer == errno.EACCES:
-        raise ListenError([f"a socket is at the path, and uid {os.geteuid()} may not connect to it to see whether it is stale; remove it"])
+        raise ListenError(
+            [
+                f"a socket is at the path, and uid {os.geteuid()} may not connect to it to see whether it is stale; remove it"
+            ]
+        )
     if answer != errno.ECONNREFUSED:
         raise ListenError(["something is listening on it already"])
     os.unlink(path)
@@ -591,7 +775,9 @@ def _private(path: str) -> str:
 
 
 def _link_privately(path: str) -> None:
-    """Make the private link to the socket file at `path`, in place of a former one; go without where that cannot be."""
+    """Make the private link to the socket file at `path`, in place of a former one; go without
+    where that cannot be.
+    """
     try:
         if _file(_private(path)):
             os.unlink(_private(path))
@@ -601,7 +787,9 @@ def _link_privately(path: str) -> None:
 
 
 def _file(path: str) -> tuple[int, int] | None:
-    """What identifies the socket file at `path`, None if there is none. Not reused as long as a socket is bound to it."""
+    """What identifies the socket file at `path`, None if there is none. Not reused as long as a
+    socket is bound to it.
+    """
     try:
         found = os.lstat(path)
     except OSError:
@@ -610,7 +798,9 @@ def _file(path: str) -> tuple[int, int] | None:
 
 
 def _id(kind: str, name: str) -> int:
-    """The uid or gid of a user or group given by name or number, -1 (leave as it is) for "". Raises ListenError."""
+    """The uid or gid of a user or group given by name or number, -1 (leave as it is) for "". Raises
+    ListenError.
+    """
     if not name or (name.isascii() and name.isdigit() and int(name) < 2**32 - 1):
         return int(name or -1)
     import grp  # noqa: PLC0415 - only here, and seldom
@@ -619,7 +809,9 @@ def _id(kind: str, name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ListenError([f"there is no {kind} {name!r} here; one given as a number need not be known"]) from None
+        raise ListenError(
+            [f"there is no {kind} {name!r} here; one given as a number need not be known"]
+        ) from None
 
 
 def _problems(address: Address, error: ListenError | OSError) -> tuple[str, ...]:

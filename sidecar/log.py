@@ -1,10 +1,11 @@
 """How a line looks: one line an event, as text for people or as JSON for machines, on stderr.
 
-`PHRASES` is the list of everything sidecar ever says: the event's name is stable and so are its fields (docs/logging.md).
-Values of variables never reach this module.
+`PHRASES` is the list of everything sidecar ever says: the event's name is stable and so are its
+fields (docs/logging.md). Values of variables never reach this module.
 
-A reader that has stopped reading must not stop PID 1: a line is written only if stderr has room for it now. Lines that had no
-room are counted, and the count is said with the next one that has. Stderr itself stays blocking, because it is shared with the workers.
+A reader that has stopped reading must not stop PID 1: a line is written only if stderr has room for
+it now. Lines that had no room are counted, and the count is said with the next one that has. Stderr
+itself stays blocking, because it is shared with the workers.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ PHRASES: dict[str, tuple[str, str]] = {
     "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),
-    "listener_closed": (INFO, "no longer listening on {address}: the last generation that had it is gone"),
-    "profile": (INFO, "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)"),
+    "listener_closed": (
+        INFO,
+        "no longer listening on {address}: the last generation that had it is gone",
+    ),
+    "profile": (
+        INFO,
+        "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)",
+    ),
     "mended": (WARNING, "{remark}"),
     "remark": (WARNING, "{remark}"),
     "cannot": (ERROR, "cannot {what}: {cause}"),
@@ -47,50 +54,105 @@ PHRASES: dict[str, tuple[str, str]] = {
     "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
     "files_changed": (INFO, "changed: {paths} ({count} in all)"),
     "environment_changed": (INFO, "changed in the envdir: {names}"),
-    "environment_unreadable": (ERROR, "cannot read the envdir: {cause}; the environment stays what it is until that changes"),
-    "helper_ended": (WARNING, "{helper} (pid {pid}) ended ({cause}); it is started again in {pause} s"),
+    "environment_unreadable": (
+        ERROR,
+        "cannot read the envdir: {cause}; the environment stays what it is until that changes",
+    ),
+    "helper_ended": (
+        WARNING,
+        "{helper} (pid {pid}) ended ({cause}); it is started again in {pause} s",
+    ),
     "check_output": (INFO, "the check of generation {generation} said: {output}"),
     "key": (INFO, "{key} was pressed"),
-    "log_command_ended": (WARNING, "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s"),
+    "log_command_ended": (
+        WARNING,
+        "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s",
+    ),
     # the swap
     "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
-    "swap_failed": (ERROR, "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}"),
-    "swap_superseded": (INFO, "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})"),
+    "swap_failed": (
+        ERROR,
+        "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}",
+    ),
+    "swap_superseded": (
+        INFO,
+        "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})",
+    ),
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
-    "gave_up": (ERROR, "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}"),
+    "gave_up": (
+        ERROR,
+        "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}",
+    ),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
     "shifted": (
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
     ),
-    "delaying": (INFO, "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}"),
+    "delaying": (
+        INFO,
+        "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}",
+    ),
     "making_room": (
         WARNING,
         "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and until it is ready nothing serves: {why}",
     ),
-    "rolling": (INFO, "generation {generation} takes over with at most {surge} workers more at a time: {why}"),
+    "rolling": (
+        INFO,
+        "generation {generation} takes over with at most {surge} workers more at a time: {why}",
+    ),
     "generation_gone": (INFO, "generation {generation} is gone"),
-    "retiring": (INFO, "generation {generation} is ready: sending SIG{signal} to old workers: {pids}"),
-    "serving": (INFO, "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}"),
+    "retiring": (
+        INFO,
+        "generation {generation} is ready: sending SIG{signal} to old workers: {pids}",
+    ),
+    "serving": (
+        INFO,
+        "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}",
+    ),
     # the workers
     "worker_started": (INFO, "generation {generation}: worker {slot} started, pid {pid}"),
-    "worker_ready": (INFO, "generation {generation}: worker {slot} (pid {pid}) is ready after {after} s (by {by})"),
+    "worker_ready": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) is ready after {after} s (by {by})",
+    ),
     "worker_overdue": (ERROR, "generation {generation}: worker {slot} (pid {pid}) {cause}"),
-    "worker_left": (INFO, "generation {generation}: worker {slot} (pid {pid}) left after {lived} s ({cause})"),
-    "worker_died": (ERROR, "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}"),
+    "worker_left": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) left after {lived} s ({cause})",
+    ),
+    "worker_died": (
+        ERROR,
+        "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}",
+    ),
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
-    "killing": (WARNING, "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL"),
-    "recycling": (WARNING, "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}: another takes its place"),
-    "recycled": (INFO, "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}"),
-    "look_forbidden": (WARNING, "cannot see whether workers take connections ({cause}); going by --interval {interval} s"),
+    "killing": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL",
+    ),
+    "recycling": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}: another takes its place",
+    ),
+    "recycled": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}",
+    ),
+    "look_forbidden": (
+        WARNING,
+        "cannot see whether workers take connections ({cause}); going by --interval {interval} s",
+    ),
     "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
-    "stopping": (INFO, "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers"),
+    "stopping": (
+        INFO,
+        "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers",
+    ),
     "stopped": (INFO, "stopped, status {status}"),
 }
 
-# Server::Starter's lines, to the letter, for who comes through the door `start_server`: by event, and the variant of it that
-# _as_start_server tells. Of what has no counterpart there, warnings and errors get a line of their own, and the rest is left out.
+# Server::Starter's lines, to the letter, for who comes through the door `start_server`: by event,
+# and the variant of it that _as_start_server tells. Of what has no counterpart there, warnings and
+# errors get a line of their own, and the rest is left out.
 START_SERVER = {
     "listening fixed": "socket is duplicated to file descriptor {fd}",
     "socket_removed": "removing existing socket file:{path}",
@@ -102,7 +164,9 @@ START_SERVER = {
     "asked": "received {signal}, spawning a new worker",
     "interval_due": "autorestart triggered (interval={interval})",
     "interval_due forced": "autorestart triggered (forced, interval={interval})",
-    "delaying": ("new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"),
+    "delaying": (
+        "new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"
+    ),
     "retiring": "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers",
     "retiring delayed": "killing old workers",
     "retry": "trying again in {pause} secs",
@@ -110,8 +174,9 @@ START_SERVER = {
     "stopped": "exiting",
 }
 
-# The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event and with a mark; warnings and
-# errors that have no line here are shown as they are, all else is left out. A failure has more to say: _failure.
+# The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event
+# and with a mark; warnings and errors that have no line here are shown as they are, all else is
+# left out. A failure has more to say: _failure.
 DEV = {
     "settings_read": "· settings from {file}",
     "listening": "· listening on {address}",
@@ -135,7 +200,9 @@ LONGEST = 4096
 
 
 class Log:
-    """Writes events to a file descriptor, as `text`, `json`, `dev` or `start_server`; with `colour` where that is a terminal."""
+    """Writes events to a file descriptor, as `text`, `json`, `dev` or `start_server`; with `colour`
+    where that is a terminal.
+    """
 
     def __init__(self, style: str, fd: int = 2, colour: bool = False) -> None:
         self.style = style
@@ -151,7 +218,12 @@ class Log:
     def say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Write the event, if there is room. Never raises for what the reader does."""
         if self.lost:
-            note = line(self.style, "remark", {"remark": f"{self.lost} lines of sidecar's own log were lost: stderr was full"}, time.time())
+            note = line(
+                self.style,
+                "remark",
+                {"remark": f"{self.lost} lines of sidecar's own log were lost: stderr was full"},
+                time.time(),
+            )
             if self._write(note):
                 self.lost = 0
         if self.style == "dev":
@@ -199,7 +271,8 @@ class Log:
             if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
                 return False
             if self._terminal:
-                # In the background of a terminal with `stty tostop` the write would send us TTOU, which asks for one worker fewer.
+                # In the background of a terminal with `stty tostop` the write would send us TTOU,
+                # which asks for one worker fewer.
                 before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
             try:
                 os.write(self.fd, data)
@@ -207,23 +280,30 @@ class Log:
                 if self._terminal:
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except OSError:
-            # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full: nobody to tell.
+            # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full: nobody to
+            # tell.
             pass
         return True
 
 
 def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
-    """One line, with its newline; in the style start_server none, or two. `now` is in seconds since the epoch."""
+    """One line, with its newline; in the style start_server none, or two. `now` is in seconds since
+    the epoch.
+    """
     level, phrase = PHRASES[event]
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
     shown = {name: _show(value) for name, value in fields.items()}
     if event == "swap_failed":
         serving = fields["still"]
-        shown["still_serving"] = f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
+        shown["still_serving"] = (
+            f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
+        )
         if fields["degraded"]:
             shown["still_serving"] += ", degraded: workers that had taken over stay"
     if event == "recycling":
-        shown["held"], shown["most"] = (f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit"))
+        shown["held"], shown["most"] = (
+            f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit")
+        )
     if event == "recycled":
         seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
         shown["hint"] = seldom if fields["pause"] else ""
@@ -231,8 +311,17 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)
 
-        rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in fields.items()}
-        record: dict[str, Any] = {"time": stamp, "level": level, "event": event, "message": message, **rounded}
+        rounded = {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in fields.items()
+        }
+        record: dict[str, Any] = {
+            "time": stamp,
+            "level": level,
+            "event": event,
+            "message": message,
+            **rounded,
+        }
         while True:
             text = json.dumps(record, ensure_ascii=False, default=str) + "\n"
             if len(text.encode("utf-8", "backslashreplace")) < LONGEST or not record.get("output"):
@@ -247,20 +336,39 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
 
 
 def _failure(fields: Mapping[str, Any], times: int) -> tuple[str, list[str]]:
-    """A failed swap for who has just saved a file: once in full, then only that it is the same again."""
-    serving = f"generation {', '.join(map(str, fields['still']))} serves on" if fields["still"] else "nothing serves"
+    """A failed swap for who has just saved a file: once in full, then only that it is the same
+    again.
+    """
+    serving = (
+        f"generation {', '.join(map(str, fields['still']))} serves on"
+        if fields["still"]
+        else "nothing serves"
+    )
     if times > 1:
-        return f"✗ generation {fields['generation']} failed in the same way ({times} times now); {serving}", []
+        return (
+            f"✗ generation {fields['generation']} failed in the same way ({times} times now); {serving}",
+            [],
+        )
     output = fields["output"].split("\n") if fields["output"] else []
     told = [f"changed: {_show(fields['changed'])}"] if fields["changed"] else []
-    told.append(f"{serving}; save to try again" if fields["still"] else f"{serving}; save, or wait, to try again")
+    told.append(
+        f"{serving}; save to try again"
+        if fields["still"]
+        else f"{serving}; save, or wait, to try again"
+    )
     first = f"✗ generation {fields['generation']} failed after {_show(fields['lasted'])} s: {fields['cause']}"
-    return first, [*(f"         │ {each}" for each in output), *(f"         {each}" for each in told)]
+    return first, [
+        *(f"         │ {each}" for each in output),
+        *(f"         {each}" for each in told),
+    ]
 
 
 def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> str:
     """Server::Starter's line for the event, `otherwise` if it has none."""
-    shown = {name: ",".join(map(str, value)) if isinstance(value, list) else _show(value) for name, value in fields.items()}
+    shown = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else _show(value)
+        for name, value in fields.items()
+    }
     before = ""
     variant = event
     if event in ("worker_left", "worker_died"):

@@ -1,4 +1,5 @@
-"""The service manager that started sidecar: tell it how things are, in systemd's words (sd_notify(3)).
+"""The service manager that started sidecar: tell it how things are, in systemd's words
+(sd_notify(3)).
 
     READY=1         a generation serves for the first time
     RELOADING=1     a swap begins that HUP asked for; READY=1 follows when it has ended, well or not
@@ -7,9 +8,10 @@
 
 It listens to the events that the supervisor has said, so no decision is made here or for its sake.
 
-Each message is a datagram, and a manager that does not read must not stop PID 1: what finds no room is kept, and tried again
-after a pause that doubles. That is the only wake-up, and there is none while the manager reads. Every other error is reported, once, and
-ignored. Left out: WATCHDOG=1, which would need a wake-up for ever to say that nothing is the matter.
+Each message is a datagram, and a manager that does not read must not stop PID 1: what finds no room
+is kept, and tried again after a pause that doubles. That is the only wake-up, and there is none
+while the manager reads. Every other error is reported, once, and ignored. Left out: WATCHDOG=1,
+which would need a wake-up for ever to say that nothing is the matter.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ if TYPE_CHECKING:
 PAUSE = 0.1
 # So many messages wait; the oldest go first. A later one makes them stale anyhow.
 MOST = 16
-# systemd drops a datagram of more than 4 KiB; a status longer than this many characters is nothing to read.
+# systemd drops a datagram of more than 4 KiB; a status longer than this many characters is nothing
+# to read.
 LONGEST = 500
 
 
 class Manager:
-    """Who is told. `address` is NOTIFY_SOCKET as sidecar found it: a path, `@` and an abstract name, or "": nobody."""
+    """Who is told. `address` is NOTIFY_SOCKET as sidecar found it: a path, `@` and an abstract
+    name, or "": nobody.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -56,7 +61,9 @@ class Manager:
             self._socket.close()
 
     def dump(self) -> dict[str, Any]:
-        """What the manager knows, and what has not been sent, for a later version of sidecar: becoming that is no reload."""
+        """What the manager knows, and what has not been sent, for a later version of sidecar:
+        becoming that is no reload.
+        """
         return {
             "ready": self._ready, "asked": self._asked, "reloading": self._reloading, "stopping": self._stopping, "status": self._status,
             "complaint": self._complaint, "unsent": [each.decode("latin-1") for each in self._unsent], "again": self.again,
@@ -65,9 +72,21 @@ class Manager:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with what an earlier version has dumped."""
-        self._ready, self._asked, self._reloading = state["ready"], state["asked"], state["reloading"]
-        self._stopping, self._status, self._complaint = state["stopping"], state["status"], state["complaint"]
-        self._unsent, self.again, self._pause = [each.encode("latin-1") for each in state["unsent"]], state["again"], state["pause"]
+        self._ready, self._asked, self._reloading = (
+            state["ready"],
+            state["asked"],
+            state["reloading"],
+        )
+        self._stopping, self._status, self._complaint = (
+            state["stopping"],
+            state["status"],
+            state["complaint"],
+        )
+        self._unsent, self.again, self._pause = (
+            [each.encode("latin-1") for each in state["unsent"]],
+            state["again"],
+            state["pause"],
+        )
 
     def swap_asked(self) -> None:
         """HUP has come: the next swap that begins is the manager's reload."""
@@ -87,16 +106,21 @@ class Manager:
         elif event == "swap_started":
             if self._asked and self._ready:
                 self._reloading = True
-                # The clock is read now: systemd takes no reload for the one it asked for that began before it sent HUP.
+                # The clock is read now: systemd takes no reload for the one it asked for that began
+                # before it sent HUP.
                 self._say(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._asked = False
-        elif (event == "serving" and not self._ready) or (event in ("serving", "swap_failed") and self._reloading):
+        elif (event == "serving" and not self._ready) or (
+            event in ("serving", "swap_failed") and self._reloading
+        ):
             # A swap that is superseded has not ended: another one begins.
             self._ready, self._reloading = True, False
             self._say("READY=1")
 
     def tell(self, supervisor: Supervisor, now: float) -> str:
-        """Send what there is to say. Why it could not be, in words for the log; "" if all is well or was said before."""
+        """Send what there is to say. Why it could not be, in words for the log; "" if all is well
+        or was said before.
+        """
         if self._socket is None:
             return ""
         status = "stopping" if self._stopping else state(supervisor)
@@ -122,7 +146,11 @@ class Manager:
 
     def _say(self, message: str) -> None:
         if self._socket is not None:
-            if message.startswith("STATUS=") and self._unsent and self._unsent[-1].startswith(b"STATUS="):
+            if (
+                message.startswith("STATUS=")
+                and self._unsent
+                and self._unsent[-1].startswith(b"STATUS=")
+            ):
                 del self._unsent[-1]
             self._unsent.append(message.encode("utf-8", "backslashreplace"))
             del self._unsent[:-MOST]
@@ -133,7 +161,9 @@ def state(supervisor: Supervisor) -> str:
     roster = supervisor.roster
     said = []
     if roster.current is not None:
-        said.append(f"generation {roster.current.number} serves, {len(roster.ready())} of {supervisor.size} workers ready")
+        said.append(
+            f"generation {roster.current.number} serves, {len(roster.ready())} of {supervisor.size} workers ready"
+        )
     if roster.coming is not None:
         said.append(f"generation {roster.coming.number} is starting")
     if supervisor.failed is not None:

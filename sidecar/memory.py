@@ -1,7 +1,9 @@
-"""How much memory the container may still take: the limit of its control group, and of those that this one is nested in.
+"""How much memory the container may still take: the limit of its control group, and of those that
+this one is nested in.
 
-Version 1 and 2 are read, in whichever name space: /proc/self/cgroup says where we are, /proc/self/mountinfo where that can be seen. What
-counts as taken is what the kernel cannot give back by itself: files that are only cached do not count. Swap does not count as room.
+Version 1 and 2 are read, in whichever name space: /proc/self/cgroup says where we are,
+/proc/self/mountinfo where that can be seen. What counts as taken is what the kernel cannot give
+back by itself: files that are only cached do not count. Swap does not count as room.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ NO_LIMIT = 1 << 60
 
 
 def left(proc: str = "/proc/self") -> tuple[int, int] | None:
-    """(bytes that may still be taken, the limit that says so) where that is tightest; None where there is no limit to be seen."""
+    """(bytes that may still be taken, the limit that says so) where that is tightest; None where
+    there is no limit to be seen.
+    """
     try:
         tight = [found for directory in _groups(proc) if (found := _left(directory)) is not None]
     except (OSError, ValueError, IndexError):
@@ -33,11 +37,18 @@ def _groups(proc: str) -> list[str]:
         root, place = (each.encode().decode("unicode_escape") for each in mount.split(" ")[3:5])
         kind, _, options = system.split(" ", 2)
         version_1 = kind == "cgroup" and "memory" in options.split(",")
-        path = paths.get("memory" if version_1 else "", "") if version_1 or kind == "cgroup2" else ""
+        path = (
+            paths.get("memory" if version_1 else "", "") if version_1 or kind == "cgroup2" else ""
+        )
         if not path:
             continue
-        # What is mounted may be the group itself, or one that it is in; one beyond our name space ("/..") cannot be seen from here.
-        inside = os.path.relpath(path, root) if path == root or path.startswith(root.rstrip("/") + "/") else "."
+        # What is mounted may be the group itself, or one that it is in; one beyond our name space
+        # ("/..") cannot be seen from here.
+        inside = (
+            os.path.relpath(path, root)
+            if path == root or path.startswith(root.rstrip("/") + "/")
+            else "."
+        )
         steps = [] if inside == "." else inside.split("/")
         groups += [os.path.join(place, *steps[:depth]) for depth in range(len(steps), -1, -1)]
     return groups
@@ -46,7 +57,11 @@ def _groups(proc: str) -> list[str]:
 def _left(directory: str) -> tuple[int, int] | None:
     for limit_name, usage_name, caches in (
         ("memory.max", "memory.current", ("inactive_file", "active_file")),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+        (
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            ("total_inactive_file", "total_active_file"),
+        ),
     ):
         try:
             text = _read(os.path.join(directory, limit_name)).strip()
@@ -54,8 +69,13 @@ def _left(directory: str) -> tuple[int, int] | None:
             continue
         if text == "max" or int(text) >= NO_LIMIT:
             return None
-        stat = dict(line.split(" ", 1) for line in _read(os.path.join(directory, "memory.stat")).splitlines())
-        taken = int(_read(os.path.join(directory, usage_name))) - sum(int(stat.get(name, 0)) for name in caches)
+        stat = dict(
+            line.split(" ", 1)
+            for line in _read(os.path.join(directory, "memory.stat")).splitlines()
+        )
+        taken = int(_read(os.path.join(directory, usage_name))) - sum(
+            int(stat.get(name, 0)) for name in caches
+        )
         return max(0, int(text) - max(0, taken)), int(text)
     return None
 
@@ -66,12 +86,17 @@ def _read(path: str) -> str:
 
 
 def kills(proc: str = "/proc/self") -> int:
-    """How many processes of our control group the kernel has killed because memory ran out; 0 where that cannot be seen."""
+    """How many processes of our control group the kernel has killed because memory ran out; 0 where
+    that cannot be seen.
+    """
     try:
         for directory in _groups(proc):
             for name in ("memory.events", "memory.oom_control"):
                 try:
-                    counts = dict(line.split(" ", 1) for line in _read(os.path.join(directory, name)).splitlines())
+                    counts = dict(
+                        line.split(" ", 1)
+                        for line in _read(os.path.join(directory, name)).splitlines()
+                    )
                 except OSError:
                     continue
                 return int(counts.get("oom_kill", 0))

@@ -14,7 +14,8 @@ class Order(Record):
 
 
 class Prepare(Order):
-    """Read the environment for `generation` and run its check; answered by Prepared or PreparationFailed.
+    """Read the environment for `generation` and run its check; answered by Prepared or
+    PreparationFailed.
 
     `changed`: what has changed since the generation that serves was begun.
     """
@@ -25,7 +26,9 @@ class Prepare(Order):
 
 
 class Spawn(Order):
-    """Start one worker; answered at once (before the next reconcile) by WorkerStarted or SpawnFailed."""
+    """Start one worker; answered at once (before the next reconcile) by WorkerStarted or
+    SpawnFailed.
+    """
 
     generation: int
     slot: int

@@ -1,9 +1,11 @@
-"""Where the output goes that sidecar and its workers share: a file that is appended to, or a command that reads it.
+"""Where the output goes that sidecar and its workers share: a file that is appended to, or a
+command that reads it.
 
-Both are put in the place of descriptors 1 and 2, which every worker inherits; nothing passes through PID 1. The command
-(`| multilog ./log`) is a helper: it reads a pipe whose both ends sidecar keeps open, so when it dies nobody gets SIGPIPE, what
-is written meanwhile waits in the pipe, and the next one reads on. It sees the end of its input when sidecar leaves, and may
-write out what it has.
+Both are put in the place of descriptors 1 and 2, which every worker inherits; nothing passes
+through PID 1. The command (`| multilog ./log`) is a helper: it reads a pipe whose both ends sidecar
+keeps open, so when it dies nobody gets SIGPIPE, what is written meanwhile waits in the pipe, and
+the next one reads on. It sees the end of its input when sidecar leaves, and may write out what it
+has.
 """
 
 from __future__ import annotations
@@ -40,7 +42,13 @@ class Output:
     def dump(self) -> dict[str, Any]:
         """For a later version of sidecar, which has it as descriptors 1 and 2 already."""
         kept = [Descriptor(fd) for fd in self._kept]
-        return {"path": self.path, "command": self.command, "pid": self.pid, "kept": kept, "pipe": Descriptor(self._pipe)}
+        return {
+            "path": self.path,
+            "command": self.command,
+            "pid": self.pid,
+            "kept": kept,
+            "pipe": Descriptor(self._pipe),
+        }
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Output:
@@ -52,12 +60,20 @@ class Output:
 
     def _append(self) -> int:
         try:
-            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+            return os.open(
+                self.path,
+                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY,
+                0o666,
+            )
         except OSError as error:
-            raise StartError(f"failed to open log file:{self.path}: {error.strerror}", error.errno or 0) from None
+            raise StartError(
+                f"failed to open log file:{self.path}: {error.strerror}", error.errno or 0
+            ) from None
 
     def take(self) -> None:
-        """From now on descriptors 1 and 2 are this. Only a command needs what they were: who waits for their end must not wait for us."""
+        """From now on descriptors 1 and 2 are this. Only a command needs what they were: who waits
+        for their end must not wait for us.
+        """
         if self.command:
             self._kept = [os.dup(1), os.dup(2)]
         for number in (1, 2):
@@ -65,7 +81,9 @@ class Output:
         os.close(self._end)
 
     def reopen(self) -> None:
-        """Open the file anew: it may have been renamed. Raises StartError, and nothing has changed then."""
+        """Open the file anew: it may have been renamed. Raises StartError, and nothing has changed
+        then.
+        """
         if self.path:
             end = self._append()
             for number in (1, 2):
@@ -77,7 +95,9 @@ class Output:
         return [(self._pipe, 0), (self._kept[0], 1), (self._kept[1], 2)]
 
     def give_back(self) -> None:
-        """With a command, descriptors 1 and 2 are what they were, and it sees the end of its input once no process writes any more."""
+        """With a command, descriptors 1 and 2 are what they were, and it sees the end of its input
+        once no process writes any more.
+        """
         for number, kept in zip((1, 2), self._kept, strict=False):
             os.dup2(kept, number)
             os.close(kept)

@@ -1,19 +1,23 @@
-"""When may it be tried again? Pauses that grow while things fail, and the clock of the automatic restart.
+"""When may it be tried again? Pauses that grow while things fail, and the clock of the automatic
+restart.
 
 All moments are seconds on the caller's clock; `chance` is a number in [0, 1) the caller drew.
 """
 
 from __future__ import annotations
 
-# The pause after the first quick failure; each further one doubles it. No setting makes it shorter, nor calls a shorter life long:
-# a process that cannot be made fails in no time at all, and trying again at once would never end.
+# The pause after the first quick failure; each further one doubles it. No setting makes it shorter,
+# nor calls a shorter life long: a process that cannot be made fails in no time at all, and trying
+# again at once would never end.
 FIRST_PAUSE = 0.25
 
 
 class Backoff:
-    """Pauses between attempts: none after a life of `min_uptime`, else doubling from FIRST_PAUSE up to `longest`.
+    """Pauses between attempts: none after a life of `min_uptime`, else doubling from FIRST_PAUSE up
+    to `longest`.
 
-    Each is shortened by up to half, at random, so that many who failed together do not come back together.
+    Each is shortened by up to half, at random, so that many who failed together do not come back
+    together.
     """
 
     __slots__ = ("failed_at", "failures", "longest", "min_uptime", "not_before")
@@ -30,7 +34,9 @@ class Backoff:
         self.longest = max(longest, FIRST_PAUSE)
 
     def failed(self, now: float, lived: float, chance: float) -> float:
-        """Something failed at `now` after serving for `lived` seconds: the moment before which it is not tried again."""
+        """Something failed at `now` after serving for `lived` seconds: the moment before which it
+        is not tried again.
+        """
         self.failed_at = now
         if lived >= self.min_uptime:
             self.failures = 0
@@ -42,13 +48,17 @@ class Backoff:
         return self.not_before
 
     def held_out(self, since: float, now: float) -> None:
-        """What an attempt brought about at `since` is still there: if that is long enough, the failures before it are forgotten."""
+        """What an attempt brought about at `since` is still there: if that is long enough, the
+        failures before it are forgotten.
+        """
         if since > self.failed_at and now - since >= self.min_uptime:
             self.failures = 0
 
 
 class IntervalClock:
-    """The automatic restart: due an interval after the last swap, up to a tenth later, and forced after twice the interval."""
+    """The automatic restart: due an interval after the last swap, up to a tenth later, and forced
+    after twice the interval.
+    """
 
     __slots__ = ("due_at", "forced_at")
 

@@ -1,7 +1,8 @@
 """`sidecar health` for a probe: the common answer, yes, in as little time as Python takes to start.
 
-Exec probes run every few seconds for as long as a pod lives, and each is a new interpreter: what this imports is what they cost. So it
-takes the socket from the C module, reads the answer without a parser, and whatever is not a plain yes it leaves to client.py.
+Exec probes run every few seconds for as long as a pod lives, and each is a new interpreter: what
+this imports is what they cost. So it takes the socket from the C module, reads the answer without a
+parser, and whatever is not a plain yes it leaves to client.py.
 """
 
 from __future__ import annotations
@@ -19,18 +20,26 @@ PATIENCE = 2.0
 
 
 def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """What the sidecar of this container says at once: that it is "ready", or with --live "alive" at least. "" is no answer yet."""
+    """What the sidecar of this container says at once: that it is "ready", or with --live "alive"
+    at least. "" is no answer yet.
+    """
     if words not in ([], ["--ready"], ["--live"]):
         return ""
     import _socket  # noqa: PLC0415  (socket.py alone takes longer than all of this)
 
     named = environ.get("SIDECAR_CONTROL")
-    for path in [named] if named else [f"{place}/{NAME.format(pid=1)}" for place in places(environ)]:
+    for path in (
+        [named] if named else [f"{place}/{NAME.format(pid=1)}" for place in places(environ)]
+    ):
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             sock.settimeout(PATIENCE)
             sock.connect(path)
-            sock.send(b'{"command": "health", "live": ' + (b"true" if "--live" in words else b"false") + b"}\n")
+            sock.send(
+                b'{"command": "health", "live": '
+                + (b"true" if "--live" in words else b"false")
+                + b"}\n"
+            )
             answer = sock.recv(4096)
         except OSError:
             continue

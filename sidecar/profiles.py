@@ -1,8 +1,10 @@
-"""What well-known programs need, so that nobody has to say it: one row each, proven by a real run (tests/servers/test_profiles.py).
+"""What well-known programs need, so that nobody has to say it: one row each, proven by a real run
+(tests/servers/test_profiles.py).
 
-A row says how the program learns its listeners' descriptors (a protocol of handoff.py, or arguments), and which signal drains it. It is
-found by the program's name, also behind `python -m`, `bundle exec` and `env NAME=value`; an explicit setting wins, and
-arguments of one's own that say the same thing (`unless`) keep the row's away. `--profile none` turns all of it off.
+A row says how the program learns its listeners' descriptors (a protocol of handoff.py, or
+arguments), and which signal drains it. It is found by the program's name, also behind `python -m`,
+`bundle exec` and `env NAME=value`; an explicit setting wins, and arguments of one's own that say
+the same thing (`unless`) keep the row's away. `--profile none` turns all of it off.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 
 class Profile(Record):
-    """One program: its names, the signal that drains it, the protocols it needs, and arguments to add.
+    """One program: its names, the signal that drains it, the protocols it needs, and arguments to
+    add.
 
-    In `arguments` {fd} and {url} stand for the first stream listener's descriptor and URL; with `each`, the arguments are added once for
-    every stream listener. `taken` maps the beginning of an argument that the user gave to the protocols it asks for.
+    In `arguments` {fd} and {url} stand for the first stream listener's descriptor and URL; with
+    `each`, the arguments are added once for every stream listener. `taken` maps the beginning of an
+    argument that the user gave to the protocols it asks for.
     """
 
     name: str
@@ -39,7 +43,13 @@ PROFILES: dict[str, Profile] = {
         # gunicorn takes systemd's sockets by itself, and would take fd://3 a second time.
         Profile("gunicorn", ("gunicorn",), taken=(("fd://", ("no-systemd",)),)),
         Profile("uvicorn", ("uvicorn",), arguments=("--fd", "{fd}"), unless=("--fd", "--uds")),
-        Profile("hypercorn", ("hypercorn",), arguments=("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b", "--insecure-bind")),
+        Profile(
+            "hypercorn",
+            ("hypercorn",),
+            arguments=("--bind", "fd://{fd}"),
+            each=True,
+            unless=("--bind", "-b", "--insecure-bind"),
+        ),
         Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",)),
         Profile("haproxy", ("haproxy",), signal="USR1"),
         Profile("php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",)),
@@ -47,7 +57,13 @@ PROFILES: dict[str, Profile] = {
         Profile("twiggy", ("twiggy",), signal="QUIT"),
         Profile("unicorn", ("unicorn", "unicorn_rails"), signal="QUIT"),
         # Puma closes a socket that was passed to it unless it is told to bind that very address.
-        Profile("puma", ("puma",), arguments=("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config")),
+        Profile(
+            "puma",
+            ("puma",),
+            arguments=("-b", "{url}"),
+            each=True,
+            unless=("-b", "--bind", "-C", "--config"),
+        ),
     )
 }
 
@@ -68,15 +84,21 @@ def program(command: Sequence[str]) -> str:
 
 
 def find(command: Sequence[str]) -> Profile | None:
-    """The row of the program that a command runs; a version in its name (php-fpm8.2) does not matter."""
+    """The row of the program that a command runs; a version in its name (php-fpm8.2) does not
+    matter.
+    """
     name = program(command)
     plain = name.rstrip("0123456789.")
-    return next((row for row in PROFILES.values() if name in row.programs or plain in row.programs), None)
+    return next(
+        (row for row in PROFILES.values() if name in row.programs or plain in row.programs), None
+    )
 
 
 def protocols(row: Profile, command: Sequence[str]) -> tuple[str, ...]:
     """The protocols that the program needs when it is started so."""
-    asked = [extra for beginning, extra in row.taken if any(beginning in word for word in command[1:])]
+    asked = [
+        extra for beginning, extra in row.taken if any(beginning in word for word in command[1:])
+    ]
     return (*row.handoff, *(protocol for extra in asked for protocol in extra))
 
 

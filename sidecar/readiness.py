@@ -1,27 +1,31 @@
 """Is this worker taking connections?
 
-Between fork and the first answered request lies everything that imports, migrations and warm-ups may take.
-Server::Starter waits a fixed second: too long for most programs, too short for the rest. A program that says READY=1
-may say it too early (gunicorn does, before it imports the application). So we look for ourselves.
+Between fork and the first answered request lies everything that imports, migrations and warm-ups
+may take. Server::Starter waits a fixed second: too long for most programs, too short for the rest.
+A program that says READY=1 may say it too early (gunicorn does, before it imports the application).
+So we look for ourselves.
 
-A program takes connections from a listening socket in one of few ways, and Linux shows each of them in proc(5):
+A program takes connections from a listening socket in one of few ways, and Linux shows each of them
+in proc(5):
 
     it keeps the socket in an epoll set         /proc/PID/fdinfo/N   what the set holds, and for which events
     a thread sleeps in accept, select or poll   /proc/PID/syscall    the call and its arguments, and what they point
                                                 /proc/PID/mem        to: an fd_set, an array of struct pollfd
     it is too busy ever to wait                 /proc/PID/fd         a connection that came in through the listener
 
-The last is for a worker that comes while the service is saturated: its loop of accept, answer, accept finds the queue
-never empty and is never seen asleep. The listener is known by its socket inode, the one name that dup, fork and
-SCM_RIGHTS leave alone.
+The last is for a worker that comes while the service is saturated: its loop of accept, answer,
+accept finds the queue never empty and is never seen asleep. The listener is known by its socket
+inode, the one name that dup, fork and SCM_RIGHTS leave alone.
 
-Nothing is stopped, injected or connected to. Roads not taken: a connect proves nothing (the kernel's queue takes it for
-a program that is still importing, and the old generation may answer); ptrace stops the worker and shuts out a debugger;
-sock_diag(7) tells that a socket listens, not that anyone accepts; a line in the program's log is a guess about its
-words; eBPF needs privileges that no container has.
+Nothing is stopped, injected or connected to. Roads not taken: a connect proves nothing (the
+kernel's queue takes it for a program that is still importing, and the old generation may answer);
+ptrace stops the worker and shuts out a debugger; sock_diag(7) tells that a socket listens, not that
+anyone accepts; a line in the program's log is a guess about its words; eBPF needs privileges that
+no container has.
 
-Not seen: a wait by io_uring (its socket is not shown); who asks in vain, sleeps and asks again; and, in Go or Rust's
-tokio, the time between making a listener, which puts it in the epoll set at once, and accepting from it.
+Not seen: a wait by io_uring (its socket is not shown); who asks in vain, sleeps and asks again;
+and, in Go or Rust's tokio, the time between making a listener, which puts it in the epoll set at
+once, and accepting from it.
 """
 
 from __future__ import annotations
@@ -43,42 +47,70 @@ if TYPE_CHECKING:
 
 _READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
 
-_X86_64 = {"43": "accept", "288": "accept", "23": "select", "270": "select", "7": "poll", "271": "poll"}
-_GENERIC = {"202": "accept", "242": "accept", "72": "select", "73": "poll"}  # linux/include/uapi/asm-generic/unistd.h
-# System call numbers, as /proc/PID/syscall writes them, to the way in which the arguments name file descriptors.
-_CALLS = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC, "loongarch64": _GENERIC}.get(os.uname().machine)
+_X86_64 = {
+    "43": "accept",
+    "288": "accept",
+    "23": "select",
+    "270": "select",
+    "7": "poll",
+    "271": "poll",
+}
+_GENERIC = {
+    "202": "accept",
+    "242": "accept",
+    "72": "select",
+    "73": "poll",
+}  # linux/include/uapi/asm-generic/unistd.h
+# System call numbers, as /proc/PID/syscall writes them, to the way in which the arguments name file
+# descriptors.
+_CALLS = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC, "loongarch64": _GENERIC}.get(
+    os.uname().machine
+)
 
-# A socket's protocol, as the attribute system.sockprotoname calls it (xattr(7)), to its address family.
-_FAMILIES = {b"TCP": socket.AF_INET, b"TCPv6": socket.AF_INET6, b"UNIX-STREAM": socket.AF_UNIX, b"UNIX": socket.AF_UNIX}
+# A socket's protocol, as the attribute system.sockprotoname calls it (xattr(7)), to its address
+# family.
+_FAMILIES = {
+    b"TCP": socket.AF_INET,
+    b"TCPv6": socket.AF_INET6,
+    b"UNIX-STREAM": socket.AF_UNIX,
+    b"UNIX": socket.AF_UNIX,
+}
 
-_VANISHED = (FileNotFoundError, ProcessLookupError)  # a process or descriptor that went meanwhile: ENOENT, ESRCH
+_VANISHED = (
+    FileNotFoundError,
+    ProcessLookupError,
+)  # a process or descriptor that went meanwhile: ENOENT, ESRCH
 
 
 class LookForbidden(SidecarError):
-    """The system does not let us see whether a worker takes connections; the text says in a clause what is in the way.
+    """The system does not let us see whether a worker takes connections; the text says in a clause
+    what is in the way.
 
-    It may pass: a process that has changed its user is hidden until it calls execve or makes itself visible, as nginx's
-    workers do. So believe what lasts: `Glances.refused`.
+    It may pass: a process that has changed its user is hidden until it calls execve or makes itself
+    visible, as nginx's workers do. So believe what lasts: `Glances.refused`.
     """
 
 
-# ── accept: looking from outside ──────────────────────────────────────────────────────────────────────────────────────
+# ── accept: looking from outside
 
 
 def takes_connections(leader: int, listeners: Collection[int]) -> bool:
-    """Whether some process of the leader's tree takes connections from one of the listeners (socket inodes).
+    """Whether some process of the leader's tree takes connections from one of the listeners (socket
+    inodes).
 
-    A process that vanishes meanwhile is just not there. Raises LookForbidden if nothing was found and something could
-    not be looked at, OSError if sidecar itself is in need (no descriptors left).
+    A process that vanishes meanwhile is just not there. Raises LookForbidden if nothing was found
+    and something could not be looked at, OSError if sidecar itself is in need (no descriptors
+    left).
     """
     return any(_takers(leader, listeners, ()))
 
 
 def takers(leader: int, listeners: Collection[int], known: Collection[int]) -> set[int]:
-    """The processes of the leader's tree that take connections from one of the listeners; raises as `takes_connections`.
+    """The processes of the leader's tree that take connections from one of the listeners; raises as
+    `takes_connections`.
 
-    Of those `known` to take connections it is enough that they are still there: one that is between two connections just
-    now shows nothing. A master that only looks after others is none of them.
+    Of those `known` to take connections it is enough that they are still there: one that is between
+    two connections just now shows nothing. A master that only looks after others is none of them.
     """
     return set(_takers(leader, listeners, known))
 
@@ -87,7 +119,9 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
     if blindness := _blindness():
         raise LookForbidden(blindness)
     found = False
-    refusal = f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
+    refusal = (
+        f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
+    )
     for pid in _tree(leader):
         try:
             if not _exiting(f"{pid}") if pid in known else _look(pid, listeners):
@@ -105,7 +139,9 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
 
 
 def handles(pid: int, *numbers: int) -> bool:
-    """Whether a process has a handler for each of these signals: without one, most of them end or stop it (signal(7))."""
+    """Whether a process has a handler for each of these signals: without one, most of them end or
+    stop it (signal(7)).
+    """
     try:
         caught = int(_read(f"/proc/{pid}/status").partition("SigCgt:")[2].split()[0], 16)
     except (*_VANISHED, PermissionError, IndexError):
@@ -116,10 +152,11 @@ def handles(pid: int, *numbers: int) -> bool:
 def _look(pid: int, listeners: Collection[int]) -> bool:
     """Look at one process; where that is refused, look again as its owner.
 
-    Root may look at everybody only with CAP_SYS_PTRACE, which containers do not have. Without it the kernel asks that
-    our filesystem uid and gid be the process's (ptrace(2), "Ptrace access mode checking"), and taking them as effective
-    ids does that; the real ones stay 0, so the owner may not signal us meanwhile. Second choice, for it leaves us "not
-    dumpable" (prctl(2)). It does not help with a process that changed its uid without execve, which is that itself.
+    Root may look at everybody only with CAP_SYS_PTRACE, which containers do not have. Without it
+    the kernel asks that our filesystem uid and gid be the process's (ptrace(2), "Ptrace access mode
+    checking"), and taking them as effective ids does that; the real ones stay 0, so the owner may
+    not signal us meanwhile. Second choice, for it leaves us "not dumpable" (prctl(2)). It does not
+    help with a process that changed its uid without execve, which is that itself.
     """
     try:
         return _takes(pid, listeners)
@@ -150,14 +187,21 @@ def _takes(pid: int, listeners: Collection[int]) -> bool:
     if _connected(pid, sockets, held) or _asleep(pid, held):
         return True
     for fd, kind in special.items():
-        # 6 and 13 are IORING_OP_POLL_ADD and IORING_OP_ACCEPT. Idle rings are common: libuv has some for files.
-        if kind == "[io_uring]" and any(f"op={op}," in _read(f"/proc/{pid}/fdinfo/{fd}") for op in (6, 13)):
-            raise LookForbidden(f"process {pid} waits by io_uring, which does not show for which socket")
+        # 6 and 13 are IORING_OP_POLL_ADD and IORING_OP_ACCEPT. Idle rings are common: libuv has
+        # some for files.
+        if kind == "[io_uring]" and any(
+            f"op={op}," in _read(f"/proc/{pid}/fdinfo/{fd}") for op in (6, 13)
+        ):
+            raise LookForbidden(
+                f"process {pid} waits by io_uring, which does not show for which socket"
+            )
     return False
 
 
 def _files(pid: int) -> tuple[dict[int, int], dict[int, str]]:
-    """The open files of a process that matter here: sockets {fd: inode}, anonymous ones {fd: "[eventpoll]" …}."""
+    """The open files of a process that matter here: sockets {fd: inode}, anonymous ones {fd:
+    "[eventpoll]" …}.
+    """
     sockets: dict[int, int] = {}
     special: dict[int, str] = {}
     for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -172,10 +216,13 @@ def _files(pid: int) -> tuple[dict[int, int], dict[int, str]]:
     return sockets, special
 
 
-def _in_epoll(pid: int, sockets: dict[int, int], special: dict[int, str], listeners: Collection[int]) -> bool:
+def _in_epoll(
+    pid: int, sockets: dict[int, int], special: dict[int, str], listeners: Collection[int]
+) -> bool:
     """Whether an epoll set holds a listener and asks when it is readable.
 
-    A member's line: `tfd: 7 events: 19 data: 7 pos:0 ino:51b8 sdev:8`, all but tfd in hex; no ino before Linux 4.13.
+    A member's line: `tfd: 7 events: 19 data: 7 pos:0 ino:51b8 sdev:8`, all but tfd in hex; no ino
+    before Linux 4.13.
     """
     for fd, kind in special.items():
         if kind != "[eventpoll]":
@@ -193,15 +240,18 @@ def _in_epoll(pid: int, sockets: dict[int, int], special: dict[int, str], listen
 def _connected(pid: int, sockets: dict[int, int], held: set[int]) -> bool:
     """Whether the process has a connection that came in through a listener that it holds.
 
-    Such a connection has the listener's own address. Asking for addresses costs up to 20 ms where tens of thousands of
-    connections are (and through /proc/PID/net ten times that), so it is asked once for each socket, and only for those
-    of a listener's family: most programs have none before they accept one, an event loop's socketpair aside.
+    Such a connection has the listener's own address. Asking for addresses costs up to 20 ms where
+    tens of thousands of connections are (and through /proc/PID/net ten times that), so it is asked
+    once for each socket, and only for those of a listener's family: most programs have none before
+    they accept one, an event loop's socketpair aside.
     """
     families = {fd: _family(pid, fd) for fd in sockets}
     for family in {families[fd] for fd in held}:
         if family is None:
             continue
-        entrances = {inode for fd, inode in sockets.items() if families[fd] == family and fd in held}
+        entrances = {
+            inode for fd, inode in sockets.items() if families[fd] == family and fd in held
+        }
         others = {inode for fd, inode in sockets.items() if families[fd] == family} - entrances
         if not others:
             continue
@@ -210,24 +260,31 @@ def _connected(pid: int, sockets: dict[int, int], held: set[int]) -> bool:
                 _address.clear()
             shown = _addresses(family)
             _address.update((inode, shown.get(inode)) for inode in entrances | others)
-        if ({_address[inode] for inode in entrances} - {None}) & {_address[inode] for inode in others}:
+        if ({_address[inode] for inode in entrances} - {None}) & {
+            _address[inode] for inode in others
+        }:
             return True
     return False
 
 
-_address: dict[int, bytes | None] = {}  # by socket inode, for good: what was accepted or listens never moves
+_address: dict[
+    int, bytes | None
+] = {}  # by socket inode, for good: what was accepted or listens never moves
 
 
 def _family(pid: int, fd: int) -> int | None:
     """The address family of a stream socket; None where it does not tell, or is of another kind."""
     try:
-        return _FAMILIES.get(os.getxattr(f"/proc/{pid}/fd/{fd}", "system.sockprotoname").rstrip(b"\0"))
+        return _FAMILIES.get(
+            os.getxattr(f"/proc/{pid}/fd/{fd}", "system.sockprotoname").rstrip(b"\0")
+        )
     except OSError:
         return None
 
 
 def _addresses(family: int) -> dict[int, bytes]:
-    """The local addresses of all listening and connected stream sockets, by inode: a TCP port, the path of a unix socket.
+    """The local addresses of all listening and connected stream sockets, by inode: a TCP port, the
+    path of a unix socket.
 
     From sock_diag(7), as `ss` has them; empty where that is not to be had.
     """
@@ -247,7 +304,9 @@ def _addresses(family: int) -> dict[int, bytes]:
                     if kind != 20:  # NLMSG_DONE, NLMSG_ERROR
                         return found
                     if family != socket.AF_UNIX:  # struct inet_diag_msg
-                        found[struct.unpack_from("=I", answer, 16 + 68)[0]] = answer[16 + 4 : 16 + 6]
+                        found[struct.unpack_from("=I", answer, 16 + 68)[0]] = answer[
+                            16 + 4 : 16 + 6
+                        ]
                     else:  # struct unix_diag_msg, then attributes, the name first if there is one
                         inode, length, attribute = struct.unpack_from("=I8xHH", answer, 16 + 4)
                         if attribute == 0:
@@ -258,9 +317,11 @@ def _addresses(family: int) -> dict[int, bytes]:
 
 
 def _asleep(pid: int, held: set[int]) -> bool:
-    """Whether a thread sleeps in a system call until a connection comes to a listener that the process holds.
+    """Whether a thread sleeps in a system call until a connection comes to a listener that the
+    process holds.
 
-    A thread's `syscall` reads `running`, or `-1 SP PC` (asleep, but not in a call), or the number and arguments in hex.
+    A thread's `syscall` reads `running`, or `-1 SP PC` (asleep, but not in a call), or the number
+    and arguments in hex.
     """
     if _CALLS is None:
         raise LookForbidden(f"the numbers of system calls on {os.uname().machine} are not known")
@@ -278,7 +339,11 @@ def _asleep(pid: int, held: set[int]) -> bool:
                 asked = {fd for fd in held if fd < first and bits >> fd & 1}
             else:  # (fds, nfds, …): struct pollfd {int fd; short events, revents;}
                 array = _memory(pid, first, min(second, 1 << 16) * 8)
-                asked = {fd for fd, events, _ in struct.iter_unpack("=ihh", array[: len(array) & ~7]) if events & _READABLE}
+                asked = {
+                    fd
+                    for fd, events, _ in struct.iter_unpack("=ihh", array[: len(array) & ~7])
+                    if events & _READABLE
+                }
         except _VANISHED:
             continue
         except PermissionError:
@@ -305,7 +370,9 @@ def _memory(pid: int, address: int, size: int) -> bytes:
 
 
 def _read(path: str) -> str:
-    """The whole of a file in /proc, at a third of what open() costs; errors name the file, also those of read(2)."""
+    """The whole of a file in /proc, at a third of what open() costs; errors name the file, also
+    those of read(2).
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
@@ -319,11 +386,12 @@ def _read(path: str) -> str:
         os.close(fd)
 
 
-# ── who is who ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── who is who
 
 
 def owner(pid: int, leaders: Collection[int]) -> int | None:
-    """The leader that this process is or descends from, or else in whose process group it or an ancestor is; None if none.
+    """The leader that this process is or descends from, or else in whose process group it or an
+    ancestor is; None if none.
 
     The group is what still tells of a child that forked twice: its parent is then PID 1.
     """
@@ -345,7 +413,9 @@ _DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes c
 
 
 def by_group() -> dict[int, list[int]]:
-    """Our own children by process group: for who asks about many workers, as each question would go through all of them again."""
+    """Our own children by process group: for who asks about many workers, as each question would go
+    through all of them again.
+    """
     children = _children if _children_shown() else _scan()
     groups: dict[int, list[int]] = {}
     for child in children(os.getpid()):
@@ -357,7 +427,9 @@ def by_group() -> dict[int, list[int]]:
 
 
 def _tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator[int]:
-    """The leader, the orphans of its process group that are our children now, and all that descend from these."""
+    """The leader, the orphans of its process group that are our children now, and all that descend
+    from these.
+    """
     yield leader  # mostly it is the one, and the rest need not be found
     children = _children if _children_shown() else _scan()
     orphans = (by_group() if groups is None else groups).get(leader, ())
@@ -369,15 +441,17 @@ def _tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterato
 
 
 def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[int, float] | None:
-    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for each process), and CPU time in seconds.
+    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for
+    each process), and CPU time in seconds.
 
-    The time of children that were waited for is in their parent's, so it never falls. None if it is not to be seen. `groups` is what
-    by_group() says.
+    The time of children that were waited for is in their parent's, so it never falls. None if it is
+    not to be seen. `groups` is what by_group() says.
     """
     pages, ticks, seen = 0, 0, False
     for pid in _tree(leader, groups):
         try:
-            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime, cutime, cstime (14 to 17), rss (24).
+            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime,
+            # cutime, cstime (14 to 17), rss (24).
             fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
             pages += int(fields[21])
@@ -394,9 +468,11 @@ def memory(leader: int) -> int | None:
 
 
 def private_memory(leader: int) -> int:
-    """What the system would have back if the worker's whole tree ended, cached files aside (bytes); 0 if that is not to be seen.
+    """What the system would have back if the worker's whole tree ended, cached files aside (bytes);
+    0 if that is not to be seen.
 
-    Memory that processes share (preloaded code) is counted once: each process has its part of it (proc(5), smaps_rollup).
+    Memory that processes share (preloaded code) is counted once: each process has its part of it
+    (proc(5), smaps_rollup).
     """
     total = 0
     for pid in _tree(leader):
@@ -419,8 +495,9 @@ _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 def more_than(limit: int, leader: int) -> int:
     """The memory of a worker's whole tree in bytes if that is more than `limit`, else 0.
 
-    What counts is what would be free without it: shared pages by their share (PSS). That takes the kernel a walk over all
-    pages, so it is asked for only if the resident memory, which is never less, is too much; and that has to do where /proc refuses.
+    What counts is what would be free without it: shared pages by their share (PSS). That takes the
+    kernel a walk over all pages, so it is asked for only if the resident memory, which is never
+    less, is too much; and that has to do where /proc refuses.
     """
     if (memory(leader) or 0) <= limit:
         return 0
@@ -428,7 +505,11 @@ def more_than(limit: int, leader: int) -> int:
     for pid in _tree(leader):
         try:
             try:
-                share = next(line for line in _read(f"/proc/{pid}/smaps_rollup").split("\n") if line.startswith("Pss:"))
+                share = next(
+                    line
+                    for line in _read(f"/proc/{pid}/smaps_rollup").split("\n")
+                    if line.startswith("Pss:")
+                )
                 held += int(share.split()[1]) * 1024
             except (PermissionError, StopIteration):
                 held += int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE
@@ -438,7 +519,9 @@ def more_than(limit: int, leader: int) -> int:
 
 
 def _children(pid: int) -> list[int]:
-    """A process's children, by whichever of its threads; in a moment of change some may be missed (proc(5))."""
+    """A process's children, by whichever of its threads; in a moment of change some may be missed
+    (proc(5)).
+    """
     children: list[int] = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
@@ -471,12 +554,16 @@ def _scan() -> Callable[[int], list[int]]:
 
 
 def _stat(task: str) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: state, parent, group … A name may hold spaces and parentheses."""
+    """The fields of /proc/PID/stat from the third on: state, parent, group … A name may hold spaces
+    and parentheses.
+    """
     return _read(f"/proc/{task}/stat").rpartition(")")[2].split()
 
 
 def _exiting(task: str) -> bool:
-    """Whether a process or thread has no memory any more (vsize, the 23rd field): its files are refused, not missing."""
+    """Whether a process or thread has no memory any more (vsize, the 23rd field): its files are
+    refused, not missing.
+    """
     try:
         return _stat(task)[20] == "0"
     except OSError:
@@ -498,7 +585,8 @@ def _hidden(pid: int) -> bool:
 
 @cache
 def _blindness() -> str:
-    """Why looking is hopeless here: of ourselves, who may see everything, we do not see what we wait for; else empty.
+    """Why looking is hopeless here: of ourselves, who may see everything, we do not see what we
+    wait for; else empty.
 
     So it is in gVisor, without /proc, and where /proc is of another pid namespace.
     """
@@ -507,25 +595,33 @@ def _blindness() -> str:
         waiting.register(decoy, select.EPOLLIN)
         try:
             inode = os.fstat(decoy.fileno()).st_ino
-            seen = _in_epoll(pid, {decoy.fileno(): inode}, {waiting.fileno(): "[eventpoll]"}, {inode})
+            seen = _in_epoll(
+                pid, {decoy.fileno(): inode}, {waiting.fileno(): "[eventpoll]"}, {inode}
+            )
             _read(f"/proc/{pid}/syscall")
         except (*_VANISHED, PermissionError):
             seen = False
-    return "" if seen else f"/proc does not show what process {pid} waits for, though that is sidecar itself"
+    return (
+        ""
+        if seen
+        else f"/proc does not show what process {pid} waits for, though that is sidecar itself"
+    )
 
 
 class Glances:
     """When to look at which coming worker: after 2 ms, then ever more seldom up to every 50 ms.
 
-    A look costs PID 1 time that it would rather sleep, so many workers share that: each then waits at least 2 ms for
-    each of the others. Times are seconds of one clock, which the caller reads.
+    A look costs PID 1 time that it would rather sleep, so many workers share that: each then waits
+    at least 2 ms for each of the others. Times are seconds of one clock, which the caller reads.
     """
 
     FIRST, FACTOR, LONGEST, SHARE = 0.002, 1.25, 0.050, 0.002
     PATIENCE = 20  # refusals: about half a second
 
     def __init__(self) -> None:
-        self._next: dict[int, tuple[float, float]] = {}  # worker: when, and how long it waited for that
+        self._next: dict[
+            int, tuple[float, float]
+        ] = {}  # worker: when, and how long it waited for that
         self._refusals: dict[int, int] = {}
 
     def add(self, pid: int, now: float) -> None:
@@ -544,7 +640,10 @@ class Glances:
 
     def due(self, now: float) -> list[int]:
         """Whom to look at now, longest overdue first; each gets its next time."""
-        pids = sorted((pid for pid, (when, _) in self._next.items() if when <= now), key=lambda pid: self._next[pid])
+        pids = sorted(
+            (pid for pid, (when, _) in self._next.items() if when <= now),
+            key=lambda pid: self._next[pid],
+        )
         for pid in pids:
             wait = min(self._next[pid][1] * self.FACTOR, self.LONGEST)
             self._next[pid] = (now + max(wait, self.SHARE * (len(self._next) - 1)), wait)
@@ -556,21 +655,24 @@ class Glances:
         return self._refusals[pid] >= self.PATIENCE
 
 
-# ── notify: being told ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── notify: being told
 
 
 class NotifySocket:
     """The socket that NOTIFY_SOCKET names: programs send it READY=1, STATUS=… (sd_notify(3)).
 
-    Its address is abstract (unix(7)): that needs no writable directory and leaves nothing behind. Anyone in the network
-    namespace may write to it, so a message counts by its sender's pid, which the kernel vouches for.
+    Its address is abstract (unix(7)): that needs no writable directory and leaves nothing behind.
+    Anyone in the network namespace may write to it, so a message counts by its sender's pid, which
+    the kernel vouches for.
     """
 
     MOST = 64  # messages a call: a flood must not keep us from everything else
     LONGEST = 4096  # bytes a message
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
-        """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar has dumped. Raises OSError."""
+        """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar
+        has dumped. Raises OSError.
+        """
         self.ignored = 0
         """How many messages were of strangers or made no sense."""
         if state is not None:
@@ -579,7 +681,9 @@ class NotifySocket:
         name = f"sidecar-{os.getpid()}-{os.urandom(8).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before bind: no message without a pid
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_PASSCRED, 1
+        )  # before bind: no message without a pid
         self._socket.bind(f"\0{name}")
         self.address = f"@{name}"
         """What goes into NOTIFY_SOCKET."""
@@ -597,23 +701,31 @@ class NotifySocket:
         self._socket.close()
 
     def receive(self, leaders: Collection[int]) -> list[tuple[int, dict[str, str]]]:
-        """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most 64 a call.
+        """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most
+        64 a call.
 
-        A long one is cut after the last whole line of its first 4 KiB. Descriptors that came along are closed, but only
-        once the sender's leader is known: systemd-notify sends one (BARRIER=1), and lives until it is closed.
+        A long one is cut after the last whole line of its first 4 KiB. Descriptors that came along
+        are closed, but only once the sender's leader is known: systemd-notify sends one
+        (BARRIER=1), and lives until it is closed.
         """
         messages = []
         for _ in range(self.MOST):
             try:
-                data, ancillary, flags, _ = self._socket.recvmsg(self.LONGEST, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, flags, _ = self._socket.recvmsg(
+                    self.LONGEST, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+                )
             except BlockingIOError:
                 break
             sender, passed = 0, list[int]()
             for _, kind, content in ancillary:
                 if kind == socket.SCM_CREDENTIALS:
-                    sender, _, _ = struct.unpack("=iII", content)  # struct ucred; pid 0: of another pid namespace
+                    sender, _, _ = struct.unpack(
+                        "=iII", content
+                    )  # struct ucred; pid 0: of another pid namespace
                 elif kind == socket.SCM_RIGHTS:
-                    passed += [fd for (fd,) in struct.iter_unpack("=i", content[: len(content) & ~3])]
+                    passed += [
+                        fd for (fd,) in struct.iter_unpack("=i", content[: len(content) & ~3])
+                    ]
             leader = owner(sender, leaders) if sender else None
             for fd in passed:
                 _close(fd)
@@ -633,7 +745,9 @@ def _close(fd: int) -> None:
         pass
 
 
-_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4)  # a struct ucred, a descriptor; the kernel closes what has no room
+_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(
+    4
+)  # a struct ucred, a descriptor; the kernel closes what has no room
 
 
 def _assignments(data: bytes) -> dict[str, str]:
@@ -642,4 +756,8 @@ def _assignments(data: bytes) -> dict[str, str]:
         lines = data.decode().split("\n")
     except UnicodeDecodeError:
         return {}
-    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign and name}
+    return {
+        name: value
+        for name, sign, value in (line.partition("=") for line in lines)
+        if sign and name
+    }

@@ -1,8 +1,9 @@
 """Frozen values: what facts, orders and settings are made of.
 
-A Record reads like a frozen dataclass and type-checks like one. It is not one, because PID 1 pays for
-`dataclasses` at every start: the import brings `inspect` (about 6 ms and 1.5 MB here), and each decorated class
-compiles its methods anew (about 0.5 ms); with some forty small classes that is more than the rest of start-up together.
+A Record reads like a frozen dataclass and type-checks like one. It is not one, because PID 1 pays
+for `dataclasses` at every start: the import brings `inspect` (about 6 ms and 1.5 MB here), and each
+decorated class compiles its methods anew (about 0.5 ms); with some forty small classes that is more
+than the rest of start-up together.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ else:
 
 
 class Descriptor(int):
-    """The number of a file descriptor that is a part of sidecar's state: it stays open across an upgrade (heritage.py)."""
+    """The number of a file descriptor that is a part of sidecar's state: it stays open across an
+    upgrade (heritage.py).
+    """
 
 
 class Field:

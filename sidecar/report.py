@@ -1,4 +1,5 @@
-"""What `status` says: the supervisor's state at one moment, as plain values. Ages and waits are seconds.
+"""What `status` says: the supervisor's state at one moment, as plain values. Ages and waits are
+seconds.
 
 Pure: whoever asks adds what only the system knows (memory, wall-clock times).
 """
@@ -23,7 +24,11 @@ def readiness(supervisor: Supervisor) -> list[str]:
     elif supervisor.ending.asked:
         reasons.append("stopping")
     if not supervisor.roster.ready():
-        reasons.append("no worker is ready" if supervisor.ever_ready else "starting: no worker has been ready yet")
+        reasons.append(
+            "no worker is ready"
+            if supervisor.ever_ready
+            else "starting: no worker has been ready yet"
+        )
     return reasons
 
 
@@ -40,10 +45,17 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
         "generation": current.number if current is not None else None,
         "workers": supervisor.size,
         "generations": [_generation(each, now) for each in roster.generations.values()],
-        "next_swap": None if wish is None else {"trigger": wish.trigger, "in": max(0.0, wish.not_before - now)},
+        "next_swap": None
+        if wish is None
+        else {"trigger": wish.trigger, "in": max(0.0, wish.not_before - now)},
         "next_restart_in": _finite(supervisor.next_restart - now),
-        "respawns": [{"slot": slot, "in": max(0.0, moment - now)} for slot, moment in sorted(supervisor.respawns().items())],
-        "failed": None if supervisor.failed is None else {"generation": supervisor.failed[0], "cause": supervisor.failed[1]},
+        "respawns": [
+            {"slot": slot, "in": max(0.0, moment - now)}
+            for slot, moment in sorted(supervisor.respawns().items())
+        ],
+        "failed": None
+        if supervisor.failed is None
+        else {"generation": supervisor.failed[0], "cause": supervisor.failed[1]},
     }
 
 
@@ -56,12 +68,19 @@ def _state(supervisor: Supervisor, reasons: list[str]) -> str:
         return "swapping"
     # Fewer than wanted, or of a generation that was to be replaced.
     ready = supervisor.roster.ready()
-    return "serving" if len(ready) >= supervisor.size and all(each.generation == ready[-1].generation for each in ready) else "degraded"
+    return (
+        "serving"
+        if len(ready) >= supervisor.size
+        and all(each.generation == ready[-1].generation for each in ready)
+        else "degraded"
+    )
 
 
 def _generation(generation: Generation, now: float) -> dict[str, Any]:
     workers = [_worker(each, now) for each in generation.workers]
-    draining = generation.state == OUTDATED and any(each["state"] in (DRAINING, LINGERING, KILLED, READY) for each in workers)
+    draining = generation.state == OUTDATED and any(
+        each["state"] in (DRAINING, LINGERING, KILLED, READY) for each in workers
+    )
     return {
         "generation": generation.number,
         "state": "draining" if draining else generation.state,

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sidecar.generation import DRAINING, GONE, LINGERING, OUTDATED, PREPARING, READY, SERVING, STARTING, Generation, Worker
+from sidecar.generation import (
+    DRAINING,
+    GONE,
+    LINGERING,
+    OUTDATED,
+    PREPARING,
+    READY,
+    SERVING,
+    STARTING,
+    Generation,
+    Worker,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class Roster:
-    """The generations by number, oldest first. At most one is coming (preparing or starting) and one is serving."""
+    """The generations by number, oldest first. At most one is coming (preparing or starting) and
+    one is serving.
+    """
 
     def __init__(self) -> None:
         self.generations: dict[int, Generation] = {}
@@ -20,7 +33,10 @@ class Roster:
     @property
     def coming(self) -> Generation | None:
         """The generation that is to take over."""
-        return next((each for each in self.generations.values() if each.state in (PREPARING, STARTING)), None)
+        return next(
+            (each for each in self.generations.values() if each.state in (PREPARING, STARTING)),
+            None,
+        )
 
     @property
     def current(self) -> Generation | None:
@@ -29,7 +45,11 @@ class Roster:
 
     def gone(self) -> list[Generation]:
         """The outdated generations that have no worker left."""
-        return [each for each in self.generations.values() if each.state == OUTDATED and not each.workers]
+        return [
+            each
+            for each in self.generations.values()
+            if each.state == OUTDATED and not each.workers
+        ]
 
     # --- workers
 
@@ -55,12 +75,18 @@ class Roster:
         return [worker for worker in self.workers() if worker.state in (DRAINING, LINGERING)]
 
     def stillborn(self) -> list[Worker]:
-        """The workers that were told to leave, or fell, before they were ever ready, and may still be taking memory."""
+        """The workers that were told to leave, or fell, before they were ever ready, and may still
+        be taking memory.
+        """
         return [worker for worker in self.leaving() if worker.ready_at is None]
 
     def older_in_slot(self, slot: int, than: Generation) -> list[Worker]:
         """The workers of other generations that serve in `slot`."""
-        return [worker for worker in self.serving() if worker.slot == slot and worker.generation != than.number]
+        return [
+            worker
+            for worker in self.serving()
+            if worker.slot == slot and worker.generation != than.number
+        ]
 
     def ready_outside(self, generation: Generation) -> bool:
         """Whether some worker of another generation takes connections."""

@@ -1,6 +1,7 @@
 """The JSON Schema of sidecar.yml (draft 2020-12), for editors: made of the table of settings.
 
-It is a little stricter than the reader (config.py), never laxer: a number in quotes is read, but it is not proposed.
+It is a little stricter than the reader (config.py), never laxer: a number in quotes is read, but it
+is not proposed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,21 @@ from __future__ import annotations
 import json
 
 from sidecar import address
-from sidecar.settings import SIGNALS, TABLE, Setting, choice, count, duration, envdir, octal, place, signal_name, size, switch, words
+from sidecar.settings import (
+    SIGNALS,
+    TABLE,
+    Setting,
+    choice,
+    count,
+    duration,
+    envdir,
+    octal,
+    place,
+    signal_name,
+    size,
+    switch,
+    words,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +42,27 @@ COMMAND: dict[str, Any] = {
 
 def schema() -> dict[str, Any]:
     """The whole schema."""
-    command = {"title": "command", "description": "the program and its arguments, where the command line has none", **COMMAND}
+    command = {
+        "title": "command",
+        "description": "the program and its arguments, where the command line has none",
+        **COMMAND,
+    }
     return {
         "$schema": DRAFT,
         "title": "sidecar.yml",
         "description": "settings of sidecar; a flag and a SIDECAR_ variable win over each",
         "type": "object",
-        "properties": {"command": command, **{each.key: _property(each) for each in TABLE.values() if each.name != "config"}},
+        "properties": {
+            "command": command,
+            **{each.key: _property(each) for each in TABLE.values() if each.name != "config"},
+        },
         "additionalProperties": False,
         "$defs": {
-            "filled": {"type": "string", "pattern": "\\$\\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\\}", "description": "a variable's value"}
+            "filled": {
+                "type": "string",
+                "pattern": "\\$\\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\\}",
+                "description": "a variable's value",
+            }
         },
     }
 
@@ -62,9 +88,15 @@ def _one(each: Setting) -> list[dict[str, Any]]:
     if isinstance(kind, choice):
         return [{"enum": list(kind.words)}]
     if kind is duration:
-        return [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)(ms|s|m|h|d)?$"}]
+        return [
+            {"type": "number", "minimum": 0},
+            {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)(ms|s|m|h|d)?$"},
+        ]
     if kind is size:
-        return [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([KMGT]i?)?B?$"}]
+        return [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([KMGT]i?)?B?$"},
+        ]
     if kind is switch:
         return [{"type": "boolean"}, {"enum": ["yes", "no", "on", "off"]}]
     if kind is signal_name:
@@ -73,9 +105,15 @@ def _one(each: Setting) -> list[dict[str, Any]]:
         # In quotes: to an editor the number 022 is 18, or 22.
         return [{"type": "string", "pattern": "^[0-7]{1,4}$"}]
     if kind is envdir:
-        return [{"type": "string", "pattern": "^[^,]+(,(upper|prefix=[^,=]+))*$"}, {"type": "integer"}]
+        return [
+            {"type": "string", "pattern": "^[^,]+(,(upper|prefix=[^,=]+))*$"},
+            {"type": "integer"},
+        ]
     if kind in (address.parse, place):
-        return [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "string", "minLength": 1}]
+        return [
+            {"type": "integer", "minimum": 0, "maximum": 65535},
+            {"type": "string", "minLength": 1},
+        ]
     return [{"type": "string", "minLength": 1}, {"type": "integer"}]
 
 

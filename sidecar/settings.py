@@ -1,6 +1,8 @@
-"""Every setting, defined once: flag, variable, key, kind, default and help are one line here, and everything else is made from it.
+"""Every setting, defined once: flag, variable, key, kind, default and help are one line here, and
+everything else is made from it.
 
-Precedence: flag over variable over settings file over default. All wrong values are reported together, each with where it came from.
+Precedence: flag over variable over settings file over default. All wrong values are reported
+together, each with where it came from.
 """
 
 from __future__ import annotations
@@ -33,7 +35,13 @@ def duration(text: str) -> float:
     """Seconds, from `500ms`, `30s`, `5m`, `2h`, `1d` or a bare number of seconds."""
     digits = text.rstrip("hmsd")
     unit = _UNITS.get(text[len(digits) :])
-    if unit is None or not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == ".":
+    if (
+        unit is None
+        or not digits
+        or set(digits) - set("0123456789.")
+        or digits.count(".") > 1
+        or digits == "."
+    ):
         raise ValueError(f"{text!r} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
     if float(digits) * unit > LONGEST:
         raise ValueError(f"{text[:20]!r} is too long; say {LONGEST / 86400:.0f}d at most")
@@ -79,7 +87,9 @@ def signal_name(text: str) -> str:
     """A signal's name as Linux spells it, without SIG; case does not matter."""
     name = text.upper().removeprefix("SIG")
     if name not in SIGNALS:
-        raise ValueError(f"{text!r} is no signal a program can answer; say TERM, QUIT, INT, HUP, USR1, USR2, WINCH …")
+        raise ValueError(
+            f"{text!r} is no signal a program can answer; say TERM, QUIT, INT, HUP, USR1, USR2, WINCH …"
+        )
     return name
 
 
@@ -89,7 +99,9 @@ def place(text: str) -> address.Address:
     if not found.stream:
         raise ValueError("it is a UDP port; say HOST:PORT or unix:/PATH")
     if found.fd is not None or found.name or found.defer or found.nonblock:
-        raise ValueError("=FD, name=, defer and nonblock are for what workers get; say HOST:PORT or unix:/PATH")
+        raise ValueError(
+            "=FD, name=, defer and nonblock are for what workers get; say HOST:PORT or unix:/PATH"
+        )
     return found
 
 
@@ -101,11 +113,20 @@ def octal(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """Bytes, from `512M`, `1.5G`, `800K` or a bare number of bytes; Kubernetes' `512Mi` is the same."""
+    """Bytes, from `512M`, `1.5G`, `800K` or a bare number of bytes; Kubernetes' `512Mi` is the
+    same.
+    """
     digits = text.upper().removesuffix("B").removesuffix("I").rstrip("KMGT")
     power = " KMGT".find(text[len(digits) : len(digits) + 1].upper() or " ")
     rest = text[len(digits) :].upper().removesuffix("B").removesuffix("I")
-    if not digits or set(digits) - set("0123456789.") or digits.count(".") > 1 or digits == "." or len(rest) > 1 or power < 0:
+    if (
+        not digits
+        or set(digits) - set("0123456789.")
+        or digits.count(".") > 1
+        or digits == "."
+        or len(rest) > 1
+        or power < 0
+    ):
         raise ValueError(f"{text!r} is no size; say 512M, 1.5G, 800K or a number of bytes")
     return int(float(digits) * 1024**power)
 
@@ -131,7 +152,9 @@ def present(text: str) -> str:
 
 
 def envdir(text: str) -> str:
-    """A directory of variables, `DIR[,upper][,prefix=NAME]`; the text as it is, `envdir_parts` takes it apart."""
+    """A directory of variables, `DIR[,upper][,prefix=NAME]`; the text as it is, `envdir_parts`
+    takes it apart.
+    """
     envdir_parts(text)
     return text
 
@@ -152,10 +175,20 @@ def envdir_parts(text: str) -> tuple[str, bool, str]:
 
 
 class Setting(Field):
-    """One setting: how its text is read, its default, and what it says in help. Its name is its field's."""
+    """One setting: how its text is read, its default, and what it says in help. Its name is its
+    field's.
+    """
 
     def __init__(
-        self, kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False, fixed: bool = False
+        self,
+        kind: Callable[[str], Any],
+        default: Any,
+        metavar: str,
+        text: str,
+        *,
+        group: str,
+        repeat: bool = False,
+        fixed: bool = False,
     ) -> None:
         super().__init__(default)
         #: It cannot change while sidecar runs.
@@ -189,9 +222,18 @@ class Setting(Field):
 
 
 def setting(
-    kind: Callable[[str], Any], default: Any, metavar: str, text: str, *, group: str, repeat: bool = False, fixed: bool = False
+    kind: Callable[[str], Any],
+    default: Any,
+    metavar: str,
+    text: str,
+    *,
+    group: str,
+    repeat: bool = False,
+    fixed: bool = False,
 ) -> Any:
-    """Declare a setting. Typed Any so that a field can have its value's type, as dataclasses.field does."""
+    """Declare a setting. Typed Any so that a field can have its value's type, as dataclasses.field
+    does.
+    """
     return Setting(kind, default, metavar, text, group=group, repeat=repeat, fixed=fixed)
 
 
@@ -219,9 +261,16 @@ class Settings(Record):
     hide: tuple[str, ...] = ()
 
     port: tuple[address.Address, ...] = setting(
-        address.parse, (), "SPEC", "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH", group=LISTEN, repeat=True
+        address.parse,
+        (),
+        "SPEC",
+        "listen on PORT, HOST:PORT, [V6]:PORT, uPORT (UDP) or unix:/PATH",
+        group=LISTEN,
+        repeat=True,
     )
-    backlog: int | None = setting(count(1), None, "N", "accept queue of each listener (the kernel's largest)", group=LISTEN)
+    backlog: int | None = setting(
+        count(1), None, "N", "accept queue of each listener (the kernel's largest)", group=LISTEN
+    )
 
     workers: int = setting(count(1), 1, "N", "workers of a generation", group=PROGRAM)
     envdir: tuple[str, ...] = setting(
@@ -232,14 +281,35 @@ class Settings(Record):
         group=PROGRAM,
         repeat=True,
     )
-    envdir_format: str = setting(choice("first-line", "whole"), "first-line", "FORMAT", "first-line, or whole (PEM, JSON)", group=PROGRAM)
+    envdir_format: str = setting(
+        choice("first-line", "whole"),
+        "first-line",
+        "FORMAT",
+        "first-line, or whole (PEM, JSON)",
+        group=PROGRAM,
+    )
     dir: str = setting(present, "", "DIR", "start workers in DIR", group=PROGRAM)
-    user: str = setting(present, "", "USER", "run workers as USER or USER:GROUP (names or numbers)", group=PROGRAM, fixed=True)
-    group: str = setting(present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM, fixed=True)
-    umask: int | None = setting(octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM)
+    user: str = setting(
+        present,
+        "",
+        "USER",
+        "run workers as USER or USER:GROUP (names or numbers)",
+        group=PROGRAM,
+        fixed=True,
+    )
+    group: str = setting(
+        present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM, fixed=True
+    )
+    umask: int | None = setting(
+        octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM
+    )
 
     profile: str = setting(
-        choice("auto", "none", *profiles.PROFILES), "auto", "NAME", "what a known program needs: auto, none or its name", group=PROGRAM
+        choice("auto", "none", *profiles.PROFILES),
+        "auto",
+        "NAME",
+        "what a known program needs: auto, none or its name",
+        group=PROGRAM,
     )
     handoff: tuple[str, ...] = setting(
         choice(*handoff.PROTOCOLS),
@@ -251,14 +321,28 @@ class Settings(Record):
     )
 
     ready: str = setting(
-        choice("auto", "accept", "notify", "interval", "command"), "auto", "HOW", "auto, accept, notify, interval or command", group=READY
+        choice("auto", "accept", "notify", "interval", "command"),
+        "auto",
+        "HOW",
+        "auto, accept, notify, interval or command",
+        group=READY,
     )
-    interval: float = setting(duration, 1.0, "TIME", "with --ready interval: how long it has to live", group=READY)
-    ready_command: tuple[str, ...] = setting(words, (), "COMMAND", "with --ready command: exits 0 once ready", group=READY)
-    start_timeout: float = setting(duration, 60.0, "TIME", "a worker not ready by then has failed", group=READY)
+    interval: float = setting(
+        duration, 1.0, "TIME", "with --ready interval: how long it has to live", group=READY
+    )
+    ready_command: tuple[str, ...] = setting(
+        words, (), "COMMAND", "with --ready command: exits 0 once ready", group=READY
+    )
+    start_timeout: float = setting(
+        duration, 60.0, "TIME", "a worker not ready by then has failed", group=READY
+    )
 
-    check: tuple[str, ...] = setting(words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP)
-    max_surge: int = setting(count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP)
+    check: tuple[str, ...] = setting(
+        words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP
+    )
+    max_surge: int = setting(
+        count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP
+    )
     overlap: str = setting(
         choice("auto", "always", "never"),
         "auto",
@@ -266,51 +350,135 @@ class Settings(Record):
         "old and new workers at once: auto (as memory allows), always, never",
         group=SWAP,
     )
-    slow_start: bool = setting(switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP)
-    kill_old_delay: float = setting(duration, 0.0, "TIME", "wait between ready and retiring the old", group=SWAP)
-    signal_on_hup: str = setting(signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP)
-    drain_timeout: float = setting(duration, 25.0, "TIME", "what has not left by then is killed", group=SWAP)
-
-    watch: tuple[str, ...] = setting(present, (), "DIR", "swap when a file below DIR changes", group=WATCH, repeat=True)
-    watch_ignore: tuple[str, ...] = setting(present, (), "PATTERN", "but not these, as in .gitignore", group=WATCH, repeat=True)
-    watch_only: tuple[str, ...] = setting(present, (), "PATTERN", "of the files, only these", group=WATCH, repeat=True)
-    watch_settle: float | None = setting(duration, None, "TIME", "quiet before a swap (50ms, for many files 200ms)", group=WATCH)
-    watch_mode: str = setting(
-        choice("auto", "inotify", "poll"), "auto", "HOW", "auto, inotify or poll (network and shared file systems)", group=WATCH
+    slow_start: bool = setting(
+        switch, False, "", "TTOU to the old master for each new worker of its successor", group=SWAP
     )
-    watch_env: bool = setting(switch, False, "", "swap when the envdir would be read differently", group=WATCH)
-    env_splay: float = setting(duration, 0.0, "TIME", "but wait up to TIME, so that not all replicas do at once", group=WATCH)
-    env_poll: float = setting(duration, 60.0, "TIME", "read the envdir that often, whatever the system tells", group=WATCH)
+    kill_old_delay: float = setting(
+        duration, 0.0, "TIME", "wait between ready and retiring the old", group=SWAP
+    )
+    signal_on_hup: str = setting(
+        signal_name, "TERM", "SIGNAL", "retires the old workers in a swap", group=SWAP
+    )
+    drain_timeout: float = setting(
+        duration, 25.0, "TIME", "what has not left by then is killed", group=SWAP
+    )
+
+    watch: tuple[str, ...] = setting(
+        present, (), "DIR", "swap when a file below DIR changes", group=WATCH, repeat=True
+    )
+    watch_ignore: tuple[str, ...] = setting(
+        present, (), "PATTERN", "but not these, as in .gitignore", group=WATCH, repeat=True
+    )
+    watch_only: tuple[str, ...] = setting(
+        present, (), "PATTERN", "of the files, only these", group=WATCH, repeat=True
+    )
+    watch_settle: float | None = setting(
+        duration, None, "TIME", "quiet before a swap (50ms, for many files 200ms)", group=WATCH
+    )
+    watch_mode: str = setting(
+        choice("auto", "inotify", "poll"),
+        "auto",
+        "HOW",
+        "auto, inotify or poll (network and shared file systems)",
+        group=WATCH,
+    )
+    watch_env: bool = setting(
+        switch, False, "", "swap when the envdir would be read differently", group=WATCH
+    )
+    env_splay: float = setting(
+        duration,
+        0.0,
+        "TIME",
+        "but wait up to TIME, so that not all replicas do at once",
+        group=WATCH,
+    )
+    env_poll: float = setting(
+        duration, 60.0, "TIME", "read the envdir that often, whatever the system tells", group=WATCH
+    )
 
     enable_auto_restart: bool = setting(switch, False, "", "swap at an interval", group=PACE)
-    auto_restart_interval: float = setting(duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE)
-    max_failures: int = setting(count(0), 5, "N", "exit after N failed starts if none was ever ready, 0: never", group=PACE)
-    min_uptime: float = setting(duration, 10.0, "TIME", "what lived shorter is restarted after a growing pause", group=PACE)
+    auto_restart_interval: float = setting(
+        duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE
+    )
+    max_failures: int = setting(
+        count(0), 5, "N", "exit after N failed starts if none was ever ready, 0: never", group=PACE
+    )
+    min_uptime: float = setting(
+        duration, 10.0, "TIME", "what lived shorter is restarted after a growing pause", group=PACE
+    )
     max_backoff: float = setting(duration, 30.0, "TIME", "the longest pause", group=PACE)
-    max_memory: int | None = setting(size, None, "SIZE", "replace a worker whose processes hold more, gracefully (512M)", group=PACE)
+    max_memory: int | None = setting(
+        size,
+        None,
+        "SIZE",
+        "replace a worker whose processes hold more, gracefully (512M)",
+        group=PACE,
+    )
 
-    lame_duck: float = setting(duration, 0.0, "TIME", "on TERM, go on serving for TIME first", group=STOP)
-    signal_on_term: str = setting(signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP)
+    lame_duck: float = setting(
+        duration, 0.0, "TIME", "on TERM, go on serving for TIME first", group=STOP
+    )
+    signal_on_term: str = setting(
+        signal_name, "TERM", "SIGNAL", "retires the workers when stopping", group=STOP
+    )
 
-    config: str = setting(present, "", "FILE", "settings file (./sidecar.yml where there is one), or none", group=FILES)
+    config: str = setting(
+        present,
+        "",
+        "FILE",
+        "settings file (./sidecar.yml where there is one), or none",
+        group=FILES,
+    )
     control: str = setting(
-        present, "", "PATH", "control socket (in /run or the first place that can be written), or none", group=FILES, fixed=True
+        present,
+        "",
+        "PATH",
+        "control socket (in /run or the first place that can be written), or none",
+        group=FILES,
+        fixed=True,
     )
     admin: address.Address | None = setting(
-        place, None, "ADDRESS", "health, metrics and a page over HTTP, on HOST:PORT or unix:/PATH", group=FILES, fixed=True
+        place,
+        None,
+        "ADDRESS",
+        "health, metrics and a page over HTTP, on HOST:PORT or unix:/PATH",
+        group=FILES,
+        fixed=True,
     )
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES, fixed=True)
-    status_file: str = setting(present, "", "FILE", "write GENERATION:PID lines", group=FILES, fixed=True)
-    log_file: str = setting(
-        present, "", "FILE", "all output goes to FILE, which HUP and USR1 open anew, or to '| COMMAND'", group=FILES, fixed=True
+    status_file: str = setting(
+        present, "", "FILE", "write GENERATION:PID lines", group=FILES, fixed=True
     )
-    log_format: str = setting(choice("text", "json", "dev"), "text", "FORMAT", "text, json, or dev (short, for a terminal)", group=FILES)
+    log_file: str = setting(
+        present,
+        "",
+        "FILE",
+        "all output goes to FILE, which HUP and USR1 open anew, or to '| COMMAND'",
+        group=FILES,
+        fixed=True,
+    )
+    log_format: str = setting(
+        choice("text", "json", "dev"),
+        "text",
+        "FORMAT",
+        "text, json, or dev (short, for a terminal)",
+        group=FILES,
+    )
 
 
 # What `sidecar dev` sets unless it is said otherwise.
-DEV: dict[str, Any] = {"watch": (".",), "watch_env": True, "log_format": "dev", "drain_timeout": 3.0, "max_failures": 0, "keys": True}
+DEV: dict[str, Any] = {
+    "watch": (".",),
+    "watch_env": True,
+    "log_format": "dev",
+    "drain_timeout": 3.0,
+    "max_failures": 0,
+    "keys": True,
+}
 
-TABLE: dict[str, Setting] = {name: value for name, value in vars(Settings).items() if isinstance(value, Setting)}
+TABLE: dict[str, Setting] = {
+    name: value for name, value in vars(Settings).items() if isinstance(value, Setting)
+}
 for _name, _setting in TABLE.items():
     _setting.name = _name
 
@@ -318,10 +486,11 @@ FLAGS: dict[str, Setting] = {each.flag: each for each in TABLE.values()}
 
 
 class Said(Record):
-    """What a settings file says (config.py): by name the texts of a setting, each with its place (`sidecar.yml:3: drain-timeout`).
+    """What a settings file says (config.py): by name the texts of a setting, each with its place
+    (`sidecar.yml:3: drain-timeout`).
 
-    `filled` names those into which values from the environment were put, `hide` are the texts that came of it; `problems` is what is
-    wrong with the file itself.
+    `filled` names those into which values from the environment were put, `hide` are the texts that
+    came of it; `problems` is what is wrong with the file itself.
     """
 
     file: str = ""
@@ -370,18 +539,23 @@ def choose(
     presets: Mapping[str, Any] | None = None,
     said: Said | None = None,
 ) -> Choice:
-    """The settings from the given flags (name, text), the SIDECAR_… variables, a settings file, `presets` (values by name), the defaults.
+    """The settings from the given flags (name, text), the SIDECAR_… variables, a settings file,
+    `presets` (values by name), the defaults.
 
-    A repeatable setting takes every flag given, or the words of its variable, or the list in the file.
+    A repeatable setting takes every flag given, or the words of its variable, or the list in the
+    file.
     """
     said = said or Said()
     texts: dict[str, list[tuple[str, str]]] = {}
     for name, each in TABLE.items():
         text = environ.get(each.variable)
-        # Kubernetes describes a service called "sidecar" to every pod as SIDECAR_PORT=tcp://10.0.0.1:80: that is no setting of ours.
-        # An empty variable, or a blank one, is one that compose passed on unset.
+        # Kubernetes describes a service called "sidecar" to every pod as
+        # SIDECAR_PORT=tcp://10.0.0.1:80: that is no setting of ours. An empty variable, or a blank
+        # one, is one that compose passed on unset.
         if text and text.strip() and not text.startswith(("tcp://", "udp://", "sctp://")):
-            texts[name] = [(word, each.variable) for word in (text.split() if each.repeat else [text])]
+            texts[name] = [
+                (word, each.variable) for word in (text.split() if each.repeat else [text])
+            ]
     for name, text in flags:
         if not texts.get(name) or texts[name][0][1] != TABLE[name].flag:
             texts[name] = []
@@ -394,7 +568,12 @@ def choose(
     else:
         words = tuple(text for text, _ in said.texts.get("command", ()))
     secret = tuple(name for name in said.filled if origins[name] == said.texts[name][0][1])
-    values: dict[str, Any] = {**(presets or {}), "command": words, "secret": secret, "hide": said.hide}
+    values: dict[str, Any] = {
+        **(presets or {}),
+        "command": words,
+        "secret": secret,
+        "hide": said.hide,
+    }
     problems = list(said.problems)
     # What the file says has to be right even where a flag wins.
     for name, given in [*said.texts.items(), *texts.items()]:
@@ -407,7 +586,9 @@ def choose(
                 read.append(each.kind(text))
             except ValueError as error:
                 if given is said.texts.get(name) and name in said.filled:
-                    problems.append(f"{origin}: with what was filled in from the environment it is no {each.metavar or 'yes or no'}")
+                    problems.append(
+                        f"{origin}: with what was filled in from the environment it is no {each.metavar or 'yes or no'}"
+                    )
                 else:
                     problems.append(f"{origin} {text}: {error}")
         if read:
@@ -416,13 +597,19 @@ def choose(
         values["config"] = said.file
     settings, derived = _profiled(Settings(**values), origins)
     problems += _together(settings, origins, bool(said.problems))
-    return Choice(settings, {**dict.fromkeys(presets or {}, "sidecar dev"), **derived, **origins}, tuple(problems))
+    return Choice(
+        settings,
+        {**dict.fromkeys(presets or {}, "sidecar dev"), **derived, **origins},
+        tuple(problems),
+    )
 
 
 def pace(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What Server::Starter's variables say of three settings: enable_auto_restart, auto_restart_interval, kill_old_delay.
+    """What Server::Starter's variables say of three settings: enable_auto_restart,
+    auto_restart_interval, kill_old_delay.
 
-    Raises SettingsError naming the variables that are wrong. Their values may come from an envdir, and are not told.
+    Raises SettingsError naming the variables that are wrong. Their values may come from an envdir,
+    and are not told.
     """
     problems: list[str] = []
 
@@ -437,7 +624,11 @@ def pace(environ: Mapping[str, str]) -> dict[str, Any]:
     said = {
         "enable_auto_restart": enable,
         "auto_restart_interval": seconds("AUTO_RESTART_INTERVAL") or 360.0,
-        "kill_old_delay": seconds("KILL_OLD_DELAY") if "KILL_OLD_DELAY" in environ else 5.0 if enable else 0.0,
+        "kill_old_delay": seconds("KILL_OLD_DELAY")
+        if "KILL_OLD_DELAY" in environ
+        else 5.0
+        if enable
+        else 0.0,
     }
     if problems:
         raise SettingsError(problems)
@@ -445,10 +636,16 @@ def pace(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _profiled(settings: Settings, origins: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
-    """What the program's profile says, where the user has said nothing, and of what it said it; `profile` is then its name, or none."""
+    """What the program's profile says, where the user has said nothing, and of what it said it;
+    `profile` is then its name, or none.
+    """
     row = None
     if settings.command and settings.profile != "none":
-        row = profiles.find(settings.command) if settings.profile == "auto" else profiles.PROFILES[settings.profile]
+        row = (
+            profiles.find(settings.command)
+            if settings.profile == "auto"
+            else profiles.PROFILES[settings.profile]
+        )
     if row is None:
         return settings.replace(profile="none"), {}
     said: dict[str, Any] = {
@@ -457,11 +654,15 @@ def _profiled(settings: Settings, origins: Mapping[str, str]) -> tuple[Settings,
         "handoff": profiles.protocols(row, settings.command),
     }
     said = {name: value for name, value in said.items() if name not in origins}
-    return settings.replace(profile=row.name, **said), dict.fromkeys([*said, "profile"], f"profile {row.name}")
+    return settings.replace(profile=row.name, **said), dict.fromkeys(
+        [*said, "profile"], f"profile {row.name}"
+    )
 
 
 def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> list[str]:
-    """What is wrong with settings that are each right by themselves. `unread`: more may have been said, in a file with mistakes."""
+    """What is wrong with settings that are each right by themselves. `unread`: more may have been
+    said, in a file with mistakes.
+    """
     own = (settings.admin,) if settings.admin is not None else ()
     clashes = address.clashes((*settings.port, *own))
     if clashes and "port" in settings.secret:
@@ -469,7 +670,9 @@ def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> l
     problems = [f"{origins['port']}: {problem}" for problem in clashes]
     if not settings.command:
         if not unread:
-            problems.append("the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`, or say `command:` in sidecar.yml")
+            problems.append(
+                "the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`, or say `command:` in sidecar.yml"
+            )
     elif not settings.command[0]:
         problems.append("the program to run is an empty word")
     if settings.ready == "command" and not settings.ready_command:
@@ -477,11 +680,17 @@ def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> l
     if settings.ready_command and settings.ready != "command":
         problems.append(f"{origins['ready_command']}: needs --ready command")
     if settings.slow_start and settings.ready not in ("auto", "accept"):
-        problems.append(f"{origins['slow_start']}: needs --ready accept, which counts processes; {settings.ready} does not")
+        problems.append(
+            f"{origins['slow_start']}: needs --ready accept, which counts processes; {settings.ready} does not"
+        )
     if settings.slow_start and settings.overlap == "never":
-        problems.append(f"{origins['slow_start']}: not with {origins['overlap']} never: the old processes leave one by one beside the new")
+        problems.append(
+            f"{origins['slow_start']}: not with {origins['overlap']} never: the old processes leave one by one beside the new"
+        )
     if settings.overlap == "never" and settings.max_surge:
-        problems.append(f"{origins['max_surge']}: not with {origins['overlap']} never: nothing is started beside the old workers")
+        problems.append(
+            f"{origins['max_surge']}: not with {origins['overlap']} never: nothing is started beside the old workers"
+        )
     if settings.slow_start and settings.max_surge:
         problems.append(
             f"{origins['slow_start']}: not with {origins['max_surge']}: one replaces the processes of a program one by one,"
@@ -493,11 +702,19 @@ def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> l
         if name in origins and not settings.watch:
             problems.append(f"{origins[name]}: nothing is watched; add --watch DIR")
     if settings.env_poll == 0:
-        problems.append(f"{origins['env_poll']} 0: the envdir would be read without pause; say how often")
+        problems.append(
+            f"{origins['env_poll']} 0: the envdir would be read without pause; say how often"
+        )
     if settings.enable_auto_restart and settings.auto_restart_interval == 0:
-        problems.append(f"{origins['auto_restart_interval']} 0: there would be nothing but swaps; say how far apart they are")
+        problems.append(
+            f"{origins['auto_restart_interval']} 0: there would be nothing but swaps; say how far apart they are"
+        )
     if settings.max_memory is not None and settings.max_memory < LEAST_MEMORY:
-        problems.append(f"{origins['max_memory']} {settings.max_memory}: no program is that small; say 512M, at least 1M")
+        problems.append(
+            f"{origins['max_memory']} {settings.max_memory}: no program is that small; say 512M, at least 1M"
+        )
     if settings.start_timeout == 0:
-        problems.append(f"{origins['start_timeout']} 0: no worker could ever be ready; say how long one may take")
+        problems.append(
+            f"{origins['start_timeout']} 0: no worker could ever be ready; say how long one may take"
+        )
     return problems

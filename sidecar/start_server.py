@@ -1,11 +1,14 @@
-"""The second door: Server::Starter's `start_server`, its command line, files and messages, in front of the same engine.
+"""The second door: Server::Starter's `start_server`, its command line, files and messages, in front
+of the same engine.
 
-It turns the command line of version 0.35 (and what the Ruby and Go ones add) into `Settings`; what `sidecar run` would do better by
-default is set as it is there: one worker, readiness by time, no profile, no LISTEN_FDS. `--restart` and `--stop` are short-lived clients
-that go by the pid file and the status file. docs/start_server.md has the whole comparison.
+It turns the command line of version 0.35 (and what the Ruby and Go ones add) into `Settings`; what
+`sidecar run` would do better by default is set as it is there: one worker, readiness by time, no
+profile, no LISTEN_FDS. `--restart` and `--stop` are short-lived clients that go by the pid file and
+the status file. docs/start_server.md has the whole comparison.
 
-The command line is read as Getopt::Long does it (any case, one dash or two, unique beginnings), except that it ends at the first word
-that is no option: a program's own options are never taken for ours.
+The command line is read as Getopt::Long does it (any case, one dash or two, unique beginnings),
+except that it ends at the first word that is no option: a program's own options are never taken for
+ours.
 """
 
 from __future__ import annotations
@@ -86,7 +89,9 @@ class Refused(SidecarError):
 
 
 def parse(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str], list[str]]:
-    """Options by name with their values, the program's command, and what is wrong, in Getopt::Long's words."""
+    """Options by name with their values, the program's command, and what is wrong, in
+    Getopt::Long's words.
+    """
     given: dict[str, list[str]] = {}
     problems: list[str] = []
     words = list(argv)
@@ -123,7 +128,10 @@ def _named(typed: str) -> tuple[str, str]:
     near = sorted(name for name in OPTIONS if typed and name.startswith(typed))
     if len(near) == 1:
         return near[0], ""
-    return "", f"Option {typed} is ambiguous ({', '.join(near)})" if near else f"Unknown option: {typed}"
+    return (
+        "",
+        f"Option {typed} is ambiguous ({', '.join(near)})" if near else f"Unknown option: {typed}",
+    )
 
 
 def _is_number(text: str, kind: str) -> bool:
@@ -135,7 +143,9 @@ def _is_number(text: str, kind: str) -> bool:
 
 
 def _port(text: str) -> address.Address:
-    """What one --port means, as Server::Starter reads it: blanks count for nothing, and IPv6 may be without brackets."""
+    """What one --port means, as Server::Starter reads it: blanks count for nothing, and IPv6 may be
+    without brackets.
+    """
     where = "".join(text.split())
     host, colon, port = where.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
@@ -165,7 +175,9 @@ def _signal(name: str, given: Mapping[str, list[str]]) -> str:
 
 
 def _environment(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with what the options put there, for the programs to see: Server::Starter's variables."""
+    """The environment with what the options put there, for the programs to see: Server::Starter's
+    variables.
+    """
     result = dict(environ)
     for name in ("envdir", "enable-auto-restart", "kill-old-delay", "auto-restart-interval"):
         if name in given:
@@ -174,13 +186,21 @@ def _environment(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> 
 
 
 def _effective(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment that the variables for start_server itself are taken from: the envdir's win over all others, as in Perl."""
+    """The environment that the variables for start_server itself are taken from: the envdir's win
+    over all others, as in Perl.
+    """
     from sidecar import envdir  # noqa: PLC0415  (only who has one pays for it)
 
-    return envdir.apply(environ, envdir.read((environ["ENVDIR"],), lenient=True)) if environ.get("ENVDIR") else environ
+    return (
+        envdir.apply(environ, envdir.read((environ["ENVDIR"],), lenient=True))
+        if environ.get("ENVDIR")
+        else environ
+    )
 
 
-def resolve(given: Mapping[str, list[str]], command: Sequence[str], environ: Mapping[str, str]) -> settings.Settings:
+def resolve(
+    given: Mapping[str, list[str]], command: Sequence[str], environ: Mapping[str, str]
+) -> settings.Settings:
     """The settings of the engine. `environ` is what _environment made. Raises SidecarError."""
     ports = tuple(_port(each) for text in given.get("port", []) for each in text.split(","))
     ports += tuple(_path(each) for text in given.get("path", []) for each in text.split(","))
@@ -242,7 +262,9 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
     except OSError as error:
         name = signal.Signals(number).name
-        raise Refused(f"failed to send {name} to the server process:{error.strerror}", error.errno or 255) from None
+        raise Refused(
+            f"failed to send {name} to the server process:{error.strerror}", error.errno or 255
+        ) from None
 
 
 def _free(fd: int) -> bool:
@@ -256,9 +278,13 @@ def _free(fd: int) -> bool:
 
 
 def stop(pid_file: str) -> None:
-    """Send TERM to the start_server of the pid file, and return when it has gone (the kernel drops its lock then)."""
+    """Send TERM to the start_server of the pid file, and return when it has gone (the kernel drops
+    its lock then).
+    """
     fd, pid = _held_pid(pid_file)
-    print(f"stop_server (pid:{os.getpid()}) stopping now (pid:{pid})...", file=sys.stderr, flush=True)
+    print(
+        f"stop_server (pid:{os.getpid()}) stopping now (pid:{pid})...", file=sys.stderr, flush=True
+    )
     if _free(fd):
         # Left behind: by now the number may be anybody's.
         raise Refused("failed to send SIGTERM to the server process:No such process", 3)
@@ -272,12 +298,16 @@ def _generations(status_file: str) -> list[int]:
         with open(status_file, encoding="ascii", errors="replace") as file:
             numbers = {line.partition(":")[0] for line in file if ":" in line}
     except OSError as error:
-        raise Refused(f"failed to open file:{status_file}:{error.strerror}", error.errno or 255) from None
+        raise Refused(
+            f"failed to open file:{status_file}:{error.strerror}", error.errno or 255
+        ) from None
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def _failure(status_file: str) -> tuple[int, str]:
-    """The generation that failed last and why, as the running start_server has left it beside the status file."""
+    """The generation that failed last and why, as the running start_server has left it beside the
+    status file.
+    """
     try:
         with open(f"{status_file}.failed", encoding="utf-8", errors="replace") as file:
             number, _, cause = file.readline().strip().partition(" ")
@@ -287,7 +317,9 @@ def _failure(status_file: str) -> tuple[int, str]:
 
 
 def restart(pid_file: str, status_file: str, patience: float) -> None:
-    """Send HUP, and return when one generation is left that is newer than before. Raises Refused if none is to be expected."""
+    """Send HUP, and return when one generation is left that is newer than before. Raises Refused if
+    none is to be expected.
+    """
     fd, pid = _held_pid(pid_file)
     os.close(fd)
     # Empty while none is up: whichever comes then is newer.
@@ -305,7 +337,8 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
         failed, cause = _failure(status_file)
         if failed > newest:
             raise Refused(
-                f"generation {failed} failed: {cause}; {'generation ' + str(now[-1]) + ' serves on' if now else 'none serves'}", 1
+                f"generation {failed} failed: {cause}; {'generation ' + str(now[-1]) + ' serves on' if now else 'none serves'}",
+                1,
             )
         try:
             os.kill(pid, 0)
@@ -321,7 +354,9 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
 
 
 def _detach(rewrite_pid: Callable[[], None]) -> None:
-    """Go on in a process of its own session; the first one ends when that has written its pid, so who waited for it finds the right one."""
+    """Go on in a process of its own session; the first one ends when that has written its pid, so
+    who waited for it finds the right one.
+    """
     done, end = os.pipe()
     if os.fork():
         os.close(end)
@@ -356,7 +391,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     left = os.environ.pop("SIDECAR_HERITAGE", "")
-    check = words.pop(0).partition("=")[2] if words and words[0].startswith("--upgrade-check=") else ""
+    check = (
+        words.pop(0).partition("=")[2] if words and words[0].startswith("--upgrade-check=") else ""
+    )
     given, command, problems = parse(words)
     if problems:
         print("\n".join(problems), file=sys.stderr)
@@ -369,7 +406,9 @@ def _main(words: list[str]) -> int:
         return 0
     if "restart" in given:
         if "pid-file" not in given or "status-file" not in given:
-            raise Refused("--restart option requires --pid-file and --status-file to be set as well")
+            raise Refused(
+                "--restart option requires --pid-file and --status-file to be set as well"
+            )
         patience = settings.duration(given.get("restart-timeout", [str(RESTART_TIMEOUT)])[-1])
         restart(given["pid-file"][-1], given["status-file"][-1], patience)
         return 0

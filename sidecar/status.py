@@ -1,15 +1,19 @@
-"""The pid file and the status file, as Server::Starter has them: what other processes go by to find this one.
+"""The pid file and the status file, as Server::Starter has them: what other processes go by to find
+this one.
 
-A pid file is a lock that has a number in it. The lock (flock) says whether a sidecar lives, and the kernel drops it when its
-holder dies in whatever way; the number says which one. So a file left behind, by a crash or in a restarted container where
-every pid is the same again, is in nobody's way, and a second sidecar is refused before it has changed a byte.
+A pid file is a lock that has a number in it. The lock (flock) says whether a sidecar lives, and the
+kernel drops it when its holder dies in whatever way; the number says which one. So a file left
+behind, by a crash or in a restarted container where every pid is the same again, is in nobody's
+way, and a second sidecar is refused before it has changed a byte.
 
-A status file has one line `GENERATION:PID` for each living worker. Readers see one version or the next, never a part. As long as the
-last generation tried is one that failed, a file `STATUS.failed` beside it says `GENERATION CAUSE`: what `start_server --restart` reports.
+A status file has one line `GENERATION:PID` for each living worker. Readers see one version or the
+next, never a part. As long as the last generation tried is one that failed, a file `STATUS.failed`
+beside it says `GENERATION CAUSE`: what `start_server --restart` reports.
 
-Not taken: O_EXCL (the Go start_server: a stale file blocks the start), truncating on open and waiting for the lock (the
-Perl one: a second instance destroys the live pid file, then hangs), fcntl locks (daemonizing would lose them), and
-destructors (a forked child whose exec failed would remove its parent's files).
+Not taken: O_EXCL (the Go start_server: a stale file blocks the start), truncating on open and
+waiting for the lock (the Perl one: a second instance destroys the live pid file, then hangs), fcntl
+locks (daemonizing would lose them), and destructors (a forked child whose exec failed would remove
+its parent's files).
 
 The files get mode 0644, less what the umask takes away.
 """
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-# How often a lock may turn out to be on a file that its holder has just removed: one try for each sidecar that is leaving.
+# How often a lock may turn out to be on a file that its holder has just removed: one try for each
+# sidecar that is leaving.
 TRIES = 100
 
 _MODE = 0o644
@@ -38,10 +43,14 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class PidFile:
-    """A pid file that is held: `path`, and `fd`, the descriptor whose lock holds it. It is not inherited by programs."""
+    """A pid file that is held: `path`, and `fd`, the descriptor whose lock holds it. It is not
+    inherited by programs.
+    """
 
     def __init__(self, path: str, fd: int) -> None:
-        """Of a descriptor that has the lock: from take(), or handed on by an earlier self across exec."""
+        """Of a descriptor that has the lock: from take(), or handed on by an earlier self across
+        exec.
+        """
         self.path = path
         self.fd = fd
 
@@ -53,7 +62,8 @@ class PidFile:
     def take(cls, path: str) -> PidFile:
         """Lock the pid file and write this process's pid into it.
 
-        Raises StartError if another process holds it (the file is then as it was), or if it cannot be written.
+        Raises StartError if another process holds it (the file is then as it was), or if it cannot
+        be written.
         """
         for _ in range(TRIES):
             try:
@@ -65,7 +75,9 @@ class PidFile:
             except BlockingIOError:
                 holder = _pid_in(fd)
                 os.close(fd)
-                raise StartError(f"the pid file {path} is held by {holder}; stop that first, or give another --pid-file") from None
+                raise StartError(
+                    f"the pid file {path} is held by {holder}; stop that first, or give another --pid-file"
+                ) from None
             except OSError as error:
                 os.close(fd)
                 raise _unwritable(path, error) from None
@@ -77,16 +89,22 @@ class PidFile:
         raise StartError(f"the pid file {path} cannot be taken: it is replaced again and again")
 
     def rewrite(self) -> None:
-        """Write this process's pid, after take() or a fork. Raises StartError and lets the file go if that fails."""
+        """Write this process's pid, after take() or a fork. Raises StartError and lets the file go
+        if that fails.
+        """
         try:
             _write(self.fd, _line())
-            os.ftruncate(self.fd, len(_line()))  # afterwards: who reads meanwhile finds a pid on the first line
+            os.ftruncate(
+                self.fd, len(_line())
+            )  # afterwards: who reads meanwhile finds a pid on the first line
         except OSError as error:
             self.release()
             raise _unwritable(self.path, error) from None
 
     def release(self) -> None:
-        """Give up the lock, and remove the file if it is still what the path names and says this process. Raises nothing."""
+        """Give up the lock, and remove the file if it is still what the path names and says this
+        process. Raises nothing.
+        """
         if self.fd < 0:
             return
         try:
@@ -111,7 +129,10 @@ class StatusFile:
 
     def dump(self) -> dict[str, Any]:
         """What is in it, for a later version of sidecar."""
-        return {"written": None if self._written is None else self._written.decode("ascii"), "told": self._told}
+        return {
+            "written": None if self._written is None else self._written.decode("ascii"),
+            "told": self._told,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Know what an earlier version has dumped."""
@@ -119,7 +140,8 @@ class StatusFile:
         self._told = state["told"]
 
     def write(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if they are what it has.
+        """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if
+        they are what it has.
 
         Raises OSError; the file then is as it was.
         """
@@ -136,11 +158,16 @@ class StatusFile:
         if failed is None:
             _remove(self.path + ".failed")
         else:
-            _replace(self.path + ".failed", f"{failed[0]} {failed[1]}\n".encode("utf-8", "backslashreplace"))
+            _replace(
+                self.path + ".failed",
+                f"{failed[0]} {failed[1]}\n".encode("utf-8", "backslashreplace"),
+            )
         self._told = failed
 
     def remove(self) -> None:
-        """Remove the file if it holds what this wrote last: not one that was never written, nor another's. Raises OSError."""
+        """Remove the file if it holds what this wrote last: not one that was never written, nor
+        another's. Raises OSError.
+        """
         self.tell(None)
         if self._written is None:
             return
@@ -175,18 +202,24 @@ def _replace(path: str, text: bytes) -> None:
 
 
 def _open(path: str) -> int:
-    """Open a pid file, made if need be, its content untouched. Raises OSError, also for what is no file of its own."""
+    """Open a pid file, made if need be, its content untouched. Raises OSError, also for what is no
+    file of its own.
+    """
     _refuse_special(path, follow=True)
     fd = os.open(path, _LOCKABLE, _MODE)
     for output in (0, 1, 2):
-        if _same(fd, output):  # /dev/stdout, where that is redirected to a file: a log would be truncated
+        if _same(
+            fd, output
+        ):  # /dev/stdout, where that is redirected to a file: a log would be truncated
             os.close(fd)
             raise OSError(errno.EINVAL, "it is this process's own input or output", path)
     return fd
 
 
 def _refuse_special(path: str, follow: bool) -> None:
-    """Raise OSError if something other than a regular file is there. Looked at, not opened: opening a device may do something."""
+    """Raise OSError if something other than a regular file is there. Looked at, not opened: opening
+    a device may do something.
+    """
     try:
         mode = os.stat(path, follow_symlinks=follow).st_mode
     except FileNotFoundError:
@@ -196,7 +229,9 @@ def _refuse_special(path: str, follow: bool) -> None:
 
 
 def _same(fd: int, other: str | int) -> bool:
-    """Whether the file open as `fd` is the one that a path names, or that another descriptor (if open) is of."""
+    """Whether the file open as `fd` is the one that a path names, or that another descriptor (if
+    open) is of.
+    """
     try:
         return os.path.samestat(os.fstat(fd), os.stat(other))
     except OSError:

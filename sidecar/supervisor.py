@@ -1,18 +1,32 @@
-"""The decisions: what to do next, from what has happened. No process, no socket, no clock; see docs/how-it-works.md.
+"""The decisions: what to do next, from what has happened. No process, no socket, no clock; see
+docs/how-it-works.md.
 
-`observe(fact, now)` writes a fact down and decides nothing. `reconcile(now)` looks at the whole state and returns orders; the
-caller performs them, observes what came of them, and reconciles again until there are none. `deadline` is then the next moment
-at which reconcile could say something new: not a list of timers kept beside the state, but the earliest moment that the last
-reconcile asked about (`_reached`) and found in the future, so the two cannot disagree.
+`observe(fact, now)` writes a fact down and decides nothing. `reconcile(now)` looks at the whole
+state and returns orders; the caller performs them, observes what came of them, and reconciles again
+until there are none. `deadline` is then the next moment at which reconcile could say something new:
+not a list of timers kept beside the state, but the earliest moment that the last reconcile asked
+about (`_reached`) and found in the future, so the two cannot disagree.
 
-The road not taken: callbacks per timer and per child. Each is simple alone; what a TERM means between a HUP, a crash and a
-drain deadline is then nowhere in one place, and cannot be simulated.
+The road not taken: callbacks per timer and per child. Each is simple alone; what a TERM means
+between a HUP, a crash and a drain deadline is then nowhere in one place, and cannot be simulated.
 """
 
 from __future__ import annotations
 
 from sidecar import events, orders
-from sidecar.generation import DRAINING, GONE, KILLED, LINGERING, OUTDATED, PREPARING, READY, SERVING, STARTING, Generation, Worker
+from sidecar.generation import (
+    DRAINING,
+    GONE,
+    KILLED,
+    LINGERING,
+    OUTDATED,
+    PREPARING,
+    READY,
+    SERVING,
+    STARTING,
+    Generation,
+    Worker,
+)
 from sidecar.pacing import Backoff, IntervalClock
 from sidecar.record import Record
 from sidecar.roster import Roster
@@ -23,22 +37,28 @@ if TYPE_CHECKING:
 
     from sidecar.settings import Settings
 
-# A worker that never took connections has nothing to finish: it gets this long (seconds) between the retire signal and SIGKILL.
+# A worker that never took connections has nothing to finish: it gets this long (seconds) between
+# the retire signal and SIGKILL.
 STILLBORN_GRACE = 2.0
-# How long (seconds) sidecar waits for what it has killed before it goes on all the same (an uninterruptible process may take for ever).
+# How long (seconds) sidecar waits for what it has killed before it goes on all the same (an
+# uninterruptible process may take for ever).
 KILL_GRACE = 5.0
-# Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN comes this much later (seconds).
+# Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN
+# comes this much later (seconds).
 APART = 0.1
-# A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to its child and then to the group.
+# A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to
+# its child and then to the group.
 ECHO = 0.1
-# A worker that is too big this soon (seconds) after it was ready may be of a program that just is: its slot is recycled ever more seldom,
-# after the longest pause at the most. Not the slot's own backoff: min_uptime is about crashes, and a crash of the next worker is to be
-# mended at once.
+# A worker that is too big this soon (seconds) after it was ready may be of a program that just is:
+# its slot is recycled ever more seldom, after the longest pause at the most. Not the slot's own
+# backoff: min_uptime is about crashes, and a crash of the next worker is to be mended at once.
 SOON_TOO_BIG, SELDOM = 600.0, 600.0
 
 
 class Wish(Record):
-    """A swap that is wanted. `supersedes`: the code or environment has `changed` under the generation that is coming."""
+    """A swap that is wanted. `supersedes`: the code or environment has `changed` under the
+    generation that is coming.
+    """
 
     trigger: str
     not_before: float
@@ -47,7 +67,9 @@ class Wish(Record):
 
 
 class Failure(Record):
-    """Why a coming generation cannot take over, and with which status sidecar would end because of it."""
+    """Why a coming generation cannot take over, and with which status sidecar would end because of
+    it.
+    """
 
     cause: str
     status: int
@@ -60,13 +82,27 @@ MOST_CHANGED = 20
 
 def merged(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
     """Each once, the latest last, no more of them than anybody wants to read."""
-    return tuple(dict.fromkeys([*(each for each in earlier if each not in later), *later]))[-MOST_CHANGED:]
+    return tuple(dict.fromkeys([*(each for each in earlier if each not in later), *later]))[
+        -MOST_CHANGED:
+    ]
 
 
 class Ending:
-    """How far the stop has come. `asked` counts stop signals, `heeded` those that have been acted upon."""
+    """How far the stop has come. `asked` counts stop signals, `heeded` those that have been acted
+    upon.
+    """
 
-    __slots__ = ("asked", "asked_at", "heeded", "lame_duck", "phase", "reason", "signal", "status", "until")
+    __slots__ = (
+        "asked",
+        "asked_at",
+        "heeded",
+        "lame_duck",
+        "phase",
+        "reason",
+        "signal",
+        "status",
+        "until",
+    )
 
     def __init__(self) -> None:
         self.asked = 0
@@ -120,17 +156,24 @@ class Supervisor:
         self._want(Wish(fact.trigger, now + splay, fact.supersedes, fact.changed))
 
     def _want(self, wish: Wish) -> bool:
-        """Wish for a swap. One answers all wishes, at the earliest moment and under the name it has there; whether that is this one's."""
+        """Wish for a swap. One answers all wishes, at the earliest moment and under the name it has
+        there; whether that is this one's.
+        """
         earlier = self._wish
         self._wish = wish
         if earlier is None:
             return True
         first = earlier if earlier.not_before <= wish.not_before else wish
-        self._wish = first.replace(supersedes=earlier.supersedes or wish.supersedes, changed=merged(earlier.changed, wish.changed))
+        self._wish = first.replace(
+            supersedes=earlier.supersedes or wish.supersedes,
+            changed=merged(earlier.changed, wish.changed),
+        )
         return first is wish
 
     def _saw_Configured(self, fact: events.Configured, now: float) -> None:  # noqa: N802
-        """Times and counts hold at once, also for what is under way; the signals are those each generation was begun with."""
+        """Times and counts hold at once, also for what is under way; the signals are those each
+        generation was begun with.
+        """
         if self.ending.asked:
             return  # the bound of a stop stays what it was
         before, self.settings = self.settings, fact.settings
@@ -140,7 +183,10 @@ class Supervisor:
         for pace in (self._attempts, *self._slots.values()):
             pace.limit(after.min_uptime, after.max_backoff)
         clock = (after.enable_auto_restart, after.auto_restart_interval)
-        if clock != (before.enable_auto_restart, before.auto_restart_interval) and self.roster.current is not None:
+        if (
+            clock != (before.enable_auto_restart, before.auto_restart_interval)
+            and self.roster.current is not None
+        ):
             self._wind(now)
 
     def _saw_StopAsked(self, fact: events.StopAsked, now: float) -> None:  # noqa: N802
@@ -185,7 +231,14 @@ class Supervisor:
         worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
         generation = self.roster.generations[fact.generation]
         if generation.state == SERVING:
-            worker.succeeds = next((each.pid for each in self.roster.ready() if each.slot == fact.slot and each.too_big), 0)
+            worker.succeeds = next(
+                (
+                    each.pid
+                    for each in self.roster.ready()
+                    if each.slot == fact.slot and each.too_big
+                ),
+                0,
+            )
         generation.workers.append(worker)
         self._say("worker_started", generation=fact.generation, slot=fact.slot, pid=fact.pid)
 
@@ -231,7 +284,9 @@ class Supervisor:
             return
         asked = not worker.serving
         # Dying of the signal we sent is a clean exit, and so is dying of our SIGKILL.
-        clean = asked and (worker.state == KILLED or fact.code == 0 or fact.signal == worker.retired_by)
+        clean = asked and (
+            worker.state == KILLED or fact.code == 0 or fact.signal == worker.retired_by
+        )
         lived = now - worker.started_at
         self._say(
             "worker_left" if clean else "worker_died",
@@ -241,12 +296,16 @@ class Supervisor:
         if worker.state != KILLED and not fact.alone:
             worker.move(LINGERING)
             if not asked:
-                worker.kill_at = now + (self.settings.drain_timeout if worker.ready_at is not None else 0.0)
+                worker.kill_at = now + (
+                    self.settings.drain_timeout if worker.ready_at is not None else 0.0
+                )
         elif fact.alone:
             self.roster.remove(worker)
         if not asked:
             served = 0.0 if worker.ready_at is None else now - worker.ready_at
-            ended = fact.note or (fact.cause + ("" if worker.ready_at is not None else " before it was ready"))
+            ended = fact.note or (
+                fact.cause + ("" if worker.ready_at is not None else " before it was ready")
+            )
             status = fact.shell_status or 1
             self._lost(worker.generation, worker.slot, Failure(ended, status), now, lived=served)
 
@@ -276,7 +335,9 @@ class Supervisor:
         )  # fmt: skip
 
     def _lost(self, number: int, slot: int, failure: Failure, now: float, lived: float) -> None:
-        """A slot lost its worker unasked: that fails a coming generation, and paces the slot of one that serves."""
+        """A slot lost its worker unasked: that fails a coming generation, and paces the slot of one
+        that serves.
+        """
         generation = self.roster.generations[number]
         if generation.state in (PREPARING, STARTING):
             self._failure = self._failure or failure
@@ -287,7 +348,9 @@ class Supervisor:
                 self._attempts.failed(now, now - current.serving_at, self.chance())
 
     def _pace(self, slot: int) -> Backoff:
-        return self._slots.setdefault(slot, Backoff(self.settings.min_uptime, self.settings.max_backoff))
+        return self._slots.setdefault(
+            slot, Backoff(self.settings.min_uptime, self.settings.max_backoff)
+        )
 
     # --- reconcile: look at the whole state, say what to do
 
@@ -327,11 +390,21 @@ class Supervisor:
     def respawns(self) -> dict[int, float]:
         """The slots that wait to be filled again, and until when."""
         held = {worker.slot for worker in self.roster.serving()}
-        return {slot: pace.not_before for slot, pace in self._slots.items() if slot < self.size and slot not in held} if held else {}
+        return (
+            {
+                slot: pace.not_before
+                for slot, pace in self._slots.items()
+                if slot < self.size and slot not in held
+            }
+            if held
+            else {}
+        )
 
     @property
     def deadline(self) -> float:
-        """The next moment at which reconcile could say something new; infinity where only a fact can bring that about."""
+        """The next moment at which reconcile could say something new; infinity where only a fact
+        can bring that about.
+        """
         return self._next
 
     def _reached(self, moment: float, now: float) -> bool:
@@ -342,9 +415,15 @@ class Supervisor:
         return False
 
     def _ripen(self, now: float) -> None:
-        """Time alone makes a worker ready (readiness interval) or overdue (any other), and a preparation too."""
+        """Time alone makes a worker ready (readiness interval) or overdue (any other), and a
+        preparation too.
+        """
         coming = self.roster.coming
-        if coming is not None and coming.state == PREPARING and self._reached(coming.begun_at + self.settings.start_timeout, now):
+        if (
+            coming is not None
+            and coming.state == PREPARING
+            and self._reached(coming.begun_at + self.settings.start_timeout, now)
+        ):
             cause = f"the check has not ended within {self.settings.start_timeout:g} s"
             self._failure = self._failure or Failure(cause, 1)
         for worker in self.roster.serving():
@@ -355,14 +434,22 @@ class Supervisor:
                     self._became_ready(worker, now)
             elif self._reached(worker.started_at + self.settings.start_timeout, now):
                 cause = f"not ready within {self.settings.start_timeout:g} s (readiness {worker.readiness})"
-                self._say("worker_overdue", generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=cause)
+                self._say(
+                    "worker_overdue",
+                    generation=worker.generation,
+                    slot=worker.slot,
+                    pid=worker.pid,
+                    cause=cause,
+                )
                 self._retire([worker], now)
                 self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)
 
     # --- the swap
 
     def _judge(self, now: float) -> None:
-        """A coming generation that has failed is given up; what it has taken over already goes on serving."""
+        """A coming generation that has failed is given up; what it has taken over already goes on
+        serving.
+        """
         coming, failure = self.roster.coming, self._failure
         self._failure = None
         if coming is None or failure is None:
@@ -372,7 +459,13 @@ class Supervisor:
             self._serve_alone(coming, now)
             return
         taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
-        still = sorted({worker.generation for worker in self.roster.ready() if worker.generation != coming.number})
+        still = sorted(
+            {
+                worker.generation
+                for worker in self.roster.ready()
+                if worker.generation != coming.number
+            }
+        )
         self._say(
             "swap_failed", generation=coming.number, trigger=coming.trigger, cause=failure.cause, lasted=now - coming.begun_at,
             still=still, degraded=taken, changed=list(coming.changed), output=failure.output,
@@ -386,25 +479,36 @@ class Supervisor:
                 self.ending.lame_duck = False
                 self.ending.status = failure.status
                 self.ending.reason = failure.cause
-                self._say("gave_up", failures=self.failures, cause=failure.cause, status=failure.status)
+                self._say(
+                    "gave_up", failures=self.failures, cause=failure.cause, status=failure.status
+                )
                 self._end(now)
                 return
         current = self.roster.current
         if current is not None:
             self._attempts.held_out(current.serving_at, now)
         again = self._attempts.failed(now, 0.0, self.chance())
-        # What a change of code or environment triggered waits for the next change, as long as something serves.
+        # What a change of code or environment triggered waits for the next change, as long as
+        # something serves.
         waits_for_change = coming.trigger in ("watch", "envdir") and self.roster.serving()
-        if not waits_for_change and self.ending.asked == 0 and self._want(Wish(coming.trigger, again)):
+        if (
+            not waits_for_change
+            and self.ending.asked == 0
+            and self._want(Wish(coming.trigger, again))
+        ):
             self._say("retry", trigger=coming.trigger, pause=again - now)
 
     def _give_up(self, generation: Generation, now: float) -> None:
-        """`generation` will not take over any more; those of its workers that have are all there is in their slots, and stay."""
+        """`generation` will not take over any more; those of its workers that have are all there is
+        in their slots, and stay.
+        """
         generation.move(OUTDATED)
         self._retire([worker for worker in generation.workers if not worker.took_over], now)
 
     def _take_over(self, now: float) -> None:
-        """Retire old workers whose slot has a new one that is ready; the last of them makes the new generation the serving one."""
+        """Retire old workers whose slot has a new one that is ready; the last of them makes the new
+        generation the serving one.
+        """
         coming = self.roster.coming
         if coming is None or coming.state != STARTING:
             return
@@ -413,7 +517,11 @@ class Supervisor:
             self._serve_alone(coming, now)
             return
         waiting = self._vacant(coming)
-        if any(worker.state == STARTING for worker in mine) or not mine or (waiting and not self._surge(coming)):
+        if (
+            any(worker.state == STARTING for worker in mine)
+            or not mine
+            or (waiting and not self._surge(coming))
+        ):
             return
         grown_at = max(self._grown_at(worker, coming) for worker in mine)
         if not self._reached(grown_at, now):
@@ -423,7 +531,9 @@ class Supervisor:
             return
         for worker in mine:
             worker.took_over = True
-        replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
+        replaced = [
+            old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)
+        ]
         if replaced:
             self._say_retiring(replaced, coming)
             self._retire(replaced, now)
@@ -431,31 +541,46 @@ class Supervisor:
             self._serve(coming, now)
 
     def _grown_at(self, worker: Worker, coming: Generation) -> float:
-        """When a ready worker of `coming` is all that it will be: it has as many processes as what it replaces, or no more came."""
+        """When a ready worker of `coming` is all that it will be: it has as many processes as what
+        it replaces, or no more came.
+        """
         had = max((old.had for old in self.roster.older_in_slot(worker.slot, coming)), default=0)
         enough = worker.most >= had or worker.readiness != "accept"
         return worker.spread_at + (0.0 if enough else self.settings.start_timeout)
 
     def replaces(self, pid: int) -> list[int] | None:
-        """In slow start, the workers that the coming worker `pid` is to replace and that have not been asked to shrink yet.
+        """In slow start, the workers that the coming worker `pid` is to replace and that have not
+        been asked to shrink yet.
 
         None if it does not matter how many processes of `pid` take connections.
         """
         coming, worker = self.roster.coming, self.roster.find(pid)
-        if coming is None or worker is None or not self.settings.slow_start or worker.generation != coming.number or not worker.serving:
+        if (
+            coming is None
+            or worker is None
+            or not self.settings.slow_start
+            or worker.generation != coming.number
+            or not worker.serving
+        ):
             return None
         return [old.pid for old in self.roster.older_in_slot(worker.slot, coming) if not old.fewer]
 
     def _shift(self, now: float) -> None:
-        """Slow start: an old worker has a process less for every one of its successor that takes connections, and always one.
+        """Slow start: an old worker has a process less for every one of its successor that takes
+        connections, and always one.
 
-        Where no successor is coming any more (the swap failed, or a newer one begins), it gets back what it gave.
+        Where no successor is coming any more (the swap failed, or a newer one begins), it gets back
+        what it gave.
         """
         coming = self.roster.coming
         for old in self.roster.ready():
             if coming is not None and old.generation == coming.number:
                 continue
-            successor = coming.in_slot(old.slot) if coming is not None and coming.state == STARTING else None
+            successor = (
+                coming.in_slot(old.slot)
+                if coming is not None and coming.state == STARTING
+                else None
+            )
             takers = successor.takers if successor is not None and successor.state == READY else 0
             fewer = max(0, min(takers, old.had - 1))
             if fewer == old.fewer or not self._reached(old.resized_at + APART, now):
@@ -470,12 +595,17 @@ class Supervisor:
             self._orders.append(orders.Pass(old.pid, signal))
 
     def _serves_alone(self, coming: Generation) -> bool:
-        """Whether `coming` takes connections and nothing else does (a first start, or what served has died meanwhile)."""
-        return any(worker.state == READY for worker in coming.workers) and not self.roster.ready_outside(coming)
+        """Whether `coming` takes connections and nothing else does (a first start, or what served
+        has died meanwhile).
+        """
+        return any(
+            worker.state == READY for worker in coming.workers
+        ) and not self.roster.ready_outside(coming)
 
     def _serve_alone(self, coming: Generation, now: float) -> None:
         if coming.trigger not in ("start", "crash"):
-            # Who asked for a swap hears of its end, also if what was to be replaced has died meanwhile.
+            # Who asked for a swap hears of its end, also if what was to be replaced has died
+            # meanwhile.
             self._say_retiring([], coming)
         self._serve(coming, now)
 
@@ -493,8 +623,13 @@ class Supervisor:
             "serving", generation=generation.number, trigger=generation.trigger, took=now - generation.begun_at,
             changed=list(generation.changed), pids=[worker.pid for worker in generation.workers if worker.serving],
         )  # fmt: skip
-        # Workers that were being restarted in the generation before have nobody to replace any more.
-        late = [worker for worker in self.roster.serving() if worker.generation != generation.number and worker.state == STARTING]
+        # Workers that were being restarted in the generation before have nobody to replace any
+        # more.
+        late = [
+            worker
+            for worker in self.roster.serving()
+            if worker.generation != generation.number and worker.state == STARTING
+        ]
         self._retire(late, now)
 
     def _wind(self, now: float) -> None:
@@ -510,9 +645,14 @@ class Supervisor:
             return
         coming = self.roster.coming
         # A coming worker that has not taken over may still fail: nothing is given away for it.
-        ready = [worker for worker in self.roster.ready() if coming is None or worker.generation != coming.number or worker.took_over]
+        ready = [
+            worker
+            for worker in self.roster.ready()
+            if coming is None or worker.generation != coming.number or worker.took_over
+        ]
         if ready and all(worker.slot >= self.size for worker in ready):
-            # None of those that are to stay takes connections yet: one of the others does so until then.
+            # None of those that are to stay takes connections yet: one of the others does so until
+            # then.
             surplus.remove(ready[0])
         self._retire(surplus, now)
 
@@ -528,18 +668,35 @@ class Supervisor:
                 again = max(now, self._attempts.not_before)
                 if self._want(Wish("crash", again)) and again > now:
                     self._say("retry", trigger="crash", pause=again - now)
-            elif self._wish is None and self.settings.enable_auto_restart and current is not None and self._interval_due(now):
-                self._say("interval_due", interval=self.settings.auto_restart_interval, forced=bool(self.roster.leaving()))
+            elif (
+                self._wish is None
+                and self.settings.enable_auto_restart
+                and current is not None
+                and self._interval_due(now)
+            ):
+                self._say(
+                    "interval_due",
+                    interval=self.settings.auto_restart_interval,
+                    forced=bool(self.roster.leaving()),
+                )
                 self._wish = Wish("interval", now)
         wish = self._wish
         if wish is None:
             return
-        if coming is not None and (not wish.supersedes or any(worker.serving and worker.took_over for worker in coming.workers)):
+        if coming is not None and (
+            not wish.supersedes
+            or any(worker.serving and worker.took_over for worker in coming.workers)
+        ):
             return
         if not self._reached(wish.not_before, now):
             return
         if coming is not None:
-            self._say("swap_superseded", generation=coming.number, trigger=wish.trigger, lasted=now - coming.begun_at)
+            self._say(
+                "swap_superseded",
+                generation=coming.number,
+                trigger=wish.trigger,
+                lasted=now - coming.begun_at,
+            )
             self._failure = None
             self._give_up(coming, now)
         if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):
@@ -549,20 +706,26 @@ class Supervisor:
         self._unserved = merged(self._unserved, wish.changed)
         generation = Generation(self.number, wish.trigger, now, self.settings, self._unserved)
         self.roster.generations[self.number] = generation
-        self._say("swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed))
+        self._say(
+            "swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed)
+        )
         self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved))
 
     def _surge(self, coming: Generation) -> int:
-        """How many workers there may be beyond those that are wanted while `coming` takes over, 0 for any number."""
+        """How many workers there may be beyond those that are wanted while `coming` takes over, 0
+        for any number.
+        """
         if coming.settings.overlap != "auto" or not coming.room or coming.room >= self.size:
             return self.settings.max_surge
         return min(self.settings.max_surge or coming.room, coming.room)
 
     def _make_room(self, now: float) -> None:
-        """A coming generation is about to start: say so if there is not room for all of it, and if there is none, make it.
+        """A coming generation is about to start: say so if there is not room for all of it, and if
+        there is none, make it.
 
-        The old workers then leave before the new ones start. What connects meanwhile waits in the listeners' queues; but if the new
-        ones fail, nothing serves. So this is done only where it was asked for, or where a single one more would not fit.
+        The old workers then leave before the new ones start. What connects meanwhile waits in the
+        listeners' queues; but if the new ones fail, nothing serves. So this is done only where it
+        was asked for, or where a single one more would not fit.
         """
         coming = self.roster.coming
         if self.ending.phase or coming is None or coming.state != STARTING or coming.fits:
@@ -574,10 +737,18 @@ class Supervisor:
             old = [worker for worker in self.roster.serving() if worker.generation != coming.number]
             if old:
                 why = "--overlap never" if never else coming.why
-                self._say("making_room", generation=coming.number, pids=[each.pid for each in old], signal=self._swap_signal(old), why=why)
+                self._say(
+                    "making_room",
+                    generation=coming.number,
+                    pids=[each.pid for each in old],
+                    signal=self._swap_signal(old),
+                    why=why,
+                )
                 self._retire(old, now)
         elif self._surge(coming) != self.settings.max_surge and self.roster.serving():
-            self._say("rolling", generation=coming.number, surge=self._surge(coming), why=coming.why)
+            self._say(
+                "rolling", generation=coming.number, surge=self._surge(coming), why=coming.why
+            )
 
     def _interval_due(self, now: float) -> bool:
         if not self._reached(self._interval.due_at, now):
@@ -588,33 +759,56 @@ class Supervisor:
         """The slots in which `generation` has no worker, those where nobody serves first."""
         mine = {worker.slot for worker in generation.workers if worker.serving}
         held = {worker.slot for worker in self.roster.serving()}
-        return sorted((slot for slot in range(self.size) if slot not in mine), key=lambda slot: (slot in held, slot))
+        return sorted(
+            (slot for slot in range(self.size) if slot not in mine),
+            key=lambda slot: (slot in held, slot),
+        )
 
     def _grow(self, now: float) -> None:
-        """Start what is missing: of the coming generation as far as --max-surge allows, else of the serving one."""
+        """Start what is missing: of the coming generation as far as --max-surge allows, else of the
+        serving one.
+        """
         coming, current = self.roster.coming, self.roster.current
-        if self.ending.phase == "" and coming is not None and coming.state == STARTING and self._failure is None:
+        if (
+            self.ending.phase == ""
+            and coming is not None
+            and coming.state == STARTING
+            and self._failure is None
+        ):
             vacant = self._vacant(coming)
             # Where nobody else serves, being there comes before being small.
             if coming.alone and self._crowd(now, coming):
                 vacant = []
             surge = self._surge(coming)
-            if vacant and surge and any(worker.generation != coming.number for worker in self.roster.serving()):
+            if (
+                vacant
+                and surge
+                and any(worker.generation != coming.number for worker in self.roster.serving())
+            ):
                 vacant = vacant[: max(0, self.size + surge - self._crowd(now))]
             for slot in vacant:
                 self._spawn(coming, slot)
-        elif current is not None and self.roster.serving() and (coming is None or coming.state == PREPARING):
+        elif (
+            current is not None
+            and self.roster.serving()
+            and (coming is None or coming.state == PREPARING)
+        ):
             held = {worker.slot for worker in self.roster.serving()}
             for slot in range(self.size):
                 if slot not in held and self._reached(self._pace(slot).not_before, now):
                     self._spawn(current, slot)
 
     def _recycle(self, now: float) -> None:
-        """Replace a worker that is too big by another of the serving generation, started beside it: one slot at a time."""
+        """Replace a worker that is too big by another of the serving generation, started beside it:
+        one slot at a time.
+        """
         going = [
             (worker, other)
             for other in self.roster.serving()
-            if other.succeeds and (worker := self.roster.find(other.succeeds)) is not None and worker.serving and worker.slot == other.slot
+            if other.succeeds
+            and (worker := self.roster.find(other.succeeds)) is not None
+            and worker.serving
+            and worker.slot == other.slot
         ]
         delay = self.settings.kill_old_delay
         for worker, other in going:
@@ -649,12 +843,15 @@ class Supervisor:
         return self._recycled.setdefault(slot, Backoff(SOON_TOO_BIG, SELDOM))
 
     def _crowd(self, now: float, besides: Generation | None = None) -> int:
-        """How many processes there are (besides a generation's), less those that even SIGKILL has not moved for a while: nothing can
-        wait for them.
+        """How many processes there are (besides a generation's), less those that even SIGKILL has
+        not moved for a while: nothing can wait for them.
         """
         number = besides.number if besides is not None else None
         there = [worker for worker in self.roster.workers() if worker.generation != number]
-        return sum(worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for worker in there)
+        return sum(
+            worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now)
+            for worker in there
+        )
 
     def _spawn(self, generation: Generation, slot: int) -> None:
         self._orders.append(orders.Spawn(generation.number, slot, self.size, generation.trigger))
@@ -662,7 +859,9 @@ class Supervisor:
     # --- leaving
 
     def _retire(self, workers: list[Worker], now: float) -> None:
-        """Ask each to leave, once; from then on it drains. The signal is what its own program understands."""
+        """Ask each to leave, once; from then on it drains. The signal is what its own program
+        understands.
+        """
         for worker in workers:
             if worker.state not in (STARTING, READY):
                 continue
@@ -681,8 +880,16 @@ class Supervisor:
         """Kill what has outstayed its time."""
         for worker in self.roster.leaving():
             if self._reached(worker.kill_at, now):
-                since = now - (worker.retired_at if worker.retired_at is not None else worker.kill_at)
-                self._say("killing", generation=worker.generation, slot=worker.slot, pid=worker.pid, after=since)
+                since = now - (
+                    worker.retired_at if worker.retired_at is not None else worker.kill_at
+                )
+                self._say(
+                    "killing",
+                    generation=worker.generation,
+                    slot=worker.slot,
+                    pid=worker.pid,
+                    after=since,
+                )
                 worker.move(KILLED)
                 self._orders.append(orders.Kill(worker.pid))
 
@@ -694,7 +901,8 @@ class Supervisor:
 
     def _pass_on(self) -> None:
         for signal in self._passed:
-            # Not to one that is still starting: until its program has installed a handler, most signals end it.
+            # Not to one that is still starting: until its program has installed a handler, most
+            # signals end it.
             self._orders += [orders.Pass(worker.pid, signal) for worker in self.roster.ready()]
         self._passed.clear()
 
@@ -719,7 +927,9 @@ class Supervisor:
                     "stopping", signal=ending.signal, lame_duck=lame_duck, drain_timeout=self.settings.drain_timeout,
                     sending=self._stop_signal(self.settings), pids=[worker.pid for worker in self.roster.workers()],
                 )  # fmt: skip
-        over = ending.phase == "lame duck" and (not self.roster.serving() or self._reached(ending.until, now))
+        over = ending.phase == "lame duck" and (
+            not self.roster.serving() or self._reached(ending.until, now)
+        )
         if ending.phase == "lame duck" and not over and ending.asked > ending.heeded:
             ending.heeded += 1
             over = True
@@ -738,10 +948,16 @@ class Supervisor:
                 worker.kill_at = now
 
     def _stop_signal(self, settings: Settings) -> str:
-        return settings.signal_on_int or settings.signal_on_term if self.ending.signal == "INT" else settings.signal_on_term
+        return (
+            settings.signal_on_int or settings.signal_on_term
+            if self.ending.signal == "INT"
+            else settings.signal_on_term
+        )
 
     def _exit(self, now: float) -> None:
-        """End with the last worker, or a while after the last was killed: the last thing that is ever said."""
+        """End with the last worker, or a while after the last was killed: the last thing that is
+        ever said.
+        """
         ending = self.ending
         if ending.phase != "leaving":
             return
@@ -761,19 +977,41 @@ class Supervisor:
     def _say_retiring(self, workers: list[Worker], coming: Generation) -> None:
         pids = [worker.pid for worker in workers]
         delay = self.settings.kill_old_delay if self._said_delay == coming.number else 0.0
-        self._say("retiring", generation=coming.number, pids=pids, signal=self._swap_signal(workers), delay=delay)
+        self._say(
+            "retiring",
+            generation=coming.number,
+            pids=pids,
+            signal=self._swap_signal(workers),
+            delay=delay,
+        )
 
     def _swap_signal(self, workers: list[Worker]) -> str:
         """The signal that these workers are retired with: that of the generation they are of."""
-        return self.roster.generations[workers[0].generation].settings.signal_on_hup if workers else self.settings.signal_on_hup
+        return (
+            self.roster.generations[workers[0].generation].settings.signal_on_hup
+            if workers
+            else self.settings.signal_on_hup
+        )
 
     def _say_delay(self, mine: list[Worker], coming: Generation) -> None:
-        replaced = [old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)]
+        replaced = [
+            old for worker in mine for old in self.roster.older_in_slot(worker.slot, coming)
+        ]
         if replaced and self._said_delay != coming.number:
             self._said_delay = coming.number
             pids, delay = [old.pid for old in replaced], self.settings.kill_old_delay
-            self._say("delaying", generation=coming.number, pids=pids, signal=self._swap_signal(replaced), delay=delay)
+            self._say(
+                "delaying",
+                generation=coming.number,
+                pids=pids,
+                signal=self._swap_signal(replaced),
+                delay=delay,
+            )
 
     def status_rows(self) -> list[tuple[int, int]]:
         """(generation, pid) of each worker that has ever been ready, for the status file."""
-        return [(worker.generation, worker.pid) for worker in self.roster.workers() if worker.ready_at is not None]
+        return [
+            (worker.generation, worker.pid)
+            for worker in self.roster.workers()
+            if worker.ready_at is not None
+        ]

@@ -1,17 +1,23 @@
-"""Upgrade in place: this process becomes a newer version of its own program, by exec, and stays who it is.
+"""Upgrade in place: this process becomes a newer version of its own program, by exec, and stays who
+it is.
 
-What the kernel keeps across exec is most of what sidecar is: the pid, the children, the listening sockets and the connections that wait in
-them, the pid file's lock, pending signals, the monotonic clock. The rest (heritage.py) goes into a memfd that is sealed, so that what
-is read is what was written; it holds the workers' environments, and no file ever does. The new version learns its number from a
-variable, which it takes out of its environment before anything else. It believes it only of a sealed memfd that names this very process.
+What the kernel keeps across exec is most of what sidecar is: the pid, the children, the listening
+sockets and the connections that wait in them, the pid file's lock, pending signals, the monotonic
+clock. The rest (heritage.py) goes into a memfd that is sealed, so that what is read is what was
+written; it holds the workers' environments, and no file ever does. The new version learns its
+number from a variable, which it takes out of its environment before anything else. It believes it
+only of a sealed memfd that names this very process.
 
-Exec cannot be undone, so the new version first proves, as a child, that it can start: it reads the same command line and the same state,
-with the same descriptors, makes everything of it that it would, and ends. Asked for as an option that comes first, because a version that
-knows nothing of upgrades refuses that, and a variable it would ignore.
+Exec cannot be undone, so the new version first proves, as a child, that it can start: it reads the
+same command line and the same state, with the same descriptors, makes everything of it that it
+would, and ends. Asked for as an option that comes first, because a version that knows nothing of
+upgrades refuses that, and a variable it would ignore.
 
-Every module of sidecar's that PID 1 may ever need is imported when it starts: what is imported later is of another version.
+Every module of sidecar's that PID 1 may ever need is imported when it starts: what is imported
+later is of another version.
 
-The road not taken: a new process that is sent the sockets (SCM_RIGHTS, tableflip). It is not PID 1, nor the workers' parent.
+The road not taken: a new process that is sent the sockets (SCM_RIGHTS, tableflip). It is not PID 1,
+nor the workers' parent.
 """
 
 from __future__ import annotations
@@ -39,7 +45,9 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 class Origin(Record):
-    """How this process was started: the program's file, its arguments up to sidecar's own words, and those."""
+    """How this process was started: the program's file, its arguments up to sidecar's own words,
+    and those.
+    """
 
     file: str
     before: tuple[str, ...]
@@ -57,7 +65,9 @@ class Origin(Record):
 
 
 class Upgrade:
-    """One upgrade on its way. `pid` is the check's while it runs, `until` the moment by which this stage has to be over."""
+    """One upgrade on its way. `pid` is the check's while it runs, `until` the moment by which this
+    stage has to be over.
+    """
 
     def __init__(self, until: float, only_check: bool) -> None:
         self.only_check = only_check
@@ -94,7 +104,8 @@ def seal(state: Mapping[str, Any], version: str) -> tuple[int, list[int]]:
 
 
 def unseal(text: str, pid: int) -> dict[str, Any] | None:
-    """The state in the descriptor that `text` names, written by process `pid`; the descriptor is closed.
+    """The state in the descriptor that `text` names, written by process `pid`; the descriptor is
+    closed.
 
     None if it is nothing of the kind. Raises Unfit if it is, and this version cannot go on from it.
     """
@@ -104,7 +115,9 @@ def unseal(text: str, pid: int) -> dict[str, Any] | None:
 
     fd = int(text)
     try:
-        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) != _SEALS or not os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{_NAME} "):
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) != _SEALS or not os.readlink(
+            f"/proc/self/fd/{fd}"
+        ).startswith(f"/memfd:{_NAME} "):
             return None
         state = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
         if state["pid"] != pid:
@@ -136,14 +149,17 @@ def check_command(origin: Origin, state: int) -> tuple[str, ...]:
 
 
 def become(origin: Origin, environment: Mapping[str, str], state: int, kept: Sequence[int]) -> None:
-    """Be the new version: does not return. Raises OSError if that cannot be, with everything as it was.
+    """Be the new version: does not return. Raises OSError if that cannot be, with everything as it
+    was.
 
     All signals are blocked, and stay so until the new version has its handlers.
     """
     try:
         for fd in (state, *kept):
             os.set_inheritable(fd, True)
-        os.execve(origin.file, (*origin.before, *origin.words), {**environment, VARIABLE: str(state)})
+        os.execve(
+            origin.file, (*origin.before, *origin.words), {**environment, VARIABLE: str(state)}
+        )
     finally:
         for fd in (state, *kept):
             os.set_inheritable(fd, False)

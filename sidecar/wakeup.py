@@ -1,11 +1,12 @@
 """Signals, as one readable file descriptor. No decision is taken in a handler.
 
-Python's C-level handler writes a byte into a pipe (signal.set_wakeup_fd), which ends the loop's one blocking call; the Python-level
-handler, which runs before the next bytecode, notes the name. The notes are the truth and the pipe only the wake-up: a pipe that is
-full loses bytes, never a TERM. Signals that nobody could act upon more than once a turn (CHLD) are noted once.
+Python's C-level handler writes a byte into a pipe (signal.set_wakeup_fd), which ends the loop's one
+blocking call; the Python-level handler, which runs before the next bytecode, notes the name. The
+notes are the truth and the pipe only the wake-up: a pipe that is full loses bytes, never a TERM.
+Signals that nobody could act upon more than once a turn (CHLD) are noted once.
 
-The road not taken: signalfd would need ctypes and an extra set of blocked signals to hand back to each child; sigwait would need a
-second thread.
+The road not taken: signalfd would need ctypes and an extra set of blocked signals to hand back to
+each child; sigwait would need a second thread.
 """
 
 from __future__ import annotations
@@ -21,29 +22,41 @@ if TYPE_CHECKING:
 # What sidecar answers: its commands, its children, and what it passes on (DESIGN, "Signals").
 HANDLED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "CHLD", "WINCH", "CONT")
 
-# Python ignores these two from its first moment on, so what they were before is unknowable; every program expects the default.
+# Python ignores these two from its first moment on, so what they were before is unknowable; every
+# program expects the default.
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Wakeup:
-    """Open it once, early: what arrives before is lost (for PID 1) or ends the process (for any other)."""
+    """Open it once, early: what arrives before is lost (for PID 1) or ends the process (for any
+    other).
+    """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
-        """`state` is what an earlier version of sidecar has dumped: all signals are blocked then, and what came meanwhile is heard now."""
+        """`state` is what an earlier version of sidecar has dumped: all signals are blocked then,
+        and what came meanwhile is heard now.
+        """
         self._noted: list[str] = []
         self._names = {signal.Signals[f"SIG{name}"].value: name for name in HANDLED}
         #: The mask that a worker is to start with: the one that sidecar was started with.
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        #: The disposition that each signal had before sidecar touched it: only these differ between sidecar and a worker.
-        self.dispositions: dict[int, signal.Handlers] = dict.fromkeys(IGNORED_BY_PYTHON, signal.SIG_DFL)
+        #: The disposition that each signal had before sidecar touched it: only these differ between
+        #: sidecar and a worker.
+        self.dispositions: dict[int, signal.Handlers] = dict.fromkeys(
+            IGNORED_BY_PYTHON, signal.SIG_DFL
+        )
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in self._names:
             before = signal.signal(number, self._note)
-            self.dispositions[number] = signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
+            self.dispositions[number] = (
+                signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
+            )
         if state is not None:
             self.mask = set(state["mask"])
-            self.dispositions = {number: signal.Handlers(value) for number, value in state["dispositions"].items()}
+            self.dispositions = {
+                number: signal.Handlers(value) for number, value in state["dispositions"].items()
+            }
             self._noted += state["noted"]
         # Whoever started sidecar with a signal blocked did not mean to make it deaf.
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask.difference(self._names))
@@ -54,7 +67,9 @@ class Wakeup:
         """For a later version of sidecar; with all signals blocked, or one that comes now is lost."""
         return {
             "mask": sorted(map(int, self.mask)),
-            "dispositions": {int(number): int(value) for number, value in self.dispositions.items()},
+            "dispositions": {
+                int(number): int(value) for number, value in self.dispositions.items()
+            },
             "noted": self._noted,
         }
 
@@ -78,7 +93,9 @@ class Wakeup:
         return noted
 
     def close(self) -> None:
-        """Hear no more. The signals are ignored from now on: one that comes while the interpreter ends must not become the exit status."""
+        """Hear no more. The signals are ignored from now on: one that comes while the interpreter
+        ends must not become the exit status.
+        """
         for number in self._names:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)

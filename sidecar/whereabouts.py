@@ -1,4 +1,6 @@
-"""Where a control socket is looked for, and put. By itself, because a probe has no time to import more."""
+"""Where a control socket is looked for, and put. By itself, because a probe has no time to import
+more.
+"""
 
 from __future__ import annotations
 
@@ -11,4 +13,9 @@ NAME = "sidecar-{pid}.sock"
 
 def places(environ: Mapping[str, str]) -> list[str]:
     """The directories, best first. The last is there under a read-only root too."""
-    return [*filter(None, ["/run", environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR") or "/tmp", "/dev/shm"])]
+    return [
+        *filter(
+            None,
+            ["/run", environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR") or "/tmp", "/dev/shm"],
+        )
+    ]

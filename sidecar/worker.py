@@ -1,4 +1,5 @@
-"""For programs that run under sidecar (or start_server, or systemd): take the sockets, say when ready.
+"""For programs that run under sidecar (or start_server, or systemd): take the sockets, say when
+ready.
 
     from sidecar.worker import listeners, ready
 
@@ -6,9 +7,10 @@
         ...                     # accept from it
     ready()                     # under --ready notify: connections are taken from now on
 
-Standard library only, and nothing else of sidecar is loaded. The sockets come in two protocols, SERVER_STARTER_PORT (Server::Starter) and
-LISTEN_FDS (systemd, sd_listen_fds(3)); sidecar speaks both, and either will do. They say the same of a socket but for its name, so what
-counts here is the socket itself: each is given once, and is chosen by its own port, path or type.
+Standard library only, and nothing else of sidecar is loaded. The sockets come in two protocols,
+SERVER_STARTER_PORT (Server::Starter) and LISTEN_FDS (systemd, sd_listen_fds(3)); sidecar speaks
+both, and either will do. They say the same of a socket but for its name, so what counts here is the
+socket itself: each is given once, and is chosen by its own port, path or type.
 """
 
 from __future__ import annotations
@@ -18,28 +20,37 @@ import socket
 
 __all__ = ["generation", "listeners", "ready", "server_ports"]
 
-# Kept here, so that a list that nobody keeps does not close the process's only listener; by file descriptor.
+# Kept here, so that a list that nobody keeps does not close the process's only listener; by file
+# descriptor.
 _taken: dict[int, socket.socket] = {}
 
 
 def server_ports() -> dict[str, int]:
-    """The file descriptors by name, as Server::Starter's function of that name has them: {"8080": 3, "/run/app.sock": 4}.
+    """The file descriptors by name, as Server::Starter's function of that name has them: {"8080":
+    3, "/run/app.sock": 4}.
 
-    Empty if there are no listeners. Raises LookupError if the process was not started by sidecar or start_server.
+    Empty if there are no listeners. Raises LookupError if the process was not started by sidecar or
+    start_server.
     """
     text = os.environ.get("SERVER_STARTER_PORT")
     if text is None:
-        raise LookupError("SERVER_STARTER_PORT is not set: start this program with `sidecar run --port … --` or start_server")
+        raise LookupError(
+            "SERVER_STARTER_PORT is not set: start this program with `sidecar run --port … --` or start_server"
+        )
     pairs = (pair.rpartition("=") for pair in text.split(";") if pair)
     return {name: int(fd) for name, _, fd in pairs}
 
 
-def listeners(*, port: int | None = None, path: str | None = None, kind: int | None = None) -> list[socket.socket]:
-    """The sockets that were passed to this process, in the order of their file descriptors; the same objects at every call.
+def listeners(
+    *, port: int | None = None, path: str | None = None, kind: int | None = None
+) -> list[socket.socket]:
+    """The sockets that were passed to this process, in the order of their file descriptors; the
+    same objects at every call.
 
-    `port` takes only those bound to that port, `path` only the unix socket at that path, `kind` only socket.SOCK_STREAM or
-    socket.SOCK_DGRAM. Empty if there are none. One that was closed is not given again; a descriptor that is no socket is left alone, for
-    the environment may be somebody else's.
+    `port` takes only those bound to that port, `path` only the unix socket at that path, `kind`
+    only socket.SOCK_STREAM or socket.SOCK_DGRAM. Empty if there are none. One that was closed is
+    not given again; a descriptor that is no socket is left alone, for the environment may be
+    somebody else's.
     """
     fds: set[int] = set()
     if "SERVER_STARTER_PORT" in os.environ:
@@ -63,10 +74,11 @@ def listeners(*, port: int | None = None, path: str | None = None, kind: int | N
 
 
 def ready(status: str = "") -> bool:
-    """Say that this process takes connections now, with a status text for people if you like (sd_notify(3)).
+    """Say that this process takes connections now, with a status text for people if you like
+    (sd_notify(3)).
 
-    Whether anybody wanted to know: without NOTIFY_SOCKET (any other `--ready` than notify) it does nothing. Raises OSError if the
-    socket cannot be reached.
+    Whether anybody wanted to know: without NOTIFY_SOCKET (any other `--ready` than notify) it does
+    nothing. Raises OSError if the socket cannot be reached.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

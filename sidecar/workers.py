@@ -1,10 +1,11 @@
 """Processes: start one in a group of its own, signal it, reap everything.
 
-Start is fork, a few system calls, exec. PID 1 has one thread, so the child may run Python between the two; what it has to do there
-(LISTEN_PID is its own pid; descriptors at fixed numbers; another user) is more than posix_spawn offers. All signals are blocked across
-the fork, so that none of sidecar's handlers ever runs in the child; the child leaves by exec or by `os._exit`, so none of sidecar's
-clean-up does either. Why an exec failed comes back through a pipe that closes itself on exec, read when the child is reaped: PID 1
-never waits for a child's chdir on a dead file server.
+Start is fork, a few system calls, exec. PID 1 has one thread, so the child may run Python between
+the two; what it has to do there (LISTEN_PID is its own pid; descriptors at fixed numbers; another
+user) is more than posix_spawn offers. All signals are blocked across the fork, so that none of
+sidecar's handlers ever runs in the child; the child leaves by exec or by `os._exit`, so none of
+sidecar's clean-up does either. Why an exec failed comes back through a pipe that closes itself on
+exec, read when the child is reaped: PID 1 never waits for a child's chdir on a dead file server.
 
 There is one owner of wait(2) in the process, `Workers.reap`: two would steal each other's statuses.
 """
@@ -39,7 +40,8 @@ class Credentials(Record):
 
 
 class Launch(Record):
-    """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's; it gets no other from 3 up.
+    """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's;
+    it gets no other from 3 up.
 
     `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'.
     """
@@ -53,7 +55,8 @@ class Launch(Record):
 
 
 class Ended(Record):
-    """A child that was reaped: `code` is its exit status or, when `signal` names what killed it, that signal's number.
+    """A child that was reaped: `code` is its exit status or, when `signal` names what killed it,
+    that signal's number.
 
     `note` says why it never ran its program; `alone` whether no process of its group is left.
     """
@@ -67,7 +70,9 @@ class Ended(Record):
 
 
 def as_given(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Python adds to its own at start-up: LC_CTYPE, where it finds no locale (PEP 538)."""
+    """The environment without what Python adds to its own at start-up: LC_CTYPE, where it finds no
+    locale (PEP 538).
+    """
     given = dict(environ)
     if "LC_CTYPE" in given:
         try:
@@ -83,10 +88,16 @@ def as_given(environ: Mapping[str, str]) -> dict[str, str]:
 class Workers:
     """The processes sidecar has started.
 
-    `mask` and `dispositions` are what their signals are set back to, `credentials` whom they run as (None: as sidecar).
+    `mask` and `dispositions` are what their signals are set back to, `credentials` whom they run as
+    (None: as sidecar).
     """
 
-    def __init__(self, mask: set[int], dispositions: Mapping[int, signal.Handlers], credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        mask: set[int],
+        dispositions: Mapping[int, signal.Handlers],
+        credentials: Credentials | None = None,
+    ) -> None:
         self._credentials = credentials
         self._mask = mask
         self._dispositions = dispositions
@@ -116,9 +127,11 @@ class Workers:
         self._leaderless, self._abandoned = state["leaderless"], state["abandoned"]
 
     def start(self, launch: Launch) -> int:
-        """Start a process, leader of its own group, and return its pid. Raises OSError if none can be made.
+        """Start a process, leader of its own group, and return its pid. Raises OSError if none can
+        be made.
 
-        That its program cannot be run is no error here: the process then ends with 126 or 127 and `Ended.note` says why.
+        That its program cannot be run is no error here: the process then ends with 126 or 127 and
+        `Ended.note` says why.
         """
         report, child_report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         parent = os.getpid()
@@ -138,7 +151,9 @@ class Workers:
         return pid
 
     def executed(self, pid: int) -> bool:
-        """Whether the process runs its program by now, or has failed to: until then it is a copy of sidecar."""
+        """Whether the process runs its program by now, or has failed to: until then it is a copy of
+        sidecar.
+        """
         report = self._reports.get(pid)
         if report is None:
             return True
@@ -177,7 +192,8 @@ class Workers:
                 os.setgid(self._credentials.gid)
                 os.setuid(self._credentials.uid)
             if self._prctl is not None:
-                # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel sees to that.)
+                # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel sees
+                # to that.)
                 self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
                 if os.getppid() != parent:
                     os._exit(0)
@@ -194,17 +210,25 @@ class Workers:
             status = _execute(launch.argv, environment)
             os.write(report, f"cannot {step}: not found".encode())
         except OSError as error:
-            why = "not found" if error.errno == errno.ENOENT and step.startswith("run") else _reason(error)
+            why = (
+                "not found"
+                if error.errno == errno.ENOENT and step.startswith("run")
+                else _reason(error)
+            )
             os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
             if step.startswith("run") and error.errno in (errno.ENOENT, errno.ENOTDIR):
                 status = NOT_FOUND
-        except BaseException as error:  # whatever it is, this process must not return into sidecar's loop
+        except (
+            BaseException
+        ) as error:  # whatever it is, this process must not return into sidecar's loop
             os.write(report, f"cannot {step}: {type(error).__name__}".encode())
         finally:
             os._exit(status)
 
     def reap(self) -> tuple[list[Ended], list[int]]:
-        """Every child that has ended since, and every process group (by its leader's pid) that has become empty meanwhile."""
+        """Every child that has ended since, and every process group (by its leader's pid) that has
+        become empty meanwhile.
+        """
         ended = []
         while True:
             try:
@@ -229,7 +253,9 @@ class Workers:
             if pid in self._reports:  # somebody else holds the other end, so it is open and empty
                 os.close(self._reports.pop(pid))
             note, alone = self._notes.pop(pid), not _exists(pid)
-        return Ended(pid, abs(code), _name(-code) if code < 0 else "", note, alone, os.WCOREDUMP(status))
+        return Ended(
+            pid, abs(code), _name(-code) if code < 0 else "", note, alone, os.WCOREDUMP(status)
+        )
 
     def stopped(self, pid: int) -> bool:
         """Whether a child has been stopped (SIGSTOP) since this was last asked."""
@@ -250,7 +276,9 @@ class Workers:
         return known
 
     def signal(self, pid: int, name: str) -> None:
-        """Send a signal to one process. Raises OSError if that is not allowed; a process that has gone is none."""
+        """Send a signal to one process. Raises OSError if that is not allowed; a process that has
+        gone is none.
+        """
         self._send(os.kill, pid, signal.Signals[f"SIG{name}"])
 
     def kill(self, pid: int) -> None:
@@ -260,14 +288,17 @@ class Workers:
             self._send(os.kill, pid, signal.SIGKILL)
 
     def _send(self, send: Callable[[int, int], None], target: int, number: int) -> bool:
-        """Send, as the workers' user where root may not (without CAP_KILL); whether the target was there. Raises OSError."""
+        """Send, as the workers' user where root may not (without CAP_KILL); whether the target was
+        there. Raises OSError.
+        """
         try:
             try:
                 send(target, number)
             except PermissionError:
                 if self._credentials is None:
                     raise
-                # kill(2) asks for the effective uid; the real one stays root's, so the workers may not signal us meanwhile.
+                # kill(2) asks for the effective uid; the real one stays root's, so the workers may
+                # not signal us meanwhile.
                 before = os.geteuid()
                 os.seteuid(self._credentials.uid)
                 try:
@@ -279,7 +310,8 @@ class Workers:
         return True
 
     def sweep(self, spared: int = 0) -> bool:
-        """SIGKILL whatever is left below sidecar, but `spared` and what is below that; whether anything is.
+        """SIGKILL whatever is left below sidecar, but `spared` and what is below that; whether
+        anything is.
 
         (As PID 1 the kernel does it when sidecar leaves.)
         """
@@ -298,7 +330,8 @@ class Workers:
 
 
 def seal() -> None:
-    """Keep every descriptor that sidecar was started with, but 0, 1 and 2, from its children. (Its own are never inherited: PEP 446.)
+    """Keep every descriptor that sidecar was started with, but 0, 1 and 2, from its children. (Its
+    own are never inherited: PEP 446.)
 
     Where 0, 1 or 2 is closed it is opened on /dev/null, lest a listener gets that number.
     """
@@ -316,7 +349,9 @@ def seal() -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below `pid` that is not a zombie, from /proc (proc(5), the stat files' fourth field)."""
+    """Every process below `pid` that is not a zombie, from /proc (proc(5), the stat files' fourth
+    field).
+    """
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -338,7 +373,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def _execute(argv: tuple[str, ...], environment: Mapping[str, str]) -> int:
-    """Replace this process, looking argv[0] up in the environment's own PATH. Returns NOT_FOUND; raises OSError if it cannot be run."""
+    """Replace this process, looking argv[0] up in the environment's own PATH. Returns NOT_FOUND;
+    raises OSError if it cannot be run.
+    """
     program = argv[0]
     if "/" in program:
         os.execve(program, argv, environment)
@@ -388,7 +425,9 @@ def _prctl() -> Callable[[int, int], int]:
 
 
 def credentials(user: str, group: str) -> Credentials | None:
-    """Whom `--user` (USER or USER:GROUP) and `--group` mean: names or numbers; a number needs no entry in passwd. Raises StartError."""
+    """Whom `--user` (USER or USER:GROUP) and `--group` mean: names or numbers; a number needs no
+    entry in passwd. Raises StartError.
+    """
     user, colon, its_group = user.partition(":")
     if colon and (group or not its_group):
         raise StartError(f"--user {user}:{its_group}: say USER:GROUP, or USER and --group GROUP")
@@ -405,13 +444,17 @@ def credentials(user: str, group: str) -> Credentials | None:
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
         except KeyError:
             if not user.isdigit():
-                raise StartError(f"--user {user}: there is no such user; say a name from /etc/passwd or a number") from None
+                raise StartError(
+                    f"--user {user}: there is no such user; say a name from /etc/passwd or a number"
+                ) from None
             uid = gid = int(user)
     if group:
         try:
             gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         except KeyError:
-            raise StartError(f"--group {group}: there is no such group; say a name from /etc/group or a number") from None
+            raise StartError(
+                f"--group {group}: there is no such group; say a name from /etc/group or a number"
+            ) from None
     if (uid, gid) == (os.getuid(), os.getgid()):
         return None
     if not _may_become_others():
@@ -422,10 +465,14 @@ def credentials(user: str, group: str) -> Credentials | None:
 
 
 def _may_become_others() -> bool:
-    """Whether this process has CAP_SETGID and CAP_SETUID, bits 6 and 7 of the effective set (capabilities(7)); root often lacks them."""
+    """Whether this process has CAP_SETGID and CAP_SETUID, bits 6 and 7 of the effective set
+    (capabilities(7)); root often lacks them.
+    """
     try:
         with open("/proc/self/status", encoding="utf-8") as file:
-            effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+            effective = next(
+                int(line.split()[1], 16) for line in file if line.startswith("CapEff:")
+            )
     except (OSError, StopIteration):
         return os.geteuid() == 0
     return effective >> 6 & 3 == 3

@@ -1,11 +1,13 @@
-"""The reader of sidecar.yml: a process of its own, for PID 1 imports no YAML. `python -m sidecar.yamlfile FILE` writes one JSON object:
+"""The reader of sidecar.yml: a process of its own, for PID 1 imports no YAML. `python -m
+sidecar.yamlfile FILE` writes one JSON object:
 
-    {"pairs": [[KEY, LINE, VALUE], …], "problems": [[LINE, TEXT], …]}
-    VALUE = {"line": N, "text": T} | {"line": N, "items": [VALUE, …]} | {"line": N, "nothing": true} | {"line": N, "wrong": WHAT}
+    {"pairs": [[KEY, LINE, VALUE], …], "problems": [[LINE, TEXT], …]} VALUE = {"line": N, "text": T}
+    | {"line": N, "items": [VALUE, …]} | {"line": N, "nothing": true} | {"line": N, "wrong": WHAT}
 
-It takes the file apart and understands none of it; config.py does. Nothing is ever constructed: the parser's events are composed into
-nodes, and a node's text goes out as it was written. Size and depth are bounded before anything is composed; an alias is a reference
-to a node and is never expanded below a list's items, so a "billion laughs" is a few bytes of "wrong".
+It takes the file apart and understands none of it; config.py does. Nothing is ever constructed: the
+parser's events are composed into nodes, and a node's text goes out as it was written. Size and
+depth are bounded before anything is composed; an alias is a reference to a node and is never
+expanded below a list's items, so a "billion laughs" is a few bytes of "wrong".
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-# No settings file is larger (bytes), nor nested deeper: a list of commands is 2. Nor has it more events to the parser.
+# No settings file is larger (bytes), nor nested deeper: a list of commands is 2. Nor has it more
+# events to the parser.
 LARGEST, DEEPEST, MOST_EVENTS = 1 << 16, 8, 20_000
 
-PLAIN = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp", "value", "map", "seq", "merge"))
+PLAIN = tuple(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "timestamp", "value", "map", "seq", "merge")
+)
 NOTHING = "tag:yaml.org,2002:null"
 
 
@@ -37,7 +43,9 @@ def load(path: str) -> bytes:
         # Not to be held up by a FIFO that nobody writes to.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise Unreadable(0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise Unreadable(
+            0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Unreadable(0, "the settings file is no regular file")
@@ -45,7 +53,9 @@ def load(path: str) -> bytes:
         while len(data) <= LARGEST and (part := os.read(fd, LARGEST)):
             data += part
     except OSError as error:
-        raise Unreadable(0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise Unreadable(
+            0, f"the settings file cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from None
     finally:
         os.close(fd)
     if len(data) > LARGEST:
@@ -64,21 +74,32 @@ def parse(data: bytes) -> dict[str, Any]:
     try:
         depth = 0
         for count, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if depth > DEEPEST or count > MOST_EVENTS:
                 line = event.start_mark.line + 1 if event.start_mark else 0
-                raise Unreadable(line, "it is nested too deep" if depth > DEEPEST else "it says too much")
+                raise Unreadable(
+                    line, "it is nested too deep" if depth > DEEPEST else "it says too much"
+                )
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Unreadable(mark.line + 1 if mark else 0, f"it is no YAML: {error.problem or error.context}") from None
+        raise Unreadable(
+            mark.line + 1 if mark else 0, f"it is no YAML: {error.problem or error.context}"
+        ) from None
     except yaml.reader.ReaderError as error:
-        raise Unreadable(text[: error.position].count("\n") + 1, "there is a character that YAML does not allow") from None
+        raise Unreadable(
+            text[: error.position].count("\n") + 1, "there is a character that YAML does not allow"
+        ) from None
     except (ValueError, RecursionError, yaml.YAMLError):
         raise Unreadable(0, "it is no YAML") from None
     answer: dict[str, Any] = {"pairs": [], "problems": []}
     # One list may be there under many names.
-    if isinstance(root, yaml.MappingNode) and sum(len(value.value) for _, value in root.value if value.id == "sequence") > MOST_EVENTS:
+    if (
+        isinstance(root, yaml.MappingNode)
+        and sum(len(value.value) for _, value in root.value if value.id == "sequence") > MOST_EVENTS
+    ):
         raise Unreadable(0, "it says too much")
     if root is None or root.tag == NOTHING:
         return answer

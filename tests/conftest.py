@@ -11,7 +11,9 @@ from tests.support import Sidecar
 
 @pytest.fixture
 def sidecar() -> Iterator[Callable[..., Sidecar]]:
-    """Start sidecars; each is ended with all it started when the test is over, and its log is shown if the test failed."""
+    """Start sidecars; each is ended with all it started when the test is over, and its log is shown
+    if the test failed.
+    """
     started: list[Sidecar] = []
 
     def start(*options: str, **keywords: object) -> Sidecar:
@@ -24,12 +26,15 @@ def sidecar() -> Iterator[Callable[..., Sidecar]]:
         print(each)
 
 
-# Two groups of about the same length: an engine does two things at once well enough, and more only slowly.
+# Two groups of about the same length: an engine does two things at once well enough, and more only
+# slowly.
 SECOND = ("test_pod.py", "test_rollout.py", "test_limits.py", "test_prod.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares something is run one after the other where tests run side by side: containers of one engine, one browser."""
+    """What shares something is run one after the other where tests run side by side: containers of
+    one engine, one browser.
+    """
     for item in items:
         if "container" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group(f"container {1 + (item.path.name in SECOND)}"))

@@ -1,4 +1,6 @@
-"""How programs save: each function changes the tree that `plant` makes, as the real program does, and returns the paths that differ."""
+"""How programs save: each function changes the tree that `plant` makes, as the real program does,
+and returns the paths that differ.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ def plant(tree: Path) -> Path:
 def run(*words: object, cwd: object = None) -> None:
     if shutil.which(str(words[0])) is None:
         pytest.skip(f"{words[0]} is not installed")
-    subprocess.run([str(each) for each in words], cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    subprocess.run(
+        [str(each) for each in words],
+        cwd=cwd,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
 
 
 def archive(files: dict[str, str]) -> bytes:
@@ -72,13 +80,17 @@ def beside_and_replace(tree: Path) -> list[str]:
 
 def vim_by_renaming(tree: Path) -> list[str]:
     settings = "set nocp swapfile writebackup backupcopy=no backupskip="
-    run("vim", "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
+    run(
+        "vim", "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py"
+    )
     return ["app.py"]
 
 
 def vim_in_place(tree: Path) -> list[str]:
     settings = "set nocp swapfile writebackup backupcopy=yes backupskip="
-    run("vim", "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py")
+    run(
+        "vim", "-u", "NONE", "-es", "-c", settings, "-c", "%s/old/new/", "-c", "wq", tree / "app.py"
+    )
     return ["app.py"]
 
 
@@ -125,17 +137,23 @@ def prepare_checkout(tree: Path) -> None:
 
 
 def unpacked(tree: Path) -> list[str]:
-    (tree.parent / "a.tar").write_bytes(archive({"app.py": "new = 1\n", "new/deep/file": "y", "pkg/mod.py": "new = 2\n"}))
+    (tree.parent / "a.tar").write_bytes(
+        archive({"app.py": "new = 1\n", "new/deep/file": "y", "pkg/mod.py": "new = 2\n"})
+    )
     run("tar", "-xf", tree.parent / "a.tar", "-C", tree)
     return ["app.py", "new/deep/file", "pkg/mod.py"]
 
 
 def put_archive(tree: Path) -> list[str]:
     """As the Docker engine does: what is there is removed first, then made anew."""
-    with tarfile.open(fileobj=io.BytesIO(archive({"app.py": "new = 1\n", "pkg/mod.py": "new = 2\n"}))) as tar:
+    with tarfile.open(
+        fileobj=io.BytesIO(archive({"app.py": "new = 1\n", "pkg/mod.py": "new = 2\n"}))
+    ) as tar:
         for member in tar:
             (tree / member.name).unlink(missing_ok=True)
-            tar.extract(member, tree, filter="data") if hasattr(tarfile, "data_filter") else tar.extract(member, tree)
+            tar.extract(member, tree, filter="data") if hasattr(
+                tarfile, "data_filter"
+            ) else tar.extract(member, tree)
     return ["app.py", "pkg/mod.py"]
 
 
@@ -148,7 +166,8 @@ SAVES = [
 class AtomicWriter:
     """A ConfigMap or Secret volume, as Kubernetes writes it (pkg/volume/util/atomic_writer.go).
 
-    `old`: the order of steps until 1.30, where the names that are new are linked before `..data` moves; now it is after.
+    `old`: the order of steps until 1.30, where the names that are new are linked before `..data`
+    moves; now it is after.
     """
 
     def __init__(self, directory: Path, old: bool = False) -> None:

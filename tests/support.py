@@ -49,7 +49,9 @@ def marked(mark: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if f"MARK={mark}".encode() in path.read_bytes().split(b"\0") and alive(int(path.parent.name)):
+            if f"MARK={mark}".encode() in path.read_bytes().split(b"\0") and alive(
+                int(path.parent.name)
+            ):
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -57,10 +59,17 @@ def marked(mark: str) -> list[int]:
 
 
 class Sidecar:
-    """`sidecar run` with --log-format json; its log lines as events. Options are appended before `--`."""
+    """`sidecar run` with --log-format json; its log lines as events. Options are appended before
+    `--`.
+    """
 
     def __init__(
-        self, *options: str, program: tuple[str, ...] = SERVER, env: dict[str, str] | None = None, port: bool = True, **popen: object
+        self,
+        *options: str,
+        program: tuple[str, ...] = SERVER,
+        env: dict[str, str] | None = None,
+        port: bool = True,
+        **popen: object,
     ):
         self.mark = f"{os.getpid()}-{id(self)}"
         self.port = 0
@@ -69,7 +78,9 @@ class Sidecar:
             words += ["--port", "127.0.0.1:0"]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": self.mark, **(env or {})}
         popen = {"stdin": subprocess.DEVNULL, "start_new_session": True, **popen}
-        self.process = subprocess.Popen([*words, *options, "--", *program], env=environ, stderr=subprocess.PIPE, **popen)
+        self.process = subprocess.Popen(
+            [*words, *options, "--", *program], env=environ, stderr=subprocess.PIPE, **popen
+        )
         self.pid = self.process.pid
         self.events: list[dict] = []
         self.output: list[str] = []
@@ -84,7 +95,11 @@ class Sidecar:
                 try:
                     event = json.loads(text)
                     if event["event"] == "listening" and not self.port:
-                        self.port = int(event["address"].rpartition(":")[2]) if event["kind"] == "tcp" else 0
+                        self.port = (
+                            int(event["address"].rpartition(":")[2])
+                            if event["kind"] == "tcp"
+                            else 0
+                        )
                     self.events.append(event)
                 except (ValueError, KeyError, TypeError):
                     self.output.append(text)
@@ -96,7 +111,10 @@ class Sidecar:
     def seen(self, name: str, **fields: object) -> list[dict]:
         """The events so far of that name and with those fields."""
         return [
-            each for each in list(self.events) if each["event"] == name and all(each.get(key) == value for key, value in fields.items())
+            each
+            for each in list(self.events)
+            if each["event"] == name
+            and all(each.get(key) == value for key, value in fields.items())
         ]
 
     def wait(self, name: str, count: int = 1, **fields: object) -> dict:
@@ -104,7 +122,9 @@ class Sidecar:
         end = time.monotonic() + PATIENCE
         with self._news:
             while len(found := self.seen(name, **fields)) < count:
-                if "(end of output)" in self.output or not self._news.wait(max(0.0, end - time.monotonic())):
+                if "(end of output)" in self.output or not self._news.wait(
+                    max(0.0, end - time.monotonic())
+                ):
                     raise AssertionError(f"never: {count} × {name} {fields}\n{self}")
         return found[count - 1]
 
@@ -112,7 +132,9 @@ class Sidecar:
         os.kill(self.pid, signal.Signals[f"SIG{name}"])
 
     def swap(self, number: int, gone: bool = True) -> dict:
-        """HUP, and wait until generation `number` serves (and, with `gone`, nobody else does any more)."""
+        """HUP, and wait until generation `number` serves (and, with `gone`, nobody else does any
+        more).
+        """
         self.signal("HUP")
         event = self.wait("serving", generation=number)
         if gone:
@@ -120,13 +142,17 @@ class Sidecar:
         return event
 
     def alone(self, number: int) -> None:
-        """Wait until nobody of an earlier generation is left: until then, one of them may still answer."""
+        """Wait until nobody of an earlier generation is left: until then, one of them may still
+        answer.
+        """
         for old in [each for each in self.seen("worker_started") if each["generation"] < number]:
             until(lambda pid=old["pid"]: pid not in self.workers(), f"the end of {old['pid']}")
 
     def workers(self) -> list[int]:
         """The workers started and not ended since, as the log has it."""
-        gone = {each["pid"] for each in self.events if each["event"] in ("worker_left", "worker_died")}
+        gone = {
+            each["pid"] for each in self.events if each["event"] in ("worker_left", "worker_died")
+        }
         return [each["pid"] for each in self.seen("worker_started") if each["pid"] not in gone]
 
     def exit(self) -> int:
@@ -143,7 +169,9 @@ class Sidecar:
 
     def clean_up(self) -> None:
         """End everything it started, by pid, whatever state the test left it in."""
-        for pid in [self.pid, *marked(self.mark)] if self.process.poll() is None else marked(self.mark):
+        for pid in (
+            [self.pid, *marked(self.mark)] if self.process.poll() is None else marked(self.mark)
+        ):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -173,7 +201,9 @@ def get(port: int, path: str = "/", timeout: float = PATIENCE) -> str:
 
 
 def read_response(sock: socket.socket) -> tuple[bool, str] | None:
-    """One HTTP response: (whether the server keeps the connection, the body); None if it was closed before the first byte."""
+    """One HTTP response: (whether the server keeps the connection, the body); None if it was closed
+    before the first byte.
+    """
     data = b""
     while b"\r\n\r\n" not in data:
         more = sock.recv(65536)
@@ -186,8 +216,12 @@ def read_response(sock: socket.socket) -> tuple[bool, str] | None:
     status, *lines = head.decode("latin-1").split("\r\n")
     if " 200 " not in status + " ":
         raise AssertionError(f"answered {status!r}")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    keep = headers.get("connection", "keep-alive").lower() != "close" and status.startswith("HTTP/1.1")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    keep = headers.get("connection", "keep-alive").lower() != "close" and status.startswith(
+        "HTTP/1.1"
+    )
     if headers.get("transfer-encoding", "").lower() == "chunked":
         while not body.endswith(b"0\r\n\r\n"):
             more = sock.recv(65536)
@@ -207,7 +241,9 @@ def read_response(sock: socket.socket) -> tuple[bool, str] | None:
 
 
 class Notified:
-    """The socket of a service manager (NOTIFY_SOCKET), at a path or an abstract `@name`: what it was told, by whom."""
+    """The socket of a service manager (NOTIFY_SOCKET), at a path or an abstract `@name`: what it
+    was told, by whom.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -228,30 +264,42 @@ class Notified:
         """Read on until a message has these values; the message."""
         while True:
             data, ancillary, _, _ = self._socket.recvmsg(4096, 100)
-            self.senders |= {struct.unpack("=iII", each)[0] for _, kind, each in ancillary if kind == socket.SCM_CREDENTIALS}
+            self.senders |= {
+                struct.unpack("=iII", each)[0]
+                for _, kind, each in ancillary
+                if kind == socket.SCM_CREDENTIALS
+            }
             self.told.append(dict(line.split("=", 1) for line in data.decode().splitlines()))
             if wanted.items() <= self.told[-1].items():
                 return self.told[-1]
 
     def states(self) -> list[str]:
         """What was told so far but for STATUS."""
-        return [name for each in self.told for name in each if name not in ("STATUS", "MONOTONIC_USEC")]
+        return [
+            name for each in self.told for name in each if name not in ("STATUS", "MONOTONIC_USEC")
+        ]
 
 
 class Load:
-    """Requests without end from several threads, as a context manager: half on connections of their own, half on kept ones.
+    """Requests without end from several threads, as a context manager: half on connections of their
+    own, half on kept ones.
 
-    `answered` counts answers, `failures` says what went wrong. `reopened` counts kept connections that were found closed before the first
-    byte of an answer: every HTTP client opens another then (RFC 9112, 9.3.1), so does this one, and the request has to succeed there.
+    `answered` counts answers, `failures` says what went wrong. `reopened` counts kept connections
+    that were found closed before the first byte of an answer: every HTTP client opens another then
+    (RFC 9112, 9.3.1), so does this one, and the request has to succeed there.
     """
 
-    def __init__(self, port: int, one_shot: int = 2, kept: int = 2, path: str = "/", pause: float = 0.004) -> None:
+    def __init__(
+        self, port: int, one_shot: int = 2, kept: int = 2, path: str = "/", pause: float = 0.004
+    ) -> None:
         self.port, self.path, self.pause = port, path, pause
         self.answered = self.reopened = 0
         self.failures: list[str] = []
         self._end = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._one_shot, daemon=True) for _ in range(one_shot)]
+        self._threads = [
+            threading.Thread(target=self._one_shot, daemon=True) for _ in range(one_shot)
+        ]
         self._threads += [threading.Thread(target=self._kept, daemon=True) for _ in range(kept)]
 
     def __enter__(self) -> Load:

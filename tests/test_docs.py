@@ -27,10 +27,14 @@ def test_the_page_on_the_control_socket_has_every_command_every_member_and_every
     assert dict(re.findall(r"^\| `sidecar (\w+)(?: (.+?))?` \|", page, re.MULTILINE)) == {
         each.name: each.usage.replace("|", "\\|") for each in commands.COMMANDS.values()
     }
-    documented = {name: set(re.findall(r"`(\w+)`", told)) for name, told in re.findall(r"^\| `(\w+)` \| (.*?) ?\|", page, re.MULTILINE)}
+    documented = {
+        name: set(re.findall(r"`(\w+)`", told))
+        for name, told in re.findall(r"^\| `(\w+)` \| (.*?) ?\|", page, re.MULTILINE)
+    }
     words = {"scale": [["1"], ["+1"]], "signal": [["USR1"]]}
     assert documented == {
-        name: {member for each in words.get(name, [[]]) for member in command.request(each)} for name, command in commands.COMMANDS.items()
+        name: {member for each in words.get(name, [[]]) for member in command.request(each)}
+        for name, command in commands.COMMANDS.items()
     }
     assert set(map(int, re.findall(r"^\| (\d) \|", page, re.MULTILINE))) == {
         commands.DONE, commands.NO, commands.WRONG, commands.UNREACHABLE, commands.TOO_LATE,

@@ -1,9 +1,11 @@
-"""Open-loop load: so many requests a second at moments fixed beforehand, each on a new connection, whatever became of the others.
+"""Open-loop load: so many requests a second at moments fixed beforehand, each on a new connection,
+whatever became of the others.
 
     python -I client.py PORT TIMEOUT RATE BEGIN SECONDS
 
-A request's latency counts from the moment it was due, so a pause is seen by every request that falls into it, not by one a client.
-Each becomes a line on stdout, at the end: when it was due, how long it took, what came of it.
+A request's latency counts from the moment it was due, so a pause is seen by every request that
+falls into it, not by one a client. Each becomes a line on stdout, at the end: when it was due, how
+long it took, what came of it.
 """
 
 import gc
@@ -33,7 +35,9 @@ class Client:
                 self.ask(self.moments.pop())
             pending = [*self.connecting.values(), *self.waiting.values()]
             deadline = min([moment + self.timeout for moment in pending] + self.moments[-1:])
-            readable, writable, _ = select.select(list(self.waiting), list(self.connecting), [], max(0.0, deadline - time.monotonic()))
+            readable, writable, _ = select.select(
+                list(self.waiting), list(self.connecting), [], max(0.0, deadline - time.monotonic())
+            )
             for connection in writable:
                 self.connected(connection)
             for connection in readable:
@@ -68,9 +72,15 @@ class Client:
         except OSError as error:
             self.finish(connection, self.waiting, type(error).__name__)
         else:
-            self.finish(connection, self.waiting, "answered" if answer.startswith(b"HTTP/1.1 200 ") else "closed")
+            self.finish(
+                connection,
+                self.waiting,
+                "answered" if answer.startswith(b"HTTP/1.1 200 ") else "closed",
+            )
 
-    def finish(self, connection: socket.socket, pool: dict[socket.socket, float], outcome: str) -> None:
+    def finish(
+        self, connection: socket.socket, pool: dict[socket.socket, float], outcome: str
+    ) -> None:
         due = pool.pop(connection)
         self.done.append((due, time.monotonic() - due, outcome))
         connection.close()
@@ -81,7 +91,9 @@ def main(words: list[str]) -> None:
     client = Client(port, timeout, [begin + number / rate for number in range(int(rate * seconds))])
     gc.disable()
     client.run()
-    sys.stdout.write("".join(f"{due:.6f} {latency:.6f} {outcome}\n" for due, latency, outcome in client.done))
+    sys.stdout.write(
+        "".join(f"{due:.6f} {latency:.6f} {outcome}\n" for due, latency, outcome in client.done)
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Tells the moment, as server.py does, and becomes the program that it is given: `python -I -S exec.py PROGRAM [ARGUMENT ...]`.
+"""Tells the moment, as server.py does, and becomes the program that it is given: `python -I -S
+exec.py PROGRAM [ARGUMENT ...]`.
 
-What had to be made before the program could be started, such as a pid namespace, is then not counted as its start-up.
+What had to be made before the program could be started, such as a pid namespace, is then not
+counted as its start-up.
 """
 
 import posix

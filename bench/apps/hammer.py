@@ -1,9 +1,11 @@
-"""Closed-loop load on several servers in turn, in short slices: which of them answers how many requests a second?
+"""Closed-loop load on several servers in turn, in short slices: which of them answers how many
+requests a second?
 
     python -I hammer.py keep-alive|one-shot CONNECTIONS SLICE ROUNDS PORT:PID,PID ...
 
-Each round goes through all servers, SLICE seconds each, in an order drawn anew (who comes often or always second is warmer). A round
-becomes a line on stdout: for each server the requests answered a second, and the microseconds of its processes' CPU for one.
+Each round goes through all servers, SLICE seconds each, in an order drawn anew (who comes often or
+always second is warmer). A round becomes a line on stdout: for each server the requests answered a
+second, and the microseconds of its processes' CPU for one.
 """
 
 import gc
@@ -24,7 +26,11 @@ class Target:
         self.pids = pids.split(",")
         self.count = count
         self.batch = self.one_shot if one_shot else self.keep_alive
-        self.connections = [] if one_shot else [socket.create_connection(self.address, PATIENCE) for _ in range(count)]
+        self.connections = (
+            []
+            if one_shot
+            else [socket.create_connection(self.address, PATIENCE) for _ in range(count)]
+        )
         for connection in self.connections:
             # With a timeout, Python would ask the kernel twice for everything.
             connection.settimeout(None)

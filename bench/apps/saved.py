@@ -1,6 +1,8 @@
-"""What is saved in the bench of the dev loop, as ASGI and as WSGI; VERSION stands where each save puts another number.
+"""What is saved in the bench of the dev loop, as ASGI and as WSGI; VERSION stands where each save
+puts another number.
 
-Run as a program it serves itself on the socket that SERVER_STARTER_PORT names, with nothing imported that is not needed for that.
+Run as a program it serves itself on the socket that SERVER_STARTER_PORT names, with nothing
+imported that is not needed for that.
 """
 
 VERSION = b"0"
@@ -47,7 +49,11 @@ def serve():
             connection.settimeout(2)
             try:
                 connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(VERSION) + VERSION)
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+                    % len(VERSION)
+                    + VERSION
+                )
             except OSError:
                 pass
 

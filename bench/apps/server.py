@@ -1,10 +1,13 @@
-"""The server program of the bench, made to boot fast and to leave at once, so that what is measured is its supervisor.
+"""The server program of the bench, made to boot fast and to leave at once, so that what is measured
+is its supervisor.
 
-Run as `python -I -S server.py [dies]`: with nothing imported but built-in modules it takes connections some 10 ms after its exec. It
-listens on the socket that SERVER_STARTER_PORT names or, run alone, binds 127.0.0.1:BENCH_PORT. On TERM it answers what it has
-accepted and exits. With `dies`, every generation but the first dies 1.5 s into its boot.
+Run as `python -I -S server.py [dies]`: with nothing imported but built-in modules it takes
+connections some 10 ms after its exec. It listens on the socket that SERVER_STARTER_PORT names or,
+run alone, binds 127.0.0.1:BENCH_PORT. On TERM it answers what it has accepted and exits. With
+`dies`, every generation but the first dies 1.5 s into its boot.
 
-On stdout it tells what happened to it: `EVENT PID MOMENT`, the moment on CLOCK_MONOTONIC, which all processes share.
+On stdout it tells what happened to it: `EVENT PID MOMENT`, the moment on CLOCK_MONOTONIC, which all
+processes share.
 """
 
 import _signal
@@ -33,9 +36,11 @@ def listen():
         listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", int(posix.environ[b"BENCH_PORT"])))
         listener.listen(_socket.SOMAXCONN)
-    # Both generations wait for the same connection and one of them gets it. (Each of them sets this, so it never changes under one.)
+    # Both generations wait for the same connection and one of them gets it. (Each of them sets
+    # this, so it never changes under one.)
     listener.setblocking(False)
-    # Inherited by the connections; sidecar sets it and start_server does not, and what is measured here is another thing.
+    # Inherited by the connections; sidecar sets it and start_server does not, and what is measured
+    # here is another thing.
     listener.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     return listener
 
@@ -47,10 +52,12 @@ def serve(listener):
     door = listener.fileno()
     poll = select.epoll()
     poll.register(woken, select.EPOLLIN)
-    # From here on it takes connections: whoever looks from outside may see it before this process is given the time to tell.
+    # From here on it takes connections: whoever looks from outside may see it before this process
+    # is given the time to tell.
     moment = time.monotonic()
     poll.register(door, select.EPOLLIN)
-    # Connections that have been answered and may ask again, and those that have said nothing yet: they are owed an answer.
+    # Connections that have been answered and may ask again, and those that have said nothing yet:
+    # they are owed an answer.
     idle, owed = set(), set()
     leaving = False
     tell(b"listening", moment)

@@ -20,4 +20,16 @@ class Plan:
     directories: tuple[int, ...] = (1_000, 10_000, 50_000)
 
 
-QUICK = Plan(swaps=5, pauses=1, failures=1, starts=5, rest=5.0, copies=1, pairs=4, imports=3, probes=5, saves=2, directories=(1_000,))
+QUICK = Plan(
+    swaps=5,
+    pauses=1,
+    failures=1,
+    starts=5,
+    rest=5.0,
+    copies=1,
+    pairs=4,
+    imports=3,
+    probes=5,
+    saves=2,
+    directories=(1_000,),
+)

@@ -1,4 +1,6 @@
-"""The bill of start-up: what PID 1's imports cost, module by module, so that a dear one is seen the day it comes in."""
+"""The bill of start-up: what PID 1's imports cost, module by module, so that a dear one is seen the
+day it comes in.
+"""
 
 import statistics
 import subprocess
@@ -25,14 +27,22 @@ def measure(plan: Plan) -> list[Figure]:
             nothing = elapsed(installed.python, "pass")
             bare.add("alone", nothing)
             whole.add("sidecar", elapsed(installed.python, IMPORT) - nothing)
-            paid = {name: cost for name, cost in imports(installed.python, IMPORT).items() if name not in known}
+            paid = {
+                name: cost
+                for name, cost in imports(installed.python, IMPORT).items()
+                if name not in known
+            }
             mine = sum(cost for name, cost in paid.items() if name.split(".")[0] == "sidecar")
             own.add("sidecar", mine)
             others.add("sidecar", sum(paid.values()) - mine)
             for name, cost in paid.items():
                 costs.setdefault(name, []).append(cost)
-    medians = sorted(((statistics.median(each), name) for name, each in costs.items()), reverse=True)
-    own.note = f"the dearest of {len(medians)} modules (ms): " + ", ".join(f"{name} {cost:.2f}" for cost, name in medians[:DEAREST])
+    medians = sorted(
+        ((statistics.median(each), name) for name, each in costs.items()), reverse=True
+    )
+    own.note = f"the dearest of {len(medians)} modules (ms): " + ", ".join(
+        f"{name} {cost:.2f}" for cost, name in medians[:DEAREST]
+    )
     return [bare, whole, own, others]
 
 
@@ -43,8 +53,16 @@ def elapsed(python: str, code: str) -> float:
 
 
 def imports(python: str, code: str) -> dict[str, float]:
-    """Every module that the code imports, with the milliseconds of its own (less those that it imports in turn)."""
+    """Every module that the code imports, with the milliseconds of its own (less those that it
+    imports in turn).
+    """
     command = [python, "-I", "-X", "importtime", "-c", code]
-    lines = subprocess.run(command, check=True, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True).stderr.splitlines()
-    fields = [line.removeprefix("import time:").split("|") for line in lines if line.startswith("import time:")]
+    lines = subprocess.run(
+        command, check=True, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ).stderr.splitlines()
+    fields = [
+        line.removeprefix("import time:").split("|")
+        for line in lines
+        if line.startswith("import time:")
+    ]
     return {name.strip(): int(cost) / 1000.0 for cost, _, name in fields if cost.strip().isdigit()}

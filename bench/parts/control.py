@@ -1,6 +1,8 @@
-"""What asking costs: `sidecar health`, which probes run every few seconds, beside a bare interpreter; and `status` with many workers.
+"""What asking costs: `sidecar health`, which probes run every few seconds, beside a bare
+interpreter; and `status` with many workers.
 
-The probe is measured as each kind of installation has it. Ratios are made within a turn, in an order drawn anew.
+The probe is measured as each kind of installation has it. Ratios are made within a turn, in an
+order drawn anew.
 """
 
 import contextlib
@@ -37,7 +39,9 @@ def measure(plan: Plan) -> list[Figure]:
     pips = Figure("control", "… by the script that pip makes", "")
     module = Figure("control", "… by `python -m sidecar`", "")
     slow = Figure("control", "… when it is not ready, which takes the long way", "")
-    status = Figure("control", f"`status` with {MANY} workers, asked and answered", "ms", target=("≤", 50))
+    status = Figure(
+        "control", f"`status` with {MANY} workers, asked and answered", "ms", target=("≤", 50)
+    )
     few = Figure("control", "… with 2", "ms")
     with Image() as installed, tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         script = os.path.join(place, "pips.py")
@@ -52,7 +56,10 @@ def measure(plan: Plan) -> list[Figure]:
             environ = {**ENVIRONMENT, "SIDECAR_CONTROL": path}
             for turn in range(plan.probes + 1):
                 took: dict[str, float] = {}
-                trials = [("bare", [installed.python, "-I", "-c", "pass"]), *((each.name, words) for each, words in ways)]
+                trials = [
+                    ("bare", [installed.python, "-I", "-c", "pass"]),
+                    *((each.name, words) for each, words in ways),
+                ]
                 for name, words in random.sample(trials, len(trials)):
                     took[name] = elapsed(words, environ, 0)
                 if turn:
@@ -60,10 +67,26 @@ def measure(plan: Plan) -> list[Figure]:
                     for each, _ in ways:
                         each.add("sidecar", took[each.name] / took["bare"])
             answers(path, 2, few, plan.probes)
-        with running(str(installed.script), f"{place}/none", 1, "--ready", "command", "--ready-command", "false") as path:
+        with running(
+            str(installed.script),
+            f"{place}/none",
+            1,
+            "--ready",
+            "command",
+            "--ready-command",
+            "false",
+        ) as path:
             for _ in range(plan.probes):
                 nothing = elapsed([installed.python, "-I", "-c", "pass"], ENVIRONMENT, 0)
-                slow.add("sidecar", elapsed([str(installed.script), "health"], {**ENVIRONMENT, "SIDECAR_CONTROL": path}, 1) / nothing)
+                slow.add(
+                    "sidecar",
+                    elapsed(
+                        [str(installed.script), "health"],
+                        {**ENVIRONMENT, "SIDECAR_CONTROL": path},
+                        1,
+                    )
+                    / nothing,
+                )
         with running(str(installed.script), f"{place}/many", MANY) as path:
             answers(path, MANY, status, plan.probes)
     return [bare, probe, pips, module, slow, status, few]
@@ -74,7 +97,9 @@ def running(script: str, path: str, workers: int, *options: str) -> Iterator[str
     """A sidecar with so many workers; where it listens."""
     ready = options or ("--ready", "interval", "--interval", "0")
     words = [script, "run", "--control", path, "--workers", str(workers), *ready, "--", *PROGRAM]
-    with subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             until = time.monotonic() + PATIENCE
             while not os.path.exists(path) or (not options and asked(path)["state"] != "serving"):
@@ -89,7 +114,9 @@ def running(script: str, path: str, workers: int, *options: str) -> Iterator[str
 
 def elapsed(words: list[str], environ: dict[str, str], status: int) -> float:
     before = time.monotonic()
-    done = subprocess.run(words, env=environ, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        words, env=environ, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     if done.returncode != status:
         raise NotMeasured(f"{' '.join(words)} ended with {done.returncode}, not {status}")
     return (time.monotonic() - before) * 1000.0

@@ -1,7 +1,9 @@
-"""The dev loop: from a save to the first response with the new code; what is lost meanwhile; what watching costs.
+"""The dev loop: from a save to the first response with the new code; what is lost meanwhile; what
+watching costs.
 
-A server that reloads by itself is measured beside the same server under `sidecar run --watch`, in turns, on the same file: `alone` is
-then the server's own reloader. A save is a new file renamed over the old one, as editors do it. What is installed nowhere is left out.
+A server that reloads by itself is measured beside the same server under `sidecar run --watch`, in
+turns, on the same file: `alone` is then the server's own reloader. A save is a new file renamed
+over the old one, as editors do it. What is installed nowhere is left out.
 """
 
 import contextlib
@@ -47,7 +49,9 @@ class Tree:
         """The moment just before the rename, and what is to be answered from then on."""
         self.number += 1
         version = b"%d" % self.number
-        (self.place / ".app.py.swp").write_text(SAVED.replace('VERSION = b"0"', f"VERSION = {version!r}"))
+        (self.place / ".app.py.swp").write_text(
+            SAVED.replace('VERSION = b"0"', f"VERSION = {version!r}")
+        )
         before = time.monotonic()
         os.replace(self.place / ".app.py.swp", self.place / "app.py")
         return before, version
@@ -68,7 +72,9 @@ def ask(port: int) -> bytes:
         return b""
 
 
-def answered(port: int, version: bytes, patience: float = LATEST, pause: float = 0.002) -> float | None:
+def answered(
+    port: int, version: bytes, patience: float = LATEST, pause: float = 0.002
+) -> float | None:
     """The moment of the first answer that is this version; None if it never comes."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
@@ -86,7 +92,12 @@ def running(words: list[object], place: Path, stdin: str = "", **extra: str) -> 
         source, write = os.pipe()
         os.write(write, stdin.encode())
         os.close(write)
-    environment = {**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", "PATH": f"{BIN}:{ENVIRONMENT['PATH']}", **extra}
+    environment = {
+        **ENVIRONMENT,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": f"{BIN}:{ENVIRONMENT['PATH']}",
+        **extra,
+    }
     process = subprocess.Popen(
         [str(word) for word in words],
         cwd=place, env=environment, stdin=source, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -121,7 +132,17 @@ def descendants(pid: int) -> list[int]:
 
 
 def sidecar(port: int, *command: object, options: tuple[str, ...] = ()) -> list[object]:
-    return [BIN / "sidecar", "run", "--port", f"127.0.0.1:{port}", "--watch", ".", *options, "--", *command]
+    return [
+        BIN / "sidecar",
+        "run",
+        "--port",
+        f"127.0.0.1:{port}",
+        "--watch",
+        ".",
+        *options,
+        "--",
+        *command,
+    ]
 
 
 # --- the parts
@@ -130,12 +151,24 @@ def sidecar(port: int, *command: object, options: tuple[str, ...] = ()) -> list[
 def measure(plan: Plan) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as directory:
         place = Path(directory)
-        return [*latency(place, plan), *rivals(place, plan), *trees(place, plan), *rest(place, plan)]
+        return [
+            *latency(place, plan),
+            *rivals(place, plan),
+            *trees(place, plan),
+            *rest(place, plan),
+        ]
 
 
 def latency(directory: Path, plan: Plan) -> list[Figure]:
-    """Save → first new response, less the server's boot, with a server that boots as fast as a Python can."""
-    less = Figure("dev loop", f"save → first new response, less boot and {SETTLE * 1000:g} ms to settle", "ms", target=("≤", TARGET))
+    """Save → first new response, less the server's boot, with a server that boots as fast as a
+    Python can.
+    """
+    less = Figure(
+        "dev loop",
+        f"save → first new response, less boot and {SETTLE * 1000:g} ms to settle",
+        "ms",
+        target=("≤", TARGET),
+    )
     boot = Figure("dev loop", "(the server's boot, subtracted)", "ms")
     tree = Tree(make(directory / "latency"))
     port = free_port()
@@ -178,7 +211,13 @@ def rivals(directory: Path, plan: Plan) -> list[Figure]:
     figures = []
     for name, server, own, extra in contestants():
         took = Figure("dev loop", f"{name}: save → first new response", "ms")
-        failed = Figure("dev loop", "… lost requests, a save", "", target=("≤", 0) if server else None, judged="sum")
+        failed = Figure(
+            "dev loop",
+            "… lost requests, a save",
+            "",
+            target=("≤", 0) if server else None,
+            judged="sum",
+        )
         longest = Figure("dev loop", "… worst latency (1 s and more: lost)", "ms")
         unseen = 0
         for who, words in (("sidecar", server), ("alone", own)):
@@ -187,7 +226,9 @@ def rivals(directory: Path, plan: Plan) -> list[Figure]:
             tree = Tree(make(directory / f"{name.split()[0]}-{who}"))
             port = free_port()
             command = [str(word).replace("PORT", str(port)) for word in words]
-            listed = "\n".join(map(str, tree.place.glob("*.py"))) + "\n" if command[0] == "entr" else ""
+            listed = (
+                "\n".join(map(str, tree.place.glob("*.py"))) + "\n" if command[0] == "entr" else ""
+            )
             if who == "sidecar":
                 command = sidecar(port, *command, options=("--drain-timeout", "3s"))
             with running(command, tree.place, listed, **extra):
@@ -207,13 +248,17 @@ def rivals(directory: Path, plan: Plan) -> list[Figure]:
                     failed.add(who, lost(requests))
                     longest.add(who, worst(requests) * 1000)
         if unseen:
-            took.note = f"{name}: {unseen} of {plan.saves} saves were not served within {LATEST:g} s"
+            took.note = (
+                f"{name}: {unseen} of {plan.saves} saves were not served within {LATEST:g} s"
+            )
         figures += [took, failed, longest]
     return figures
 
 
 def contestants() -> list[tuple[str, list[object], list[object], dict[str, str]]]:
-    """Name; the server under sidecar; with its own reloader; its environment. What is not installed is left out."""
+    """Name; the server under sidecar; with its own reloader; its environment. What is not installed
+    is left out.
+    """
     listen = "127.0.0.1:PORT"
     everybody: list[tuple[str, list[object], list[object], dict[str, str]]] = [
         (
@@ -266,7 +311,10 @@ def trees(directory: Path, plan: Plan) -> list[Figure]:
             config = json.dumps({"watch": [str(place)], "mode": "inotify"})
             before = time.monotonic()
             watcher = subprocess.Popen(
-                [BIN / "python", "-I", "-m", "sidecar.watch", config], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+                [BIN / "python", "-I", "-m", "sidecar.watch", config],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=ENVIRONMENT,
             )
             assert watcher.stdin is not None
             assert watcher.stdout is not None
@@ -274,7 +322,9 @@ def trees(directory: Path, plan: Plan) -> list[Figure]:
             start.add("sidecar", (time.monotonic() - before) * 1000)
             try:
                 if said.get("mode") != "inotify":
-                    raise NotMeasured(f"the watcher does not watch {count} directories by inotify: {said.get('why', 'it died')}")
+                    raise NotMeasured(
+                        f"the watcher does not watch {count} directories by inotify: {said.get('why', 'it died')}"
+                    )
                 memory.add("sidecar", Usage.of(watcher.pid).rss_mb)
                 watches.add("sidecar", armed(watcher.pid))
             finally:
@@ -288,12 +338,20 @@ def trees(directory: Path, plan: Plan) -> list[Figure]:
 
 def armed(pid: int) -> int:
     """How many inotify watches the process has."""
-    return sum(path.read_text().count("inotify wd:") for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+    return sum(
+        path.read_text().count("inotify wd:") for path in Path(f"/proc/{pid}/fdinfo").iterdir()
+    )
 
 
 def rest(directory: Path, plan: Plan) -> list[Figure]:
     """While nothing is saved."""
-    waking = Figure("dev loop", f"wake-ups of PID 1 in {plan.rest:g} s, watching code and an envdir", "", target=("≤", 0), judged="max")
+    waking = Figure(
+        "dev loop",
+        f"wake-ups of PID 1 in {plan.rest:g} s, watching code and an envdir",
+        "",
+        target=("≤", 0),
+        judged="max",
+    )
     ticking = Figure("dev loop", "… of the watcher, a second", "", target=("≤", 1), judged="max")
     cpu = Figure("dev loop", f"… CPU of the watcher in {plan.rest:g} s", "ms")
     tree = Tree(make(directory / "rest"))
@@ -308,7 +366,11 @@ def rest(directory: Path, plan: Plan) -> list[Figure]:
         if answered(port, b"1") is None:
             raise NotMeasured("sidecar run --watch never answered")
         time.sleep(5.0)
-        watcher = next(each for each in children(pid) if b"sidecar.watch" in Path(f"/proc/{each}/cmdline").read_bytes())
+        watcher = next(
+            each
+            for each in children(pid)
+            if b"sidecar.watch" in Path(f"/proc/{each}/cmdline").read_bytes()
+        )
         first, began = [Usage.of(each) for each in (pid, watcher)], time.monotonic()
         time.sleep(plan.rest)
         last, took = [Usage.of(each) for each in (pid, watcher)], time.monotonic() - began

@@ -1,7 +1,8 @@
 """A bad deploy under the same load: from the HUP on, every new generation dies 1.5 s into its boot.
 
-Counted is what was due within 2.5 s of the HUP and was not answered within a second. start_server has retired the old generation by
-the time the new one dies; sidecar has not, as the new one was never ready. `alone` leaves the old one be, as it should.
+Counted is what was due within 2.5 s of the HUP and was not answered within a second. start_server
+has retired the old generation by the time the new one dies; sidecar has not, as the new one was
+never ready. `alone` leaves the old one be, as it should.
 """
 
 import os
@@ -18,7 +19,13 @@ WARM_UP = 0.3
 
 
 def measure(plan: Plan) -> list[Figure]:
-    failed = Figure("failure", "lost of 500 requests while a new generation dies", "", target=("≤", 0), judged="sum")
+    failed = Figure(
+        "failure",
+        "lost of 500 requests while a new generation dies",
+        "",
+        target=("≤", 0),
+        judged="sum",
+    )
     longest = Figure("failure", "… longest wait (1 s and more: lost)", "ms")
     prove()
     for _ in range(plan.failures):

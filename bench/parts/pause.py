@@ -1,7 +1,8 @@
-"""What clients see of ten swaps under constant load (200 requests a second, each on a new connection): the worst latency, and losses.
+"""What clients see of ten swaps under constant load (200 requests a second, each on a new
+connection): the worst latency, and losses.
 
-Windows with a swap and windows without one take turns in the same run, so both see the same noise of the machine; the worst of the
-one less the worst of the other is what the swaps added.
+Windows with a swap and windows without one take turns in the same run, so both see the same noise
+of the machine; the worst of the one less the worst of the other is what the swaps added.
 """
 
 import statistics
@@ -35,13 +36,17 @@ def measure(plan: Plan) -> list[Figure]:
                 added.add(kind.name, (max(with_swap) - max(without)) * MS)
                 swapped.add(kind.name, max(with_swap) * MS)
                 quiet.add(kind.name, max(without) * MS)
-                typical.add(kind.name, (statistics.median(with_swap) - statistics.median(without)) * MS)
+                typical.add(
+                    kind.name, (statistics.median(with_swap) - statistics.median(without)) * MS
+                )
                 failed.add(kind.name, losses)
     return [added, swapped, quiet, typical, failed]
 
 
 def run(contestant: Contestant, window: float) -> tuple[list[float], list[float], int]:
-    """Ten windows with a swap and ten without, in turn: the worst latency in each, and how many requests were lost in all."""
+    """Ten windows with a swap and ten without, in turn: the worst latency in each, and how many
+    requests were lost in all.
+    """
     swaps, pauses = [], []
     with Load(contestant.port, WARM_UP + 2 * SWAPS * window) as load:
         for number in range(2 * SWAPS):
@@ -51,5 +56,8 @@ def run(contestant: Contestant, window: float) -> tuple[list[float], list[float]
             else:
                 swaps.append(contestant.swap().asked)
         requests = load.end()
-    worsts = [[worst(between(requests, moment, moment + window)) for moment in moments] for moments in (swaps, pauses)]
+    worsts = [
+        [worst(between(requests, moment, moment + window)) for moment in moments]
+        for moments in (swaps, pauses)
+    ]
     return worsts[0], worsts[1], lost(requests)

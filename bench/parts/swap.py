@@ -1,7 +1,9 @@
-"""How long a swap takes: HUP sent → the old generation has exited, less what the server itself needs to boot.
+"""How long a swap takes: HUP sent → the old generation has exited, less what the server itself
+needs to boot.
 
-The boot (exec → takes connections) is measured alone before each swap, on the same kind of inherited listener; the median of all these
-is what is subtracted. `alone` swaps by hand, told by the new server when it is ready: what is left there is the old one's way out.
+The boot (exec → takes connections) is measured alone before each swap, on the same kind of
+inherited listener; the median of all these is what is subtracted. `alone` swaps by hand, told by
+the new server when it is ready: what is left there is the old one's way out.
 """
 
 import statistics

@@ -20,9 +20,23 @@ async def app(scope, receive, send):
                 return
     body = f"{GREETING} from generation {GENERATION}, worker {os.getpid()}\n".encode()
     if scope["path"] == "/events":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream")],
+            }
+        )
         while True:
-            await send({"type": "http.response.body", "body": b"data: " + body + b"\n", "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": b"data: " + body + b"\n", "more_body": True}
+            )
             await asyncio.sleep(1)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-length", str(len(body)).encode())],
+        }
+    )
     await send({"type": "http.response.body", "body": body})

@@ -2,9 +2,10 @@
 
     sidecar run --port 8080,defer -- python -m examples.asgi.serve
 
-When it is asked to leave, uvicorn closes every connection that has no request yet, also those that it accepted a moment ago and whose
-request is waiting to be read: their clients get a reset. Here it first stops accepting, and reads what has come, before it does that.
-With `defer` a connection comes only once its request is there, so a short moment is enough.
+When it is asked to leave, uvicorn closes every connection that has no request yet, also those that
+it accepted a moment ago and whose request is waiting to be read: their clients get a reset. Here it
+first stops accepting, and reads what has come, before it does that. With `defer` a connection comes
+only once its request is there, so a short moment is enough.
 """
 
 import asyncio
@@ -24,4 +25,6 @@ class Server(uvicorn.Server):
 
 
 if __name__ == "__main__":
-    Server(uvicorn.Config("examples.asgi.app:app", fd=3, log_level="warning", access_log=False)).run()
+    Server(
+        uvicorn.Config("examples.asgi.app:app", fd=3, log_level="warning", access_log=False)
+    ).run()

@@ -1,4 +1,5 @@
-"""A WSGI application that says who answers: under sidecar, watch the generation change while you swap.
+"""A WSGI application that says who answers: under sidecar, watch the generation change while you
+swap.
 
 /            one line: the greeting (from the envdir), the generation and the worker's pid
 /slow?2      the same after two seconds, to see a request outlive a swap
@@ -15,5 +16,8 @@ def app(environ, start_response):
     if environ["PATH_INFO"] == "/slow":
         time.sleep(min(30.0, float(environ["QUERY_STRING"] or 1)))
     body = f"{GREETING} from generation {GENERATION}, worker {os.getpid()}\n".encode()
-    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    start_response(
+        "200 OK",
+        [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))],
+    )
     return [body]

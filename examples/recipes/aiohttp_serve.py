@@ -1,4 +1,5 @@
-"""Serves aiohttp, leaving in two steps: `web.run_app` closes connections whose request it has not read yet.
+"""Serves aiohttp, leaving in two steps: `web.run_app` closes connections whose request it has not
+read yet.
 
 First it stops accepting, and reads what has come. Then it lets aiohttp finish what is in flight.
 """
@@ -13,7 +14,9 @@ from sidecar.worker import listeners
 
 
 async def hello(request: web.Request) -> web.Response:
-    return web.Response(text=f"hello from generation {os.environ.get('SERVER_STARTER_GENERATION', 'none')}\n")
+    return web.Response(
+        text=f"hello from generation {os.environ.get('SERVER_STARTER_GENERATION', 'none')}\n"
+    )
 
 
 async def slow(request: web.Request) -> web.Response:

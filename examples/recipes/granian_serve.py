@@ -1,4 +1,6 @@
-"""Serves an ASGI application by granian. It has no option to be given a listener: this overrides what would bind (private, as of 2.8)."""
+"""Serves an ASGI application by granian. It has no option to be given a listener: this overrides
+what would bind (private, as of 2.8).
+"""
 
 from granian.net import SocketHolder
 from granian.server import Server

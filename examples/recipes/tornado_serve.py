@@ -1,6 +1,7 @@
 """Serves Tornado, leaving in two steps: by itself it dies of TERM at once.
 
-First it stops accepting and tells every client that it answers to open another connection. Then it leaves, once no request is in flight.
+First it stops accepting and tells every client that it answers to open another connection. Then it
+leaves, once no request is in flight.
 """
 
 import asyncio
@@ -42,7 +43,9 @@ class Slow(Hello):
 
 
 async def main() -> None:
-    server = HTTPServer(Application([("/", Hello), ("/slow", Slow)], log_function=lambda handler: None))
+    server = HTTPServer(
+        Application([("/", Hello), ("/slow", Slow)], log_function=lambda handler: None)
+    )
     socks = listeners()
     for sock in socks:
         sock.setblocking(False)

@@ -1,6 +1,8 @@
-"""Answers every datagram; several of these share one UDP port, and each datagram goes to one of them.
+"""Answers every datagram; several of these share one UDP port, and each datagram goes to one of
+them.
 
-Asked to leave, it first finishes what it has read. What it has not read stays in the socket, for the others and for the next generation.
+Asked to leave, it first finishes what it has read. What it has not read stays in the socket, for
+the others and for the next generation.
 """
 
 import os

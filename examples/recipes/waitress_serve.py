@@ -1,6 +1,8 @@
-"""Serves a WSGI application by waitress, leaving in two steps: waitress by itself dies of TERM at once.
+"""Serves a WSGI application by waitress, leaving in two steps: waitress by itself dies of TERM at
+once.
 
-First it stops accepting, and goes on for a moment with what it has. Then it leaves, once no request is in flight.
+First it stops accepting, and goes on for a moment with what it has. Then it leaves, once no request
+is in flight.
 """
 
 import signal
@@ -30,6 +32,8 @@ while not leaving:
 
 server.del_channel()  # it no longer accepts; the listener itself stays open for the others
 end = time.monotonic() + MOMENT
-while time.monotonic() < end or any(each.requests or each.total_outbufs_len for each in server.active_channels.values()):
+while time.monotonic() < end or any(
+    each.requests or each.total_outbufs_len for each in server.active_channels.values()
+):
     wasyncore.loop(timeout=0.05, map=server._map, count=1, use_poll=True)
 server.task_dispatcher.shutdown()

@@ -22,7 +22,10 @@ leaving, leave = socket.socketpair()
 
 def serve(connection: socket.socket) -> None:
     """Answer line by line until either side has had enough."""
-    with connection, connection.makefile("rw", encoding="utf-8", errors="replace", newline="\n") as lines:
+    with (
+        connection,
+        connection.makefile("rw", encoding="utf-8", errors="replace", newline="\n") as lines,
+    ):
         while leaving not in select.select([connection, leaving], [], [])[0]:
             line = lines.readline()
             if not line:

@@ -1,14 +1,16 @@
-"""The entry of the helper process: `python -I -m sidecar.admin [UID:GID:GROUP,GROUP…]`, started by PID 1, which gives it
+"""The entry of the helper process: `python -I -m sidecar.admin [UID:GID:GROUP,GROUP…]`, started by
+PID 1, which gives it
 
     0        a pipe that nobody writes to: its end is the end of sidecar, and ours
     1        a pipe to PID 1, for a line such as {"event": "remark", "remark": "a sentence for the log"}
     3        the listening socket
     4, 5     connections to PID 1 as on the control socket (docs/control.md): one to ask, one to be told of events
 
-The word, if there is one, is the user to become once everything is imported: that user may not be able to read this file. If sidecar is
-killed, so are we.
+The word, if there is one, is the user to become once everything is imported: that user may not be
+able to read this file. If sidecar is killed, so are we.
 
-TERM: another version of this is to take our place. Who has come is answered still; who comes now waits in the listener's queue.
+TERM: another version of this is to take our place. Who has come is answered still; who comes now
+waits in the listener's queue.
 """
 
 from __future__ import annotations
@@ -77,13 +79,19 @@ async def serve() -> int:
         end(0)
 
     leaving: list[asyncio.Task[None]] = []
-    loop.add_signal_handler(signal.SIGTERM, lambda: leaving.append(asyncio.create_task(make_room())))
+    loop.add_signal_handler(
+        signal.SIGTERM, lambda: leaving.append(asyncio.create_task(make_room()))
+    )
     return await gone
 
 
 def main() -> int:
     """Answer until standard input ends; the exit status."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # a terminal sends them to everybody: sidecar says when it ends
+    for number in (
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+    ):  # a terminal sends them to everybody: sidecar says when it ends
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])

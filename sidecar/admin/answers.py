@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # If PID 1 has not answered by then (seconds), it does not.
 PATIENCE = 2.0
-# Nothing having happened for so long (seconds), a comment is sent to who listens: a client that has gone is found out by it.
+# Nothing having happened for so long (seconds), a comment is sent to who listens: a client that has
+# gone is found out by it.
 HEARTBEAT = 15.0
 
 PAGE = os.path.join(os.path.dirname(__file__), "page.html")
@@ -51,7 +52,9 @@ class Answers:
         """The answer to any request."""
         path = self._paths.get(request.path)
         if path is None:
-            return Answer(f"there is no such path; there are {' '.join(self._paths)}\n".encode(), status=404)
+            return Answer(
+                f"there is no such path; there are {' '.join(self._paths)}\n".encode(), status=404
+            )
         return await path(request)
 
     async def livez(self, request: Request) -> Answer:
@@ -69,7 +72,10 @@ class Answers:
         except TimeoutError:
             return _json({"ready": False, "reasons": [SILENT]}, 503)
         ready = bool(told["ready"])
-        return _json({"ready": ready, "reasons": told["cause"].split("; ") if told.get("cause") else []}, 200 if ready else 503)
+        return _json(
+            {"ready": ready, "reasons": told["cause"].split("; ") if told.get("cause") else []},
+            200 if ready else 503,
+        )
 
     async def status(self, request: Request) -> Answer:
         """Everything there is to know."""
@@ -97,9 +103,15 @@ class Answers:
         return Answer(body, kind)
 
     async def events(self, request: Request) -> Answer:
-        """What has happened, and what happens, as server-sent events; behind the last one that the client has heard of, if it says so."""
+        """What has happened, and what happens, as server-sent events; behind the last one that the
+        client has heard of, if it says so.
+        """
         last = request.headers.get("last-event-id", "")
-        return Answer(b"", "text/event-stream; charset=utf-8", stream=lambda: self._events(int(last) if last.isdecimal() else 0))
+        return Answer(
+            b"",
+            "text/event-stream; charset=utf-8",
+            stream=lambda: self._events(int(last) if last.isdecimal() else 0),
+        )
 
     async def _events(self, after: int) -> AsyncIterator[bytes]:
         news: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1000)
@@ -115,7 +127,9 @@ class Answers:
             # Numbers begin anew with a new sidecar.
             if past and after > past[-1]["number"]:
                 after = 0
-            yield b"retry: 1000\n\n" + b"".join(_event(record) for record in past if record["number"] > after)
+            yield b"retry: 1000\n\n" + b"".join(
+                _event(record) for record in past if record["number"] > after
+            )
             while True:
                 try:
                     async with asyncio.timeout(HEARTBEAT):
@@ -153,7 +167,9 @@ def _json(value: dict[str, Any], status: int = 200) -> Answer:
 
 def _event(record: dict[str, Any]) -> bytes:
     """The record, with the level and the message that the log has."""
-    fields = {name: value for name, value in record.items() if name not in ("number", "time", "event")}
+    fields = {
+        name: value for name, value in record.items() if name not in ("number", "time", "event")
+    }
     line = json.loads(log.line("json", record["event"], {"output": "", **fields}, record["time"]))
     told = {**record, "level": line["level"], "message": line["message"]}
     return f"id: {record['number']}\ndata: {json.dumps(told)}\n\n".encode()
@@ -162,7 +178,10 @@ def _event(record: dict[str, Any]) -> bytes:
 def _digest(text: str, name: str) -> str:
     """What a content security policy calls the page's only element of that name."""
     found = re.search(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
-    return "sha256-" + base64.b64encode(hashlib.sha256((found[1] if found else "").encode()).digest()).decode()
+    return (
+        "sha256-"
+        + base64.b64encode(hashlib.sha256((found[1] if found else "").encode()).digest()).decode()
+    )
 
 
 def _metrics() -> Any:

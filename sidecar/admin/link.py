@@ -22,7 +22,8 @@ LONGEST = 1 << 24
 # As many events are remembered as PID 1 remembers.
 EVENTS = 200
 
-# After an answer that took PID 1 so long, it is left in peace for this many times as long, at most so long (seconds).
+# After an answer that took PID 1 so long, it is left in peace for this many times as long, at most
+# so long (seconds).
 PEACE, LONGEST_PEACE = 4.0, 0.5
 
 
@@ -45,7 +46,10 @@ class Link:
         events, writer = await asyncio.open_unix_connection(sock=told, limit=LONGEST)
         writer.write(b'{"command": "events", "follow": true}\n')
         self._writer = writer
-        self._tasks = [asyncio.create_task(self._read(reader, self._answered)), asyncio.create_task(self._read(events, self._happened))]
+        self._tasks = [
+            asyncio.create_task(self._read(reader, self._answered)),
+            asyncio.create_task(self._read(events, self._happened)),
+        ]
 
     async def _read(self, reader: asyncio.StreamReader, heed: Callable[[Object], None]) -> None:
         try:
@@ -78,9 +82,11 @@ class Link:
 
 
 class Question:
-    """One request, asked once for all who want its answer at that moment: a flood of requests here is a trickle there.
+    """One request, asked once for all who want its answer at that moment: a flood of requests here
+    is a trickle there.
 
-    Nobody gets an answer to a question that was put before he came. At most one is under way and one waits.
+    Nobody gets an answer to a question that was put before he came. At most one is under way and
+    one waits.
     """
 
     def __init__(self, link: Link, **request: Any) -> None:

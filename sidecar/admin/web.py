@@ -1,8 +1,10 @@
-"""HTTP, as little as will do: a request is "GET or HEAD of a path", bounded in size and time; an answer is whole, or a stream of events.
+"""HTTP, as little as will do: a request is "GET or HEAD of a path", bounded in size and time; an
+answer is whole, or a stream of events.
 
-One request a connection (`Connection: close`): nothing is kept open for a client that may ask again, so there is nothing to keep apart, and
-what follows a request is never mistaken for another. There are never more than MOST_CLIENTS connections: when one more comes, the one that
-has kept us waiting longest goes. So those who say nothing, or a byte now and then, are in nobody's way.
+One request a connection (`Connection: close`): nothing is kept open for a client that may ask
+again, so there is nothing to keep apart, and what follows a request is never mistaken for another.
+There are never more than MOST_CLIENTS connections: when one more comes, the one that has kept us
+waiting longest goes. So those who say nothing, or a byte now and then, are in nobody's way.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
 
 # A request's head: not longer (bytes), not slower (seconds).
 LONGEST_HEAD, HEAD_TIME = 16 << 10, 5.0
-# So long (seconds) a client may leave an answer unread, and so much (bytes) of a stream may wait for it.
+# So long (seconds) a client may leave an answer unread, and so much (bytes) of a stream may wait
+# for it.
 READ_TIME, MOST_UNREAD = 10.0, 256 << 10
 MOST_CLIENTS, MOST_STREAMS = 200, 200
-# After a refusal what the client still sends is thrown away for so long (seconds): a reset would destroy the answer.
+# After a refusal what the client still sends is thrown away for so long (seconds): a reset would
+# destroy the answer.
 LINGER = 0.5
-# A process that has had clients for so long (seconds) without a turn of its loop hangs: it ends, and another is started.
+# A process that has had clients for so long (seconds) without a turn of its loop hangs: it ends,
+# and another is started.
 HUNG = 60
 
 REASONS = {
@@ -59,7 +64,11 @@ class Answer:
         self.body = body
         self.status = status
         self.stream = stream
-        self.headers = {**SAFE, "Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        self.headers = {
+            **SAFE,
+            "Content-Type": kind,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
 
 
 class Refusal(Exception):
@@ -97,7 +106,8 @@ class Web:
 
     def __init__(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
         self._answer = answer
-        #: Every client's task, oldest first: those that are read from or written to, and those that listen to a stream.
+        #: Every client's task, oldest first: those that are read from or written to, and those that
+        #: listen to a stream.
         self._clients: dict[asyncio.Task[None], None] = {}
         self._streams = 0
         self._leaving = False
@@ -108,7 +118,9 @@ class Web:
         self._server = await asyncio.start_server(self._serve, sock=sock, limit=LONGEST_HEAD)
 
     async def leave(self) -> None:
-        """Accept nobody more, and return when everybody has the answer; who listens to a stream is not waited for."""
+        """Accept nobody more, and return when everybody has the answer; who listens to a stream is
+        not waited for.
+        """
         self._leaving = True
         self._server.close()
         while self._clients:
@@ -133,7 +145,9 @@ class Web:
             if not self._clients and not self._streams and not self._leaving:
                 signal.alarm(0)
 
-    async def _talk(self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _talk(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         method, answer = await self._answered(reader)
         if answer is None:
             return
@@ -144,7 +158,9 @@ class Web:
                 await self._stream(answer, reader, writer)
                 return
             self._clients[task] = None
-            answer = Answer(b"enough clients listen to events already\n", status=503, Retry_After="10")
+            answer = Answer(
+                b"enough clients listen to events already\n", status=503, Retry_After="10"
+            )
         length = {} if answer.stream is not None else {"Content-Length": str(len(answer.body))}
         # Drained is when the kernel has taken all of it.
         writer.transport.set_write_buffer_limits(0)
@@ -185,9 +201,13 @@ class Web:
         except OSError:
             raise
         except Exception as error:  # a defect here costs one answer; what it says may hold anything
-            return method, Answer(f"a defect in sidecar: {type(error).__name__}\n".encode(), status=500)
+            return method, Answer(
+                f"a defect in sidecar: {type(error).__name__}\n".encode(), status=500
+            )
 
-    async def _stream(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _stream(
+        self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Write the stream until the client goes, or leaves too much of it unread."""
         self._streams += 1
         leaving = asyncio.create_task(reader.read(1))
@@ -209,5 +229,8 @@ class Web:
 
 def _head(answer: Answer, more: dict[str, str]) -> bytes:
     headers = {**answer.headers, **more, "Connection": "close"}
-    lines = [f"HTTP/1.1 {answer.status} {REASONS[answer.status]}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {answer.status} {REASONS[answer.status]}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -1,4 +1,6 @@
-"""The door of `sidecar rollout`: words and a plan's file in, the loop over course.py's orders, the exit status out."""
+"""The door of `sidecar rollout`: words and a plan's file in, the loop over course.py's orders, the
+exit status out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,21 @@ import time
 
 from sidecar.errors import SettingsError
 from sidecar.rollout import job, plan, show, summary
-from sidecar.rollout.course import DONE, FAILED, INF, UNDER_WAY, WAITING, Begin, Course, Ended, Fact, Interrupted, Member, Said, Stepped
+from sidecar.rollout.course import (
+    DONE,
+    FAILED,
+    INF,
+    UNDER_WAY,
+    WAITING,
+    Begin,
+    Course,
+    Ended,
+    Fact,
+    Interrupted,
+    Member,
+    Said,
+    Stepped,
+)
 from sidecar.rollout.fleet import Failed, Lost, Trouble
 from sidecar.rollout.parcel import parcels
 
@@ -77,7 +93,9 @@ def main(words: Sequence[str]) -> int:
             file = rest.pop(0)
             text = _read(file)
         wanted = plan.resolve(rest, file, text)
-        copies = [(each, False) for each in wanted.copy] + ([(wanted.envdir, True)] if wanted.envdir else [])
+        copies = [(each, False) for each in wanted.copy] + (
+            [(wanted.envdir, True)] if wanted.envdir else []
+        )
         packed, problems = parcels(copies, os.path.dirname(file))
         if problems:
             raise SettingsError(problems)
@@ -103,14 +121,18 @@ def _read(file: str) -> str:
         with open(file, encoding="utf-8") as stream:
             return stream.read(1 << 20)
     except OSError as error:
-        raise SettingsError([f"{file}: the plan cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"{file}: the plan cannot be read: {(error.strerror or str(error)).lower()}"]
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError([f"{file}: it is not UTF-8"]) from None
 
 
 def _fleet(wanted: Plan) -> Fleet:
     """Raises SettingsError where its extra is not installed, Lost where it cannot be reached."""
-    extra, what = ("kubernetes", "kubernetes client") if wanted.selector else ("docker", "docker SDK")
+    extra, what = (
+        ("kubernetes", "kubernetes client") if wanted.selector else ("docker", "docker SDK")
+    )
     # Longer than the course's patience, which is the one to say what hangs.
     patience = wanted.timeout + 2 * GRACE
     try:
@@ -123,15 +145,20 @@ def _fleet(wanted: Plan) -> Fleet:
         return Containers(wanted, patience)
     except ModuleNotFoundError as error:
         where = f" ({error.name} is missing)"
-        raise SettingsError([f"needs the {what}{where}: pip install 'sidecar-starter[{extra}]'"]) from None
+        raise SettingsError(
+            [f"needs the {what}{where}: pip install 'sidecar-starter[{extra}]'"]
+        ) from None
 
 
 class Rollout:
     """One run of a plan."""
 
-    def __init__(self, wanted: Plan, fleet: Fleet, packed: Sequence[Parcel], face: show.Lines) -> None:
+    def __init__(
+        self, wanted: Plan, fleet: Fleet, packed: Sequence[Parcel], face: show.Lines
+    ) -> None:
         self.plan, self.fleet, self.packed, self.face = wanted, fleet, packed, face
-        # What threads and the signal handler tell, each fact with the course it belongs to. A put() of this kind may interrupt another.
+        # What threads and the signal handler tell, each fact with the course it belongs to. A put()
+        # of this kind may interrupt another.
         self.news: queue.SimpleQueue[tuple[Course | None, Record]] = queue.SimpleQueue()
 
     def run(self) -> int:
@@ -144,16 +171,26 @@ class Rollout:
         self.face.tell("found", containers=[each.name for each in targets], copies=copies)
         for parcel in self.packed:
             if parcel.skipped:
-                self.face.tell("remark", text=f"not copied, neither files nor links: {', '.join(parcel.skipped)}")
+                self.face.tell(
+                    "remark",
+                    text=f"not copied, neither files nor links: {', '.join(parcel.skipped)}",
+                )
         members = [Member(each) for each in targets]
-        course = Course(members, self.plan.parallel, self.plan.max_failures, self.plan.timeout + GRACE)
+        course = Course(
+            members, self.plan.parallel, self.plan.max_failures, self.plan.timeout + GRACE
+        )
         with self._interruptible():
             self._look(course)
         if self.plan.dry_run or course.stopping:
-            return self._report(course, OK if not course.of(FAILED) and not course.stopping else NOT_ALL)
+            return self._report(
+                course, OK if not course.of(FAILED) and not course.stopping else NOT_ALL
+            )
         if self.plan.confirm:
             if not (sys.stdin.isatty() and sys.stdout.isatty()):
-                print("sidecar rollout: there is nobody to ask; say --yes, or `confirm: no` in the plan", file=sys.stderr)
+                print(
+                    "sidecar rollout: there is nobody to ask; say --yes, or `confirm: no` in the plan",
+                    file=sys.stderr,
+                )
                 return WRONG
             if not self._confirmed(len(course.of(WAITING))):
                 print("sidecar rollout: nothing has been changed", file=sys.stderr)
@@ -164,7 +201,9 @@ class Rollout:
     def _look(self, course: Course) -> None:
         """What everybody serves now. Who cannot say it has failed already, and is never touched."""
         survey = Course(list(course.members.values()), LOOKERS, INF, course.timeout)
-        self._drive(survey, "looking", lambda target, tell: job.look(self.fleet, target, self.plan, tell))
+        self._drive(
+            survey, "looking", lambda target, tell: job.look(self.fleet, target, self.plan, tell)
+        )
         survey.again()
         course.lost, course.interrupts = survey.lost, survey.interrupts
         if not self.plan.dry_run and course.stopping:
@@ -188,11 +227,18 @@ class Rollout:
 
     def _look_again(self, course: Course) -> None:
         """Whoever was lost out of sight, and may be there again."""
-        uncertain = [each for each in course.of(FAILED) if each.serves is None and each.kind != "vanished"]
+        uncertain = [
+            each for each in course.of(FAILED) if each.serves is None and each.kind != "vanished"
+        ]
         if not uncertain:
             return
         again = Course([Member(each.target) for each in uncertain], LOOKERS, INF, LAST_LOOK)
-        self._drive(again, "looking again", lambda target, tell: job.look(self.fleet, target, self.plan, tell), aloud=False)
+        self._drive(
+            again,
+            "looking again",
+            lambda target, tell: job.look(self.fleet, target, self.plan, tell),
+            aloud=False,
+        )
         for each in uncertain:
             each.serves = again.members[each.target.id].serves
 
@@ -200,9 +246,18 @@ class Rollout:
         """Run those before or after all; whether they went well."""
         commands = self.plan.before if name == "before" else self.plan.after
         try:
-            job.hooks(commands, name, values, self.plan.timeout, lambda said: self.face.tell("hook", hook=said.hook, output=said.lines))
+            job.hooks(
+                commands,
+                name,
+                values,
+                self.plan.timeout,
+                lambda said: self.face.tell("hook", hook=said.hook, output=said.lines),
+            )
         except Failed as error:
-            self.face.tell("stopping", text=str(error) + ("; nothing has been changed" if name == "before" else ""))
+            self.face.tell(
+                "stopping",
+                text=str(error) + ("; nothing has been changed" if name == "before" else ""),
+            )
             return False
         return True
 
@@ -213,14 +268,22 @@ class Rollout:
 
     def _confirmed(self, count: int) -> bool:
         try:
-            answer = input(f"Roll over {count} containers, {min(count, self.plan.parallel)} at a time? [y/N] ")
+            answer = input(
+                f"Roll over {count} containers, {min(count, self.plan.parallel)} at a time? [y/N] "
+            )
         except EOFError:
             return False
         return answer.strip().lower() in ("y", "yes")
 
     # --- the loop
 
-    def _drive(self, course: Course, what: str, work: Callable[[Target, Callable[[Record], None]], None], aloud: bool = True) -> None:
+    def _drive(
+        self,
+        course: Course,
+        what: str,
+        work: Callable[[Target, Callable[[Record], None]], None],
+        aloud: bool = True,
+    ) -> None:
         """Do what the course orders until it is over."""
         if aloud:
             self.face.begin(what, len(course.of(WAITING)))
@@ -240,7 +303,9 @@ class Rollout:
                         self.news.put((course, Ended(order.id, order.kind, order.cause)))
                 if course.interrupts > said:
                     said = course.interrupts
-                    self._say_stopping(course, "once more gives up what is under way" if said == 1 else "")
+                    self._say_stopping(
+                        course, "once more gives up what is under way" if said == 1 else ""
+                    )
                 if course.over:
                     break
                 patience = 0.0 if orders else course.deadline - time.monotonic()
@@ -250,7 +315,12 @@ class Rollout:
         if aloud and course.stopping and course.of(WAITING):
             self._say_stopping(course, "no other container is begun")
 
-    def _begin(self, course: Course, target: Target, work: Callable[[Target, Callable[[Record], None]], None]) -> None:
+    def _begin(
+        self,
+        course: Course,
+        target: Target,
+        work: Callable[[Target, Callable[[Record], None]], None],
+    ) -> None:
         def tell(fact: Record) -> None:
             self.news.put((course, fact))
 
@@ -266,7 +336,9 @@ class Rollout:
         threading.Thread(target=body, name=target.name, daemon=True).start()
 
     def _heard(self, course: Course, patience: float) -> Iterator[Record]:
-        """The facts that have come, at least one within this time. What is heard too late, of an earlier course, is nothing any more."""
+        """The facts that have come, at least one within this time. What is heard too late, of an
+        earlier course, is nothing any more.
+        """
         with contextlib.suppress(queue.Empty):
             whose, fact = self.news.get(timeout=None if patience == INF else max(0.0, patience))
             while True:
@@ -276,7 +348,9 @@ class Rollout:
 
     def _show(self, course: Course, fact: Record) -> None:
         if isinstance(fact, Said):
-            self.face.tell("hook", hook=fact.hook, name=course.members[fact.id].target.name, output=fact.lines)
+            self.face.tell(
+                "hook", hook=fact.hook, name=course.members[fact.id].target.name, output=fact.lines
+            )
         elif isinstance(fact, Fact):
             member = course.members[fact.id]
             if isinstance(fact, Stepped):
@@ -286,15 +360,22 @@ class Rollout:
 
     def _say_stopping(self, course: Course, more: str) -> None:
         failed, under_way = course.of(FAILED), course.of(UNDER_WAY)
-        parts = ["the engine is lost"] if course.lost else ["interrupted"] if course.interrupts else []
-        parts = parts or [f"{len(failed)} failed and {self.plan.max_failures} may ({summary.names(failed)})"]
+        parts = (
+            ["the engine is lost"] if course.lost else ["interrupted"] if course.interrupts else []
+        )
+        parts = parts or [
+            f"{len(failed)} failed and {self.plan.max_failures} may ({summary.names(failed)})"
+        ]
         parts += [f"under way: {summary.names(under_way)}"] if under_way else []
         self.face.tell("stopping", text="; ".join([*parts, *([more] if more else [])]))
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
         """Meanwhile, ^C and TERM end the rollout in order."""
-        before = {each: signal.signal(each, lambda *_: self.news.put((None, Interrupted()))) for each in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            each: signal.signal(each, lambda *_: self.news.put((None, Interrupted())))
+            for each in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:

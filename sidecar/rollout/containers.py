@@ -1,7 +1,8 @@
-"""The containers of a Docker engine, wherever DOCKER_HOST says it is (unix, TCP, TLS, ssh), through the docker SDK.
+"""The containers of a Docker engine, wherever DOCKER_HOST says it is (unix, TCP, TLS, ssh), through
+the docker SDK.
 
-A command's output is read from a plain streamed answer, not from the SDK's hijacked socket: that one is polled without a time limit, and
-loses what was read ahead with the headers.
+A command's output is read from a plain streamed answer, not from the SDK's hijacked socket: that
+one is polled without a time limit, and loses what was read ahead with the headers.
 """
 
 from __future__ import annotations
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
 HELLO = 20
 # What ends just now is looked at so often, so many seconds apart.
 ENDING_LOOKS, ENDING_PAUSE = 20, 0.1
-PROJECT, SERVICE, ONEOFF = "com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.oneoff"
+PROJECT, SERVICE, ONEOFF = (
+    "com.docker.compose.project",
+    "com.docker.compose.service",
+    "com.docker.compose.oneoff",
+)
 
 
 class Containers:
-    """Those that a plan chooses, on the engine that this environment names. `patience`: no call takes longer (seconds)."""
+    """Those that a plan chooses, on the engine that this environment names. `patience`: no call
+    takes longer (seconds).
+    """
 
     def __init__(self, plan: Plan, patience: float) -> None:
         """Raises Lost."""
@@ -44,7 +51,12 @@ class Containers:
         self.composed = bool(plan.project or plan.service)
         try:
             self._api = docker.from_env(timeout=HELLO, max_pool_size=64).api
-        except (docker.errors.DockerException, requests.exceptions.RequestException, ValueError, OSError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.exceptions.RequestException,
+            ValueError,
+            OSError,
+        ) as error:
             raise Lost(f"the engine cannot be reached: {_reason(error)}") from None
         self._api.timeout = patience
 
@@ -64,7 +76,9 @@ class Containers:
         with self._spoken(target):
             made = self._api.exec_create(target.id, list(argv))["Id"]
             url = f"{self._api.base_url}/v{self._api.api_version}/exec/{made}/start"
-            with self._api.post(url, json={"Detach": False, "Tty": False}, stream=True, timeout=self._api.timeout) as answer:
+            with self._api.post(
+                url, json={"Detach": False, "Tty": False}, stream=True, timeout=self._api.timeout
+            ) as answer:
                 if answer.status_code >= 400:
                     raise docker.errors.APIError(answer.reason, answer, answer.text.strip())
                 out, err = _frames(answer.raw)
@@ -72,7 +86,11 @@ class Containers:
         # Killed with its container, or by somebody else: the engine says the same of both.
         if status is None or status > 128:
             self._running(target)
-        return Finished(-1 if status is None else status, out.decode(errors="replace"), err.decode(errors="replace"))
+        return Finished(
+            -1 if status is None else status,
+            out.decode(errors="replace"),
+            err.decode(errors="replace"),
+        )
 
     def put(self, target: Target, directory: str, archive: IO[bytes]) -> None:
         """As root, so owners and modes are those of the archive."""
@@ -88,7 +106,10 @@ class Containers:
     def owner(self, target: Target) -> int:
         """A name is looked up where the container has it: in its own /etc/passwd."""
         with self._spoken(target):
-            name = self._api.inspect_container(target.id)["Config"].get("User", "").partition(":")[0] or "0"
+            name = (
+                self._api.inspect_container(target.id)["Config"].get("User", "").partition(":")[0]
+                or "0"
+            )
         if name.isdigit():
             return int(name)
         with self._spoken(target, "/etc/passwd"):
@@ -128,7 +149,9 @@ class Containers:
             if error.status_code == 404 and "Could not find the file" in said:
                 raise Failed("copy", f"{path} is no directory of the container") from None
             if error.status_code == 404 or "is not running" in said:
-                raise Vanished("it is gone" if error.status_code == 404 else "it does not run any more") from None
+                raise Vanished(
+                    "it is gone" if error.status_code == 404 else "it does not run any more"
+                ) from None
             raise Failed("refused", f"the engine refuses: {said}") from None
         except requests.exceptions.ReadTimeout:
             raise Failed("hung", "the engine does not come to an end with it") from None
@@ -142,7 +165,9 @@ class Containers:
 
 
 def _frames(raw: Any) -> tuple[bytes, bytes]:
-    """Standard output and standard error, which come as frames: which one, three zeros, a length, and so many bytes."""
+    """Standard output and standard error, which come as frames: which one, three zeros, a length,
+    and so many bytes.
+    """
     parts = {1: b"", 2: b""}
     while len(head := raw.read(8)) == 8:
         parts[2 if head[0] == 2 else 1] += raw.read(int.from_bytes(head[4:], "big"))

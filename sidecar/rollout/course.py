@@ -1,13 +1,15 @@
-"""Who is next, who is given up, and when it is over: facts in, orders out, like the supervisor. Pure: `now` (seconds) comes in.
+"""Who is next, who is given up, and when it is over: facts in, orders out, like the supervisor.
+Pure: `now` (seconds) comes in.
 
     waiting ──Begin──▶ under way ──Ended──▶ done │ failed
        └── at the end: untouched
 
-A few are under way at a time. After more failures than are allowed nothing more is begun; what is under way ends by itself, since half
-a reload is nothing that anybody wants. So it is after an interrupt, and when the engine is lost; a second interrupt gives up what is
-under way.
+A few are under way at a time. After more failures than are allowed nothing more is begun; what is
+under way ends by itself, since half a reload is nothing that anybody wants. So it is after an
+interrupt, and when the engine is lost; a second interrupt gives up what is under way.
 
-Time is given to each step (a hook, the copy, the reload …) and not to the whole, so a large copy is no hang.
+Time is given to each step (a hook, the copy, the reload …) and not to the whole, so a large copy is
+no hang.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ UNSEEN = ("vanished", "lost", "left", "hung", "interrupted", "error")
 
 
 class Member:
-    """A container in this rollout. `was` and `serves` are generations, None where unknown; `files` says whose files it has."""
+    """A container in this rollout. `was` and `serves` are generations, None where unknown; `files`
+    says whose files it has.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -102,7 +106,9 @@ class GiveUp(Record):
 class Course:
     """The course of one rollout over its members, in their order."""
 
-    def __init__(self, members: Sequence[Member], parallel: int, max_failures: float, timeout: float) -> None:
+    def __init__(
+        self, members: Sequence[Member], parallel: int, max_failures: float, timeout: float
+    ) -> None:
         self.members = {each.target.id: each for each in members}
         self.parallel, self.max_failures, self.timeout = parallel, max_failures, timeout
         self.interrupts = 0
@@ -149,9 +155,17 @@ class Course:
         orders: list[Begin | GiveUp] = []
         for member in self.of(UNDER_WAY):
             if self.interrupts > 1:
-                orders.append(GiveUp(member.target.id, "interrupted", f"interrupted: {member.step}"))
+                orders.append(
+                    GiveUp(member.target.id, "interrupted", f"interrupted: {member.step}")
+                )
             elif now >= member.since + self.timeout:
-                orders.append(GiveUp(member.target.id, "hung", f"nothing has been heard of it for {self.timeout:g} s: {member.step}"))
+                orders.append(
+                    GiveUp(
+                        member.target.id,
+                        "hung",
+                        f"nothing has been heard of it for {self.timeout:g} s: {member.step}",
+                    )
+                )
         if not orders and not self.stopping:
             for member in self.of(WAITING)[: self.parallel - len(self.of(UNDER_WAY))]:
                 member.state, member.since = UNDER_WAY, now

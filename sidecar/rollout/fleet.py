@@ -1,4 +1,6 @@
-"""Words: a target, what any engine can do with it, and what can go wrong. Both containers.py and pods.py speak them."""
+"""Words: a target, what any engine can do with it, and what can go wrong. Both containers.py and
+pods.py speak them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ if TYPE_CHECKING:
     from typing import IO, Protocol
 
     class Fleet(Protocol):
-        """The containers of one engine. Methods are called from several threads; all but `find` raise any Trouble."""
+        """The containers of one engine. Methods are called from several threads; all but `find`
+        raise any Trouble.
+        """
 
         def find(self) -> list[Target]:
             """The targets that run, by name. Raises Lost."""
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
             """Run a command in there, to its end."""
 
         def check(self, target: Target) -> None:
-            """Raises Vanished if it does not run any more, or does not soon: it may be ending just now."""
+            """Raises Vanished if it does not run any more, or does not soon: it may be ending just
+            now.
+            """
 
         def put(self, target: Target, directory: str, archive: IO[bytes]) -> None:
             """Unpack a tar archive into a directory that is there already."""
@@ -48,7 +54,9 @@ class Finished(Record):
 
 
 class Trouble(Exception):
-    """Why something could not be done to a container, in words for people; `kind` is the word for programs."""
+    """Why something could not be done to a container, in words for people; `kind` is the word for
+    programs.
+    """
 
     kind = "refused"
 
@@ -87,4 +95,6 @@ def natural(name: str) -> list[tuple[int, str]]:
             parts.append("")
             digits = not digits
         parts[-1] += char
-    return [(int(part), "") if part[:1].isascii() and part.isdigit() else (-1, part) for part in parts]
+    return [
+        (int(part), "") if part[:1].isascii() and part.isdigit() else (-1, part) for part in parts
+    ]

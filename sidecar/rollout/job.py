@@ -1,4 +1,6 @@
-"""What is done to one container, in a thread of its own: every step is told, and whatever goes wrong is raised as Trouble."""
+"""What is done to one container, in a thread of its own: every step is told, and whatever goes
+wrong is raised as Trouble.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 # Where it is: on PATH, or as a directory that was copied into an image of another kind.
 COMMANDS = ("sidecar", "/opt/sidecar/bin/sidecar")
 
-# What is replaced is kept for a rollback: in memory up to this size (bytes), then in a file that has no name.
+# What is replaced is kept for a rollback: in memory up to this size (bytes), then in a file that
+# has no name.
 KEPT = 1 << 24
 
 
@@ -41,7 +44,13 @@ def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], te
     tell(Stepped(target.id, "look"))
     old = _status(fleet, target, plan)["generation"]
     tell(Looked(target.id, old))
-    values = {"name": target.name, "id": target.id, "old": _shown(old), "new": _shown(old), "outcome": "failed"}
+    values = {
+        "name": target.name,
+        "id": target.id,
+        "old": _shown(old),
+        "new": _shown(old),
+        "outcome": "failed",
+    }
     if plan.before_each:
         tell(Stepped(target.id, "before-each"))
         hooks(plan.before_each, "before-each", values, plan.timeout, tell)
@@ -59,7 +68,8 @@ def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], te
             raise
         values |= {"new": _shown(new), "outcome": "done"}
     except Trouble:
-        # It serves on, so it goes back to wherever `before-each` took it from. Its own failure is the one to tell.
+        # It serves on, so it goes back to wherever `before-each` took it from. Its own failure is
+        # the one to tell.
         if plan.after_each:
             tell(Stepped(target.id, "after-each"))
             try:
@@ -72,7 +82,13 @@ def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], te
         hooks(plan.after_each, "after-each", values, plan.timeout, tell)
 
 
-def hooks(commands: Sequence[Sequence[str]], name: str, values: Mapping[str, object], timeout: float, tell: Callable[[Said], None]) -> None:
+def hooks(
+    commands: Sequence[Sequence[str]],
+    name: str,
+    values: Mapping[str, object],
+    timeout: float,
+    tell: Callable[[Said], None],
+) -> None:
     """Run these here, one after the other. Raises Failed at the first that fails."""
     for command in commands:
         argv = filled(command, values)
@@ -93,11 +109,17 @@ def hooks(commands: Sequence[Sequence[str]], name: str, values: Mapping[str, obj
         if said:
             tell(Said(str(values.get("id", "")), name, said))
         if process.returncode:
-            how = f"exited with status {process.returncode}" if process.returncode > 0 else f"was killed by signal {-process.returncode}"
+            how = (
+                f"exited with status {process.returncode}"
+                if process.returncode > 0
+                else f"was killed by signal {-process.returncode}"
+            )
             raise Failed("hook", f"{name}: {argv[0]} {how}")
 
 
-def _copy(fleet: Fleet, target: Target, parcels: Sequence[Parcel], keep: bool, tell: Tell) -> list[tuple[str, IO[bytes]]]:
+def _copy(
+    fleet: Fleet, target: Target, parcels: Sequence[Parcel], keep: bool, tell: Tell
+) -> list[tuple[str, IO[bytes]]]:
     """Put everything where it belongs; what was there before, if that is to be kept."""
     kept: list[tuple[str, IO[bytes]]] = []
     for parcel in parcels:
@@ -115,7 +137,9 @@ def _copy(fleet: Fleet, target: Target, parcels: Sequence[Parcel], keep: bool, t
     return kept
 
 
-def _put_back(fleet: Fleet, target: Target, kept: Sequence[tuple[str, IO[bytes]]], tell: Tell) -> None:
+def _put_back(
+    fleet: Fleet, target: Target, kept: Sequence[tuple[str, IO[bytes]]], tell: Tell
+) -> None:
     tell(Stepped(target.id, "rollback", "partly new"))
     for directory, archive in kept:
         archive.seek(0)
@@ -126,20 +150,34 @@ def _put_back(fleet: Fleet, target: Target, kept: Sequence[tuple[str, IO[bytes]]
 def _reload(fleet: Fleet, target: Target, plan: Plan, old: int | None, tell: Tell) -> int:
     """A new generation, which has to be the one that serves; its number."""
     tell(Stepped(target.id, "reload"))
-    done = _sidecar(fleet, target, plan, "reload", "--wait", "--json", "--timeout", f"{plan.timeout:g}")
+    done = _sidecar(
+        fleet, target, plan, "reload", "--wait", "--json", "--timeout", f"{plan.timeout:g}"
+    )
     answer = _last(done)
     if done.status or answer.get("done"):
         now = _status(fleet, target, plan)
         tell(Looked(target.id, now["generation"]))
         if done.status == 4:
             raise Failed("timeout", f"its reload has not come to an end within {plan.timeout:g} s")
-        raise Failed("failed", str(answer.get("cause") or _line(done) or f"its reload ended with status {done.status}"))
+        raise Failed(
+            "failed",
+            str(
+                answer.get("cause") or _line(done) or f"its reload ended with status {done.status}"
+            ),
+        )
     tell(Stepped(target.id, "verify"))
     now = _status(fleet, target, plan)
     tell(Looked(target.id, now["generation"]))
     serving = now["generation"]
-    if serving is None or serving < answer.get("generation", 0) or (old is not None and serving <= old):
-        raise Failed("unverified", f"generation {_shown(serving)} serves after its reload, and {_shown(old)} did before")
+    if (
+        serving is None
+        or serving < answer.get("generation", 0)
+        or (old is not None and serving <= old)
+    ):
+        raise Failed(
+            "unverified",
+            f"generation {_shown(serving)} serves after its reload, and {_shown(old)} did before",
+        )
     if not now["ready"]:
         raise Failed("unready", f"it is not ready after its reload: {'; '.join(now['reasons'])}")
     return int(serving)
@@ -149,7 +187,10 @@ def _status(fleet: Fleet, target: Target, plan: Plan) -> dict[str, Any]:
     done = _sidecar(fleet, target, plan, "status", "--json")
     answer = _last(done)
     if done.status or not {"generation", "ready", "reasons"} <= answer.keys():
-        raise Failed("refused", f"its sidecar does not say its status: {_line(done) or f'status {done.status}'}")
+        raise Failed(
+            "refused",
+            f"its sidecar does not say its status: {_line(done) or f'status {done.status}'}",
+        )
     return answer
 
 
@@ -159,7 +200,9 @@ def _sidecar(fleet: Fleet, target: Target, plan: Plan, *words: str) -> Finished:
     for command in COMMANDS:
         done = fleet.execute(target, [command, *words, *extra])
         if done.status == 3:
-            raise Absent(f"its sidecar cannot be asked: {_line(done).removeprefix(f'sidecar {words[0]}: ')}")
+            raise Absent(
+                f"its sidecar cannot be asked: {_line(done).removeprefix(f'sidecar {words[0]}: ')}"
+            )
         if done.status not in (126, 127):
             return done
     raise Absent("there is no sidecar in it")

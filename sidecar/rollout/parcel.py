@@ -1,10 +1,12 @@
 """A local directory → a tar archive, as it was at one moment: every container gets the same.
 
-What a copy holds belongs to root, with the modes it has here, as `docker cp` does it: a program has no business writing to its own
-code. An envdir's files are secrets: they belong to the user that the program runs as, and nobody else can read them. The directory itself
-is not in the archive: the container's own keeps its owner and mode.
+What a copy holds belongs to root, with the modes it has here, as `docker cp` does it: a program has
+no business writing to its own code. An envdir's files are secrets: they belong to the user that the
+program runs as, and nobody else can read them. The directory itself is not in the archive: the
+container's own keeps its owner and mode.
 
-Nothing is ever deleted in a container, since an archive cannot say so, and a shell to say `rm` to may not be there.
+Nothing is ever deleted in a container, since an archive cannot say so, and a shell to say `rm` to
+may not be there.
 """
 
 from __future__ import annotations
@@ -43,17 +45,22 @@ class Parcel:
         except ValueError as error:
             raise ValueError(f"exclude: {error}") from None
         # Secrets do not get to a disk.
-        self._archive: Any = io.BytesIO() if secret else tempfile.NamedTemporaryFile(prefix="sidecar-rollout-")  # noqa: SIM115
+        self._archive: Any = (
+            io.BytesIO() if secret else tempfile.NamedTemporaryFile(prefix="sidecar-rollout-")  # noqa: SIM115
+        )
         try:
             self._pack(source, spec)
         except OSError as error:
-            raise ValueError(f"{error.filename or source} cannot be read: {error.strerror}") from None
+            raise ValueError(
+                f"{error.filename or source} cannot be read: {error.strerror}"
+            ) from None
 
     def _pack(self, source: str, spec: GitIgnoreSpec) -> None:
         with tarfile.open(fileobj=self._archive, mode="w") as archive:
             for path, name in self._files(source, spec):
                 info = archive.gettarinfo(path, name)
-                # A link to what is in the archive already is a file of its own here: put after it, or without it.
+                # A link to what is in the archive already is a file of its own here: put after it,
+                # or without it.
                 if info.islnk():
                     info.type, info.size = tarfile.REGTYPE, os.stat(path).st_size
                 info.uid = info.gid = 0
@@ -71,7 +78,8 @@ class Parcel:
     def _files(self, source: str, spec: GitIgnoreSpec) -> Iterator[tuple[str, str]]:
         """What goes in, directories before what is in them: the path and the name in the archive."""
         if self.secret:
-            # What an envdir's reader takes, and nothing else: regular files, also behind symlinks, no dotfiles.
+            # What an envdir's reader takes, and nothing else: regular files, also behind symlinks,
+            # no dotfiles.
             for name in sorted(os.listdir(source)):
                 path = os.path.join(source, name)
                 if not name.startswith(".") and os.path.isfile(path):
@@ -97,7 +105,9 @@ class Parcel:
                     self.skipped.append(prefix + name)
 
     def close(self) -> None:
-        """Nothing of it stays on the disk. A thread that was left behind may hold it still, so that nothing else would remove it."""
+        """Nothing of it stays on the disk. A thread that was left behind may hold it still, so that
+        nothing else would remove it.
+        """
         with contextlib.suppress(OSError):
             self._archive.close()
 
@@ -106,7 +116,10 @@ class Parcel:
         if not self.secret:
             return open(self._archive.name, "rb")
         whole = io.BytesIO()
-        with tarfile.open(fileobj=io.BytesIO(self._archive.getvalue())) as old, tarfile.open(fileobj=whole, mode="w") as new:
+        with (
+            tarfile.open(fileobj=io.BytesIO(self._archive.getvalue())) as old,
+            tarfile.open(fileobj=whole, mode="w") as new,
+        ):
             for info in old:
                 info.uid = owner
                 new.addfile(info, old.extractfile(info))

@@ -1,9 +1,11 @@
-"""What is asked for: a plan, from the words of the command line and from a file. Every mistake is named, all at once, with where it is.
+"""What is asked for: a plan, from the words of the command line and from a file. Every mistake is
+named, all at once, with where it is.
 
-A word wins over the file, except that labels add up. Pure: the file's text comes in, and paths are made absolute by whoever
-opens them (those of a file are relative to it: `base`).
+A word wins over the file, except that labels add up. Pure: the file's text comes in, and paths are
+made absolute by whoever opens them (those of a file are relative to it: `base`).
 
-The file is composed into nodes and never constructed: a node knows its line, and `off` stays a text until its key says what it means.
+The file is composed into nodes and never constructed: a node knows its line, and `off` stays a text
+until its key says what it means.
 """
 
 from __future__ import annotations
@@ -117,7 +119,9 @@ PLAIN = ("parallel", "max_failures", "timeout", "rollback", "confirm")
 
 
 def resolve(words: Sequence[str], file: str, text: str) -> Plan:
-    """The plan that these words and this file's text make; `file` is "" where there is none. Raises SettingsError."""
+    """The plan that these words and this file's text make; `file` is "" where there is none. Raises
+    SettingsError.
+    """
     page = Page(file)
     values = page.read(text) if file else {}
     given, problems = from_words(words)
@@ -126,7 +130,9 @@ def resolve(words: Sequence[str], file: str, text: str) -> Plan:
     if given.pop("yes", False):
         given["confirm"] = False
     values |= given
-    values["copy"] = tuple(each.replace(exclude=(*each.exclude, *exclude)) for each in values.get("copy", ()))
+    values["copy"] = tuple(
+        each.replace(exclude=(*each.exclude, *exclude)) for each in values.get("copy", ())
+    )
     problems = page.problems + problems
     if not problems:
         plan = Plan(**values)
@@ -137,7 +143,9 @@ def resolve(words: Sequence[str], file: str, text: str) -> Plan:
 
 
 def from_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The values that the words give, and what is wrong with them. The plan's file is none of these words."""
+    """The values that the words give, and what is wrong with them. The plan's file is none of these
+    words.
+    """
     values: dict[str, Any] = {}
     problems: list[str] = []
     left = list(words)
@@ -169,13 +177,19 @@ def together(plan: Plan, exclude: Sequence[str]) -> list[str]:
     problems = []
     engine = bool(plan.label or plan.project or plan.service)
     if engine and plan.selector:
-        problems.append("--selector: means pods; --label, --project and --service mean containers: say one or the other")
+        problems.append(
+            "--selector: means pods; --label, --project and --service mean containers: say one or the other"
+        )
     if not engine and not plan.selector:
-        problems.append("say which containers: --label NAME=VALUE, --project NAME, --service NAME, or --selector for pods")
+        problems.append(
+            "say which containers: --label NAME=VALUE, --project NAME, --service NAME, or --selector for pods"
+        )
     if (plan.namespace or plan.context) and not plan.selector:
         problems.append("--namespace, --context: mean pods, which --selector chooses")
     if plan.selector and (plan.copy or plan.envdir):
-        problems.append("--copy, --envdir: not with --selector: a pod gets its code and its environment from volumes (docs/rollout.md)")
+        problems.append(
+            "--copy, --envdir: not with --selector: a pod gets its code and its environment from volumes (docs/rollout.md)"
+        )
     if exclude and not plan.copy:
         problems.append("--exclude: there is no --copy to leave anything out of")
     if plan.rollback and not plan.copy and not plan.envdir:
@@ -195,7 +209,10 @@ class Page:
     @property
     def problems(self) -> list[str]:
         """What is wrong, from top to bottom."""
-        return [f"{self.file}:{line}: {text}" for line, text in sorted(self._found, key=lambda each: each[0])]
+        return [
+            f"{self.file}:{line}: {text}"
+            for line, text in sorted(self._found, key=lambda each: each[0])
+        ]
 
     def read(self, text: str) -> dict[str, Any]:
         """The values by name."""
@@ -217,7 +234,10 @@ class Page:
             if key == "targets":
                 values |= self.targets(node)
             elif key == "copy":
-                found = [self.copied(each, "copy", ("from", "to", "exclude")) for each in self.items(node)]
+                found = [
+                    self.copied(each, "copy", ("from", "to", "exclude"))
+                    for each in self.items(node)
+                ]
                 values["copy"] = tuple(each for each in found if each is not None)
             elif key == "envdir":
                 values["envdir"] = self.copied(node, "envdir", ("from", "to"))
@@ -240,12 +260,19 @@ class Page:
         found: dict[str, Node] = {}
         prefix = f"{what}: " if what else ""
         if not isinstance(node, yaml.MappingNode):
-            self.wrong(node, f"{prefix}say `NAME: VALUE`, one a line" + (f"; the names are {', '.join(known)}" if known else ""))
+            self.wrong(
+                node,
+                f"{prefix}say `NAME: VALUE`, one a line"
+                + (f"; the names are {', '.join(known)}" if known else ""),
+            )
             return found
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else ""
             if not name or (known and name not in known):
-                self.wrong(key, f"{prefix}{name or 'this'}: there is no such name; say one of {', '.join(known)}")
+                self.wrong(
+                    key,
+                    f"{prefix}{name or 'this'}: there is no such name; say one of {', '.join(known)}",
+                )
             elif name in found:
                 self.wrong(key, f"{prefix}{name}: it is there twice")
             else:
@@ -271,10 +298,19 @@ class Page:
         values: dict[str, Any] = {}
         for key, each in self.mapping(node, "targets", ("labels", *TARGETS)).items():
             if key == "labels" and isinstance(each, yaml.MappingNode):
-                pairs = {name: self.value(value, f"labels: {name}", str) for name, value in self.mapping(each, "labels").items()}
-                values["label"] = tuple(f"{name}={value}" for name, value in pairs.items() if value is not None)
+                pairs = {
+                    name: self.value(value, f"labels: {name}", str)
+                    for name, value in self.mapping(each, "labels").items()
+                }
+                values["label"] = tuple(
+                    f"{name}={value}" for name, value in pairs.items() if value is not None
+                )
             elif key == "labels":
-                values["label"] = tuple(found for item in self.items(each) if (found := self.value(item, "labels", label)) is not None)
+                values["label"] = tuple(
+                    found
+                    for item in self.items(each)
+                    if (found := self.value(item, "labels", label)) is not None
+                )
             elif (found := self.value(each, key, KINDS[key])) is not None:
                 values[key] = found
         return values
@@ -286,14 +322,25 @@ class Page:
                 self.wrong(node, f"{what}: {name}: is missing")
         source = self.value(parts["from"], f"{what}: from", present) if "from" in parts else None
         to = self.value(parts["to"], f"{what}: to", inside) if "to" in parts else None
-        exclude = [self.value(each, f"{what}: exclude", present) for each in self.items(parts["exclude"])] if "exclude" in parts else []
-        return Copy(source, to, tuple(each for each in exclude if each is not None)) if source and to else None
+        exclude = (
+            [self.value(each, f"{what}: exclude", present) for each in self.items(parts["exclude"])]
+            if "exclude" in parts
+            else []
+        )
+        return (
+            Copy(source, to, tuple(each for each in exclude if each is not None))
+            if source and to
+            else None
+        )
 
     def commands(self, node: Node, what: str, known: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Commands, each a list of words; a list of words alone is one command."""
         lists = self.items(node)
         if not isinstance(node, yaml.SequenceNode) or not lists:
-            self.wrong(node, f"{what}: say a list of commands, each a list of words: [[make, build], [./notify, started]]")
+            self.wrong(
+                node,
+                f"{what}: say a list of commands, each a list of words: [[make, build], [./notify, started]]",
+            )
             return ()
         if all(isinstance(each, yaml.ScalarNode) for each in lists):
             lists = [node]
@@ -306,7 +353,10 @@ class Page:
             for word, text in zip(each.value, words, strict=True):
                 for name in VARIABLE.findall(text or ""):
                     if name not in known:
-                        self.wrong(word, f"{what}: {{{name}}} is not known there; say {', '.join(f'{{{each}}}' for each in known)}")
+                        self.wrong(
+                            word,
+                            f"{what}: {{{name}}} is not known there; say {', '.join(f'{{{each}}}' for each in known)}",
+                        )
             found.append(tuple(word or "" for word in words))
         return tuple(found)
 

@@ -1,5 +1,6 @@
-"""The pods of a Kubernetes cluster, by kubectl's own configuration (KUBECONFIG, --context; in a pod, its service account), through the
-kubernetes client. They are only asked and told: their files come from images and volumes, so nothing is copied.
+"""The pods of a Kubernetes cluster, by kubectl's own configuration (KUBECONFIG, --context; in a
+pod, its service account), through the kubernetes client. They are only asked and told: their files
+come from images and volumes, so nothing is copied.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Pods:
         self._settings.retries = False
         try:
             try:
-                kubernetes.config.load_kube_config(context=plan.context or None, client_configuration=self._settings)
+                kubernetes.config.load_kube_config(
+                    context=plan.context or None, client_configuration=self._settings
+                )
                 contexts, active = kubernetes.config.list_kube_config_contexts()
                 chosen = next((each for each in contexts if each["name"] == plan.context), active)
                 namespace = chosen["context"].get("namespace", "")
@@ -57,13 +60,20 @@ class Pods:
         """Those that run and are not on their way out, by name."""
         with self._spoken(), self._core() as core:
             found = core.list_namespaced_pod(
-                self._namespace, label_selector=self._selector, field_selector="status.phase=Running", _request_timeout=HELLO
+                self._namespace,
+                label_selector=self._selector,
+                field_selector="status.phase=Running",
+                _request_timeout=HELLO,
             ).items
         targets = []
         for pod in found:
             if pod.metadata.deletion_timestamp is None:
-                part = (pod.metadata.annotations or {}).get(DEFAULT_CONTAINER) or pod.spec.containers[0].name
-                targets.append(Target(pod.metadata.name, f"{self._namespace}/{pod.metadata.name}", part))
+                part = (pod.metadata.annotations or {}).get(
+                    DEFAULT_CONTAINER
+                ) or pod.spec.containers[0].name
+                targets.append(
+                    Target(pod.metadata.name, f"{self._namespace}/{pod.metadata.name}", part)
+                )
         return sorted(targets, key=lambda each: natural(each.name))
 
     def execute(self, target: Target, argv: Sequence[str]) -> Finished:
@@ -130,7 +140,9 @@ class Pods:
 
 
 def _status(outcome: str) -> int:
-    """The exit status; 126 for what could not be begun, -1 where the answer has ended without saying."""
+    """The exit status; 126 for what could not be begun, -1 where the answer has ended without
+    saying.
+    """
     try:
         said = json.loads(outcome)
     except ValueError:
@@ -140,7 +152,12 @@ def _status(outcome: str) -> int:
     for cause in (said.get("details") or {}).get("causes") or ():
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    return 126 if "executable file not found" in said.get("message", "") or "no such file" in said.get("message", "") else -1
+    return (
+        126
+        if "executable file not found" in said.get("message", "")
+        or "no such file" in said.get("message", "")
+        else -1
+    )
 
 
 def _message(error: ApiException) -> str:

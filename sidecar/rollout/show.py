@@ -1,4 +1,6 @@
-"""What is told on the way and at the end: JSON lines into a pipe, bars on a terminal (plain lines where rich is not installed)."""
+"""What is told on the way and at the end: JSON lines into a pipe, bars on a terminal (plain lines
+where rich is not installed).
+"""
 
 from __future__ import annotations
 
@@ -52,15 +54,32 @@ class Text(Lines):
 
 
 class Bars(Text):
-    """The same, above one bar for all and a line for each container under way. Raises ImportError without rich."""
+    """The same, above one bar for all and a line for each container under way. Raises ImportError
+    without rich.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         self._console = Console(markup=False, highlight=False, soft_wrap=True)
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._new: Callable[[], Progress] = lambda: Progress(*columns, console=self._console, transient=True)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._new: Callable[[], Progress] = lambda: Progress(
+            *columns, console=self._console, transient=True
+        )
         self._progress: Progress | None = None
         self._under_way: dict[str, TaskID] = {}
 
@@ -98,13 +117,19 @@ def said(event: str, fields: dict[str, Any]) -> Sequence[str]:
     """The lines for people."""
     if event == "found":
         containers = fields["containers"]
-        return [f"{len(containers)} containers: {', '.join(containers)}", *(f"into {each}" for each in fields["copies"])]
+        return [
+            f"{len(containers)} containers: {', '.join(containers)}",
+            *(f"into {each}" for each in fields["copies"]),
+        ]
     if event == "done":
         return [f"{fields['name']}: serves generation {summary.serves(fields)}"]
     if event == "failed":
         return [f"{fields['name']}: failed: {summary.remark(fields)}"]
     if event == "hook":
-        return [f"{': '.join(filter(None, (fields.get('name'), fields['hook'])))}: {line}" for line in fields["output"]]
+        return [
+            f"{': '.join(filter(None, (fields.get('name'), fields['hook'])))}: {line}"
+            for line in fields["output"]
+        ]
     if event in ("remark", "stopping"):
         return [fields["text"]]
     if event == "report":

@@ -16,7 +16,15 @@ def summary(course: Course) -> dict[str, Any]:
     """Everything, in the order of the rollout."""
     members = course.members.values()
     counts = {state: len(course.of(state)) for state in (DONE, FAILED, UNTOUCHED)}
-    outcome = "lost" if course.lost else "interrupted" if course.interrupts else "stopped" if counts[UNTOUCHED] else "failed"
+    outcome = (
+        "lost"
+        if course.lost
+        else "interrupted"
+        if course.interrupts
+        else "stopped"
+        if counts[UNTOUCHED]
+        else "failed"
+    )
     return {
         "outcome": "done" if counts[DONE] == len(members) else outcome,
         **counts,
@@ -40,17 +48,34 @@ def one(member: Member) -> dict[str, Any]:
 def table(report: Mapping[str, Any]) -> list[str]:
     """The same for people."""
     rows = [("CONTAINER", "OUTCOME", "SERVES", "")]
-    rows += [(each["name"], each["outcome"], serves(each), remark(each)) for each in report["containers"]]
+    rows += [
+        (each["name"], each["outcome"], serves(each), remark(each)) for each in report["containers"]
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [" ".join([*(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
+    lines = [
+        " ".join(
+            [*(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=False)), row[3]]
+        ).rstrip()
+        for row in rows
+    ]
     return [*lines, "", sentence(report)]
 
 
 def serves(each: Mapping[str, Any]) -> str:
     """The generation, and the one before, if that was another."""
     if each["serves"] is None:
-        return "nothing" if each.get("kind") == "vanished" else "unknown" if each["outcome"] == FAILED else "-"
-    return f"{each['serves']}" if each["was"] in (None, each["serves"]) else f"{each['was']} -> {each['serves']}"
+        return (
+            "nothing"
+            if each.get("kind") == "vanished"
+            else "unknown"
+            if each["outcome"] == FAILED
+            else "-"
+        )
+    return (
+        f"{each['serves']}"
+        if each["was"] in (None, each["serves"])
+        else f"{each['was']} -> {each['serves']}"
+    )
 
 
 def remark(each: Mapping[str, Any]) -> str:
@@ -58,7 +83,9 @@ def remark(each: Mapping[str, Any]) -> str:
     if each["outcome"] != FAILED:
         return ""
     files = {
-        "new": "the old generation serves, though its files are new" if each["serves"] == each["was"] is not None else "its files are new",
+        "new": "the old generation serves, though its files are new"
+        if each["serves"] == each["was"] is not None
+        else "its files are new",
         "partly new": "its files may be partly new",
         "put back": "its files are put back",
     }.get(each.get("files", ""))

@@ -2,17 +2,22 @@
 
     python -I -m sidecar.watch CONFIG        CONFIG is one JSON object; __main__.py has its keys, and the lines
 
-PID 1 imports nothing of this package. It has what PID 1 has not: watchdog and pathspec, 10 MB and more, a tree's names.
+PID 1 imports nothing of this package. It has what PID 1 has not: watchdog and pathspec, 10 MB and
+more, a tree's names.
 
-**Truth is a comparison, events are hints.** inotify says that something may have happened in a directory; it does not say so on
-network file systems, through overlays and bind mounts, when the queue was full, or when the root has become another
-directory. So an event only marks directories as dirty. When the tree has settled they are read again and compared with what was last
-told (tree.py); what differs is told. A lost event costs time (the safety scan finds the change), an event too many costs a scan.
+**Truth is a comparison, events are hints.** inotify says that something may have happened in a
+directory; it does not say so on network file systems, through overlays and bind mounts, when the
+queue was full, or when the root has become another directory. So an event only marks directories as
+dirty. When the tree has settled they are read again and compared with what was last told (tree.py);
+what differs is told. A lost event costs time (the safety scan finds the change), an event too many
+costs a scan.
 
-**One thread.** The inotify descriptor is read in the same poll(2) that waits for the end of sidecar. watchdog's observer is not
-used, only its binding of the system calls (inotify_c): its reader, emitter and dispatcher threads, their queues and
-the 0.5 s they hold a rename back are there to make events of what happened, and we do not want events. What is not there
-cannot die unseen, livelock after an overflow, warn at quadratic cost, or leak its descriptor; and no private name of watchdog is touched.
+**One thread.** The inotify descriptor is read in the same poll(2) that waits for the end of
+sidecar. watchdog's observer is not used, only its binding of the system calls (inotify_c): its
+reader, emitter and dispatcher threads, their queues and the 0.5 s they hold a rename back are there
+to make events of what happened, and we do not want events. What is not there cannot die unseen,
+livelock after an overflow, warn at quadratic cost, or leak its descriptor; and no private name of
+watchdog is touched.
 
     watcher.py      the loop: when to look, when to tell
     tree.py         what is there: stamps and digests of files; what differs

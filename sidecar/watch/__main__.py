@@ -10,14 +10,16 @@ CONFIG is one JSON object, made by PID 1:
     since                          wall-clock seconds: a file that was changed later counts as changed when first seen
     memory                         the number of an inherited memfd (memory.py)
 
-Standard output is a pipe to PID 1; each line is a JSON object shorter than 4000 bytes, told at once:
+Standard output is a pipe to PID 1; each line is a JSON object shorter than 4000 bytes, told at
+once:
 
     {"event": "watching", "roots": […], "directories": N, "mode": "inotify" or "poll", "why": "" or a sentence}
     {"event": "changed", "paths": [up to 20], "count": N}      one for each burst; no path: it is not known what
     {"event": "env", "names": […], "error": "" or a sentence}  the environment that would be read is another one
     {"event": "remark", "remark": "a sentence for the log"}
 
-Standard input is a pipe that nobody writes to: its end is the end of sidecar, and ours. If sidecar is killed, so are we.
+Standard input is a pipe that nobody writes to: its end is the end of sidecar, and ours. If sidecar
+is killed, so are we.
 """
 
 from __future__ import annotations
@@ -42,10 +44,17 @@ def main() -> int:
             raise ValueError("it is no JSON object")
         watcher = Watcher(config)
     except (IndexError, ValueError) as error:
-        print(f"sidecar.watch is started by sidecar with its configuration; this one is wrong: {error}", file=sys.stderr)
+        print(
+            f"sidecar.watch is started by sidecar with its configuration; this one is wrong: {error}",
+            file=sys.stderr,
+        )
         return 2
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # a terminal sends them to everybody: sidecar says when it ends
+    for number in (
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+    ):  # a terminal sends them to everybody: sidecar says when it ends
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])

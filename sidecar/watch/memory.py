@@ -1,8 +1,10 @@
-"""What was last told, kept in a memfd of PID 1: a watcher started anew finds what changed while there was none.
+"""What was last told, kept in a memfd of PID 1: a watcher started anew finds what changed while
+there was none.
 
-Two copies, written alternately, each with length and checksum: whenever the writer dies, the other one is whole. Told first,
-kept afterwards: dying in between, a change is told twice, never not at all. The second copy starts at an offset
-that the first never reaches; the hole between them takes no memory.
+Two copies, written alternately, each with length and checksum: whenever the writer dies, the other
+one is whole. Told first, kept afterwards: dying in between, a change is told twice, never not at
+all. The second copy starts at an offset that the first never reaches; the hole between them takes
+no memory.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class Memory:
         self._number = 0
 
     def load(self) -> tuple[bytes | None, bool]:
-        """The newest whole content, None if there is none; and whether something had been kept at all."""
+        """The newest whole content, None if there is none; and whether something had been kept at
+        all.
+        """
         if self._fd is None:
             return None, False
         best: tuple[int, bytes] | None = None
@@ -56,12 +60,17 @@ class Memory:
             pieces.append(piece)
             at += len(piece)
         content = b"".join(pieces)
-        return (number, content) if len(content) == length and _check(number, content) == check else None
+        return (
+            (number, content)
+            if len(content) == length and _check(number, content) == check
+            else None
+        )
 
     def keep(self, content: bytes) -> None:
         """Keep this instead.
 
-        What is too long, or cannot be written, leaves the memory unreadable: a new watcher then says that it does not know.
+        What is too long, or cannot be written, leaves the memory unreadable: a new watcher then
+        says that it does not know.
         """
         if self._fd is None:
             return
@@ -76,7 +85,9 @@ class Memory:
             while view:
                 written = os.pwrite(self._fd, view[: 1 << 24], where)
                 view, where = view[written:], where + written
-            os.pwrite(self._fd, _HEADER.pack(_MAGIC, number, len(content), _check(number, content)), at)
+            os.pwrite(
+                self._fd, _HEADER.pack(_MAGIC, number, len(content), _check(number, content)), at
+            )
             self._number = number
         except OSError:
             try:
@@ -86,5 +97,7 @@ class Memory:
 
 
 def _check(number: int, content: bytes) -> int:
-    """A checksum of the content and of what the header says of it: half a header must not pass either."""
+    """A checksum of the content and of what the header says of it: half a header must not pass
+    either.
+    """
     return zlib.crc32(content, zlib.crc32(b"%d %d" % (number, len(content))))

@@ -1,11 +1,13 @@
 """inotify: in which directories something may have changed.
 
-Only watchdog's binding of the system calls is used (see the package's head). A watch is on an inode, not on a path: one may
-stand for several paths, and a path may come to lead to another inode. So directories are armed by path again at each reading, which
-is idempotent and costs 3 µs, and a watch that no path needs any more is removed.
+Only watchdog's binding of the system calls is used (see the package's head). A watch is on an
+inode, not on a path: one may stand for several paths, and a path may come to lead to another inode.
+So directories are armed by path again at each reading, which is idempotent and costs 3 µs, and a
+watch that no path needs any more is removed.
 
-A watch carries what depends on it: directories of the tree that are read anew when something happens in it (`trees`), and names
-in it that decide where something else leads (`names`): a link on the way to a root, the target of a linked file.
+A watch carries what depends on it: directories of the tree that are read anew when something
+happens in it (`trees`), and names in it that decide where something else leads (`names`): a link on
+the way to a root, the target of a linked file.
 """
 
 from __future__ import annotations
@@ -17,13 +19,26 @@ import struct
 import tempfile
 
 from watchdog.observers.inotify_c import InotifyConstants as In
-from watchdog.observers.inotify_c import Mask, WatchDescriptor, inotify_add_watch, inotify_init, inotify_rm_watch
+from watchdog.observers.inotify_c import (
+    Mask,
+    WatchDescriptor,
+    inotify_add_watch,
+    inotify_init,
+    inotify_rm_watch,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-_NAMES = In.IN_CREATE | In.IN_MOVED_FROM | In.IN_MOVED_TO | In.IN_DELETE | In.IN_DELETE_SELF | In.IN_MOVE_SELF
+_NAMES = (
+    In.IN_CREATE
+    | In.IN_MOVED_FROM
+    | In.IN_MOVED_TO
+    | In.IN_DELETE
+    | In.IN_DELETE_SELF
+    | In.IN_MOVE_SELF
+)
 _CONTENT = In.IN_MODIFY | In.IN_CLOSE_WRITE
 _HOW = In.IN_ONLYDIR | In.IN_MASK_ADD | In.IN_EXCL_UNLINK
 _EVENT = struct.Struct("iIII")
@@ -31,7 +46,9 @@ _BUFFER = 1 << 18
 
 
 class Watch:
-    """What depends on one watched directory, and the path by which it was armed. ENV as a tree stands for the envdirs."""
+    """What depends on one watched directory, and the path by which it was armed. ENV as a tree
+    stands for the envdirs.
+    """
 
     __slots__ = ("names", "place", "trees")
 
@@ -42,7 +59,9 @@ class Watch:
 
 
 class Notice:
-    """Something happened to `name` (empty: to the directory itself) in a directory with these dependents."""
+    """Something happened to `name` (empty: to the directory itself) in a directory with these
+    dependents.
+    """
 
     __slots__ = ("mask", "name", "watch", "wd")
 
@@ -57,7 +76,10 @@ class Notice:
     @property
     def directory(self) -> bool:
         """It happened to a directory."""
-        return bool(self.mask & (In.IN_ISDIR | In.IN_DELETE_SELF | In.IN_MOVE_SELF | In.IN_IGNORED | In.IN_UNMOUNT))
+        return bool(
+            self.mask
+            & (In.IN_ISDIR | In.IN_DELETE_SELF | In.IN_MOVE_SELF | In.IN_IGNORED | In.IN_UNMOUNT)
+        )
 
     @property
     def opened(self) -> bool:
@@ -67,7 +89,9 @@ class Notice:
     @property
     def ended(self) -> bool:
         """A file is whole, or gone."""
-        return bool(self.mask & (In.IN_CLOSE_WRITE | In.IN_MOVED_FROM | In.IN_MOVED_TO | In.IN_DELETE))
+        return bool(
+            self.mask & (In.IN_CLOSE_WRITE | In.IN_MOVED_FROM | In.IN_MOVED_TO | In.IN_DELETE)
+        )
 
 
 class Exhausted(Exception):
@@ -106,7 +130,9 @@ class Notices:
         return len(self._watches)
 
     def _try(self) -> None:
-        """See an event come. The kernel queues it before the call that caused it returns, so nothing is waited for."""
+        """See an event come. The kernel queues it before the call that caused it returns, so
+        nothing is waited for.
+        """
         try:
             place = tempfile.mkdtemp(prefix="sidecar-")
         except OSError:  # nowhere to write: opening a directory is an event as well
@@ -123,7 +149,11 @@ class Notices:
                         remove(path)
                     except OSError:
                         pass
-        heard = [each for each in self.read() if (each.wd == wd and not each.directory) or each.mask & In.IN_OPEN]
+        heard = [
+            each
+            for each in self.read()
+            if (each.wd == wd and not each.directory) or each.mask & In.IN_OPEN
+        ]
         inotify_rm_watch(self.fd, WatchDescriptor(wd))
         list(self.read())
         if not heard:
@@ -140,7 +170,9 @@ class Notices:
         return wd
 
     def arm(self, path: str, dependent: str = "") -> None:
-        """Everything in directory `path` matters to the tree's directory `dependent` (itself, if empty). Raises Exhausted, OSError."""
+        """Everything in directory `path` matters to the tree's directory `dependent` (itself, if
+        empty). Raises Exhausted, OSError.
+        """
         wd = self._add(path, _NAMES | _CONTENT | _HOW)
         if not dependent:
             known = self._trees.get(path)
@@ -152,7 +184,8 @@ class Notices:
         watch.trees.add(dependent or path)
 
     def arm_name(self, directory: str, name: str, dependent: str, content: bool = True) -> None:
-        """What `name` in `directory` is matters to `dependent`; with `content` what is written to it as well.
+        """What `name` in `directory` is matters to `dependent`; with `content` what is written to
+        it as well.
 
         Raises Exhausted; a refusal counts for nothing.
         """
@@ -186,7 +219,9 @@ class Notices:
                 watch.names = {name: {keep} for name, who in watch.names.items() if keep in who}
 
     def tidy(self, trees: Container[str]) -> None:
-        """Remove what stands for other directories than these, and the watches that nothing depends on."""
+        """Remove what stands for other directories than these, and the watches that nothing depends
+        on.
+        """
         for path in [each for each in self._trees if each not in trees]:
             self.leave(path)
         for wd, watch in list(self._watches.items()):

@@ -9,18 +9,39 @@ from sidecar.workers import descendants
 
 LINKS = 40  # as many as the kernel follows
 
-# Somebody else changes files there (another machine, the host of a virtual one), and the kernel here does not learn of it.
-# fakeowner and osxfs are Docker Desktop's.
-# fmt: off
-SILENT = frozenset({
-    "9p", "nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs", "afs", "ceph",
-    "glusterfs", "lustre", "gfs2", "ocfs2", "fakeowner", "osxfs", "drvfs", "wslfs",
-})
+# Somebody else changes files there (another machine, the host of a virtual one), and the kernel
+# here does not learn of it. fakeowner and osxfs are Docker Desktop's. fmt: off
+SILENT = frozenset(
+    {
+        "9p",
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "virtiofs",
+        "vboxsf",
+        "vmhgfs",
+        "prl_fs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gfs2",
+        "ocfs2",
+        "fakeowner",
+        "osxfs",
+        "drvfs",
+        "wslfs",
+    }
+)
 # fmt: on
 
 
 def writer(path: str) -> int:
-    """A process below sidecar (our parent) that has the file open for writing, 0 if none is seen to."""
+    """A process below sidecar (our parent) that has the file open for writing, 0 if none is seen
+    to.
+    """
     try:
         wanted = os.stat(path)
     except OSError:
@@ -31,7 +52,9 @@ def writer(path: str) -> int:
                 found = os.stat(f"/proc/{pid}/fd/{fd}")
                 if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
                     with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
-                        flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
+                        flags = next(
+                            int(line.split()[1], 8) for line in file if line.startswith("flags:")
+                        )
                     if flags & os.O_ACCMODE != os.O_RDONLY:
                         return pid
         except (OSError, StopIteration):
@@ -40,9 +63,11 @@ def writer(path: str) -> int:
 
 
 def trail(path: str) -> list[tuple[str, str]]:
-    """The names that decide where an absolute path leads: (directory, name), the directory free of symlinks.
+    """The names that decide where an absolute path leads: (directory, name), the directory free of
+    symlinks.
 
-    Each symlink on the way is one, and the last name. Where the way ends early, the missing name is the last.
+    Each symlink on the way is one, and the last name. Where the way ends early, the missing name is
+    the last.
     """
     pairs: list[tuple[str, str]] = []
     at, names, links = "/", [each for each in reversed(path.split("/")) if each], 0
@@ -84,7 +109,12 @@ def mounts() -> list[tuple[str, str]]:
             for line in file:
                 before, _, after = line.partition(" - ")
                 point = before.split(" ")[4]
-                for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                for code, char in (
+                    ("\\040", " "),
+                    ("\\011", "\t"),
+                    ("\\012", "\n"),
+                    ("\\134", "\\"),
+                ):
                     point = point.replace(code, char)
                 result.append((point, after.split(" ")[0]))
     except (OSError, IndexError):
@@ -98,12 +128,16 @@ def silent(kind: str) -> bool:
 
 
 def blind(root: str) -> list[tuple[str, str]]:
-    """The mounts, of those that hold the root or lie inside it, on which inotify is silent: (mount point, type)."""
+    """The mounts, of those that hold the root or lie inside it, on which inotify is silent: (mount
+    point, type).
+    """
     real = os.path.realpath(root)
     holder: tuple[str, str] = ("", "")
     inside: dict[str, str] = {}
     for point, kind in mounts():
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(holder[0]):
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(
+            holder[0]
+        ):
             holder = (point, kind)
         elif point.startswith(real.rstrip("/") + "/"):
             inside[point] = kind

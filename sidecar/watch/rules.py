@@ -7,8 +7,9 @@ The one with an opinion that comes first in this list decides:
     .dockerignore       of the root, in Docker's reading: a pattern is anchored at the root
     DEFAULT             names that are never code: version control, caches, environments, editors' temporary files
 
-As with git, nothing inside an ignored directory can be taken back: it is neither read nor watched. `--watch-only` then
-limits files, not directories. pathspec is imported only where there is a pattern.
+As with git, nothing inside an ignored directory can be taken back: it is neither read nor watched.
+`--watch-only` then limits files, not directories. pathspec is imported only where there is a
+pattern.
 """
 
 from __future__ import annotations
@@ -25,24 +26,83 @@ if TYPE_CHECKING:
 
 FILES = frozenset({".gitignore", ".dockerignore"})
 
-# The union of what watchfiles, watchexec, Tilt and compose ignore; and `..*`, where Kubernetes keeps what its links lead to.
-# fmt: off
+# The union of what watchfiles, watchexec, Tilt and compose ignore; and `..*`, where Kubernetes
+# keeps what its links lead to. fmt: off
 DEFAULT_DIRECTORIES = (
-    ".git", ".hg", ".svn", ".bzr", ".jj", ".tox", ".nox", ".venv", "venv", ".idea", ".vscode", ".vs", "node_modules",
-    "bower_components", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".eggs", "*.egg-info",
-    ".ipynb_checkpoints", ".cache", ".parcel-cache", ".sass-cache", ".nyc_output", ".direnv", ".terraform", ".import_linter_cache",
-    ".Trash*", "lost+found",
+    ".git",
+    ".hg",
+    ".svn",
+    ".bzr",
+    ".jj",
+    ".tox",
+    ".nox",
+    ".venv",
+    "venv",
+    ".idea",
+    ".vscode",
+    ".vs",
+    "node_modules",
+    "bower_components",
+    "__pycache__",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".hypothesis",
+    ".eggs",
+    "*.egg-info",
+    ".ipynb_checkpoints",
+    ".cache",
+    ".parcel-cache",
+    ".sass-cache",
+    ".nyc_output",
+    ".direnv",
+    ".terraform",
+    ".import_linter_cache",
+    ".Trash*",
+    "lost+found",
 )
 DEFAULT = (
-    ".gitignore", ".dockerignore", ".gitattributes", ".git", ".DS_Store", "Thumbs.db", "*.py[cod]", ".*.sw?", ".*.sw?x", "*.swp",
-    "*.swo", "*.swx", "*~", ".#*", "#*#", "4913", "*___jb_tmp___", "*___jb_old___", ".*.kate-swp", ".goutputstream-*", ".nfs*",
-    "*.tmp.[0-9]*", "*-go-tmp-umask", ".coverage", ".coverage.*", "*.pid", "*.pid.lock", "*.sqlite-journal", "*.sqlite-wal",
-    "*.sqlite-shm", "*.db-journal", "*.db-wal", "*.db-shm", "..*",
+    ".gitignore",
+    ".dockerignore",
+    ".gitattributes",
+    ".git",
+    ".DS_Store",
+    "Thumbs.db",
+    "*.py[cod]",
+    ".*.sw?",
+    ".*.sw?x",
+    "*.swp",
+    "*.swo",
+    "*.swx",
+    "*~",
+    ".#*",
+    "#*#",
+    "4913",
+    "*___jb_tmp___",
+    "*___jb_old___",
+    ".*.kate-swp",
+    ".goutputstream-*",
+    ".nfs*",
+    "*.tmp.[0-9]*",
+    "*-go-tmp-umask",
+    ".coverage",
+    ".coverage.*",
+    "*.pid",
+    "*.pid.lock",
+    "*.sqlite-journal",
+    "*.sqlite-wal",
+    "*.sqlite-shm",
+    "*.db-journal",
+    "*.db-wal",
+    "*.db-shm",
+    "..*",
 )
 # fmt: on
 
 _FILE = re.compile("|".join(fnmatch.translate(each) for each in DEFAULT))
-_DIRECTORY = re.compile("|".join(fnmatch.translate(each) for each in (*DEFAULT_DIRECTORIES, *DEFAULT)))
+_DIRECTORY = re.compile(
+    "|".join(fnmatch.translate(each) for each in (*DEFAULT_DIRECTORIES, *DEFAULT))
+)
 
 
 def spec(lines: Iterable[str]) -> GitIgnoreSpec:
@@ -67,18 +127,28 @@ def anchored(lines: Iterable[str]) -> list[str]:
 
 
 def _below(root: str, directory: str) -> str:
-    """The name that a directory has below a root, by whatever links it was named; "" if it is not there."""
+    """The name that a directory has below a root, by whatever links it was named; "" if it is not
+    there.
+    """
     real, place = os.path.realpath(directory), os.path.realpath(root).rstrip("/") + "/"
     return os.path.join(root, real.removeprefix(place)) if real.startswith(place) else ""
 
 
 class Rules:
-    """Says of a path under one of the roots whether it is ignored; learns from the ignore files on the way.
+    """Says of a path under one of the roots whether it is ignored; learns from the ignore files on
+    the way.
 
-    Directories that are `apart` are ignored whatever anybody says: envdirs, which are watched in a way of their own.
+    Directories that are `apart` are ignored whatever anybody says: envdirs, which are watched in a
+    way of their own.
     """
 
-    def __init__(self, roots: Sequence[str], ignore: Sequence[str] = (), only: Sequence[str] = (), apart: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        roots: Sequence[str],
+        ignore: Sequence[str] = (),
+        only: Sequence[str] = (),
+        apart: Sequence[str] = (),
+    ) -> None:
         self.roots = tuple(roots)
         self._apart = frozenset(_below(root, each) for root in self.roots for each in apart)
         self._ignore = spec(ignore) if ignore else None
@@ -95,11 +165,15 @@ class Rules:
 
     def root(self, path: str) -> str | None:
         """The root that the path lies in, the nearest where there are several."""
-        found = [each for each in self.roots if path == each or path.startswith(each.rstrip("/") + "/")]
+        found = [
+            each for each in self.roots if path == each or path.startswith(each.rstrip("/") + "/")
+        ]
         return max(found, key=len) if found else None
 
     def learn(self, directory: str, names: Collection[str]) -> bool:
-        """Read the ignore files of a directory that has these names; whether they say something else than before."""
+        """Read the ignore files of a directory that has these names; whether they say something
+        else than before.
+        """
         changed = False
         for name in FILES:
             if name == ".dockerignore" and directory not in self.roots:
@@ -136,17 +210,24 @@ class Rules:
             self._files.pop(os.path.join(directory, name), None)
 
     def ignored(self, root: str, path: str, directory: bool) -> bool:
-        """Whether this path is ignored by itself; the directories above it are taken as not ignored."""
+        """Whether this path is ignored by itself; the directories above it are taken as not
+        ignored.
+        """
         if path in self._apart:
             return True
         end = "/" if directory else ""
         relative = path[len(root.rstrip("/")) + 1 :]
-        if self._ignore is not None and (verdict := self._ignore.check_file(relative + end).include) is not None:
+        if (
+            self._ignore is not None
+            and (verdict := self._ignore.check_file(relative + end).include) is not None
+        ):
             return verdict or self._left_out(relative, directory)
         if self._files and (verdict := self._learnt(root, path, relative, end)) is not None:
             return verdict or self._left_out(relative, directory)
         name = os.path.basename(path)
-        return bool((_DIRECTORY if directory else _FILE).match(name)) or self._left_out(relative, directory)
+        return bool((_DIRECTORY if directory else _FILE).match(name)) or self._left_out(
+            relative, directory
+        )
 
     def hidden(self, path: str, directory: bool = False) -> bool:
         """Whether this path, or a directory above it, is ignored."""
@@ -170,11 +251,21 @@ class Rules:
         docker = os.path.join(root, ".dockerignore")
         if (known := self._files.get(docker)) is not None:
             verdict = known[1].check_file(relative + end).include
-            # Docker takes back what lies in an ignored directory: such a directory has to be entered.
-            if verdict and end and any(each.startswith((relative + "/", "**")) or "*" in each.split("/")[0] for each in self._kept[docker]):
+            # Docker takes back what lies in an ignored directory: such a directory has to be
+            # entered.
+            if (
+                verdict
+                and end
+                and any(
+                    each.startswith((relative + "/", "**")) or "*" in each.split("/")[0]
+                    for each in self._kept[docker]
+                )
+            ):
                 return None
             return verdict
         return None
 
     def _left_out(self, relative: str, directory: bool) -> bool:
-        return not directory and self._only is not None and not self._only.check_file(relative).include
+        return (
+            not directory and self._only is not None and not self._only.check_file(relative).include
+        )

@@ -1,20 +1,23 @@
 """What is there, and what differs from what was last told.
 
-A file is its stamp (size, mtime, ctime, inode) and, where known, a digest of its content. The same stamp is the same file: any write
-moves the ctime. A stamp that differs means that somebody touched it, and the digest says whether it matters:
+A file is its stamp (size, mtime, ctime, inode) and, where known, a digest of its content. The same
+stamp is the same file: any write moves the ctime. A stamp that differs means that somebody touched
+it, and the digest says whether it matters:
 
     the size differs                    changed
     both digests are known              changed if they differ: a save of the same text, touch, cp -p, chmod do nothing
     else                                changed if mtime or inode differ: a chmod or a second link does nothing, touch counts
 
-The digest of what *was* there must be known before somebody touches the file. So files of up to 1 MiB are read in advance: the first
-ones before the watch is said to stand, the others afterwards, whenever there is nothing else to do, up to a budget. A digest
-counts only with the stamp that the file had before and after it was read. Two writes within one tick of the kernel's clock leave the
+The digest of what *was* there must be known before somebody touches the file. So files of up to 1
+MiB are read in advance: the first ones before the watch is said to stand, the others afterwards,
+whenever there is nothing else to do, up to a budget. A digest counts only with the stamp that the
+file had before and after it was read. Two writes within one tick of the kernel's clock leave the
 same stamp: a file whose ctime is not older than the last look is read again (git's "racy" files).
 
-Nothing that a scan finds is kept until it is accepted, which is when it has been told. A scan reads the dirty directories, and what is
-new below them; or everything. Directories behind symlinks are read as well, unless they lie in a tree anyway, lead to one of their
-own parents, or lie behind too many links.
+Nothing that a scan finds is kept until it is accepted, which is when it has been told. A scan reads
+the dirty directories, and what is new below them; or everything. Directories behind symlinks are
+read as well, unless they lie in a tree anyway, lead to one of their own parents, or lie behind too
+many links.
 """
 
 from __future__ import annotations
@@ -50,7 +53,9 @@ _RACY = 20_000_000  # ns; two ticks of the slowest kernel clock
 
 
 class Directory:
-    """A directory as it was read: entries of its files, identities of its subdirectories, ignored names (directories with a slash)."""
+    """A directory as it was read: entries of its files, identities of its subdirectories, ignored
+    names (directories with a slash).
+    """
 
     __slots__ = ("files", "hops", "identity", "ignored", "subdirs", "taken")
 
@@ -107,11 +112,15 @@ def differs(old: bytes, new: bytes) -> bool:
 
 
 def stamp(status: os.stat_result) -> bytes:
-    return _STAMP.pack(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & 0x7FFFFFFFFFFFFFFF)
+    return _STAMP.pack(
+        status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & 0x7FFFFFFFFFFFFFFF
+    )
 
 
 def digested(path: str) -> bytes | None:
-    """The entry of a file with its digest; None if it cannot be read, is too large, or changes while it is read."""
+    """The entry of a file with its digest; None if it cannot be read, is too large, or changes
+    while it is read.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -156,7 +165,9 @@ class Tree:
     # -- looking
 
     def scan(self, dirty: Iterable[str] | None = None) -> Scan:
-        """Read the directories that are dirty, or everything. Nothing is accepted yet. Raises notices.Exhausted."""
+        """Read the directories that are dirty, or everything. Nothing is accepted yet. Raises
+        notices.Exhausted.
+        """
         before = self.rules.copy()
         cached = self._rules_before is None and bool(self.dirs)
         found, learnt = self._scan(dirty if cached else None, cached)
@@ -175,7 +186,10 @@ class Tree:
             if self.notices is not None and (found.full or root in (dirty or ())):
                 for directory, name in trail(root):
                     self.notices.arm_name(directory, name, root, content=False)
-        stack = [(each, self._hops(each)) for each in (self.roots if dirty is None else {self._known(each) for each in dirty})]
+        stack = [
+            (each, self._hops(each))
+            for each in (self.roots if dirty is None else {self._known(each) for each in dirty})
+        ]
         while stack:
             path, hops = stack.pop()
             if path in found.fresh:
@@ -202,7 +216,11 @@ class Tree:
             everything = found.full or old is None or old.identity != new.identity
             for name, identity in new.subdirs.items():
                 sub = os.path.join(path, name)
-                if everything or (old is not None and old.subdirs.get(name) != identity) or sub not in self.dirs:
+                if (
+                    everything
+                    or (old is not None and old.subdirs.get(name) != identity)
+                    or sub not in self.dirs
+                ):
                     stack.append((sub, hops + (identity[0] < 0)))
             if old is not None and not found.full:
                 for name in old.subdirs.keys() - new.subdirs.keys():
@@ -241,13 +259,23 @@ class Tree:
                 stack += [os.path.join(path, name) for name in old.subdirs]
 
     def _directory(
-        self, path: str, hops: int, old: Directory | None, cached: bool, found: Scan, real: list[tuple[str, str]]
+        self,
+        path: str,
+        hops: int,
+        old: Directory | None,
+        cached: bool,
+        found: Scan,
+        real: list[tuple[str, str]],
     ) -> tuple[Directory, bool]:
-        """Read one directory; and whether its ignore files say something new. Raises OSError, notices.Exhausted."""
+        """Read one directory; and whether its ignore files say something new. Raises OSError,
+        notices.Exhausted.
+        """
         if self.notices is not None:
             self.notices.arm(path)
         status = os.stat(path)
-        new = Directory((status.st_dev, status.st_ino), time.clock_gettime_ns(time.CLOCK_REALTIME), hops)
+        new = Directory(
+            (status.st_dev, status.st_ino), time.clock_gettime_ns(time.CLOCK_REALTIME), hops
+        )
         with os.scandir(path) as listing:
             entries = list(listing)
         learnt = self.rules.learn(path, {each.name for each in entries if each.name in FILES})
@@ -272,18 +300,24 @@ class Tree:
                 if directory:
                     if not link:
                         new.subdirs[name] = (status.st_dev, entry.inode())
-                    elif (identity := self._behind(entry, path, new, hops, found, real)) is not None:
+                    elif (
+                        identity := self._behind(entry, path, new, hops, found, real)
+                    ) is not None:
                         new.subdirs[name] = identity
                 elif entry.is_file():
                     known = old.files.get(name) if old is not None else None
-                    new.files[name] = self._entry(where, entry.stat(), known, old.taken if old is not None else 0)
+                    new.files[name] = self._entry(
+                        where, entry.stat(), known, old.taken if old is not None else 0
+                    )
             except OSError:  # it has just gone, or is the end of a broken link
                 continue
         if ignored:
             new.ignored = ignored
         return new, learnt
 
-    def _ignored(self, root: str, path: str, name: str, directory: bool, old: Directory | None) -> bool:
+    def _ignored(
+        self, root: str, path: str, name: str, directory: bool, old: Directory | None
+    ) -> bool:
         """Whether the name is ignored, asked of the rules only if it is new."""
         if old is not None:
             if name in (old.subdirs if directory else old.files):
@@ -293,9 +327,17 @@ class Tree:
         return self.rules.ignored(root, path, directory)
 
     def _behind(
-        self, entry: os.DirEntry[str], path: str, new: Directory, hops: int, found: Scan, real: list[tuple[str, str]]
+        self,
+        entry: os.DirEntry[str],
+        path: str,
+        new: Directory,
+        hops: int,
+        found: Scan,
+        real: list[tuple[str, str]],
     ) -> tuple[int, int] | None:
-        """The identity of a directory behind a symlink, marked as such by its sign; None if it is not to be read."""
+        """The identity of a directory behind a symlink, marked as such by its sign; None if it is
+        not to be read.
+        """
         status = entry.stat()
         identity = (status.st_dev, status.st_ino)
         if hops >= HOPS:
@@ -333,7 +375,9 @@ class Tree:
     # -- judging
 
     def differences(self, found: Scan) -> list[Difference]:
-        """The files that differ from what was last told, in order. What only the rules let appear or disappear is left out."""
+        """The files that differ from what was last told, in order. What only the rules let appear
+        or disappear is left out.
+        """
         result = []
         for path, new in found.fresh.items():
             old = self.dirs.get(path)
@@ -345,16 +389,30 @@ class Tree:
                 if known is None or (known is not entry and differs(known, entry)):
                     result.append(Difference(os.path.join(path, name), known is not None, entry))
             if before:
-                result += [Difference(os.path.join(path, name), True, None) for name in before.keys() - new.files.keys()]
+                result += [
+                    Difference(os.path.join(path, name), True, None)
+                    for name in before.keys() - new.files.keys()
+                ]
         for path in found.gone:
-            result += [Difference(os.path.join(path, name), True, None) for name in self.dirs[path].files]
+            result += [
+                Difference(os.path.join(path, name), True, None) for name in self.dirs[path].files
+            ]
         if self._rules_before is not None:
-            result = [each for each in result if not (self._rules_before if not each.before else self.rules).hidden(each.path)]
+            result = [
+                each
+                for each in result
+                if not (self._rules_before if not each.before else self.rules).hidden(each.path)
+            ]
         return sorted(result, key=lambda each: each.path)
 
     def appeared(self, found: Scan) -> list[str]:
         """The roots that were not there and are, or were and are not."""
-        return [each for each in self.roots if (each in found.fresh) != (each in self.dirs) and (each in found.fresh or each in found.gone)]
+        return [
+            each
+            for each in self.roots
+            if (each in found.fresh) != (each in self.dirs)
+            and (each in found.fresh or each in found.gone)
+        ]
 
     def missing(self) -> list[str]:
         """The roots that were there when last told, and are not now."""
@@ -375,7 +433,9 @@ class Tree:
             self.notices.tidy(self.dirs)
 
     def forget_since(self, since: int) -> set[str]:
-        """Forget files that changed after `since` (ns), as if they had not been there; their directories."""
+        """Forget files that changed after `since` (ns), as if they had not been there; their
+        directories.
+        """
         result = set()
         for path, directory in self.dirs.items():
             late = [name for name, entry in directory.files.items() if changed_at(entry) > since]
@@ -385,17 +445,25 @@ class Tree:
         return result
 
     def digest_first(self, found: Scan, differences: Sequence[Difference]) -> None:
-        """Read a few of the files that are about to be told at once: they are likely to be touched again."""
+        """Read a few of the files that are about to be told at once: they are likely to be touched
+        again.
+        """
         left = SOON_BYTES
         for each in differences[:SOON]:
-            if each.entry is not None and len(each.entry) == _ALIKE and (left := left - size(each.entry)) >= 0:
+            if (
+                each.entry is not None
+                and len(each.entry) == _ALIKE
+                and (left := left - size(each.entry)) >= 0
+            ):
                 known = digested(each.path)
                 if known is not None and known[:_ALIKE] == each.entry:
                     directory, name = os.path.split(each.path)
                     found.fresh[directory].files[name] = known
 
     def digest_some(self, files: int, most: int) -> bool:
-        """Read up to that many files and bytes whose digest is not known yet; whether there is more to do."""
+        """Read up to that many files and bytes whose digest is not known yet; whether there is more
+        to do.
+        """
         while self._undigested:
             directory = self.dirs.get(path := self._undigested[-1])
             for name, entry in list(directory.files.items()) if directory is not None else ():
@@ -418,14 +486,26 @@ class Tree:
     def shown(self, path: str) -> str:
         """A path as somebody would say it who named the root as it was named."""
         root = self.rules.root(path)
-        return path if root is None else os.path.normpath(os.path.join(self.roots[root], path[len(root.rstrip("/")) + 1 :] or "."))
+        return (
+            path
+            if root is None
+            else os.path.normpath(
+                os.path.join(self.roots[root], path[len(root.rstrip("/")) + 1 :] or ".")
+            )
+        )
 
     def matters(self, directory: str, name: str, is_directory: bool) -> bool:
         """Whether something that happened to this name in a directory of the tree can be a change."""
         if name in FILES:
             return True
         path = os.path.join(directory, name)
-        return not self._ignored(self.rules.root(directory) or directory, path, name, is_directory, self.dirs.get(directory))
+        return not self._ignored(
+            self.rules.root(directory) or directory,
+            path,
+            name,
+            is_directory,
+            self.dirs.get(directory),
+        )
 
     @property
     def crowded(self) -> bool:

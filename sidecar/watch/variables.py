@@ -1,7 +1,9 @@
-"""What the envdirs would give: digests by name, so that a change can be told by name and no value lies around.
+"""What the envdirs would give: digests by name, so that a change can be told by name and no value
+lies around.
 
-The digests are keyed with a random key that never leaves PID 1's memory and ours: the plain digest of a secret would
-let its value be guessed. A reading that fails is a state of its own: going back from it to the former values is a change as well.
+The digests are keyed with a random key that never leaves PID 1's memory and ours: the plain digest
+of a secret would let its value be guessed. A reading that fails is a state of its own: going back
+from it to the former values is a change as well.
 """
 
 from __future__ import annotations
@@ -19,20 +21,27 @@ if TYPE_CHECKING:
 
 
 class State:
-    """One reading: `error` (empty if there is none), and the digests, if there is an error the last good ones."""
+    """One reading: `error` (empty if there is none), and the digests, if there is an error the last
+    good ones.
+    """
 
     def __init__(self, error: str, digests: Mapping[str, bytes]) -> None:
         self.error, self.digests = error, dict(digests)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, State) and (self.error, self.digests) == (other.error, other.digests)
+        return isinstance(other, State) and (self.error, self.digests) == (
+            other.error,
+            other.digests,
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
     def names(self, other: State) -> list[str]:
         """The variables that differ."""
         mine, theirs = self.digests, other.digests
-        return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        return sorted(
+            name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)
+        )
 
 
 class Variables:
@@ -58,7 +67,9 @@ class Variables:
         return hashlib.blake2b(content, key=self._key, digest_size=16).digest()
 
     def places(self) -> list[str]:
-        """The paths that decide what is read: the directories, what Kubernetes' link leads to, and linked files."""
+        """The paths that decide what is read: the directories, what Kubernetes' link leads to, and
+        linked files.
+        """
         result = []
         for directory in self.directories:
             path = os.path.abspath(directory)
@@ -69,7 +80,11 @@ class Variables:
                 path = data
             try:
                 with os.scandir(path) as entries:
-                    result += [each.path for each in entries if not each.name.startswith(".") and each.is_symlink()]
+                    result += [
+                        each.path
+                        for each in entries
+                        if not each.name.startswith(".") and each.is_symlink()
+                    ]
             except OSError:
                 pass
         return result
@@ -87,7 +102,9 @@ class Variables:
         return tuple(result)
 
     def since(self, moment: int) -> tuple[bool, list[str]]:
-        """Whether something has been changed after `moment` (ns); and which variables, where that can be told."""
+        """Whether something has been changed after `moment` (ns); and which variables, where that
+        can be told.
+        """
         names, late = set(), False
         for directory, upper, prefix in self._parts:
             data = os.path.join(directory, "..data")
@@ -96,8 +113,19 @@ class Variables:
                 late |= os.lstat(place).st_ctime_ns > moment or os.stat(place).st_ctime_ns > moment
                 with os.scandir(place) as entries:
                     for each in entries:
-                        late_file = max(each.stat(follow_symlinks=False).st_ctime_ns, each.stat().st_ctime_ns) > moment
-                        if not each.name.startswith(".") and "=" not in each.name and late_file and each.is_file():
+                        late_file = (
+                            max(
+                                each.stat(follow_symlinks=False).st_ctime_ns,
+                                each.stat().st_ctime_ns,
+                            )
+                            > moment
+                        )
+                        if (
+                            not each.name.startswith(".")
+                            and "=" not in each.name
+                            and late_file
+                            and each.is_file()
+                        ):
                             names.add(envdir.named(each.name, upper, prefix))
             except OSError:
                 continue

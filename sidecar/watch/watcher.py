@@ -1,7 +1,7 @@
 """The loop: waits for notices, lets what is dirty settle, compares, tells.
 
-A burst begins with the first notice that can matter and is looked at when it has been quiet for the settle time, at the latest LONGEST
-after it began. It is prolonged while
+A burst begins with the first notice that can matter and is looked at when it has been quiet for the
+settle time, at the latest LONGEST after it began. It is prolonged while
 
     a file is open for writing        its close or rename will be told; at most WRITING, for logs that are never closed
     something happens while it is looked at
@@ -10,11 +10,12 @@ after it began. It is prolonged while
     a root is gone                    somebody is about to put another in its place
     two looks differ (polling)
 
-At rest there is one wake-up every TICK: the roots are looked at (a stat each: no notice tells that a path leads elsewhere), and with it
-come the safety scan, the polling and the slow reading of the envdirs when they are due.
+At rest there is one wake-up every TICK: the roots are looked at (a stat each: no notice tells that
+a path leads elsewhere), and with it come the safety scan, the polling and the slow reading of the
+envdirs when they are due.
 
-A process that hangs is of no use and cannot say so: an alarm that is put off at each turn ends it, with its stack on stderr. The kernel
-delivers it to a process whose Python is stuck as well.
+A process that hangs is of no use and cannot say so: an alarm that is put off at each turn ends it,
+with its stack on stderr. The kernel delivers it to a process whose Python is stuck as well.
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ LONGEST, LONGEST_ENV = 5.0, 2.0
 WRITING = 1.0
 TICK = 1.25
 SAFETY = 30.0
-SAFETY_SHARE, POLL_SHARE = 100, 50  # a scan's cost times this is the least time to the next: 1 % and 2 % of a core
+SAFETY_SHARE, POLL_SHARE = (
+    100,
+    50,
+)  # a scan's cost times this is the least time to the next: 1 % and 2 % of a core
 ENV_POLL_BLIND = 2.0
 HUNG = 90  # whole seconds
 LINE, PATHS = 3900, 20
-# Changes of one path in so many bursts, each so soon after the one before, are said: where the program has it open for writing; else.
+# Changes of one path in so many bursts, each so soon after the one before, are said: where the
+# program has it open for writing; else.
 REPEATED, REPEATED_UNSEEN, SOON = 4, 12, 10.0
 
 
@@ -88,7 +93,9 @@ class Watcher:
     def __init__(self, config: dict[str, object]) -> None:
         self._config = config
         self._settle = _number(config.get("settle"))
-        roots, ignore, only, apart = (_strings(config, name) for name in ("watch", "ignore", "only", "env"))
+        roots, ignore, only, apart = (
+            _strings(config, name) for name in ("watch", "ignore", "only", "env")
+        )
         self._tree = Tree(roots, ignore, only, apart, alive)
         self._mode, self._why = str(config.get("mode") or "auto"), ""
         self._polling = False
@@ -129,7 +136,9 @@ class Watcher:
             else:
                 until = now if self._digesting else tick
             # In a burst the queue is looked at in steps: a thousand notices cost one wake-up.
-            for fd, _ in (self._busy if busy else self._rest).poll(max(0, (until - now) * 1000 + 0.5)):
+            for fd, _ in (self._busy if busy else self._rest).poll(
+                max(0, (until - now) * 1000 + 0.5)
+            ):
                 if fd == 0 and not os.read(0, 4096):
                     return
             self._listen()
@@ -148,17 +157,28 @@ class Watcher:
                     self._keep()
 
     def _deadlines(self) -> tuple[float | None, float | None]:
-        return self._code.deadline(self._settle_time(), LONGEST), self._env.deadline(SETTLE_ENV, LONGEST_ENV)
+        return self._code.deadline(self._settle_time(), LONGEST), self._env.deadline(
+            SETTLE_ENV, LONGEST_ENV
+        )
 
     def _settle_time(self) -> float:
         usual = SETTLE_MANY if self._code.many or self._code.held else SETTLE_FEW
-        return usual if self._settle is None else max(usual, self._settle) if self._code.held else self._settle
+        return (
+            usual
+            if self._settle is None
+            else max(usual, self._settle)
+            if self._code.held
+            else self._settle
+        )
 
     def _begin(self) -> None:
         since = int((_number(self._config.get("since")) or 0) * 1e9)
         known, used = self._recall()
         self._env_watched = Variables(
-            _strings(self._config, "env"), bool(self._config.get("env_whole")), bool(self._config.get("env_lenient")), self._key
+            _strings(self._config, "env"),
+            bool(self._config.get("env_whole")),
+            bool(self._config.get("env_lenient")),
+            self._key,
         )
         self._choose()
         found, _ = self._scan(None)
@@ -173,7 +193,8 @@ class Watcher:
         self._next_scan = time.monotonic() + self._interval()
         self._next_env = time.monotonic() + self._env_interval()
         if not known and self._code.first is None:
-            self._keep()  # from here on nothing is missed, even if this one is killed before its next line
+            # from here on nothing is missed, even if this one is killed before its next line
+            self._keep()
         self._watching()
         for root, shown in self._tree.roots.items():
             if os.path.exists(root) and not os.path.isdir(root):
@@ -212,13 +233,20 @@ class Watcher:
                     self._dirty.add(root)
                     self._code.note(now, many=True)
         due = now >= self._next_env
-        if self._env_watched.directories and self._env.first is None and (due or self._env_watched.identity() != self._env_identity):
+        if (
+            self._env_watched.directories
+            and self._env.first is None
+            and (due or self._env_watched.identity() != self._env_identity)
+        ):
             self._env.note(now - SETTLE_ENV if due else now)
         self._check_notices()
 
     def _check_notices(self) -> None:
         if self._tree.crowded:
-            self._remark("directories", "there are more directories than are watched (200,000): ignore some with --watch-ignore")
+            self._remark(
+                "directories",
+                "there are more directories than are watched (200,000): ignore some with --watch-ignore",
+            )
 
     # -- what inotify says
 
@@ -240,7 +268,11 @@ class Watcher:
         if watch is None:
             return
         name = notice.name
-        trees = {each for each in watch.trees if not name or each == ENV or self._tree.matters(each, name, notice.directory)}
+        trees = {
+            each
+            for each in watch.trees
+            if not name or each == ENV or self._tree.matters(each, name, notice.directory)
+        }
         for dependents in [watch.names.get(name, set())] if name else list(watch.names.values()):
             trees |= dependents
         if ENV in trees:
@@ -267,7 +299,9 @@ class Watcher:
         key = (notice.wd, notice.name)
         if notice.ended:
             burst.writing.pop(key, None)
-        elif notice.opened and notice.watch and key not in burst.writing and len(burst.writing) < 100:
+        elif (
+            notice.opened and notice.watch and key not in burst.writing and len(burst.writing) < 100
+        ):
             try:
                 status = os.lstat(os.path.join(notice.watch.place, notice.name))
             except OSError:
@@ -294,7 +328,10 @@ class Watcher:
             for root in self._tree.roots:
                 for point, kind in blind(root):
                     if not self._tree.rules.hidden(point, True):
-                        self._polling, self._why = True, f"inotify tells nothing on {point}: its file system, {kind}, is changed by others"
+                        self._polling, self._why = (
+                            True,
+                            f"inotify tells nothing on {point}: its file system, {kind}, is changed by others",
+                        )
         self._tree.notices = None if self._polling else self._notices
 
     def _exhausted(self, error: Exception) -> None:
@@ -305,10 +342,16 @@ class Watcher:
             self._notices.close()
         self._notices = self._tree.notices = None
         self._polling = True
-        self._why = _limit(sysctl) if sysctl else f"inotify cannot be used: {getattr(error, 'strerror', None) or error}"
+        self._why = (
+            _limit(sysctl)
+            if sysctl
+            else f"inotify cannot be used: {getattr(error, 'strerror', None) or error}"
+        )
 
     def _scan(self, dirty: set[str] | None) -> tuple[Scan, bool]:
-        """Look at what is dirty; and whether the mode has changed. Keeps the cost of a full look in mind."""
+        """Look at what is dirty; and whether the mode has changed. Keeps the cost of a full look in
+        mind.
+        """
         changed = False
         while True:
             wall, cpu = time.monotonic(), time.process_time()
@@ -323,15 +366,28 @@ class Watcher:
         if found.full:
             self._cost = max(time.process_time() - cpu, (time.monotonic() - wall) / 4)
         for path in found.refused.keys() - self._refused:
-            self._remark(path, f"{self._tree.shown(path)} cannot be read ({found.refused[path]}), so changes in it are not seen")
-        self._refused = self._refused | found.refused.keys() if not found.full else set(found.refused)
+            self._remark(
+                path,
+                f"{self._tree.shown(path)} cannot be read ({found.refused[path]}), so changes in it are not seen",
+            )
+        self._refused = (
+            self._refused | found.refused.keys() if not found.full else set(found.refused)
+        )
         return found, changed
 
     def _interval(self) -> float:
-        return max(TICK, self._cost * POLL_SHARE) if self._polling else max(SAFETY, self._cost * SAFETY_SHARE)
+        return (
+            max(TICK, self._cost * POLL_SHARE)
+            if self._polling
+            else max(SAFETY, self._cost * SAFETY_SHARE)
+        )
 
     def _env_interval(self) -> float:
-        return self._env_poll if self._notices is not None and self._mode != "poll" else min(self._env_poll, ENV_POLL_BLIND)
+        return (
+            self._env_poll
+            if self._notices is not None and self._mode != "poll"
+            else min(self._env_poll, ENV_POLL_BLIND)
+        )
 
     def _scan_all(self) -> None:
         """The safety scan, or a poll: what differs begins a burst."""
@@ -395,21 +451,29 @@ class Watcher:
             return False
         before, burst.seen = burst.seen, _signature(differences)
         assert burst.first is not None
-        emptied = any(each.emptied and each.before for each in differences) and time.monotonic() < burst.first + WRITING
+        emptied = (
+            any(each.emptied and each.before for each in differences)
+            and time.monotonic() < burst.first + WRITING
+        )
         return emptied or before != burst.seen
 
     def _locked(self) -> bool:
         """Whether git is changing a root's files right now. A lock that is old is a dead git's."""
         for root in self._tree.roots:
             try:
-                if time.time() - os.lstat(os.path.join(root, ".git", "index.lock")).st_mtime < LONGEST:
+                if (
+                    time.time() - os.lstat(os.path.join(root, ".git", "index.lock")).st_mtime
+                    < LONGEST
+                ):
                     return True
             except OSError:
                 continue
         return False
 
     def _tell(self, differences: list[Difference], appeared: list[str]) -> None:
-        paths = [self._tree.shown(each.path) for each in differences] or [self._tree.shown(each) for each in appeared]
+        paths = [self._tree.shown(each.path) for each in differences] or [
+            self._tree.shown(each) for each in appeared
+        ]
         say("changed", paths=sorted(set(paths)), count=len(paths))
         now = time.monotonic()
         before, self._repeats = self._repeats, {}
@@ -420,8 +484,14 @@ class Watcher:
             self._repeats[path] = (count, now)
             pid = writer(each.path) if count >= REPEATED and path not in self._remarked else 0
             if pid or count >= REPEATED_UNSEEN:
-                pattern = each.path.removeprefix((self._tree.rules.root(each.path) or "").rstrip("/"))
-                who = f"process {pid} of the program has it open for writing" if pid else "if the program writes it itself"
+                pattern = each.path.removeprefix(
+                    (self._tree.rules.root(each.path) or "").rstrip("/")
+                )
+                who = (
+                    f"process {pid} of the program has it open for writing"
+                    if pid
+                    else "if the program writes it itself"
+                )
                 self._remark(
                     path,
                     f"{path} has changed {count} times in a row, each soon after the last: {who}; ignore it (--watch-ignore '{pattern}')",
@@ -492,7 +562,13 @@ class Watcher:
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
     def _keep(self) -> None:
-        state = (self._settings(), self._key, self._env_state.error, self._env_state.digests, self._tree.dump())
+        state = (
+            self._settings(),
+            self._key,
+            self._env_state.error,
+            self._env_state.digests,
+            self._tree.dump(),
+        )
         self._memory.keep(marshal.dumps(state))
 
     def _recall(self) -> tuple[bool, bool]:
@@ -513,8 +589,14 @@ class Watcher:
 
 
 def say(event: str, **fields: object) -> None:
-    """One line to PID 1. Lists are cut so that it is written at once, and never half. Raises OSError."""
-    lists = {name: value[:PATHS] if name == "paths" else value for name, value in fields.items() if isinstance(value, list)}
+    """One line to PID 1. Lists are cut so that it is written at once, and never half. Raises
+    OSError.
+    """
+    lists = {
+        name: value[:PATHS] if name == "paths" else value
+        for name, value in fields.items()
+        if isinstance(value, list)
+    }
     texts = {name: value[:1000] for name, value in fields.items() if isinstance(value, str)}
     while True:
         line = json.dumps({"event": event, **fields, **texts, **lists}).encode() + b"\n"
@@ -560,4 +642,6 @@ def _limit(sysctl: str) -> str:
         except (OSError, ValueError):
             continue
     value, name = min(values, default=(0, sysctl), key=lambda each: (each[0], each[1] != sysctl))
-    return f"no inotify {what} is left: raise the sysctl {name}" + (f", it is {value}" if value else "")
+    return f"no inotify {what} is left: raise the sysctl {name}" + (
+        f", it is {value}" if value else ""
+    )

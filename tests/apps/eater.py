@@ -1,4 +1,6 @@
-"""Takes connections, and eats so many bytes of memory for each request `/eat?N`; `/` says who it is. EATEN: so many at the start."""
+"""Takes connections, and eats so many bytes of memory for each request `/eat?N`; `/` says who it
+is. EATEN: so many at the start.
+"""
 
 import os
 import socket
@@ -21,4 +23,6 @@ while True:
         if path.startswith("/eat"):
             KEPT.append(bytearray(os.urandom(1) * int(path.partition("?")[2])))
         body = f"{os.getpid()}\n"
-        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+        connection.sendall(
+            f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+        )

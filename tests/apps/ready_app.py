@@ -1,8 +1,9 @@
-"""A WSGI and an ASGI application whose import takes as long as the test wants, and ways to serve it on a descriptor.
+"""A WSGI and an ASGI application whose import takes as long as the test wants, and ways to serve it
+on a descriptor.
 
-The import says that it has come so far (a file beside the gate) and then opens the gate, a FIFO: that waits until the
-test opens its other end. Run as a program, `ready_app.py granian|waitress|accept FD` serves where a server's own command
-line cannot.
+The import says that it has come so far (a file beside the gate) and then opens the gate, a FIFO:
+that waits until the test opens its other end. Run as a program, `ready_app.py
+granian|waitress|accept FD` serves where a server's own command line cannot.
 """
 
 import os
@@ -34,13 +35,20 @@ async def asgi(scope, receive, send):
 
 
 def granian(fd):
-    """Granian has no way to be given a descriptor: this overrides what would bind (private; as of 2.8)."""
+    """Granian has no way to be given a descriptor: this overrides what would bind (private; as of
+    2.8).
+    """
     from granian.net import SocketHolder
     from granian.server import Server
 
     class OnDescriptor(Server):
         def _init_shared_socket(self):
-            self._ssp, self._sso, self._sfd, self._shd = None, None, fd, SocketHolder(fd, False, 1024)
+            self._ssp, self._sso, self._sfd, self._shd = (
+                None,
+                None,
+                fd,
+                SocketHolder(fd, False, 1024),
+            )
 
     OnDescriptor("ready_app:asgi", interface="asgi").serve()
 

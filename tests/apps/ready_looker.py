@@ -1,7 +1,8 @@
 """A looker with other rights than the tests': `ready_looker.py INODE,… [--user UID] -- COMMAND …`.
 
-Starts the command (in its own process group, as that user), says its pid, and answers each line on standard input with
-one look at it: True, False, or why looking is forbidden. At the end of input it kills what it started.
+Starts the command (in its own process group, as that user), says its pid, and answers each line on
+standard input with one look at it: True, False, or why looking is forbidden. At the end of input it
+kills what it started.
 """
 
 import ctypes
@@ -19,8 +20,12 @@ if __name__ == "__main__":
     inodes = {int(inode) for inode in options[0].split(",")}
     user = int(options[2]) if "--user" in options else None
     ids = {"user": user, "group": user, "extra_groups": []} if user is not None else {}
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # as sidecar does: orphans come to us
-    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, close_fds=False, process_group=0, **ids)
+    ctypes.CDLL(None).prctl(
+        PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
+    )  # as sidecar does: orphans come to us
+    program = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=sys.stderr, close_fds=False, process_group=0, **ids
+    )
     os.write(program.stdin.fileno(), b"\n")  # a program that waits for a word may go on
     print(program.pid, flush=True)
     try:

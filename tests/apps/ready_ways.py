@@ -1,8 +1,9 @@
-"""Ways to wait for a connection, and ways only to seem to: `ready_ways.py WAY LISTENER [DECOY]` (inherited descriptors).
+"""Ways to wait for a connection, and ways only to seem to: `ready_ways.py WAY LISTENER [DECOY]`
+(inherited descriptors).
 
-Says `held` as soon as it runs, waits for a line on standard input, then goes its way for good. A way that ends in
-`-decoy` takes connections from the decoy; that this is seen tells a test that the program has got there, and then it
-can say what is not seen of the listener.
+Says `held` as soon as it runs, waits for a line on standard input, then goes its way for good. A
+way that ends in `-decoy` takes connections from the decoy; that this is seen tells a test that the
+program has got there, and then it can say what is not seen of the listener.
 """
 
 import ctypes
@@ -132,7 +133,9 @@ def grandchild_of_thread(listener, decoy):
 
 
 @way
-def orphan(listener, decoy):  # the child of a child that has gone: in our process group, but no descendant of ours
+def orphan(
+    listener, decoy
+):  # the child of a child that has gone: in our process group, but no descendant of ours
     if os.fork() == 0:
         in_child(listener.accept)
         os._exit(0)
@@ -223,7 +226,9 @@ def zombie(listener, decoy):
 
 
 @way
-def own_uid(listener, decoy):  # setuid without execve: the kernel hides such a process from its own uid
+def own_uid(
+    listener, decoy
+):  # setuid without execve: the kernel hides such a process from its own uid
     os.setgid(65534)
     os.setuid(65534)
     print("changed", flush=True)

@@ -85,7 +85,9 @@ def answer(path):
 
 
 def talk(sock):
-    """One connection: keep-alive; while draining, one more request is answered, with `Connection: close`."""
+    """One connection: keep-alive; while draining, one more request is answered, with `Connection:
+    close`.
+    """
     data = b""
     with sock:
         while True:
@@ -115,7 +117,8 @@ def talk(sock):
             body = answer(head.split()[1].decode()).encode()
             close = b"connection: close" in head.lower() or draining.is_set()
             sock.sendall(
-                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n" % (len(body), b"close" if close else b"keep-alive")
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n"
+                % (len(body), b"close" if close else b"keep-alive")
                 + body
             )
             if close:

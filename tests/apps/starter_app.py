@@ -1,7 +1,8 @@
-"""A program under start_server: notes what it was given in the file SEEN, one JSON line a life, then waits for a signal.
+"""A program under start_server: notes what it was given in the file SEEN, one JSON line a life,
+then waits for a signal.
 
-A file BREAK makes it exit with 3 at once: as often as it says, once if it is empty, for ever if it says so. A file DEAF makes it deaf to
-TERM.
+A file BREAK makes it exit with 3 at once: as often as it says, once if it is empty, for ever if it
+says so. A file DEAF makes it deaf to TERM.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ def listeners() -> tuple[list[tuple[str, str, str]], list[int]]:
         sock = socket.socket(fileno=os.dup(int(fd)))
         found.append((key, sock.type.name, str(sock.getsockname())))
         if sock.type == socket.SOCK_STREAM and sock.family != socket.AF_UNIX:
-            backlogs.append(int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[BACKLOG], "little"))
+            backlogs.append(
+                int.from_bytes(
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[BACKLOG], "little"
+                )
+            )
     return found, backlogs
 
 
@@ -61,7 +66,11 @@ if broken():
 if os.path.exists("DEAF"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sockets, backlogs = listeners()
-life = {"pid": os.getpid(), "listeners": sockets, "environ": {name: os.environ[name] for name in NAMES if name in os.environ}}
+life = {
+    "pid": os.getpid(),
+    "listeners": sockets,
+    "environ": {name: os.environ[name] for name in NAMES if name in os.environ},
+}
 with open("SEEN", "a") as file:
     file.write(json.dumps({**life, "backlogs": backlogs}) + "\n")
 while True:

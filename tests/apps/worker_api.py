@@ -1,4 +1,6 @@
-"""A program that takes its sockets by sidecar.worker, and says what it was given: one JSON line a connection."""
+"""A program that takes its sockets by sidecar.worker, and says what it was given: one JSON line a
+connection.
+"""
 
 import json
 import socket

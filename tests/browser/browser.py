@@ -1,4 +1,6 @@
-"""A real Chromium without a window, driven over WebDriver (chromedriver speaks JSON over HTTP: no library is needed for it)."""
+"""A real Chromium without a window, driven over WebDriver (chromedriver speaks JSON over HTTP: no
+library is needed for it).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Browser:
     """One window. Everything it started is ended with it."""
 
     def __init__(self, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        # Not below the test's own directory: Chromium makes a socket there, and a socket's path must be short.
+        # Not below the test's own directory: Chromium makes a socket there, and a socket's path
+        # must be short.
         self._directory = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
         profile = self._directory.name
         port = free_port()
@@ -36,16 +39,46 @@ class Browser:
         self._session = ""
         try:
             until(self._listens, "chromedriver listens")
-            words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run"]
-            words += ["--disable-background-networking", "--disable-component-update", "--disable-sync", f"--window-size={width},{height}"]
-            words += [f"--user-data-dir={profile}/profile", *(["--force-dark-mode"] if dark else [])]
+            words = [
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--no-first-run",
+            ]
+            words += [
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                f"--window-size={width},{height}",
+            ]
+            words += [
+                f"--user-data-dir={profile}/profile",
+                *(["--force-dark-mode"] if dark else []),
+            ]
             options = {"binary": CHROMIUM, "args": words}
-            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-            self._session = "/session/" + self._ask("POST", "/session", capabilities={"alwaysMatch": wanted})["sessionId"]
+            wanted = {
+                "goog:chromeOptions": options,
+                "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+            }
+            self._session = (
+                "/session/"
+                + self._ask("POST", "/session", capabilities={"alwaysMatch": wanted})["sessionId"]
+            )
             theme = "dark" if dark else "light"
-            self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+            self.command(
+                "Emulation.setEmulatedMedia",
+                features=[{"name": "prefers-color-scheme", "value": theme}],
+            )
             # A window is never narrower than 500 pixels; what it shows may be.
-            self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+            self.command(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=height,
+                deviceScaleFactor=1,
+                mobile=False,
+            )
         except BaseException:
             self.close()
             raise
@@ -78,7 +111,9 @@ class Browser:
 
     def _ask(self, method: str, path: str, **fields: object) -> object:
         data = json.dumps(fields).encode() if method == "POST" else None
-        request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self._url + path, data, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 return json.load(reply)["value"]
@@ -98,7 +133,12 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """The text that is to be seen."""
-        return str(self.run("const e = document.querySelector(arguments[0]); return e ? e.innerText : ''", selector))
+        return str(
+            self.run(
+                "const e = document.querySelector(arguments[0]); return e ? e.innerText : ''",
+                selector,
+            )
+        )
 
     def shows(self, selector: str, words: str) -> None:
         """Wait until the text is there."""
@@ -109,15 +149,32 @@ class Browser:
 
     def console(self) -> list[str]:
         """What the page and the browser complained about since last asked."""
-        return [each["message"] for each in self._ask("POST", self._session + "/se/log", type="browser")]
+        return [
+            each["message"] for each in self._ask("POST", self._session + "/se/log", type="browser")
+        ]
 
     def requests(self) -> list[str]:
         """Every address the page asked for since last asked."""
-        told = [json.loads(each["message"])["message"] for each in self._ask("POST", self._session + "/se/log", type="performance")]
-        return [each["params"]["request"]["url"] for each in told if each["method"] == "Network.requestWillBeSent"]
+        told = [
+            json.loads(each["message"])["message"]
+            for each in self._ask("POST", self._session + "/se/log", type="performance")
+        ]
+        return [
+            each["params"]["request"]["url"]
+            for each in told
+            if each["method"] == "Network.requestWillBeSent"
+        ]
 
     def picture(self, path: Path, height: int) -> None:
         """Write what is to be seen to a PNG."""
-        clip = {"x": 0, "y": 0, "width": self.run("return innerWidth"), "height": height, "scale": 1}
-        shot = self.command("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": self.run("return innerWidth"),
+            "height": height,
+            "scale": 1,
+        }
+        shot = self.command(
+            "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
+        )
         path.write_bytes(base64.b64decode(shot["data"]))

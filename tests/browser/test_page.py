@@ -1,4 +1,5 @@
-"""The page, in a real browser: it shows a swap as it happens and why one failed, by itself, and asks nobody else for anything.
+"""The page, in a real browser: it shows a swap as it happens and why one failed, by itself, and
+asks nobody else for anything.
 
 SIDECAR_PICTURES=docs/images has it write the pictures of docs/admin.md (`make pictures`).
 """
@@ -37,7 +38,9 @@ def picture(browser: Browser, name: str, height: int) -> None:
 
 
 def test_it_shows_a_swap_and_a_failure_by_itself(run, tmp_path):
-    """Without a reload, without a complaint on the console, without a request to anybody else; text is text, whatever it says."""
+    """Without a reload, without a complaint on the console, without a request to anybody else; text
+    is text, whatever it says.
+    """
     where = f"http://{run.wait('admin')['address']}/"
     with Browser(1060, 900) as browser:
         browser.open(where)
@@ -85,7 +88,9 @@ def test_it_shows_a_swap_and_a_failure_by_itself(run, tmp_path):
         assert asked
         assert [each for each in asked if not each.startswith(where)] == []
         # The policy holds: nothing that came in as text could run.
-        browser.run("const s = document.createElement('script'); s.textContent = 'window.broken = 1'; document.body.append(s)")
+        browser.run(
+            "const s = document.createElement('script'); s.textContent = 'window.broken = 1'; document.body.append(s)"
+        )
         assert browser.run("return window.broken === undefined")
     assert run.stop() == 0
 
@@ -115,7 +120,9 @@ def test_what_is_told_is_shown_as_text(sidecar, tmp_path):
     with Browser() as browser:
         browser.open(f"http://{run.wait('admin')['address']}/")
         browser.shows("#notice", "<b id=evil>")
-        assert browser.run("return document.querySelector('#evil') === null && document.images.length === 0 && window.broken === undefined")
+        assert browser.run(
+            "return document.querySelector('#evil') === null && document.images.length === 0 && window.broken === undefined"
+        )
     run.stop()
 
 
@@ -149,8 +156,6 @@ def test_a_helper_that_dies_is_made_up_for(run):
         browser.shows("#state", "serving")
         browser.shows("#about", "generation 2")
         browser.shows("#events", "the admin (pid")
-        numbers = (
-            "return [...document.querySelectorAll('#events li span')].filter(e => e.textContent.startsWith('generation 2 serves')).length"
-        )
+        numbers = "return [...document.querySelectorAll('#events li span')].filter(e => e.textContent.startsWith('generation 2 serves')).length"
         until(lambda: browser.run(numbers) == 1, "one line, once")
     run.stop()

@@ -42,9 +42,16 @@ class Project:
 
     def containers(self) -> list[dict]:
         ids = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={self.name}"], capture_output=True, text=True, check=True
+            ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={self.name}"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()
-        return json.loads(subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=True).stdout)
+        return json.loads(
+            subprocess.run(
+                ["docker", "inspect", *ids], capture_output=True, text=True, check=True
+            ).stdout
+        )
 
     def wait_answer(self, service: str, wanted: str) -> None:
         """Ask the service until it listens; the answer must be `wanted`."""
@@ -61,7 +68,13 @@ class Project:
 
 def compose_command() -> list[str]:
     """Compose as a plugin of docker's, or the command of old. Skips where there is neither."""
-    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
+    if (
+        shutil.which("docker")
+        and subprocess.run(
+            ["docker", "compose", "version"], capture_output=True, check=False
+        ).returncode
+        == 0
+    ):
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]

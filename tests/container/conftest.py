@@ -36,7 +36,9 @@ def one_builds() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def engine():
-    """The Docker engine, with the base image in it; started if it can be. Skips where there is none."""
+    """The Docker engine, with the base image in it; started if it can be. Skips where there is
+    none.
+    """
     with one_builds():
         made = subprocess.run([HERE / "base-image"], capture_output=True, text=True, check=False)
     if made.returncode == 3:
@@ -59,9 +61,18 @@ class Images:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """What is built and mounted, as it was at one moment: the session sees one state of it, whoever is editing."""
+    """What is built and mounted, as it was at one moment: the session sees one state of it, whoever
+    is editing.
+    """
     copy = tmp_path_factory.mktemp("checkout")
-    for name in (".dockerignore", "Dockerfile", "README.md", "compose.yml", "compose.watch.yml", "pyproject.toml"):
+    for name in (
+        ".dockerignore",
+        "Dockerfile",
+        "README.md",
+        "compose.yml",
+        "compose.watch.yml",
+        "pyproject.toml",
+    ):
         shutil.copy(CHECKOUT / name, copy)
     for name in ("env", "examples", "image", "sidecar"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -71,8 +82,9 @@ def checkout(tmp_path_factory):
 @pytest.fixture(scope="session")
 def images(engine, checkout):
     """The image and the demonstration's."""
-    # One name for each checkout, so that two of them on one engine do not take each other's away. Stages that nothing else
-    # refers to have a name too: their layers are what makes the next build quick, and they go when a newer one takes the name.
+    # One name for each checkout, so that two of them on one engine do not take each other's away.
+    # Stages that nothing else refers to have a name too: their layers are what makes the next build
+    # quick, and they go when a newer one takes the name.
     name = "sidecar-test/" + hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
     targets = ("build", "sidecar", "example-build", "example")
     with one_builds():
@@ -82,12 +94,21 @@ def images(engine, checkout):
 
 @pytest.fixture(scope="session")
 def bare(engine, images, checkout):
-    """An image without Python that /opt/sidecar was copied into: examples/bare, with nginx as the program."""
+    """An image without Python that /opt/sidecar was copied into: examples/bare, with nginx as the
+    program.
+    """
     name = "sidecar-test/" + hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
     with one_builds():
         made = subprocess.run([HERE / "bare-image"], capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
-        return build(engine, checkout / "examples/bare", "", f"{name}:bare", SIDECAR_IMAGE=f"{name}:sidecar", NGINX_IMAGE=NGINX_IMAGE)
+        return build(
+            engine,
+            checkout / "examples/bare",
+            "",
+            f"{name}:bare",
+            SIDECAR_IMAGE=f"{name}:sidecar",
+            NGINX_IMAGE=NGINX_IMAGE,
+        )
 
 
 def build(engine, directory: Path, target: str, tag: str, **arguments: str) -> str:
@@ -97,14 +118,24 @@ def build(engine, directory: Path, target: str, tag: str, **arguments: str) -> s
         before = ""
     try:
         image, _ = engine.images.build(
-            path=str(directory), target=target, tag=tag, rm=True, buildargs=arguments or {"PYTHON_IMAGE": PYTHON_IMAGE}
+            path=str(directory),
+            target=target,
+            tag=tag,
+            rm=True,
+            buildargs=arguments or {"PYTHON_IMAGE": PYTHON_IMAGE},
         )
     except docker.errors.BuildError as error:
-        pytest.fail("".join(str(entry.get("stream", entry.get("error", ""))) for entry in error.build_log), pytrace=False)
+        pytest.fail(
+            "".join(str(entry.get("stream", entry.get("error", ""))) for entry in error.build_log),
+            pytrace=False,
+        )
     if before and before != image.id:
-        # One that is still in use, by this build or by another session's containers, stays; so it does while the engine is too busy.
+        # One that is still in use, by this build or by another session's containers, stays; so it
+        # does while the engine is too busy.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(["docker", "image", "rm", before], capture_output=True, check=False, timeout=10)
+            subprocess.run(
+                ["docker", "image", "rm", before], capture_output=True, check=False, timeout=10
+            )
     return image.id
 
 
@@ -119,7 +150,9 @@ def envdir(tmp_path):
 
 @pytest.fixture
 def compose_project(engine, checkout, tmp_path):
-    """A copy of what compose builds and mounts, to change; its containers, networks and images go at the end."""
+    """A copy of what compose builds and mounts, to change; its containers, networks and images go
+    at the end.
+    """
     project = Project(shutil.copytree(checkout, tmp_path / "project"))
     yield project
     project.run("down", "--rmi", "local", "--volumes")
@@ -127,7 +160,8 @@ def compose_project(engine, checkout, tmp_path):
 
 @pytest.fixture
 def run_container(engine, images):
-    """Run a container of the image, `sidecar run` with these arguments; further words are docker's own options.
+    """Run a container of the image, `sidecar run` with these arguments; further words are docker's
+    own options.
 
     The test programs are at /apps. Port 8080 is published where the container has a network.
     """
@@ -136,10 +170,24 @@ def run_container(engine, images):
     def run(*arguments, image=images.sidecar, app="web.py", mounts=None, **options):
         """`app`: its program is one of ours, in /apps; "" where the arguments say what to run."""
         volumes = {str(APPS): {"bind": "/apps", "mode": "ro"}}
-        volumes.update({str(source): {"bind": target, "mode": mode} for source, (target, mode) in (mounts or {}).items()})
+        volumes.update(
+            {
+                str(source): {"bind": target, "mode": mode}
+                for source, (target, mode) in (mounts or {}).items()
+            }
+        )
         command = list(arguments)
         if app:
-            command = ["--log-format", "json", "--port", "8080", *command, "--", "python3", f"/apps/{app}"]
+            command = [
+                "--log-format",
+                "json",
+                "--port",
+                "8080",
+                *command,
+                "--",
+                "python3",
+                f"/apps/{app}",
+            ]
         if options.get("network_mode") != "none":
             options.setdefault("ports", {"8080/tcp": ("127.0.0.1", None)})
         container = engine.containers.create(

@@ -62,7 +62,9 @@ class Running:
             return found
 
     def wait_line(self, text: str) -> str:
-        return self.wait_until(lambda: next((line for line in self.lines if text in line), None), text)
+        return self.wait_until(
+            lambda: next((line for line in self.lines if text in line), None), text
+        )
 
     def events(self, name: str = "", **fields) -> list[dict]:
         """Sidecar's own lines, those of this event with these fields."""
@@ -72,7 +74,9 @@ class Running:
             _, start, rest = line.partition('{"time"')
             if start:
                 event = json.loads(start + rest)
-                if name in ("", event["event"]) and all(event.get(key) == value for key, value in fields.items()):
+                if name in ("", event["event"]) and all(
+                    event.get(key) == value for key, value in fields.items()
+                ):
                     found.append(event)
         return found
 
@@ -106,7 +110,10 @@ class Running:
         return text.strip()
 
     def proc(self, name: str, pid: int = 1) -> str:
-        return self.python("import sys; print(open(sys.argv[1]).read().replace(chr(0), ' '))", f"/proc/{pid}/{name}")
+        return self.python(
+            "import sys; print(open(sys.argv[1]).read().replace(chr(0), ' '))",
+            f"/proc/{pid}/{name}",
+        )
 
     def processes(self) -> dict[int, str]:
         """Every process in there: its state by its pid, the one that looks left out."""
@@ -121,7 +128,10 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     if int(pid) != os.getpid():
         print(pid, state)
 """
-        return {int(pid): state for pid, state in (line.split() for line in self.python(code).splitlines())}
+        return {
+            int(pid): state
+            for pid, state in (line.split() for line in self.python(code).splitlines())
+        }
 
     # --- its server
 
@@ -158,7 +168,9 @@ def fetch(port: int, path: str = "/") -> tuple[int, str]:
 
 
 class Load:
-    """Constant load, a connection for each request: the answers by what `read` makes of them, and what failed."""
+    """Constant load, a connection for each request: the answers by what `read` makes of them, and
+    what failed.
+    """
 
     CLIENTS = 4
     MOST = 20000  # requests of each client
@@ -207,7 +219,9 @@ class Load:
         with self._news:
             wanted = self.answers[answer] + times
             came = self._news.wait_for(lambda: self.answers[answer] >= wanted, PATIENCE)
-            assert came, f"{answer!r} never came {times} times; {dict(self.answers)}, failed: {self.failed[:5]}"
+            assert came, (
+                f"{answer!r} never came {times} times; {dict(self.answers)}, failed: {self.failed[:5]}"
+            )
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
-"""A pod's container under the Docker engine, as its Deployment describes it: what is shipped is what is tested.
+"""A pod's container under the Docker engine, as its Deployment describes it: what is shipped is
+what is tested.
 
-Podman's `kube play` would read the Deployment itself, but writes a ConfigMap's volume once and never again, and that change is what this
-is about. So the volumes are written here, step by step as the kubelet does it (kubernetes/kubernetes pkg/volume/util/atomic_writer.go),
-and mounted as directories, as in a pod. Probes are asked by the tests; what takes a pod out of its Service is not here, but in
-tests/kubernetes.
+Podman's `kube play` would read the Deployment itself, but writes a ConfigMap's volume once and
+never again, and that change is what this is about. So the volumes are written here, step by step as
+the kubelet does it (kubernetes/kubernetes pkg/volume/util/atomic_writer.go), and mounted as
+directories, as in a pod. Probes are asked by the tests; what takes a pod out of its Service is not
+here, but in tests/kubernetes.
 """
 
 from __future__ import annotations
@@ -24,16 +26,21 @@ from .containers import PATIENCE, Running
 class Volume:
     """A ConfigMap or Secret in a directory; `write` is what the kubelet does when it has changed.
 
-    `links_last`: the names are linked after the swap, as current kubelets do it; older ones link them before.
+    `links_last`: the names are linked after the swap, as current kubelets do it; older ones link
+    them before.
     """
 
-    def __init__(self, path: Path, mode: int = 0o644, group: int = 0, links_last: bool = True) -> None:
+    def __init__(
+        self, path: Path, mode: int = 0o644, group: int = 0, links_last: bool = True
+    ) -> None:
         self.path, self.mode, self.group, self.links_last = path, mode, group, links_last
         path.mkdir()
         path.chmod(0o755)
 
     def write(self, payload: dict[str, str]) -> None:
-        """Writes even what is there already: a kubelet does not, the writers of projected volumes do."""
+        """Writes even what is there already: a kubelet does not, the writers of projected volumes
+        do.
+        """
         stamp = self.path / f"..2026_11_22_10_00_00.{time.monotonic_ns()}"
         stamp.mkdir()
         stamp.chmod(0o755)
@@ -63,18 +70,26 @@ class Volume:
 
 
 class Pod:
-    """The container "hello" of a Deployment. `volumes` says which directory stands for which volume; emptyDirs need none.
+    """The container "hello" of a Deployment. `volumes` says which directory stands for which
+    volume; emptyDirs need none.
 
     `variables` are set instead of the Deployment's: said where it is done.
     """
 
     def __init__(
-        self, run_container: Any, deployment: dict[str, Any], volumes: dict[str, Path], image: str, variables: dict[str, str]
+        self,
+        run_container: Any,
+        deployment: dict[str, Any],
+        volumes: dict[str, Path],
+        image: str,
+        variables: dict[str, str],
     ) -> None:
         spec = deployment["spec"]["template"]["spec"]
         container = next(each for each in spec["containers"] if each["name"] == "hello")
         self.grace = spec["terminationGracePeriodSeconds"]
-        self.probes = {name: container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+        self.probes = {
+            name: container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")
+        }
         self.ports = {each["name"]: each["containerPort"] for each in container["ports"]}
         who, locked = spec["securityContext"], container["securityContext"]
         empty = {each["name"] for each in spec["volumes"] if "emptyDir" in each} - set(volumes)
@@ -85,7 +100,11 @@ class Pod:
             *container["args"],
             image=image,
             app="",
-            mounts={volumes[each["name"]]: (each["mountPath"], "ro") for each in mounts if each["name"] in volumes},
+            mounts={
+                volumes[each["name"]]: (each["mountPath"], "ro")
+                for each in mounts
+                if each["name"] in volumes
+            },
             tmpfs={each["mountPath"]: "mode=1777" for each in mounts if each["name"] in empty},
             environment={**variables_of(container), **variables},
             user=f"{who['runAsUser']}:{who['runAsGroup']}",
@@ -113,7 +132,9 @@ class Pod:
     def wait_probe(self, name: str, wanted: bool) -> None:
         deadline = time.monotonic() + PATIENCE
         while self.probe(name) is not wanted:
-            assert time.monotonic() < deadline, f"{name} never said {wanted}; the log:\n" + "\n".join(self.running.lines)
+            assert time.monotonic() < deadline, (
+                f"{name} never said {wanted}; the log:\n" + "\n".join(self.running.lines)
+            )
             time.sleep(0.05)
 
     def ask(self, port: str, path: str) -> tuple[int, str]:
@@ -141,7 +162,9 @@ class Pod:
         return [one for one in each if int(one["SERVER_STARTER_GENERATION"]) == newest]
 
     def says(self) -> str:
-        """All that sidecar tells about itself: log, status by the control socket, and status, metrics and events over HTTP."""
+        """All that sidecar tells about itself: log, status by the control socket, and status,
+        metrics and events over HTTP.
+        """
         status, told = self.running.container.exec_run(["sidecar", "status", "--json"])
         assert status == 0, told
         said = ["\n".join(self.running.lines), told.decode()]
@@ -149,7 +172,9 @@ class Pod:
             status, told = self.ask("admin", path)
             assert status == 200, told
             said.append(told)
-        connection = http.client.HTTPConnection("127.0.0.1", self.published("admin"), timeout=PATIENCE)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.published("admin"), timeout=PATIENCE
+        )
         connection.request("GET", "/events", headers={"Last-Event-ID": "0"})
         answer = connection.getresponse()
         # The stream has no end: up to the event that was logged last before it was asked for.

@@ -1,7 +1,7 @@
 """The image under a real Docker engine: what sidecar promises as the first process of a container.
 
-Nothing here is measured in seconds. That something ended by itself shows in its exit status (the engine's SIGKILL makes 137)
-and in its log; that something has come shows in the log, too.
+Nothing here is measured in seconds. That something ended by itself shows in its exit status (the
+engine's SIGKILL makes 137) and in its log; that something has come shows in the log, too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ for source in pathlib.Path("/opt/sidecar/lib").rglob("*.py"):
 
 
 def test_modules_of_the_application_do_not_get_into_pid_1(run_container):
-    running = run_container(environment={"PYTHONPATH": "/apps/hostile"}, working_dir="/apps/hostile")
+    running = run_container(
+        environment={"PYTHONPATH": "/apps/hostile"}, working_dir="/apps/hostile"
+    )
     running.wait_event("serving")
     assert running.get()[0] == 200
 
@@ -65,7 +67,9 @@ def test_modules_of_the_application_do_not_get_into_pid_1(run_container):
 def test_python3_is_the_images_own_not_sidecars(run_container):
     running = run_container()
     running.wait_event("serving")
-    assert not running.python("import shutil; print(shutil.which('python3'))").startswith("/opt/sidecar")
+    assert not running.python("import shutil; print(shutil.which('python3'))").startswith(
+        "/opt/sidecar"
+    )
 
 
 # --- PID 1
@@ -96,7 +100,9 @@ def test_orphans_are_reaped_and_never_taken_for_a_worker(run_container):
 def test_what_docker_exec_leaves_behind_is_reaped(run_container):
     running = run_container()
     running.wait_event("serving")
-    running.python("import os\nfor _ in range(20):\n    if os.fork() == 0:\n        os.read(0, 1)\n        os._exit(3)")
+    running.python(
+        "import os\nfor _ in range(20):\n    if os.fork() == 0:\n        os.read(0, 1)\n        os._exit(3)"
+    )
     wait_no_zombies(running, 2)
     assert running.stop() == 0
 
@@ -116,11 +122,26 @@ def test_orphans_are_reaped_and_nothing_is_made_of_it_where_docker_init_is_pid_1
 
 def test_start_server_is_the_other_door(run_container):
     """Server::Starter's command is there too, as PID 1, and says its lines."""
-    running = run_container("--port", "8080", "--", "python3", "/apps/web.py", app="", entrypoint=["start_server"], **HARDENED)
-    running.wait_until(lambda: any(line.startswith("starting new worker") for line in running.lines), "the first worker")
+    running = run_container(
+        "--port",
+        "8080",
+        "--",
+        "python3",
+        "/apps/web.py",
+        app="",
+        entrypoint=["start_server"],
+        **HARDENED,
+    )
+    running.wait_until(
+        lambda: any(line.startswith("starting new worker") for line in running.lines),
+        "the first worker",
+    )
     assert running.get()[1]["parent"] == 1
     running.container.kill("HUP")
-    running.wait_until(lambda: any(line.startswith("old worker ") for line in running.lines), "the old worker's end")
+    running.wait_until(
+        lambda: any(line.startswith("old worker ") for line in running.lines),
+        "the old worker's end",
+    )
     assert running.get()[1]["generation"] == 2
     assert running.stop() == 0
     assert running.lines[-1] == "exiting"
@@ -144,7 +165,12 @@ def test_docker_stop_lets_the_request_in_flight_be_answered(run_container):
 
 def test_a_pid_1_that_does_not_listen_is_what_137_looks_like(run_container):
     """The control to every stop here: the same image, the same engine, no handler."""
-    running = run_container("-c", "import time; print('up', flush=True); time.sleep(600)", app="", entrypoint=["python3"])
+    running = run_container(
+        "-c",
+        "import time; print('up', flush=True); time.sleep(600)",
+        app="",
+        entrypoint=["python3"],
+    )
     running.wait_line("up")
     assert running.stop(grace=1) == 137
 
@@ -155,7 +181,9 @@ def test_every_stop_signal_an_image_may_name_stops_cleanly(run_container, name):
     running.wait_event("serving")
     assert running.stop() == 0
     assert running.events("stopping")[0]["signal"] == name.removeprefix("SIG")
-    assert [line for line in running.lines if line.startswith("worker got")] == ["worker got SIGTERM"]
+    assert [line for line in running.lines if line.startswith("worker got")] == [
+        "worker got SIGTERM"
+    ]
 
 
 def test_ctrl_c_in_a_terminal_stops_once(run_container):
@@ -165,13 +193,17 @@ def test_ctrl_c_in_a_terminal_stops_once(run_container):
         keyboard.send(b"\x03")
         assert running.wait() == 0
     assert [event["signal"] for event in running.events("stopping")] == ["INT"]
-    assert [line for line in running.lines if line.startswith("worker got")] == ["worker got SIGTERM"]
+    assert [line for line in running.lines if line.startswith("worker got")] == [
+        "worker got SIGTERM"
+    ]
     assert not running.events("worker_died")
 
 
 def test_a_worker_deaf_to_the_stop_is_killed_by_sidecar_not_by_the_engine(run_container):
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
-    running = run_container("--log-format", "json", "--drain-timeout", "500ms", "--", "python3", "-c", code, app="")
+    running = run_container(
+        "--log-format", "json", "--drain-timeout", "500ms", "--", "python3", "-c", code, app=""
+    )
     running.wait_line("deaf")
     running.wait_event("serving")
     assert running.stop() == 0
@@ -198,7 +230,9 @@ def test_hup_swaps_under_load_and_brings_the_changed_envdir(run_container, envdi
 
 
 def test_the_demonstration_swaps_under_load(run_container, images, checkout):
-    running = run_container(image=images.example, app="", environment={"SIDECAR_LOG_FORMAT": "json"}, **HARDENED)
+    running = run_container(
+        image=images.example, app="", environment={"SIDECAR_LOG_FORMAT": "json"}, **HARDENED
+    )
     running.wait_event("serving", generation=1)
     greeting = (checkout / "env/GREETING").read_text().strip()
     with Load(running.port, lambda body: greeting in body) as load:
@@ -305,10 +339,24 @@ def test_nothing_is_written_to_the_containers_file_system(run_container):
     assert [path for path in changed if path != "/apps"] == []
 
 
-AS_ROOT = ("--log-format", "json", "--port", "80", "--user", "1000", "--drain-timeout", "2s", "--", "python3", "/apps/web.py")
+AS_ROOT = (
+    "--log-format",
+    "json",
+    "--port",
+    "80",
+    "--user",
+    "1000",
+    "--drain-timeout",
+    "2s",
+    "--",
+    "python3",
+    "/apps/web.py",
+)
 
 
-@pytest.mark.parametrize("arguments", [AS_ROOT, ("--group", "1000", *AS_ROOT)], ids=["user alone", "user and group"])
+@pytest.mark.parametrize(
+    "arguments", [AS_ROOT, ("--group", "1000", *AS_ROOT)], ids=["user alone", "user and group"]
+)
 def test_root_binds_and_the_workers_are_unprivileged(run_container, arguments):
     running = run_container(*arguments, app="", user="0:0")
     running.wait_event("serving")
@@ -338,13 +386,17 @@ def test_root_sees_the_readiness_of_unprivileged_workers(run_container):
 
 def test_root_without_cap_kill_retires_its_workers_all_the_same(run_container):
     """It may not signal another user's process, but it may become that user for the moment."""
-    running = run_container(*AS_ROOT, app="", user="0:0", cap_drop=["ALL"], cap_add=["SETUID", "SETGID"])
+    running = run_container(
+        *AS_ROOT, app="", user="0:0", cap_drop=["ALL"], cap_add=["SETUID", "SETGID"]
+    )
     running.wait_event("serving")
     running.container.kill("HUP")
     running.wait_event("serving", generation=2)
     running.wait_event("worker_left")
     assert running.stop() == 0
-    assert [line for line in running.lines if line.startswith("worker got")] == ["worker got SIGTERM"] * 2
+    assert [line for line in running.lines if line.startswith("worker got")] == [
+        "worker got SIGTERM"
+    ] * 2
     assert not running.events("cannot")
 
 
@@ -360,11 +412,18 @@ def test_no_room_for_another_process_keeps_the_old_generation(run_container):
     assert running.get("/fill")[1] > 0
     running.container.kill("HUP")
     refused = running.wait_event("spawn_failed", generation=2)
-    assert "process" in refused["cause"].lower() or "EAGAIN" in refused["cause"] or "temporarily" in refused["cause"]
+    assert (
+        "process" in refused["cause"].lower()
+        or "EAGAIN" in refused["cause"]
+        or "temporarily" in refused["cause"]
+    )
     running.wait_event("swap_failed", generation=2)
     assert running.get()[1]["generation"] == 1
     running.get("/release")
-    running.wait_until(lambda: [event for event in running.events("serving") if event["generation"] > 1], "a later generation")
+    running.wait_until(
+        lambda: [event for event in running.events("serving") if event["generation"] > 1],
+        "a later generation",
+    )
     assert running.get()[1]["generation"] > 1
     assert running.stop() == 0
 
@@ -383,10 +442,14 @@ def test_another_process_of_the_container_killed_for_memory_is_not_the_end(run_c
 
 
 def test_the_compose_file_builds_serves_and_swaps(compose_project, images):
-    """A changed file and a HUP, as the comment in compose.yml says; nobody who asks meanwhile is refused."""
+    """A changed file and a HUP, as the comment in compose.yml says; nobody who asks meanwhile is
+    refused.
+    """
     compose_project.run("up", "--build", "-d")
     port = compose_project.port_of("app")
-    compose_project.wait_answer("app", (compose_project.directory / "env/GREETING").read_text().strip())
+    compose_project.wait_answer(
+        "app", (compose_project.directory / "env/GREETING").read_text().strip()
+    )
     with Load(port, lambda body: "a changed greeting" in body) as load:
         load.wait_for(False, 20)
         (compose_project.directory / "env/GREETING").write_text("a changed greeting\n")
@@ -398,13 +461,17 @@ def test_the_compose_file_builds_serves_and_swaps(compose_project, images):
 
 
 def test_pid_1_is_upgraded_in_place(run_container):
-    """USR2 without privileges, on a read-only root: the container's first process, and its workers, stay the same ones."""
+    """USR2 without privileges, on a read-only root: the container's first process, and its workers,
+    stay the same ones.
+    """
     running = run_container(**HARDENED)
     running.wait_event("serving")
     before = running.processes()
     for count in (1, 2):
         running.container.kill("SIGUSR2")
-        running.wait_until(lambda count=count: len(running.events("upgraded")) == count, f"{count} upgrades")
+        running.wait_until(
+            lambda count=count: len(running.events("upgraded")) == count, f"{count} upgrades"
+        )
     assert running.processes().keys() == before.keys()
     running.container.kill("SIGHUP")
     running.wait_event("generation_gone", generation=1)

@@ -1,4 +1,6 @@
-"""The dev loop in a container: the compose file's profile `dev`, and files that the engine copies in."""
+"""The dev loop in a container: the compose file's profile `dev`, and files that the engine copies
+in.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def wait(question, what: str, log) -> None:
 
 
 def test_the_profile_dev_serves_what_is_saved_and_never_what_is_broken(compose_project, images):
-    """Through the bind mount, with a read-only root, as uid 1000. Nobody who asks meanwhile gets an error."""
+    """Through the bind mount, with a read-only root, as uid 1000. Nobody who asks meanwhile gets an
+    error.
+    """
     project = compose_project
     project.run("--profile", "dev", "up", "--build", "-d", "dev")
     port = project.port_of("dev")
@@ -58,7 +62,8 @@ def test_the_profile_dev_serves_what_is_saved_and_never_what_is_broken(compose_p
     good = app.read_text()
     with Load(port, lambda body: body.partition(" from generation")[0]) as load:
         app.write_text(good.replace("{GREETING} from", "{GREETING}, mended, from"))
-        # Not by the answers alone: a generation answers before it has been seen to, and a save then gives it up.
+        # Not by the answers alone: a generation answers before it has been seen to, and a save then
+        # gives it up.
         wait(lambda: "generation 2 serves" in log(), "generation 2", log)
         load.wait_for(env.read_text().strip() + ", mended,", 5)
         app.write_text("x = = 1\n")
@@ -73,12 +78,18 @@ def test_the_profile_dev_serves_what_is_saved_and_never_what_is_broken(compose_p
     assert "mended" in said
     assert "environment: GREETING" in said
     assert "\033" not in said
-    container = next(each for each in project.containers() if each["Config"]["Labels"]["com.docker.compose.service"] == "dev")
+    container = next(
+        each
+        for each in project.containers()
+        if each["Config"]["Labels"]["com.docker.compose.service"] == "dev"
+    )
     assert container["HostConfig"]["ReadonlyRootfs"] is True
     assert container["Config"]["User"] == "1000:1000"
 
     def health() -> str:
-        inspected = subprocess.run(["docker", "inspect", container["Id"]], capture_output=True, text=True, check=True).stdout
+        inspected = subprocess.run(
+            ["docker", "inspect", container["Id"]], capture_output=True, text=True, check=True
+        ).stdout
         return json.loads(inspected)[0]["State"]["Health"]["Status"]
 
     wait(lambda: health() == "healthy", "a healthy container", log)
@@ -141,7 +152,15 @@ def test_files_copied_into_the_containers_own_file_system_are_served(run_contain
 @pytest.mark.parametrize("user", ["1000:1000", "12345:12345"])
 def test_a_changed_envdir_swaps_without_privilege_or_a_place_to_write(run_container, envdir, user):
     (envdir / "GREETING").write_text("one\n")
-    running = run_container("--envdir", "/env", "--watch-env", mounts={envdir: ("/env", "ro")}, user=user, network_mode="none", **HARDENED)
+    running = run_container(
+        "--envdir",
+        "/env",
+        "--watch-env",
+        mounts={envdir: ("/env", "ro")},
+        user=user,
+        network_mode="none",
+        **HARDENED,
+    )
     assert running.wait_event("watching")["mode"] == "inotify"
     running.wait_event("serving")
     (envdir / "GREETING").write_text("two\n")

@@ -12,7 +12,8 @@ from tests.support import ROOT, until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
-# What builds and brings up is done by fixtures, from the same files, with images that can be had without a registry.
+# What builds and brings up is done by fixtures, from the same files, with images that can be had
+# without a registry.
 ELSEWHERE = {
     "docker build --target sidecar -t sidecar .": "the fixture `images`",
     "docker build --target example -t sidecar-example .": "the fixture `images`",
@@ -27,7 +28,11 @@ OURS = ("bare", "patient", "quick")
 
 def commands() -> list[str]:
     page = (ROOT / "docs/docker.md").read_text()
-    return [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    return [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+        for line in block.splitlines()
+    ]
 
 
 @pytest.fixture
@@ -55,8 +60,16 @@ def test_each_command_of_the_page_does_what_it_is_there_for(images, bare, names)
         # A person is slower than this: `docker run` returns before anything in the container runs.
         if started := re.search(r"--name (\S+)", command):
             live = ["docker", "exec", started[1], "sidecar", "health", "--live"]
-            until(lambda live=live: subprocess.run(live, capture_output=True, check=False).returncode == 0, f"{started[1]} runs")
-    assert "serving" in said["docker exec bare sidecar status"] or "starting" in said["docker exec bare sidecar status"]
+            until(
+                lambda live=live: (
+                    subprocess.run(live, capture_output=True, check=False).returncode == 0
+                ),
+                f"{started[1]} runs",
+            )
+    assert (
+        "serving" in said["docker exec bare sidecar status"]
+        or "starting" in said["docker exec bare sidecar status"]
+    )
     for name in ("patient", "quick"):
         state = subprocess.run(
             ["docker", "inspect", "-f", "{{.State.ExitCode}} {{.Config.StopTimeout}}", names[name]],
@@ -67,9 +80,13 @@ def test_each_command_of_the_page_does_what_it_is_there_for(images, bare, names)
         assert state[0] == "0"
 
 
-def test_secrets_are_variables_with_the_names_asked_for_and_a_changed_one_swaps(run_container, envdir):
+def test_secrets_are_variables_with_the_names_asked_for_and_a_changed_one_swaps(
+    run_container, envdir
+):
     (envdir / "greeting").write_text("first secret\n")
-    running = run_container("--envdir", "/run/secrets,upper", "--watch-env", mounts={envdir: ("/run/secrets", "ro")})
+    running = run_container(
+        "--envdir", "/run/secrets,upper", "--watch-env", mounts={envdir: ("/run/secrets", "ro")}
+    )
     running.wait_event("serving", generation=1)
     assert running.get()[1]["greeting"] == "first secret"
     running.wait_event("watching")

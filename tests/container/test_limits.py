@@ -1,4 +1,6 @@
-"""What a container may take is limited: memory, processes, disks. Each outcome has a name, and the service goes on."""
+"""What a container may take is limited: memory, processes, disks. Each outcome has a name, and the
+service goes on.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ def limited(run_container, memory: int, heavy: int, *options: str, **more):
     """A container with that much memory, whose worker takes `heavy` of it (MiB)."""
     environment = {"HEAVY": str(heavy), "PYTHONDONTWRITEBYTECODE": "1"}
     limit = f"{memory}m"
-    return run_container(*options, app="heavy.py", environment=environment, mem_limit=limit, memswap_limit=limit, **more)
+    return run_container(
+        *options,
+        app="heavy.py",
+        environment=environment,
+        mem_limit=limit,
+        memswap_limit=limit,
+        **more,
+    )
 
 
 # --- old and new at once (--overlap)
@@ -51,13 +60,17 @@ def test_room_for_one_more_swaps_slot_by_slot(run_container):
     assert not load.failed
     (said,) = running.events("rolling")
     assert said["surge"] == 1
-    assert re.fullmatch(r"of 330 MiB \(the memory limit\) \d+ are left, and a worker takes \d+", said["why"])
+    assert re.fullmatch(
+        r"of 330 MiB \(the memory limit\) \d+ are left, and a worker takes \d+", said["why"]
+    )
     assert not running.events("worker_died")
     assert not running.state["OOMKilled"]
 
 
 def test_no_room_for_one_more_stops_and_starts_and_what_connects_meanwhile_waits(run_container):
-    """Nothing is refused: the listener is there all the time. Without the guard, one of them dies of it (the test below)."""
+    """Nothing is refused: the listener is there all the time. Without the guard, one of them dies
+    of it (the test below).
+    """
     running = limited(run_container, 150, 80)
     running.wait_event("serving", generation=1)
     with Load(running.port, generation_of) as load:
@@ -69,13 +82,26 @@ def test_no_room_for_one_more_stops_and_starts_and_what_connects_meanwhile_waits
     (said,) = running.events("making_room")
     assert said["level"] == "warning"
     assert "150 MiB" in said["why"]
-    order = [event["event"] for event in running.events() if event["event"] in ("making_room", "worker_left", "worker_started", "serving")]
-    assert order == ["worker_started", "serving", "making_room", "worker_left", "worker_started", "serving"]
+    order = [
+        event["event"]
+        for event in running.events()
+        if event["event"] in ("making_room", "worker_left", "worker_started", "serving")
+    ]
+    assert order == [
+        "worker_started",
+        "serving",
+        "making_room",
+        "worker_left",
+        "worker_started",
+        "serving",
+    ]
     assert not running.state["OOMKilled"]
 
 
 def test_overlap_always_risks_what_the_guard_avoids(run_container):
-    """The control: one of the two is killed for memory. Which one is the kernel's choice; that it was is said, and something serves."""
+    """The control: one of the two is killed for memory. Which one is the kernel's choice; that it
+    was is said, and something serves.
+    """
     running = limited(run_container, 150, 80, "--overlap", "always", "--max-backoff", "200ms")
     running.wait_event("serving", generation=1)
     running.container.kill("HUP")
@@ -106,7 +132,9 @@ def test_a_worker_killed_for_memory_is_named_and_replaced(run_container):
         running.get("/eat")
     died = running.wait_event("worker_died")
     assert died["cause"] == "killed by SIGKILL, probably because the container has no memory left"
-    running.wait_until(lambda: len(running.events("worker_ready")) == 3, "another worker in its place")
+    running.wait_until(
+        lambda: len(running.events("worker_ready")) == 3, "another worker in its place"
+    )
     for _ in range(20):
         assert running.get()[0] == 200
     status, said = running.container.exec_run(["sidecar", "status", "--json"])
@@ -159,5 +187,7 @@ def test_a_full_disk_under_the_log_file_stops_neither_swap_nor_service(run_conta
         running.container.kill("HUP")
         load.wait_for(2, 20)
         # Both serve until the new one has lived for its interval.
-        until(lambda: all(running.get()[1]["generation"] == 2 for _ in range(20)), "the old one's end")
+        until(
+            lambda: all(running.get()[1]["generation"] == 2 for _ in range(20)), "the old one's end"
+        )
     assert running.stop() == 0

@@ -1,6 +1,8 @@
-"""A pod's life under a real engine: the Deployment that is shipped, its volumes written as the kubelet writes them, under load.
+"""A pod's life under a real engine: the Deployment that is shipped, its volumes written as the
+kubelet writes them, under load.
 
-Only the splay is shorter than shipped: it is what keeps a fleet apart, and one pod would merely wait for it.
+Only the splay is shorter than shipped: it is what keeps a fleet apart, and one pod would merely
+wait for it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ def greeting(body: str) -> str:
 class Life:
     """A pod of the example and its two volumes."""
 
-    def __init__(self, run: Callable[..., Any], image: str, deployment: dict[str, Any], where: Path, links_last: bool) -> None:
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        image: str,
+        deployment: dict[str, Any],
+        where: Path,
+        links_last: bool,
+    ) -> None:
         self.config = Volume(where / "config", links_last=links_last)
         self.secret = Volume(where / "secret", mode=0o440, group=1000, links_last=links_last)
         self.greetings = documents(BASE / "configmap.yaml")[0]["data"]
@@ -48,12 +57,20 @@ class Life:
 @pytest.fixture
 def live(run_container, images, tmp_path):
     def start(deployment: dict[str, Any] | None = None, links_last: bool = True) -> Life:
-        return Life(run_container, images.example, deployment or documents(BASE / "deployment.yaml")[0], tmp_path, links_last)
+        return Life(
+            run_container,
+            images.example,
+            deployment or documents(BASE / "deployment.yaml")[0],
+            tmp_path,
+            links_last,
+        )
 
     return start
 
 
-@pytest.mark.parametrize("links_last", [True, False], ids=["kubelet of today", "kubelet before the order changed"])
+@pytest.mark.parametrize(
+    "links_last", [True, False], ids=["kubelet of today", "kubelet before the order changed"]
+)
 def test_a_pods_life(live, links_last):
     life = live(links_last=links_last)
     pod, running = life.pod, life.running
@@ -74,12 +91,15 @@ def test_a_pods_life(live, links_last):
         assert running.events("environment_changed")[-1]["names"] == ["ADDED", "GREETING"]
         assert pod.environments()[0]["ADDED"] == "1"
 
-        # The same again, swapped in all the same, is nothing; a real change comes next, and is the next generation.
+        # The same again, swapped in all the same, is nothing; a real change comes next, and is the
+        # next generation.
         life.config.write({"GREETING": "Changed", "ADDED": "1"})
         life.config.write({"GREETING": "Changed again"})
         life.serves(3)
         load.wait_for("Changed again", 50)
-        assert [event["names"] for event in running.events("environment_changed")] == [["ADDED", "GREETING"]] * 2
+        assert [event["names"] for event in running.events("environment_changed")] == [
+            ["ADDED", "GREETING"]
+        ] * 2
         assert "ADDED" not in pod.environments()[0]
     assert load.failed == []
 
@@ -115,7 +135,9 @@ def test_a_pods_life(live, links_last):
 
 
 def test_a_pod_that_is_deleted_leaves_without_losing_a_request(live):
-    """Not ready at once, serving on; what still comes is answered, what is in flight when the lame duck ends is finished."""
+    """Not ready at once, serving on; what still comes is answered, what is in flight when the lame
+    duck ends is finished.
+    """
     life = live()
     pod, running = life.pod, life.running
     life.serves(1)
@@ -125,14 +147,18 @@ def test_a_pod_that_is_deleted_leaves_without_losing_a_request(live):
         return any("Handling signal: term" in line for line in running.lines)
 
     # The engine sends TERM and, when the pod's grace is over, KILL, as a kubelet does.
-    with Load(port, greeting) as load, in_background(lambda: status.append(running.stop(grace=pod.grace))):
+    with (
+        Load(port, greeting) as load,
+        in_background(lambda: status.append(running.stop(grace=pod.grace))),
+    ):
         load.wait_for("Hello from Kubernetes", 50)
         pod.wait_probe("readinessProbe", False)
         assert pod.probe("livenessProbe")
         asked = json.loads(pod.ask("admin", "/readyz")[1])
         assert asked["ready"] is False
-        # The proxies have not heard yet. They have to within the lame duck, which is the manifest's 10 s: so the load is
-        # counted, and small enough for a machine that manages thirty requests a second.
+        # The proxies have not heard yet. They have to within the lame duck, which is the manifest's
+        # 10 s: so the load is counted, and small enough for a machine that manages thirty requests
+        # a second.
         load.wait_for("Hello from Kubernetes", 60)
         # Longer than what is left of the lame duck: the drain has to wait for it.
         with in_background(lambda: slow.append((fetch(port, "/slow?12")[0], retired()))):
@@ -166,7 +192,9 @@ def test_the_exec_probes(live):
 
 
 def commit(code: Path, name: str, answer: str) -> None:
-    """What git-sync does with a commit: a directory of its own, the link swapped at once, the one before removed later."""
+    """What git-sync does with a commit: a directory of its own, the link swapped at once, the one
+    before removed later.
+    """
     tree = code / ".worktrees" / name
     tree.mkdir(parents=True)
     text = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'%s from generation']\n"

@@ -1,4 +1,6 @@
-"""compose.yml's profile `prod`: nginx in front, over a unix socket in a volume that both have mounted."""
+"""compose.yml's profile `prod`: nginx in front, over a unix socket in a volume that both have
+mounted.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def prod(compose_project, bare):
 
 
 def container(project, service: str) -> dict:
-    return next(each for each in project.containers() if each["Config"]["Labels"]["com.docker.compose.service"] == service)
+    return next(
+        each
+        for each in project.containers()
+        if each["Config"]["Labels"]["com.docker.compose.service"] == service
+    )
 
 
 def test_a_swap_behind_nginx_loses_nothing(prod):

@@ -1,4 +1,6 @@
-"""`sidecar rollout` over real containers of a real engine: who runs what afterwards is asked of the containers, not of the report."""
+"""`sidecar rollout` over real containers of a real engine: who runs what afterwards is asked of the
+containers, not of the report.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,17 @@ from .containers import PATIENCE, PYTHON_IMAGE, Load, get
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(300)]
 
-PROGRAM = ["--port", "8080", "--envdir", "/srv/env", "--drain-timeout", "5s", "--", "python3", "/apps/released.py"]
+PROGRAM = [
+    "--port",
+    "8080",
+    "--envdir",
+    "/srv/env",
+    "--drain-timeout",
+    "5s",
+    "--",
+    "python3",
+    "/apps/released.py",
+]
 SECRET = "hunter2-is-no-secret"
 
 
@@ -65,7 +77,9 @@ class Fleet:
             volumes={str(APPS): {"bind": "/apps", "mode": "ro"}}, ports={"8080/tcp": ("127.0.0.1", None)}, **options,
         )  # fmt: skip
         self.containers[name] = container
-        container.put_archive("/", archive(**{"code/release.json": '{"version": "v1"}', "code/old": "old"}))
+        container.put_archive(
+            "/", archive(**{"code/release.json": '{"version": "v1"}', "code/old": "old"})
+        )
         container.start()
 
     def wait(self) -> None:
@@ -153,9 +167,13 @@ class Rollout:
         """The next event of this kind."""
         for line in self.process.stdout:
             self.events.append(json.loads(line))
-            if self.events[-1]["event"] == event and all(self.events[-1].get(key) == value for key, value in fields.items()):
+            if self.events[-1]["event"] == event and all(
+                self.events[-1].get(key) == value for key, value in fields.items()
+            ):
                 return self.events[-1]
-        raise AssertionError(f"never: {event} {fields}; {self.events}; {self.process.stderr.read()}")
+        raise AssertionError(
+            f"never: {event} {fields}; {self.events}; {self.process.stderr.read()}"
+        )
 
     def end(self) -> tuple[int, dict]:
         """The exit status and the report."""
@@ -189,7 +207,9 @@ def nginx(tmp_path, ports):
         f"uwsgi_temp_path {tmp_path}/u; scgi_temp_path {tmp_path}/s; upstream fleet {{ {servers} }}\n"
         f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://fleet; proxy_next_upstream off; }} }} }}\n"
     )
-    process = subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")])
+    process = subprocess.Popen(
+        ["nginx", "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")]
+    )
     try:
         while True:
             assert process.poll() is None
@@ -209,9 +229,19 @@ def test_twenty_containers_behind_nginx_one_bad_in_the_middle(fleets, release, t
     names = [str(number) for number in range(1, 21)]
     fleet = fleets("web", *names)
     with nginx(tmp_path, [fleet.port(name) for name in names]) as port:
-        with Load(port, lambda body: json.loads(body)["version"], clients=2, patience=4 * PATIENCE) as load:
+        with Load(
+            port, lambda body: json.loads(body)["version"], clients=2, patience=4 * PATIENCE
+        ) as load:
             load.wait_for("v1", 40)
-            rollout = Rollout("--label", f"rollout={fleet.label}", "--copy", release("v2", broken=["11"]), "--parallel", "4", "--yes")
+            rollout = Rollout(
+                "--label",
+                f"rollout={fleet.label}",
+                "--copy",
+                release("v2", broken=["11"]),
+                "--parallel",
+                "4",
+                "--yes",
+            )
             status, report = rollout.end()
             load.wait_for("v1", 40)
             found = outcomes(fleet, report)
@@ -219,9 +249,13 @@ def test_twenty_containers_behind_nginx_one_bad_in_the_middle(fleets, release, t
             assert found["11"] == "failed"
             assert [found[name] for name in names[:10]] == ["done"] * 10
             # Those that were under way when it failed are done; nothing was begun afterwards.
-            failed = next(number for number, each in enumerate(rollout.events) if each["event"] == "failed")
+            failed = next(
+                number for number, each in enumerate(rollout.events) if each["event"] == "failed"
+            )
             begun = {each["name"] for each in rollout.events[:failed] if each["event"] == "step"}
-            assert {each["name"] for each in rollout.events[failed:] if each["event"] == "step"} <= begun
+            assert {
+                each["name"] for each in rollout.events[failed:] if each["event"] == "step"
+            } <= begun
             assert report["done"] + report["untouched"] == 19
             assert found["20"] == "untouched"
             # The report says what really serves.
@@ -248,7 +282,12 @@ def test_twenty_containers_behind_nginx_one_bad_in_the_middle(fleets, release, t
             )
             status, report = rollout.end()
             load.wait_for("v3", 40)
-            assert (status, report["outcome"], report["done"], report["untouched"]) == (1, "failed", 19, 0)
+            assert (status, report["outcome"], report["done"], report["untouched"]) == (
+                1,
+                "failed",
+                19,
+                0,
+            )
             assert {name for name, each in fleet.all_serve().items() if each[1] != "v3"} == {"11"}
         assert load.failed == []
         assert load.answers["v1"] > 80
@@ -259,9 +298,13 @@ def test_twenty_containers_behind_nginx_one_bad_in_the_middle(fleets, release, t
 
 def test_dry_run_says_who_serves_what_and_changes_nothing(shop, release):
     before = shop.all_serve()
-    status, report = Rollout("--label", f"rollout={shop.label}", "--copy", release("dry"), "--dry-run").end()
+    status, report = Rollout(
+        "--label", f"rollout={shop.label}", "--copy", release("dry"), "--dry-run"
+    ).end()
     assert status == 0
-    assert {name: each["serves"] for name, each in shop.named(report).items()} == {name: each[0] for name, each in before.items()}
+    assert {name: each["serves"] for name, each in shop.named(report).items()} == {
+        name: each[0] for name, each in before.items()
+    }
     assert set(outcomes(shop, report).values()) == {"untouched"}
     assert shop.all_serve() == before
     assert shop.execute("1", "grep", "-c", "dry", "/srv/code/release.json")[0] == 1
@@ -298,8 +341,14 @@ def test_on_a_terminal_it_asks_shows_bars_and_ends_with_a_table(shop, answer, ch
     assert process.wait(PATIENCE) == (0 if changes else 1), seen.decode()
     assert b"looking" in seen
     assert (b"rolling" in seen) == bool(changes)
-    assert (b"the rollout is done: 3 done, 0 failed, 0 untouched" if changes else b"nothing has been changed") in seen, seen.decode()
-    assert [each[0] for each in shop.all_serve().values()] == [each[0] + changes for each in before.values()]
+    assert (
+        b"the rollout is done: 3 done, 0 failed, 0 untouched"
+        if changes
+        else b"nothing has been changed"
+    ) in seen, seen.decode()
+    assert [each[0] for each in shop.all_serve().values()] == [
+        each[0] + changes for each in before.values()
+    ]
 
 
 def test_a_compose_service_is_found_and_what_compose_run_started_is_not(fleets):
@@ -339,7 +388,9 @@ after: [[sh, -c, 'echo after {{done}} {{failed}} {{untouched}} {{outcome}} >> lo
     rollout = Rollout("deploy.yml", cwd=tmp_path)
     status, report = rollout.end()
     assert (status, report["outcome"]) == (0, "done"), rollout.events
-    assert shop.all_serve() == {name: (number + 1, "planned") for name, (number, _) in before.items()}
+    assert shop.all_serve() == {
+        name: (number + 1, "planned") for name, (number, _) in before.items()
+    }
     assert get(shop.port("2"))[1]["secret"] == SECRET
     assert SECRET not in json.dumps(rollout.events) + rollout.errors
     assert shop.execute("1", "stat", "-c", "%a %u", "/srv/env/TOKEN")[1].strip() == "400 1000"
@@ -353,18 +404,27 @@ after: [[sh, -c, 'echo after {{done}} {{failed}} {{untouched}} {{outcome}} >> lo
     assert [each["output"] for each in rollout.events if each["event"] == "hook"] == [["told"]] * 3
 
 
-def test_a_hook_that_fails_before_all_leaves_everything_alone_and_one_before_a_container_that_one(shop, tmp_path):
+def test_a_hook_that_fails_before_all_leaves_everything_alone_and_one_before_a_container_that_one(
+    shop, tmp_path
+):
     before = shop.all_serve()
     plan = tmp_path / "deploy.yml"
-    plan.write_text(f"targets: {{labels: [rollout={shop.label}]}}\nconfirm: no\nbefore: [['false']]\n")
+    plan.write_text(
+        f"targets: {{labels: [rollout={shop.label}]}}\nconfirm: no\nbefore: [['false']]\n"
+    )
     rollout = Rollout(str(plan))
     status, report = rollout.end()
     assert (status, report["untouched"]) == (1, 3)
     assert "before: false exited with status 1" in rollout.events[-2]["text"]
-    plan.write_text(f"targets: {{labels: [rollout={shop.label}]}}\nconfirm: no\nbefore-each: [[test, '{{name}}', '!=', {shop.label}-2]]\n")
+    plan.write_text(
+        f"targets: {{labels: [rollout={shop.label}]}}\nconfirm: no\nbefore-each: [[test, '{{name}}', '!=', {shop.label}-2]]\n"
+    )
     status, report = Rollout(str(plan)).end()
     assert (status, outcomes(shop, report)) == (1, {"1": "done", "2": "failed", "3": "untouched"})
-    assert (shop.named(report)["2"]["kind"], shop.named(report)["2"]["serves"]) == ("hook", before["2"][0])
+    assert (shop.named(report)["2"]["kind"], shop.named(report)["2"]["serves"]) == (
+        "hook",
+        before["2"][0],
+    )
     assert {name: number for name, (number, _) in shop.all_serve().items()} == {
         "1": before["1"][0] + 1, "2": before["2"][0], "3": before["3"][0],
     }  # fmt: skip
@@ -376,11 +436,19 @@ def test_a_hook_that_fails_before_all_leaves_everything_alone_and_one_before_a_c
 def test_a_failed_reload_is_rolled_back_where_that_is_wanted(shop, release, tmp_path):
     before = shop.serves("1")
     was = shop.execute("1", "cat", "/srv/code/release.json")[1]
-    status, report = Rollout("--label", f"rollout={shop.label}", "--copy", release("worse", broken=["1"]), "--rollback", "--yes").end()
+    status, report = Rollout(
+        "--label",
+        f"rollout={shop.label}",
+        "--copy",
+        release("worse", broken=["1"]),
+        "--rollback",
+        "--yes",
+    ).end()
     found = shop.named(report)
     assert (status, report["failed"], report["untouched"]) == (1, 1, 2)
     assert found["1"]["files"] == "put back"
-    # The container's own sidecar tries again after a while, with the files of before: a later generation of the same.
+    # The container's own sidecar tries again after a while, with the files of before: a later
+    # generation of the same.
     assert found["1"]["serves"] >= before[0]
     assert shop.serves("1")[1] == before[1]
     assert shop.execute("1", "cat", "/srv/code/release.json")[1] == was
@@ -389,7 +457,13 @@ def test_a_failed_reload_is_rolled_back_where_that_is_wanted(shop, release, tmp_
 
 
 def test_a_directory_that_is_not_there_is_named(shop, release):
-    status, report = Rollout("--label", f"rollout={shop.label}", "--copy", release("x").replace("/srv/code", "/srv/cod"), "--yes").end()
+    status, report = Rollout(
+        "--label",
+        f"rollout={shop.label}",
+        "--copy",
+        release("x").replace("/srv/code", "/srv/cod"),
+        "--yes",
+    ).end()
     assert (status, report["failed"], report["untouched"]) == (1, 1, 2)
     assert shop.named(report)["1"]["cause"] == "/srv/cod is no directory of the container"
 
@@ -398,14 +472,24 @@ def test_a_container_without_sidecar_is_named_before_anything_is_touched(engine,
     before = shop.all_serve()
     other = Fleet(engine, PYTHON_IMAGE, shop.label)
     try:
-        other.start("none", command=["python3", "-c", "import time; print('up', flush=True); time.sleep(600)"])
+        other.start(
+            "none",
+            command=["python3", "-c", "import time; print('up', flush=True); time.sleep(600)"],
+        )
         rollout = Rollout("--label", f"rollout={shop.label}", "--yes")
         status, report = rollout.end()
-        assert (status, report["failed"], report["untouched"], report["outcome"]) == (1, 1, 3, "stopped")
+        assert (status, report["failed"], report["untouched"], report["outcome"]) == (
+            1,
+            1,
+            3,
+            "stopped",
+        )
         assert shop.named(report)["none"]["cause"] == "there is no sidecar in it"
         assert shop.all_serve() == before
         # One may fail: the others are done.
-        status, report = Rollout("--label", f"rollout={shop.label}", "--max-failures", "1", "--yes").end()
+        status, report = Rollout(
+            "--label", f"rollout={shop.label}", "--max-failures", "1", "--yes"
+        ).end()
         assert (status, report["done"], report["failed"], report["outcome"]) == (1, 3, 1, "failed")
     finally:
         other.remove()
@@ -418,12 +502,24 @@ def pair(fleets, request, release):
     begun = []
 
     def begin(*words: str, **environ: str) -> Rollout:
-        rollout = Rollout("--label", f"rollout={fleet.label}", "--copy", release("v2", waiting=["1"]), "--yes", *words, **environ)
+        rollout = Rollout(
+            "--label",
+            f"rollout={fleet.label}",
+            "--copy",
+            release("v2", waiting=["1"]),
+            "--yes",
+            *words,
+            **environ,
+        )
         begun.append(rollout)
         rollout.wait("step", step="reload")
-        # It is asked for; and now it is under way. (A container that is frozen while the engine starts an exec in it stays frozen: the
-        # engine holds a lock then, and neither unpauses nor removes it.)
-        until(lambda: str(fleet.containers["1"].top()).count("released.py") == 3, "sidecar, and a process of each generation")
+        # It is asked for; and now it is under way. (A container that is frozen while the engine
+        # starts an exec in it stays frozen: the engine holds a lock then, and neither unpauses nor
+        # removes it.)
+        until(
+            lambda: str(fleet.containers["1"].top()).count("released.py") == 3,
+            "sidecar, and a process of each generation",
+        )
         return rollout
 
     yield fleet, begin
@@ -439,7 +535,12 @@ def test_one_that_vanishes_midway(pair):
     fleet.containers["1"].remove(force=True)
     status, report = rollout.end()
     first, second = fleet.named(report).values()
-    assert (status, first["outcome"], first["kind"], first["serves"]) == (1, "failed", "vanished", None)
+    assert (status, first["outcome"], first["kind"], first["serves"]) == (
+        1,
+        "failed",
+        "vanished",
+        None,
+    )
     assert (second["outcome"], fleet.serves("2")) == ("done", (2, "v2"))
 
 
@@ -455,7 +556,9 @@ def test_one_that_hangs_is_given_up_and_looked_at_again(pair, tmp_path):
     assert second["outcome"] == "untouched"
 
 
-def test_a_reload_that_does_not_come_to_an_end_is_no_hang_and_the_old_generation_is_known_to_serve(pair):
+def test_a_reload_that_does_not_come_to_an_end_is_no_hang_and_the_old_generation_is_known_to_serve(
+    pair,
+):
     fleet, begin = pair
     status, report = begin("--timeout", "1s").end()
     first = fleet.named(report)["1"]
@@ -470,7 +573,11 @@ def test_an_interrupt_lets_what_is_under_way_end(pair):
     assert "under way: " in rollout.wait("stopping")["text"]
     fleet.containers["1"].put_archive("/", archive(**{"code/go": ""}))
     status, report = rollout.end()
-    assert (status, report["outcome"], outcomes(fleet, report)) == (1, "interrupted", {"1": "done", "2": "untouched"})
+    assert (status, report["outcome"], outcomes(fleet, report)) == (
+        1,
+        "interrupted",
+        {"1": "done", "2": "untouched"},
+    )
     assert fleet.all_serve() == {"1": (2, "v2"), "2": (1, "v1")}
 
 
@@ -482,7 +589,12 @@ def test_a_second_interrupt_gives_it_up_and_says_who_serves_what(pair):
     rollout.process.send_signal(signal.SIGTERM)
     status, report = rollout.end()
     first = fleet.named(report)["1"]
-    assert (status, report["outcome"], first["kind"], first["serves"]) == (1, "interrupted", "interrupted", 1)
+    assert (status, report["outcome"], first["kind"], first["serves"]) == (
+        1,
+        "interrupted",
+        "interrupted",
+        1,
+    )
 
 
 class Wire:
@@ -501,7 +613,11 @@ class Wire:
             while True:
                 client = self.listener.accept()[0]
                 server = socket.socket(socket.AF_UNIX)
-                server.connect(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+                server.connect(
+                    os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix(
+                        "unix://"
+                    )
+                )
                 self.sockets += [client, server]
                 for one, other in ((client, server), (server, client)):
                     threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
@@ -531,7 +647,12 @@ def test_an_engine_that_is_lost_midway(pair, tmp_path):
         wire.cut()
     status, report = rollout.end()
     first, second = fleet.named(report).values()
-    assert (status, report["outcome"], first["outcome"], first["kind"]) == (3, "lost", "failed", "lost")
+    assert (status, report["outcome"], first["outcome"], first["kind"]) == (
+        3,
+        "lost",
+        "failed",
+        "lost",
+    )
     assert (first["serves"], second["outcome"]) == (None, "untouched")
 
 
@@ -543,4 +664,7 @@ def test_an_engine_that_cannot_be_reached(tmp_path):
 
 def test_nothing_that_is_like_that(engine):
     rollout = Rollout("--label", f"nobody={os.getpid()}", "--yes")
-    assert (rollout.end()[0], rollout.errors) == (1, "sidecar rollout: no container that runs is like that\n")
+    assert (rollout.end()[0], rollout.errors) == (
+        1,
+        "sidecar rollout: no container that runs is like that\n",
+    )

@@ -35,7 +35,16 @@ fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list
 def run() -> Iterator[Sidecar]:
     """One sidecar for all examples. Nothing an example says may stop it."""
     with tempfile.TemporaryDirectory() as place:
-        made = Sidecar("--control", f"{place}/control", "--lame-duck", "1h", "--min-uptime", "0", "--log-file", f"{place}/log")
+        made = Sidecar(
+            "--control",
+            f"{place}/control",
+            "--lame-duck",
+            "1h",
+            "--min-uptime",
+            "0",
+            "--log-file",
+            f"{place}/log",
+        )
         try:
             made.path = f"{place}/control"
             made.log = Path(f"{place}/log")
@@ -66,7 +75,9 @@ def lives(run: Sidecar) -> None:
 SAFE = ["status", "events", "health", "scale", "signal", "reload"]
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 #: No example is to begin as many processes as it can.
@@ -76,7 +87,10 @@ MEMBERS = {
     "signal": st.sampled_from(["CONT", "SIGCONT", "cont", "KILL", "STOP", "", "X", None, 18, ["CONT"]]),
 }  # fmt: skip
 REQUESTS = st.fixed_dictionaries(
-    {"command": st.sampled_from(SAFE) | ANYTHING.filter(lambda value: not isinstance(value, str) or value not in COMMANDS)},
+    {
+        "command": st.sampled_from(SAFE)
+        | ANYTHING.filter(lambda value: not isinstance(value, str) or value not in COMMANDS)
+    },
     optional=MEMBERS,
 )
 
@@ -118,7 +132,9 @@ def test_any_request_is_answered_and_only_a_sensible_one_does_anything(run, requ
         sock.sendall(data[cut:])
         for request in requests:
             while True:
-                if request["command"] in ("events", "reload") and (request.get("follow") is True or request.get("wait") is True):
+                if request["command"] in ("events", "reload") and (
+                    request.get("follow") is True or request.get("wait") is True
+                ):
                     return lives(run)
                 answer = json.loads(reader.readline())
                 marked = isinstance(request.get("id"), (int, str))
@@ -144,7 +160,10 @@ def outcome(read: Callable[[str], Any], text: str) -> tuple[Any, str]:
 @fuzz
 @given(
     text=st.text(max_size=60)
-    | st.from_regex(r"([*a-z0-9.\[\]:]{0,12}:)?u?\d{1,6}(=\d{1,4})?(,[a-z]{1,8}(=[a-z0-9:]{0,6})?){0,3}", fullmatch=True)
+    | st.from_regex(
+        r"([*a-z0-9.\[\]:]{0,12}:)?u?\d{1,6}(=\d{1,4})?(,[a-z]{1,8}(=[a-z0-9:]{0,6})?){0,3}",
+        fullmatch=True,
+    )
 )
 def test_any_listen_spec_is_an_address_or_a_clear_error(text):
     it, problem = outcome(address.parse, text)
@@ -162,7 +181,11 @@ def test_any_listen_spec_is_an_address_or_a_clear_error(text):
 @given(text=st.text(max_size=30) | st.from_regex(r"[0-9.]{1,400}(ms|s|m|h|d)?", fullmatch=True))
 def test_any_duration_is_a_number_of_seconds_or_a_clear_error(text):
     seconds, problem = outcome(ours.duration, text)
-    assert "say 500ms, 30s" in problem or "at most" in problem if seconds is None else 0.0 <= seconds <= ours.LONGEST
+    assert (
+        "say 500ms, 30s" in problem or "at most" in problem
+        if seconds is None
+        else 0.0 <= seconds <= ours.LONGEST
+    )
 
 
 KINDS = {id(each.kind): each for each in ours.TABLE.values()}.values()
@@ -178,8 +201,12 @@ def test_any_value_of_any_setting_is_read_or_a_clear_error(kind, text):
 
 # --- the envdir
 
-NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b".."))
-CONTENTS = st.binary(max_size=200) | st.sampled_from([b"", b"\n", b"a\nb", b"\0", b" \t\n", b"\xff\xfe", b"x" * 140_000])
+NAMES = st.binary(min_size=1, max_size=12).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+)
+CONTENTS = st.binary(max_size=200) | st.sampled_from(
+    [b"", b"\n", b"a\nb", b"\0", b" \t\n", b"\xff\xfe", b"x" * 140_000]
+)
 
 
 @fuzz
@@ -216,7 +243,12 @@ def test_any_directory_is_an_environment_or_a_clear_error(files, odd, whole, len
                 os.fsencode(f"{name}={value}")
         for name, content in files.items():
             secret = content.strip().decode("utf-8", "surrogateescape")
-            if len(secret) > 6 and secret.isascii() and secret.isprintable() and secret not in os.fsdecode(name) + os.fsdecode(place):
+            if (
+                len(secret) > 6
+                and secret.isascii()
+                and secret.isprintable()
+                and secret not in os.fsdecode(name) + os.fsdecode(place)
+            ):
                 assert secret not in told, "no value is told"
     finally:
         shutil.rmtree(place)

@@ -1,4 +1,6 @@
-"""Do something in a process of its own: as somebody who may less, or because it changes the process."""
+"""Do something in a process of its own: as somebody who may less, or because it changes the
+process.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ NOBODY = 65534
 
 
 def started(work: Callable[[], str]) -> IO[str]:
-    """Start a process that does `work` and ends: what it returns can be read, or the traceback if it raises."""
+    """Start a process that does `work` and ends: what it returns can be read, or the traceback if
+    it raises.
+    """
     reader, writer = os.pipe()
     if os.fork() == 0:
         try:
@@ -36,7 +40,9 @@ def in_child(work: Callable[[], str]) -> str:
 
 
 def as_nobody(work: Callable[[], str]) -> str:
-    """What `work` returns in a process that may read no more than its mode says: root may read anything."""
+    """What `work` returns in a process that may read no more than its mode says: root may read
+    anything.
+    """
 
     def unprivileged() -> str:
         if os.getuid() == 0:

@@ -23,17 +23,26 @@ from tests.support import ROOT
 PROGRAM = "command: server --fast\n"
 
 
-def choose(text: str | bytes, *flags: tuple[str, str], environ: dict[str, str] | None = None, command: tuple[str, ...] = ()):
+def choose(
+    text: str | bytes,
+    *flags: tuple[str, str],
+    environ: dict[str, str] | None = None,
+    command: tuple[str, ...] = (),
+):
     """The choice that comes of a file of this text."""
     try:
         answer = yamlfile.parse(text if isinstance(text, bytes) else text.encode())
     except yamlfile.Unreadable as error:
         answer = {"pairs": [], "problems": [list(error.args)]}
     answer = json.loads(json.dumps(answer))
-    return settings.choose(flags, environ or {}, command, said=config.said(answer, "sidecar.yml", environ or {}))
+    return settings.choose(
+        flags, environ or {}, command, said=config.said(answer, "sidecar.yml", environ or {})
+    )
 
 
-def right(text: str, *flags: tuple[str, str], environ: dict[str, str] | None = None) -> settings.Settings:
+def right(
+    text: str, *flags: tuple[str, str], environ: dict[str, str] | None = None
+) -> settings.Settings:
     choice = choose(text, *flags, environ=environ)
     assert choice.problems == ()
     return choice.settings
@@ -67,8 +76,16 @@ def test_every_setting_is_a_key_and_reads_as_its_flag_does():
 
 def test_texts_are_taken_as_written_and_not_as_yaml_understands_them():
     """For YAML 022 is 18, 1:30 is 90, `no` is false and 1_000 a thousand."""
-    found = right(PROGRAM + "umask: 022\nuser: 0o17\nprofile: none\nwatch-env: off\nport: [8080, '127.0.0.1:81']\n")
-    assert (found.umask, found.user, found.profile, found.watch_env) == (0o22, "0o17", "none", False)
+    found = right(
+        PROGRAM
+        + "umask: 022\nuser: 0o17\nprofile: none\nwatch-env: off\nport: [8080, '127.0.0.1:81']\n"
+    )
+    assert (found.umask, found.user, found.profile, found.watch_env) == (
+        0o22,
+        "0o17",
+        "none",
+        False,
+    )
     assert [each.port for each in found.port] == [8080, 81]
     assert choose(PROGRAM + "drain-timeout: 1:30\nworkers: 1_000\n").problems == (
         "sidecar.yml:2: drain-timeout 1:30: '1:30' is no duration; say 500ms, 30s, 5m, 2h or a number of seconds",
@@ -76,16 +93,27 @@ def test_texts_are_taken_as_written_and_not_as_yaml_understands_them():
     )
 
 
-@pytest.mark.parametrize("text", ["command: a 'b c' d", "command: [a, b c, d]", "command:\n  - a\n  - b c\n  - d\n"])
+@pytest.mark.parametrize(
+    "text", ["command: a 'b c' d", "command: [a, b c, d]", "command:\n  - a\n  - b c\n  - d\n"]
+)
 def test_a_command_is_a_line_or_a_list(text):
     assert right(text).command == ("a", "b c", "d")
 
 
 def test_a_flag_wins_over_a_variable_a_variable_over_the_file_and_the_file_over_a_profile():
     text = "command: nginx\nworkers: 2\ndrain-timeout: 2s\nlame-duck: 2s\nsignal-on-hup: TERM\nport: [1, 2]\n"
-    choice = choose(text, ("workers", "4"), environ={"SIDECAR_WORKERS": "3", "SIDECAR_DRAIN_TIMEOUT": "3s", "SIDECAR_PORT": "3"})
+    choice = choose(
+        text,
+        ("workers", "4"),
+        environ={"SIDECAR_WORKERS": "3", "SIDECAR_DRAIN_TIMEOUT": "3s", "SIDECAR_PORT": "3"},
+    )
     found = choice.settings
-    assert (found.workers, found.drain_timeout, found.lame_duck, found.start_timeout) == (4, 3.0, 2.0, 60.0)
+    assert (found.workers, found.drain_timeout, found.lame_duck, found.start_timeout) == (
+        4,
+        3.0,
+        2.0,
+        60.0,
+    )
     assert (found.signal_on_hup, found.signal_on_term) == ("TERM", "QUIT")
     assert [each.port for each in found.port] == [3]
     assert choice.origins["workers"] == "--workers"
@@ -95,7 +123,9 @@ def test_a_flag_wins_over_a_variable_a_variable_over_the_file_and_the_file_over_
     assert "start_timeout" not in choice.origins
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "~\n", "workers:\n", "workers: ~\n", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "---\n", "~\n", "workers:\n", "workers: ~\n", "\ufeff"]
+)
 def test_what_says_nothing_says_nothing(text):
     said = config.said(yamlfile.parse(text.encode()), "f", {})
     assert (dict(said.texts), said.problems) == ({}, ())
@@ -151,25 +181,44 @@ def test_each_mistake_is_told_with_its_line_and_what_would_be_right(text, proble
         (b"a: 1\nb: \xff\n", "sidecar.yml:2: it is not UTF-8"),
         (b"a: 1\nb: \x01\n", "sidecar.yml:2: there is a character that YAML does not allow"),
         (b"a: " + b"[" * 1000, "sidecar.yml:1: it is nested too deep"),
-        (b"a: &a [x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nport: *c\n", "sidecar.yml:4: port: a list is no item of a list"),
-        (b"port: &a [" + b"1," * 9000 + b"]\nwatch: *a\nenvdir: *a\n", "sidecar.yml: it says too much"),
+        (
+            b"a: &a [x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nport: *c\n",
+            "sidecar.yml:4: port: a list is no item of a list",
+        ),
+        (
+            b"port: &a [" + b"1," * 9000 + b"]\nwatch: *a\nenvdir: *a\n",
+            "sidecar.yml: it says too much",
+        ),
     ],
 )
 def test_what_is_no_settings_file_is_told_by_line_and_never_a_traceback(data, problem):
-    assert any(each.startswith(problem) for each in choose(data, command=("x",)).problems), choose(data, command=("x",)).problems
+    assert any(each.startswith(problem) for each in choose(data, command=("x",)).problems), choose(
+        data, command=("x",)
+    ).problems
 
 
 def test_files_that_are_none_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "large").write_bytes(b"#" * (1 << 17))
-    for name, part in (("fifo", "no regular file"), ("large", "larger than 64 KiB"), ("none", "no such file"), (".", "no regular file")):
+    for name, part in (
+        ("fifo", "no regular file"),
+        ("large", "larger than 64 KiB"),
+        ("none", "no such file"),
+        (".", "no regular file"),
+    ):
         assert part in yamlfile.read(str(tmp_path / name))["problems"][0][1]
 
 
 def test_everything_wrong_is_told_at_once_with_flags_and_variables_too():
-    choice = choose("worker: 3\nlame-duck: x\nport: [a, b]\n", ("max_surge", "-1"), environ={"SIDECAR_INTERVAL": "y"})
+    choice = choose(
+        "worker: 3\nlame-duck: x\nport: [a, b]\n",
+        ("max_surge", "-1"),
+        environ={"SIDECAR_INTERVAL": "y"},
+    )
     assert len(choice.problems) == 6
-    assert "the program to run is missing" not in "".join(choice.problems)  # it may be what `worker` was meant to be
+    assert "the program to run is missing" not in "".join(
+        choice.problems
+    )  # it may be what `worker` was meant to be
 
 
 # --- the environment
@@ -189,43 +238,95 @@ def test_a_variable_is_one_word_whatever_is_in_it_and_never_yaml():
 
 def test_what_was_filled_in_is_secret_and_its_mistakes_are_told_by_name():
     environ = {"SECRET": "hunter2"}
-    choice = choose(PROGRAM + "workers: ${SECRET}\nport: ['${SECRET}', '${SECRET}']\nuser: ${SECRET}\n", environ=environ)
+    choice = choose(
+        PROGRAM + "workers: ${SECRET}\nport: ['${SECRET}', '${SECRET}']\nuser: ${SECRET}\n",
+        environ=environ,
+    )
     assert len(choice.problems) == 3
     assert "hunter2" not in "".join(choice.problems)
-    assert choice.problems[0] == "sidecar.yml:2: workers: with what was filled in from the environment it is no N"
+    assert (
+        choice.problems[0]
+        == "sidecar.yml:2: workers: with what was filled in from the environment it is no N"
+    )
     assert {*choice.settings.secret} == {"workers", "port", "user"}
     assert settings.hidden(["x hunter2", 7], choice.settings.hide) == ["x …", 7]
     # A flag that wins over it is nobody's secret.
-    assert "user" not in choose(PROGRAM + "user: ${SECRET}", ("user", "x"), environ=environ).settings.secret
+    assert (
+        "user"
+        not in choose(PROGRAM + "user: ${SECRET}", ("user", "x"), environ=environ).settings.secret
+    )
 
 
 # --- fuzz: a clear error, nothing lost, never a traceback
 
-KEYS = [each.key for each in TABLE.values()] + ["command", "worker", "a b", "${X}", "<<", "!x", "? y", "drain_timeout"]
+KEYS = [each.key for each in TABLE.values()] + [
+    "command",
+    "worker",
+    "a b",
+    "${X}",
+    "<<",
+    "!x",
+    "? y",
+    "drain_timeout",
+]
 SCALARS = st.one_of(
     st.sampled_from(
-        ["1", "30s", "yes", "~", "TERM", "${X}", "${Y:-z}", "$$", "${", "*a", "&a x", "!!int 3", "|\n  x", "''", "[", "{a: b}", "- x"]
+        [
+            "1",
+            "30s",
+            "yes",
+            "~",
+            "TERM",
+            "${X}",
+            "${Y:-z}",
+            "$$",
+            "${",
+            "*a",
+            "&a x",
+            "!!int 3",
+            "|\n  x",
+            "''",
+            "[",
+            "{a: b}",
+            "- x",
+        ]
     ),
     st.text(max_size=12),
 )
 FILES = st.lists(
-    st.tuples(st.sampled_from(KEYS), st.one_of(SCALARS, st.lists(SCALARS, max_size=4).map(lambda items: f"[{', '.join(items)}]"))),
+    st.tuples(
+        st.sampled_from(KEYS),
+        st.one_of(
+            SCALARS, st.lists(SCALARS, max_size=4).map(lambda items: f"[{', '.join(items)}]")
+        ),
+    ),
     max_size=8,
 ).map(lambda pairs: "".join(f"{key}: {value}\n" for key, value in pairs))
 
 
 @how(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(FILES.map(str.encode), st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))))
+@given(
+    st.one_of(
+        FILES.map(str.encode),
+        st.binary(max_size=200),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
+    )
+)
 @example(b"? a\n? b\n")
 @example(b"a: &a [*a]\nport: *a\n")
 def test_whatever_is_in_the_file_it_is_read_or_refused_in_plain_words(data):
-    """The helper's answer is JSON, each problem is one line that names the file, and every pair found is heeded or told of."""
+    """The helper's answer is JSON, each problem is one line that names the file, and every pair
+    found is heeded or told of.
+    """
     choice = choose(data, environ={"X": "xyzzy-1234"}, command=("x",))
     for problem in choice.problems:
         assert "Traceback" not in problem
         assert "xyzzy" not in problem or b"xyzzy" in data
     if not choice.problems:
-        assert isinstance(yaml.compose(data.decode("utf-8-sig"), yaml.SafeLoader), (yaml.MappingNode, yaml.ScalarNode, type(None)))
+        assert isinstance(
+            yaml.compose(data.decode("utf-8-sig"), yaml.SafeLoader),
+            (yaml.MappingNode, yaml.ScalarNode, type(None)),
+        )
         answer = yamlfile.parse(data)
         for key, _, value in answer["pairs"]:
             name = config.NAMES[key]
@@ -235,7 +336,11 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_plain_words(data):
 @how(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(list(TABLE)), st.text(max_size=10)), max_size=6),
-    st.dictionaries(st.sampled_from([each.variable for each in TABLE.values()]), st.text(max_size=10), max_size=6),
+    st.dictionaries(
+        st.sampled_from([each.variable for each in TABLE.values()]),
+        st.text(max_size=10),
+        max_size=6,
+    ),
 )
 def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
     try:
@@ -247,7 +352,11 @@ def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
     else:
         for name, text in flags[-1:]:
             value = TABLE[name].kind(text)
-            assert value in getattr(found, name) if TABLE[name].repeat else getattr(found, name) in (value, "none", found.profile)
+            assert (
+                value in getattr(found, name)
+                if TABLE[name].repeat
+                else getattr(found, name) in (value, "none", found.profile)
+            )
 
 
 @how(max_examples=400, deadline=None)
@@ -268,7 +377,10 @@ def test_fill_never_loses_what_is_no_variable(text):
 VALIDATOR = jsonschema.Draft202012Validator(schema.schema())
 
 GOOD = {
-    "an example": (ROOT / "docs" / "configuration.md").read_text().partition("```yaml\n")[2].partition("```")[0],
+    "an example": (ROOT / "docs" / "configuration.md")
+    .read_text()
+    .partition("```yaml\n")[2]
+    .partition("```")[0],
     "numbers": "command: [a, -w, 4]\nworkers: 2\ndrain-timeout: 2.5\nport: 8080\numask: '022'\n",
     "variables": "command: a ${B:-c}\nworkers: ${W:-2}\nport: ['${P:-1}']\nwatch-env: ${E:-no}\nenvdir: env\n",
     "switches": "command: a\nenvdir: x\nwatch-env: true\nenable-auto-restart: yes\n",
@@ -284,7 +396,10 @@ BAD = [
 
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(schema.schema())
-    assert {*schema.schema()["properties"]} == {"command", *(each.key for each in TABLE.values() if each.name != "config")}
+    assert {*schema.schema()["properties"]} == {
+        "command",
+        *(each.key for each in TABLE.values() if each.name != "config"),
+    }
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -307,15 +422,25 @@ def test_a_blank_variable_is_one_that_is_not_set():
 
 @how(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([each for each in TABLE.values() if each.name not in ("admin", "config", "port")]),
-    st.one_of(st.integers(-1, 10**9), st.booleans(), st.sampled_from(["30s", "TERM", "x", "007", ".5m", "auto", "yes", ""])),
+    st.sampled_from(
+        [each for each in TABLE.values() if each.name not in ("admin", "config", "port")]
+    ),
+    st.one_of(
+        st.integers(-1, 10**9),
+        st.booleans(),
+        st.sampled_from(["30s", "TERM", "x", "007", ".5m", "auto", "yes", ""]),
+    ),
 )
 def test_what_pleases_the_schema_pleases_the_reader(each, value):
     """As far as one setting goes; an editor must not call right what sidecar refuses."""
     text = yaml.safe_dump({each.key: value})
     if VALIDATOR.is_valid({each.key: value}):
         problems = config.said(yamlfile.parse(text.encode()), "f", {}).problems
-        alone = [problem for problem in choose(text, command=("x",)).problems if f"{each.key} " in problem and " is n" in problem]
+        alone = [
+            problem
+            for problem in choose(text, command=("x",)).problems
+            if f"{each.key} " in problem and " is n" in problem
+        ]
         assert not problems
         assert not alone
 
@@ -333,7 +458,15 @@ def sidecar(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProce
 
 def test_check_shows_each_setting_with_where_it_came_from(tmp_path):
     (tmp_path / "sidecar.yml").write_text("command: gunicorn ${WHAT}\nworkers: 2\nuser: ${WHO}\n")
-    done = sidecar("check", "--lame-duck", "1s", cwd=tmp_path, WHAT="app:app", WHO="hunter2", SIDECAR_MAX_SURGE="1")
+    done = sidecar(
+        "check",
+        "--lame-duck",
+        "1s",
+        cwd=tmp_path,
+        WHAT="app:app",
+        WHO="hunter2",
+        SIDECAR_MAX_SURGE="1",
+    )
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert len(rows) >= len(TABLE)
@@ -344,13 +477,21 @@ def test_check_shows_each_setting_with_where_it_came_from(tmp_path):
     assert rows["drain-timeout"].split()[1:] == ["25s", "default"]
     assert "hunter2" not in done.stdout + done.stderr
     assert "app:app" not in done.stdout + done.stderr
-    shown = json.loads(sidecar("check", "--json", cwd=tmp_path, WHAT="app:app", WHO="hunter2").stdout)
-    assert shown["settings"]["user"] == {"value": "(filled in from the environment)", "from": "sidecar.yml:3", "secret": True}
+    shown = json.loads(
+        sidecar("check", "--json", cwd=tmp_path, WHAT="app:app", WHO="hunter2").stdout
+    )
+    assert shown["settings"]["user"] == {
+        "value": "(filled in from the environment)",
+        "from": "sidecar.yml:3",
+        "secret": True,
+    }
     assert shown["problems"] == []
 
 
 def test_check_shows_an_address(tmp_path):
-    done = sidecar("check", "--json", "--admin", "127.0.0.1:9100", "--port", "8080", "x", cwd=tmp_path)
+    done = sidecar(
+        "check", "--json", "--admin", "127.0.0.1:9100", "--port", "8080", "x", cwd=tmp_path
+    )
     shown = json.loads(done.stdout)["settings"]
     assert (shown["admin"]["value"], shown["port"]["value"]) == ("127.0.0.1:9100", ["8080"])
 
@@ -385,7 +526,11 @@ def test_check_remarks_on_what_may_be_meant_otherwise(tmp_path):
     words = ("--drain-timeout", "60", "--env-splay", "3", "--watch", "nowhere")
     done = sidecar("check", *words, "--", "no-such-program", cwd=tmp_path, SIDECAR_WORKER_S="2")
     assert done.returncode == 0, done.stderr
-    remarks = [line.removeprefix("remark: ") for line in done.stdout.splitlines() if line.startswith("remark: ")]
+    remarks = [
+        line.removeprefix("remark: ")
+        for line in done.stdout.splitlines()
+        if line.startswith("remark: ")
+    ]
     starts = [
         "a stop may take 65 s",
         "watch: there is no directory nowhere",
@@ -393,7 +538,9 @@ def test_check_remarks_on_what_may_be_meant_otherwise(tmp_path):
         "env-splay:",
         "SIDECAR_WORKER_S: no setting",
     ]
-    assert [remark.startswith(start) for remark, start in zip(remarks, starts, strict=True)] == [True] * 5
+    assert [remark.startswith(start) for remark, start in zip(remarks, starts, strict=True)] == [
+        True
+    ] * 5
 
 
 def test_the_usual_file_can_be_turned_off_and_another_named(tmp_path):
@@ -401,7 +548,9 @@ def test_the_usual_file_can_be_turned_off_and_another_named(tmp_path):
     (tmp_path / "other.yml").write_text("workers: 3\n")
 
     def workers(*words: str, **environ: str) -> list:
-        row = json.loads(sidecar("check", "--json", *words, "--", "true", cwd=tmp_path, **environ).stdout)["settings"]["workers"]
+        row = json.loads(
+            sidecar("check", "--json", *words, "--", "true", cwd=tmp_path, **environ).stdout
+        )["settings"]["workers"]
         return [row["value"], row["from"]]
 
     assert workers() == [2, "sidecar.yml:1"]
@@ -420,13 +569,19 @@ def test_help_and_schema(tmp_path):
 
 
 def test_pid_1_has_no_yaml_and_starts_without_a_file_as_it_did(tmp_path):
-    """Neither the reader nor PyYAML is imported, with a file or without; without one nothing is started for it."""
+    """Neither the reader nor PyYAML is imported, with a file or without; without one nothing is
+    started for it.
+    """
     (tmp_path / "sidecar.yml").write_text("command: 'true'\n")
     code = "import sys, os; from sidecar import arguments; chosen = arguments.Chosen(sys.argv[1:], os.environ);"
     code += "chosen.settings(chosen.read());"
     code += "import sidecar.host; print([name for name in sys.modules if 'yaml' in name or name == 'subprocess'])"
     for words in ([], ["--config", "none", "true"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
         )
         assert done.stdout == "[]\n", done.stderr

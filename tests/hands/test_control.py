@@ -1,4 +1,6 @@
-"""The control socket alone, in a loop of its own: whatever its clients do, the loop goes on and the others are answered."""
+"""The control socket alone, in a loop of its own: whatever its clients do, the loop goes on and the
+others are answered.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,11 @@ class Loop:
         poll.register(self._wake, select.POLLIN)
         while not self._over:
             deadline = self.control.deadline
-            ready = poll.poll(None if deadline == float("inf") else max(0.0, deadline - time.monotonic()) * 1000 + 1)
+            ready = poll.poll(
+                None
+                if deadline == float("inf")
+                else max(0.0, deadline - time.monotonic()) * 1000 + 1
+            )
             if any(fd == self._wake for fd, _ in ready):
                 os.read(self._wake, 4096)
                 orders, self._orders = self._orders, []
@@ -151,10 +157,14 @@ def peer(loop) -> Iterator[Callable[[], Peer]]:
 
 def test_requests_are_answered_in_their_order_each_with_its_id(peer):
     one = peer().send(*({"say": number, "id": f"n{number}"} for number in range(100)))
-    assert [one.next() for _ in range(100)] == [{"id": f"n{number}", "done": 0, "echo": number, "much": ""} for number in range(100)]
+    assert [one.next() for _ in range(100)] == [
+        {"id": f"n{number}", "done": 0, "echo": number, "much": ""} for number in range(100)
+    ]
 
 
-def test_an_answer_that_goes_on_hears_events_until_it_is_done_and_then_the_next_request_is_read(loop, peer):
+def test_an_answer_that_goes_on_hears_events_until_it_is_done_and_then_the_next_request_is_read(
+    loop, peer
+):
     one = peer().send({"follow": True, "id": 1}, {"say": "after", "id": 2})
     assert one.next() == {"id": 1, "event": "past"}
     loop.tell("swap")
@@ -296,7 +306,10 @@ def test_floods_of_requests_whose_answers_are_taken_leave_the_loop_to_others(loo
     until(lambda: len(loop.asked) > 500, "the flood")
     before = loop.turns
     other = peer()
-    until(lambda: other.ask(say=1)["echo"] == 1 and loop.turns > before + 5, "some turns, and answers meanwhile")
+    until(
+        lambda: other.ask(say=1)["echo"] == 1 and loop.turns > before + 5,
+        "some turns, and answers meanwhile",
+    )
     over.set()
     for each in threads:
         each.join(PATIENCE)
@@ -370,7 +383,9 @@ def test_without_descriptors_clients_wait_and_the_loop_does_not_spin(tmp_path):
         one.ask(say=1)
         two = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), before[1]))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), before[1])
+        )
         two.connect(it.control.path)
         until(lambda: not it.control._accepting, "the pause")
         turns = it.turns
@@ -457,7 +472,10 @@ def test_a_socket_that_somebody_listens_on_is_not_and_works_on(loop):
 
 def test_a_socket_whose_queue_is_full_is_somebodys(tmp_path):
     path = str(tmp_path / "control")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting,
+    ):
         sock.bind(path)
         sock.listen(0)
         waiting.connect(path)
@@ -486,9 +504,15 @@ def test_what_is_no_socket_is_left_alone(tmp_path, kind):
     assert os.lstat(path) == before
 
 
-@pytest.mark.parametrize("path", ["/nonexistent/control", "/proc/control", "x" * 200], ids=["no directory", "not writable", "too long"])
+@pytest.mark.parametrize(
+    "path",
+    ["/nonexistent/control", "/proc/control", "x" * 200],
+    ids=["no directory", "not writable", "too long"],
+)
 def test_a_path_that_cannot_be_is_refused_with_the_reason(path):
-    with pytest.raises(StartError, match="say a path in a directory that can be written to, or none"):
+    with pytest.raises(
+        StartError, match="say a path in a directory that can be written to, or none"
+    ):
         Control.open(path, [])
 
 
@@ -528,7 +552,12 @@ def test_without_any_place_there_is_none_and_helpers_are_served(tmp_path):
 
 def test_places_are_the_usual_ones():
     assert control.places({}) == ["/run", "/tmp", "/dev/shm"]
-    assert control.places({"XDG_RUNTIME_DIR": "/run/user/5", "TMPDIR": "/x"}) == ["/run", "/run/user/5", "/x", "/dev/shm"]
+    assert control.places({"XDG_RUNTIME_DIR": "/run/user/5", "TMPDIR": "/x"}) == [
+        "/run",
+        "/run/user/5",
+        "/x",
+        "/dev/shm",
+    ]
 
 
 def test_none_means_none():
@@ -538,7 +567,9 @@ def test_none_means_none():
 
 
 def test_the_end_is_the_end_for_clients_too(tmp_path):
-    """Also for one who has connected and was never accepted: he is told that nobody is there, and does not wait."""
+    """Also for one who has connected and was never accepted: he is told that nobody is there, and
+    does not wait.
+    """
     it = Control.open(str(tmp_path / "control"), [])
     one = Peer(it.path).send({"say": 1})
     it.close()

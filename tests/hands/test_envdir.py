@@ -1,4 +1,6 @@
-"""An envdir is read as daemontools reads it, at one moment, whole or not at all, and no text tells a value."""
+"""An envdir is read as daemontools reads it, at one moment, whole or not at all, and no text tells
+a value.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def daemontools(directory: str, environ: dict[str, str]) -> dict[str, str]:
     """The environment that the real envdir makes."""
     if ENVDIR is None:
         pytest.skip("daemontools' envdir is not installed (apt-get install daemontools)")
-    done = subprocess.run([ENVDIR, directory, "/usr/bin/env", "-0"], env=environ, capture_output=True, check=True)
+    done = subprocess.run(
+        [ENVDIR, directory, "/usr/bin/env", "-0"], env=environ, capture_output=True, check=True
+    )
     return dict(os.fsdecode(line).split("=", 1) for line in done.stdout.split(b"\0")[:-1])
 
 
@@ -140,16 +144,25 @@ ROWS: list[tuple[str, bytes, str | None, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "default", "whole"), [pytest.param(*row[1:], id=row[0]) for row in ROWS])
-def test_a_value_is_what_the_format_says(tmp_path: Path, content: bytes, default: str | None, whole: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "default", "whole"), [pytest.param(*row[1:], id=row[0]) for row in ROWS]
+)
+def test_a_value_is_what_the_format_says(
+    tmp_path: Path, content: bytes, default: str | None, whole: str | None
+) -> None:
     directory = fill(tmp_path / "env", {"NAME": content})
     assert variables(directory) == {"NAME": default}
     assert variables(directory, whole=True) == {"NAME": whole}
 
 
-@pytest.mark.parametrize("content", [pytest.param(row[1], id=row[0]) for row in ROWS] + [b"a\0b\n", b"a\0 \n", b"\0"])
+@pytest.mark.parametrize(
+    "content", [pytest.param(row[1], id=row[0]) for row in ROWS] + [b"a\0b\n", b"a\0 \n", b"\0"]
+)
 def test_a_value_is_what_daemontools_makes_of_it(tmp_path: Path, content: bytes) -> None:
-    directory = fill(tmp_path / "env", {"NAME": content, "tls.crt": b"x", "a-b": b"y", "1 2": b"z", ".dot": b"no"})
+    directory = fill(
+        tmp_path / "env",
+        {"NAME": content, "tls.crt": b"x", "a-b": b"y", "1 2": b"z", ".dot": b"no"},
+    )
     environ = {"NAME": "the container's", "OTHER": "stays"}
     assert envdir.apply(environ, envdir.read([directory])) == daemontools(directory, environ)
 
@@ -164,7 +177,9 @@ def test_a_value_is_what_daemontools_makes_of_it(tmp_path: Path, content: bytes)
 def test_any_content_is_read_as_daemontools_reads_it(files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         fill(Path(directory), files)
-        assert envdir.apply({"a": "1"}, envdir.read([directory])) == daemontools(directory, {"a": "1"})
+        assert envdir.apply({"a": "1"}, envdir.read([directory])) == daemontools(
+            directory, {"a": "1"}
+        )
 
 
 def test_a_nul_is_a_newline_in_the_default_format(tmp_path: Path) -> None:
@@ -173,11 +188,17 @@ def test_a_nul_is_a_newline_in_the_default_format(tmp_path: Path) -> None:
 
 def test_a_nul_is_refused_by_name_where_the_whole_file_counts(tmp_path: Path) -> None:
     directory = fill(tmp_path / "env", {"GOOD": b"x", "NAME": b"hidden\0hidden"})
-    assert refusal(directory, whole=True) == f"{directory}/NAME holds a NUL byte, which no environment variable can"
+    assert (
+        refusal(directory, whole=True)
+        == f"{directory}/NAME holds a NUL byte, which no environment variable can"
+    )
 
 
 def test_more_lines_than_count_are_remarked_by_name(tmp_path: Path) -> None:
-    directory = fill(tmp_path / "env", {"ONE": b"a\n", "TRAIL": b"a\n \n\t\n\n", "PEM": b"l1\nl2\nl3", "GAP": b"l1\n\nl3\n\n"})
+    directory = fill(
+        tmp_path / "env",
+        {"ONE": b"a\n", "TRAIL": b"a\n \n\t\n\n", "PEM": b"l1\nl2\nl3", "GAP": b"l1\n\nl3\n\n"},
+    )
     assert envdir.read([directory]).remarks == [
         f"{directory}/GAP has 3 lines, only the first counts; --envdir-format whole takes all",
         f"{directory}/PEM has 3 lines, only the first counts; --envdir-format whole takes all",
@@ -199,8 +220,17 @@ def test_a_name_with_an_equals_sign_is_skipped_and_what_follows_it_not_told(tmp_
 
 
 def test_names_that_no_shell_would_take_are_passed_on(tmp_path: Path) -> None:
-    directory = fill(tmp_path / "env", {"tls.crt": b"a", "with-dash": b"b", "1st": b"c", "a b": b"d", "caf\udce9": b"e"})
-    assert variables(directory) == {"tls.crt": "a", "with-dash": "b", "1st": "c", "a b": "d", "caf\udce9": "e"}
+    directory = fill(
+        tmp_path / "env",
+        {"tls.crt": b"a", "with-dash": b"b", "1st": b"c", "a b": b"d", "caf\udce9": b"e"},
+    )
+    assert variables(directory) == {
+        "tls.crt": "a",
+        "with-dash": "b",
+        "1st": "c",
+        "a b": "d",
+        "caf\udce9": "e",
+    }
 
 
 def test_a_name_that_cannot_be_printed_is_escaped_in_a_text(tmp_path: Path) -> None:
@@ -211,7 +241,9 @@ def test_a_name_that_cannot_be_printed_is_escaped_in_a_text(tmp_path: Path) -> N
 
 
 def test_only_regular_files_count_and_nothing_blocks(tmp_path: Path) -> None:
-    """Directories, symlinks that lead nowhere, FIFOs without a writer, sockets and devices are passed over."""
+    """Directories, symlinks that lead nowhere, FIFOs without a writer, sockets and devices are
+    passed over.
+    """
     directory = tmp_path / "env"
     fill(directory, {"GOOD": b"yes\n", ".hidden": b"no", "..more": b"no"})
     (directory / "sub").mkdir()
@@ -224,24 +256,37 @@ def test_only_regular_files_count_and_nothing_blocks(tmp_path: Path) -> None:
     os.mkfifo(directory / "fifo")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(directory / "socket"))
-        assert envdir.read([str(directory)]) == envdir.Reading({"GOOD": "yes", "to-file": "yes"}, [])
+        assert envdir.read([str(directory)]) == envdir.Reading(
+            {"GOOD": "yes", "to-file": "yes"}, []
+        )
 
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(shared: Path) -> None:
     directory = fill(shared / "env", {"GOOD": b"x", "SECRET": b"hidden"})
     (shared / "env" / "SECRET").chmod(0o400 if os.getuid() == 0 else 0)
-    assert as_nobody(lambda: refusal(directory)) == f"{directory}/SECRET cannot be read: Permission denied"
+    assert (
+        as_nobody(lambda: refusal(directory))
+        == f"{directory}/SECRET cannot be read: Permission denied"
+    )
 
 
 def test_a_directory_that_cannot_be_read_is_refused_by_name(shared: Path) -> None:
     directory = shared / "env"
     directory.mkdir(0o700 if os.getuid() == 0 else 0)
-    assert as_nobody(lambda: refusal(directory)) == f"the envdir {directory} cannot be read: Permission denied"
+    assert (
+        as_nobody(lambda: refusal(directory))
+        == f"the envdir {directory} cannot be read: Permission denied"
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("missing", "No such file or directory"), ("file", "Not a directory"), ("fifo", "Not a directory"), ("a\0b", "embedded null byte")],
+    [
+        ("missing", "No such file or directory"),
+        ("file", "Not a directory"),
+        ("fifo", "Not a directory"),
+        ("a\0b", "embedded null byte"),
+    ],
 )
 def test_what_is_no_directory_is_refused_by_name(tmp_path: Path, path: str, reason: str) -> None:
     (tmp_path / "file").write_text("x")
@@ -256,7 +301,9 @@ def test_what_is_no_directory_is_refused_by_name(tmp_path: Path, path: str, reas
 
 @pytest.mark.parametrize("name", ["N", "A_LONGER_NAME", "caf\udce9"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_value_is_refused_exactly_where_exec_would_fail(tmp_path: Path, name: str, whole: bool) -> None:
+def test_a_value_is_refused_exactly_where_exec_would_fail(
+    tmp_path: Path, name: str, whole: bool
+) -> None:
     """The kernel says where that is; the text names the file, which E2BIG does not."""
     longest = envdir.LONGEST - len(os.fsencode(name)) - 2
     fits = fill(tmp_path / "fits", {name: b"x" * longest + b"\n"})
@@ -265,7 +312,9 @@ def test_a_value_is_refused_exactly_where_exec_would_fail(tmp_path: Path, name: 
     subprocess.run(["/bin/true"], env=environ, check=True)
     with pytest.raises(OSError, match="Argument list too long"):
         subprocess.run(["/bin/true"], env={name: environ[name] + "x"}, check=True)
-    assert f"is too long: an environment variable of that name can have {longest} bytes" in refusal(over, whole)
+    assert f"is too long: an environment variable of that name can have {longest} bytes" in refusal(
+        over, whole
+    )
     (tmp_path / "over" / name).write_bytes(b"x" * (longest + 1))
     assert "is too long" in refusal(over, whole)
 
@@ -305,10 +354,16 @@ def test_one_bad_directory_refuses_all(tmp_path: Path) -> None:
         envdir.read([fill(tmp_path / "first", {"A": b"1"}), str(tmp_path / "missing")])
 
 
-def test_a_removed_file_gives_back_the_containers_own_value_and_an_empty_one_takes_it_away(tmp_path: Path) -> None:
+def test_a_removed_file_gives_back_the_containers_own_value_and_an_empty_one_takes_it_away(
+    tmp_path: Path,
+) -> None:
     environ = {"A": "the container's", "B": "untouched"}
     directory = fill(tmp_path / "env", {"A": b"the envdir's", "NEW": b"x"})
-    assert envdir.apply(environ, envdir.read([directory])) == {"A": "the envdir's", "B": "untouched", "NEW": "x"}
+    assert envdir.apply(environ, envdir.read([directory])) == {
+        "A": "the envdir's",
+        "B": "untouched",
+        "NEW": "x",
+    }
     (tmp_path / "env" / "A").write_bytes(b"")
     (tmp_path / "env" / "NEW").write_bytes(b"")
     assert envdir.apply(environ, envdir.read([directory])) == {"B": "untouched"}
@@ -321,18 +376,26 @@ def test_a_removed_file_gives_back_the_containers_own_value_and_an_empty_one_tak
 
 
 @pytest.mark.parametrize("old_order", [True, False], ids=["old order", "new order"])
-def test_a_kubernetes_volume_is_read_entirely_old_or_entirely_new(tmp_path: Path, old_order: bool) -> None:
-    """2,000 readings or more while another process replaces the volume without a pause; a key comes and goes each time."""
+def test_a_kubernetes_volume_is_read_entirely_old_or_entirely_new(
+    tmp_path: Path, old_order: bool
+) -> None:
+    """2,000 readings or more while another process replaces the volume without a pause; a key comes
+    and goes each time.
+    """
 
     def payload(serial: int) -> dict[str, str]:
-        return {f"KEY{i}": str(serial) for i in range(12)} | {("ODD" if serial % 2 else "EVEN"): str(serial)}
+        return {f"KEY{i}": str(serial) for i in range(12)} | {
+            ("ODD" if serial % 2 else "EVEN"): str(serial)
+        }
 
     volume = Volume(tmp_path, old_order)
     volume.write(payload(1))
     seen: set[int] = set()
     with busy(lambda: volume.write(payload(volume.serial + 1))):
         readings = 0
-        while readings < 2000 or len(seen) < 100:  # the second for a machine where the other process seldom runs
+        while (
+            readings < 2000 or len(seen) < 100
+        ):  # the second for a machine where the other process seldom runs
             found = variables(tmp_path)
             serial = int(found["KEY0"] or 0)
             assert found == payload(serial)
@@ -361,7 +424,9 @@ def test_a_kubernetes_volume_that_appears_is_read_empty_or_entirely(tmp_path: Pa
 
 
 def test_a_kubernetes_volume_is_read_by_its_data_not_by_the_names_beside_it(tmp_path: Path) -> None:
-    """A key that is new has no name there yet, a removed one still has; a sub-directory of a key path is passed over."""
+    """A key that is new has no name there yet, a removed one still has; a sub-directory of a key
+    path is passed over.
+    """
     (tmp_path / "..2025").mkdir()
     fill(tmp_path / "..2025", {"NEW": b"1\n", ".one-dot": b"no"})
     (tmp_path / "..2025" / "sub").mkdir()
@@ -372,14 +437,20 @@ def test_a_kubernetes_volume_is_read_by_its_data_not_by_the_names_beside_it(tmp_
     assert variables(tmp_path) == {"NEW": "1"}
 
 
-@pytest.mark.parametrize(("target", "reason"), [("..nothing", "No such file or directory"), ("file", "Not a directory")])
-def test_data_that_leads_to_no_directory_is_refused(tmp_path: Path, target: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "reason"), [("..nothing", "No such file or directory"), ("file", "Not a directory")]
+)
+def test_data_that_leads_to_no_directory_is_refused(
+    tmp_path: Path, target: str, reason: str
+) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "..data").symlink_to(target)
     assert refusal(tmp_path) == f"the envdir {tmp_path} cannot be read: {reason}"
 
 
-def test_a_directory_behind_a_switched_symlink_is_read_entirely_old_or_entirely_new(tmp_path: Path) -> None:
+def test_a_directory_behind_a_switched_symlink_is_read_entirely_old_or_entirely_new(
+    tmp_path: Path,
+) -> None:
     """Capistrano's way: `current` is renamed onto, what it named before is deleted."""
     current = tmp_path / "current"
     serial = 0
@@ -417,7 +488,9 @@ def test_files_that_come_and_go_are_there_or_not_and_the_others_always(tmp_path:
 
 
 def test_a_file_that_gets_another_name_is_found_under_one_of_them(tmp_path: Path) -> None:
-    """The list of names says the old one, which has gone when it is opened: the directory is read again."""
+    """The list of names says the old one, which has gone when it is opened: the directory is read
+    again.
+    """
     fill(tmp_path, {"ONE": b"x"})
     names = [str(tmp_path / "ONE"), str(tmp_path / "TWO")]
 
@@ -446,15 +519,23 @@ def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
 # Promise 7.
 
 SECRET = b"hunter2"
-NAMES = st.binary(min_size=1, max_size=30).filter(lambda name: not {b"/", b"\0"} & {bytes([c]) for c in name} and name not in {b".", b".."})
-CONTENTS = st.lists(st.binary(max_size=6) | st.just(SECRET) | st.sampled_from([b"\n", b" ", b"\t", b"\0", b"\r"]), max_size=12).map(
-    b"".join
+NAMES = st.binary(min_size=1, max_size=30).filter(
+    lambda name: not {b"/", b"\0"} & {bytes([c]) for c in name} and name not in {b".", b".."}
 )
+CONTENTS = st.lists(
+    st.binary(max_size=6) | st.just(SECRET) | st.sampled_from([b"\n", b" ", b"\t", b"\0", b"\r"]),
+    max_size=12,
+).map(b"".join)
 SIZES = st.sampled_from([0, 0, 0, 1, 1 << 17, (1 << 17) - 40])
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.dictionaries(NAMES | NAMES.map(lambda n: n[:20] + b"=" + SECRET), st.tuples(CONTENTS, SIZES), max_size=6), st.booleans())
+@given(
+    st.dictionaries(
+        NAMES | NAMES.map(lambda n: n[:20] + b"=" + SECRET), st.tuples(CONTENTS, SIZES), max_size=6
+    ),
+    st.booleans(),
+)
 def test_no_content_and_no_name_raises_anything_else_or_puts_a_value_into_a_text(
     files: dict[bytes, tuple[bytes, int]], whole: bool
 ) -> None:
@@ -478,7 +559,10 @@ def test_pid_1_pays_for_nothing_it_does_not_need() -> None:
     heavy = "{'re', 'typing', 'dataclasses', 'pathlib', 'tempfile', 'inspect', 'contextlib', 'functools'}"
     source = f"import sys, sidecar; before = set(sys.modules); import sidecar.envdir; print((set(sys.modules) - before) & {heavy})"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", source], env={"PYTHONPATH": str(Path(envdir.__file__).parents[1])}, capture_output=True, check=True
+        [sys.executable, "-S", "-c", source],
+        env={"PYTHONPATH": str(Path(envdir.__file__).parents[1])},
+        capture_output=True,
+        check=True,
     )
     assert done.stdout == b"set()\n"
 
@@ -490,9 +574,21 @@ def test_names_can_be_made_those_of_variables(tmp_path):
     """Secrets are called db-password and tls.crt; what a program asks for is DB_PASSWORD."""
     for name in ("db-password", "tls.crt", "ALREADY"):
         (tmp_path / name).write_text(f"{name}'s\n")
-    assert envdir.read([f"{tmp_path},upper"]).variables == {"DB_PASSWORD": "db-password's", "TLS_CRT": "tls.crt's", "ALREADY": "ALREADY's"}
-    assert set(envdir.read([f"{tmp_path},prefix=APP_"]).variables) == {"APP_db-password", "APP_tls.crt", "APP_ALREADY"}
-    assert set(envdir.read([f"{tmp_path},upper,prefix=app_"]).variables) == {"app_DB_PASSWORD", "app_TLS_CRT", "app_ALREADY"}
+    assert envdir.read([f"{tmp_path},upper"]).variables == {
+        "DB_PASSWORD": "db-password's",
+        "TLS_CRT": "tls.crt's",
+        "ALREADY": "ALREADY's",
+    }
+    assert set(envdir.read([f"{tmp_path},prefix=APP_"]).variables) == {
+        "APP_db-password",
+        "APP_tls.crt",
+        "APP_ALREADY",
+    }
+    assert set(envdir.read([f"{tmp_path},upper,prefix=app_"]).variables) == {
+        "app_DB_PASSWORD",
+        "app_TLS_CRT",
+        "app_ALREADY",
+    }
 
 
 def test_each_directory_has_its_own_names_and_the_later_still_wins(tmp_path):
@@ -511,7 +607,9 @@ def test_two_files_of_one_name_are_remarked_upon_without_their_values(tmp_path):
     assert reading.remarks == [f"{tmp_path}: a-b and a.b are both A_B; the latter counts"]
 
 
-@pytest.mark.parametrize("wrong", ["env,lower", "env,prefix", "env,prefix=", "env,prefix=A=B", ",upper", "env,"])
+@pytest.mark.parametrize(
+    "wrong", ["env,lower", "env,prefix", "env,prefix=", "env,prefix=A=B", ",upper", "env,"]
+)
 def test_an_option_that_is_none_is_refused(wrong):
     with pytest.raises(SettingsError, match="--envdir"):
         resolve([("envdir", wrong)], {}, ["program"])

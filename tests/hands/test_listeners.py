@@ -54,8 +54,14 @@ def run() -> Iterator[str]:
 def listen() -> Iterator[Open]:
     opened: list[Listeners] = []
 
-    def listen(*specs: str, backlog: int | None = None, inherited: tuple[tuple[socket.socket, str], ...] = ()) -> Listeners:
-        listeners = Listeners.open([address.parse(spec) for spec in specs], backlog=backlog, inherited=inherited)
+    def listen(
+        *specs: str,
+        backlog: int | None = None,
+        inherited: tuple[tuple[socket.socket, str], ...] = (),
+    ) -> Listeners:
+        listeners = Listeners.open(
+            [address.parse(spec) for spec in specs], backlog=backlog, inherited=inherited
+        )
         opened.append(listeners)
         return listeners
 
@@ -80,7 +86,13 @@ Where = str | tuple[str, int]
 
 
 def family_of(where: Where) -> int:
-    return socket.AF_UNIX if isinstance(where, str) else socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    return (
+        socket.AF_UNIX
+        if isinstance(where, str)
+        else socket.AF_INET6
+        if ":" in where[0]
+        else socket.AF_INET
+    )
 
 
 def bound(where: Where, *, kind: int = socket.SOCK_STREAM, queue: int | None = 5) -> socket.socket:
@@ -159,7 +171,9 @@ def in_child(function: Callable[[], object], uid: int | None = None) -> object:
     return json.loads(text)
 
 
-def problems_in_child(*specs: str, uid: int | None = None, before: Callable[[], object] = lambda: None) -> list[str]:
+def problems_in_child(
+    *specs: str, uid: int | None = None, before: Callable[[], object] = lambda: None
+) -> list[str]:
     def attempt() -> list[str]:
         before()
         try:
@@ -175,20 +189,41 @@ def problems_in_child(*specs: str, uid: int | None = None, before: Callable[[], 
 
 def tcp_info_backlog(sock: socket.socket) -> int:
     """tcpi_sacked, which is the backlog of a listening socket."""
-    return int(struct.unpack_from("8B6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[13])
+    return int(
+        struct.unpack_from("8B6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[13]
+    )
 
 
 # Binding
 
 
-def test_each_kind_of_address_accepts_connections_and_is_known_by_its_key_byte_for_byte(listen: Open, run: str) -> None:
+def test_each_kind_of_address_accepts_connections_and_is_known_by_its_key_byte_for_byte(
+    listen: Open, run: str
+) -> None:
     bare, local, six = free_port(), free_port(), free_port("::1") if v6_works() else 0
-    specs = [f"{bare}", f"127.0.0.1:{local}", *([f"[::1]:{six}"] if six else []), f"unix:{run}/app.sock"]
+    specs = [
+        f"{bare}",
+        f"127.0.0.1:{local}",
+        *([f"[::1]:{six}"] if six else []),
+        f"unix:{run}/app.sock",
+    ]
     listeners = listen(*specs)
-    keys = [f"{bare}=3", f"127.0.0.1:{local}=4", *([f"[::1]:{six}=5"] if six else []), f"{run}/app.sock={len(specs) + 2}"]
+    keys = [
+        f"{bare}=3",
+        f"127.0.0.1:{local}=4",
+        *([f"[::1]:{six}=5"] if six else []),
+        f"{run}/app.sock={len(specs) + 2}",
+    ]
     assert listeners.environment()["SERVER_STARTER_PORT"] == ";".join(keys)
-    places: list[Where] = [("127.0.0.1", bare), ("127.0.0.1", local), *([("::1", six)] if six else []), f"{run}/app.sock"]
-    assert all(answers(place, listener.sock) for place, listener in zip(places, listeners, strict=True))
+    places: list[Where] = [
+        ("127.0.0.1", bare),
+        ("127.0.0.1", local),
+        *([("::1", six)] if six else []),
+        f"{run}/app.sock",
+    ]
+    assert all(
+        answers(place, listener.sock) for place, listener in zip(places, listeners, strict=True)
+    )
 
 
 def test_a_bare_port_is_every_ipv4_address_and_no_ipv6_one(listen: Open) -> None:
@@ -234,27 +269,42 @@ def test_a_udp_port_is_bound_and_not_listened_on_and_loses_its_u_in_the_key(list
     assert waiting(listener.sock, 5000)
 
 
-def test_tcp_listeners_have_nodelay_reuseaddr_and_the_longest_backlog_and_block(listen: Open) -> None:
+def test_tcp_listeners_have_nodelay_reuseaddr_and_the_longest_backlog_and_block(
+    listen: Open,
+) -> None:
     sock = only(listen("127.0.0.1:0")).sock
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 0
     assert os.get_blocking(sock.fileno())
-    assert tcp_info_backlog(sock) == min(LONGEST_BACKLOG, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    assert tcp_info_backlog(sock) == min(
+        LONGEST_BACKLOG, int(Path("/proc/sys/net/core/somaxconn").read_text())
+    )
 
 
-def test_defer_nonblock_and_backlog_are_set_where_they_are_asked_for(listen: Open, run: str) -> None:
-    both, own, path = listen("127.0.0.1:0,defer,nonblock", "127.0.0.1:0,backlog=9", f"{run}/a.sock,nonblock", backlog=6)
+def test_defer_nonblock_and_backlog_are_set_where_they_are_asked_for(
+    listen: Open, run: str
+) -> None:
+    both, own, path = listen(
+        "127.0.0.1:0,defer,nonblock", "127.0.0.1:0,backlog=9", f"{run}/a.sock,nonblock", backlog=6
+    )
     assert both.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) >= 5
     assert not os.get_blocking(both.sock.fileno())
     assert not os.get_blocking(path.sock.fileno())
     assert (tcp_info_backlog(both.sock), tcp_info_backlog(own.sock)) == (6, 9)
 
 
-def test_no_listeners_leave_an_empty_server_starter_port_and_nothing_of_systemd(listen: Open) -> None:
+def test_no_listeners_leave_an_empty_server_starter_port_and_nothing_of_systemd(
+    listen: Open,
+) -> None:
     listeners = listen()
     assert listeners.environment() == {"SERVER_STARTER_PORT": ""}
-    assert (listeners.handoff(), listeners.inodes(), listeners.mend(), len(listeners)) == ([], frozenset(), [], 0)
+    assert (listeners.handoff(), listeners.inodes(), listeners.mend(), len(listeners)) == (
+        [],
+        frozenset(),
+        [],
+        0,
+    )
 
 
 # Numbers and names
@@ -271,18 +321,32 @@ def test_systemd_variables_are_in_the_order_of_the_numbers(listen: Open) -> None
 
 
 @pytest.mark.parametrize("specs", [("0=0",), ("0", "0=0"), ("0=5",), ("0", "0=9")])
-def test_systemd_variables_are_left_out_where_the_numbers_are_not_3_and_up_without_a_gap(listen: Open, specs: tuple[str, ...]) -> None:
+def test_systemd_variables_are_left_out_where_the_numbers_are_not_3_and_up_without_a_gap(
+    listen: Open, specs: tuple[str, ...]
+) -> None:
     assert list(listen(*specs).environment()) == ["SERVER_STARTER_PORT"]
 
 
-def test_a_listener_without_a_name_is_called_by_its_port_or_file_and_never_like_another(listen: Open, run: str) -> None:
+def test_a_listener_without_a_name_is_called_by_its_port_or_file_and_never_like_another(
+    listen: Open, run: str
+) -> None:
     port = free_port()
-    found = listen(f"127.0.0.1:{port}", f"127.0.0.2:{port}", f"{run}/a:\tb\u00e9.sock", "0,name=web", f"{run}/web").environment()
+    found = listen(
+        f"127.0.0.1:{port}",
+        f"127.0.0.2:{port}",
+        f"{run}/a:\tb\u00e9.sock",
+        "0,name=web",
+        f"{run}/web",
+    ).environment()
     assert found["LISTEN_FDNAMES"] == f"{port}:{port}-2:a__b_.sock:web:web-2"
 
 
-def test_a_plain_loop_of_dup2_gives_the_child_each_listener_whatever_the_numbers(listen: Open, run: str) -> None:
-    listeners = listen("127.0.0.1:0=4", "127.0.0.1:0=3", "127.0.0.1:0=17", f"{run}/a.sock", "127.0.0.1:0=0")
+def test_a_plain_loop_of_dup2_gives_the_child_each_listener_whatever_the_numbers(
+    listen: Open, run: str
+) -> None:
+    listeners = listen(
+        "127.0.0.1:0=4", "127.0.0.1:0=3", "127.0.0.1:0=17", f"{run}/a.sock", "127.0.0.1:0=0"
+    )
     targets = {target for _, target in listeners.handoff()}
     assert min(own for own, _ in listeners.handoff()) > max(targets)
     assert not any(os.get_inheritable(own) for own, _ in listeners.handoff())
@@ -292,7 +356,9 @@ def test_a_plain_loop_of_dup2_gives_the_child_each_listener_whatever_the_numbers
             os.dup2(own, target)
         return [socket.socket(fileno=target).getsockname() for _, target in listeners.handoff()]
 
-    assert in_child(child) == json.loads(json.dumps([listener.sock.getsockname() for listener in listeners]))
+    assert in_child(child) == json.loads(
+        json.dumps([listener.sock.getsockname() for listener in listeners])
+    )
 
 
 def test_a_number_that_leaves_no_room_for_our_own_is_refused_and_the_limit_named() -> None:
@@ -308,30 +374,43 @@ def test_a_number_that_leaves_no_room_for_our_own_is_refused_and_the_limit_named
 # Unix sockets
 
 
-def test_a_unix_socket_has_mode_0777_unless_asked_otherwise_and_the_umask_stays(listen: Open, run: str) -> None:
+def test_a_unix_socket_has_mode_0777_unless_asked_otherwise_and_the_umask_stays(
+    listen: Open, run: str
+) -> None:
     umask = os.umask(0o027)
     try:
         listen(f"{run}/a", f"{run}/b,mode=0660", f"{run}/c,mode=1600")
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(umask)
-    assert [stat.S_IMODE(os.stat(f"{run}/{name}").st_mode) for name in "abc"] == [0o777, 0o660, 0o1600]
+    assert [stat.S_IMODE(os.stat(f"{run}/{name}").st_mode) for name in "abc"] == [
+        0o777,
+        0o660,
+        0o1600,
+    ]
 
 
-def test_a_unix_socket_is_never_more_open_than_asked_and_refuses_until_it_is_ready(run: str) -> None:
+def test_a_unix_socket_is_never_more_open_than_asked_and_refuses_until_it_is_ready(
+    run: str,
+) -> None:
     path, seen = f"{run}/a,mode=0600", []
 
     def look(event: str, _: object) -> None:
         if event in ("os.link", "os.chown", "os.chmod"):
             with socket.socket(socket.AF_UNIX) as probe:
-                seen.append((event, stat.S_IMODE(os.stat(f"{run}/a").st_mode), probe.connect_ex(f"{run}/a")))
+                seen.append(
+                    (event, stat.S_IMODE(os.stat(f"{run}/a").st_mode), probe.connect_ex(f"{run}/a"))
+                )
 
     def attempt() -> object:
         sys.addaudithook(look)
         Listeners.open([address.parse(f"{path},owner={os.getuid()}")], backlog=None)
         return seen
 
-    assert in_child(attempt) == [["os.link", 0o600, errno.ECONNREFUSED], ["os.chown", 0o600, errno.ECONNREFUSED]]
+    assert in_child(attempt) == [
+        ["os.link", 0o600, errno.ECONNREFUSED],
+        ["os.chown", 0o600, errno.ECONNREFUSED],
+    ]
 
 
 def test_a_unix_socket_has_the_backlog_that_is_asked_for(listen: Open, run: str) -> None:
@@ -382,7 +461,9 @@ def test_a_stale_socket_is_replaced(listen: Open, run: str) -> None:
 
 def test_a_live_socket_is_refused_and_goes_on_serving(listen: Open, run: str) -> None:
     with bound(f"{run}/a.sock") as other:
-        assert refusal(listen, f"{run}/a.sock") == (f"--port {run}/a.sock: something is listening on it already",)
+        assert refusal(listen, f"{run}/a.sock") == (
+            f"--port {run}/a.sock: something is listening on it already",
+        )
         other.accept()[0].close()  # the connection by which sidecar asked
         assert answers(f"{run}/a.sock", other)
 
@@ -390,10 +471,14 @@ def test_a_live_socket_is_refused_and_goes_on_serving(listen: Open, run: str) ->
 def test_a_live_socket_with_a_full_queue_is_refused(listen: Open, run: str) -> None:
     with bound(f"{run}/a.sock", queue=0) as other, connect(f"{run}/a.sock"):
         assert other
-        assert refusal(listen, f"{run}/a.sock") == (f"--port {run}/a.sock: something is listening on it already",)
+        assert refusal(listen, f"{run}/a.sock") == (
+            f"--port {run}/a.sock: something is listening on it already",
+        )
 
 
-def test_a_file_a_directory_and_a_symbolic_link_at_the_path_are_refused_and_untouched(listen: Open, run: str) -> None:
+def test_a_file_a_directory_and_a_symbolic_link_at_the_path_are_refused_and_untouched(
+    listen: Open, run: str
+) -> None:
     Path(run, "file").write_text("precious")
     Path(run, "directory").mkdir()
     Path(run, "link").symlink_to("file")
@@ -402,19 +487,24 @@ def test_a_file_a_directory_and_a_symbolic_link_at_the_path_are_refused_and_unto
     names = ["file", "directory", "link", "dangling", "pipe"]
     what = ["regular file", "directory", "symbolic link", "symbolic link", "pipe or device"]
     assert refusal(listen, *[f"{run}/{name}" for name in names]) == tuple(
-        f"--port {run}/{name}: a {thing} is at the path; remove it, or take another path" for name, thing in zip(names, what, strict=True)
+        f"--port {run}/{name}: a {thing} is at the path; remove it, or take another path"
+        for name, thing in zip(names, what, strict=True)
     )
     assert sorted(os.listdir(run)) == sorted(names)
     assert Path(run, "file").read_text() == "precious"
 
 
 def test_a_missing_directory_is_named(listen: Open, run: str) -> None:
-    assert refusal(listen, f"{run}/no/such/a.sock") == (f"--port {run}/no/such/a.sock: the directory {run}/no/such does not exist",)
+    assert refusal(listen, f"{run}/no/such/a.sock") == (
+        f"--port {run}/no/such/a.sock: the directory {run}/no/such does not exist",
+    )
 
 
 def test_a_directory_that_is_a_file_is_named(listen: Open, run: str) -> None:
     Path(run, "file").touch()
-    assert refusal(listen, f"{run}/file/a.sock") == (f"--port {run}/file/a.sock: {run}/file is no directory",)
+    assert refusal(listen, f"{run}/file/a.sock") == (
+        f"--port {run}/file/a.sock: {run}/file is no directory",
+    )
 
 
 @needs_root
@@ -435,13 +525,26 @@ def test_a_stale_socket_of_somebody_else_that_we_may_not_ask_is_refused(run: str
 
 
 def in_namespace(script: str, python: str, *arguments: str) -> str:
-    """What Python prints in a mount namespace of its own, prepared by a shell script. Skips where that is not allowed."""
+    """What Python prints in a mount namespace of its own, prepared by a shell script. Skips where
+    that is not allowed.
+    """
     if not ROOT or not shutil.which("unshare"):
         pytest.skip("mounts something: needs root and unshare(1)")
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("no mount namespaces here")
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-ec", script + '; exec "$@"', "sh", sys.executable, "-c", python, *arguments],
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-ec",
+            script + '; exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            python,
+            *arguments,
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -461,7 +564,9 @@ except errors.ListenError as error:
 
 def test_a_read_only_file_system_is_named(run: str) -> None:
     said = in_namespace(f"mount -t tmpfs -o ro none {run}", REFUSED, f"{run}/a.sock")
-    assert said == (f"--port {run}/a.sock: the directory {run} is on a read-only file system; mount a writable one there, such as a tmpfs")
+    assert said == (
+        f"--port {run}/a.sock: the directory {run} is on a read-only file system; mount a writable one there, such as a tmpfs"
+    )
 
 
 # What is said of ports
@@ -470,19 +575,28 @@ def test_a_read_only_file_system_is_named(run: str) -> None:
 def test_a_taken_port_is_refused(listen: Open) -> None:
     with bound(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert refusal(listen, f"127.0.0.1:{port}") == (f"--port 127.0.0.1:{port}: another process listens there; `ss -ltnp` shows which",)
+        assert refusal(listen, f"127.0.0.1:{port}") == (
+            f"--port 127.0.0.1:{port}: another process listens there; `ss -ltnp` shows which",
+        )
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("127.0.0.1:{}", "localhost:{}"), ("{}", "127.0.0.1:{}"), ("127.0.0.1:u{}", "localhost:u{}")]
+    ("first", "second"),
+    [("127.0.0.1:{}", "localhost:{}"), ("{}", "127.0.0.1:{}"), ("127.0.0.1:u{}", "localhost:u{}")],
 )
-def test_a_port_that_is_taken_by_another_of_ours_is_refused_naming_that(listen: Open, first: str, second: str) -> None:
+def test_a_port_that_is_taken_by_another_of_ours_is_refused_naming_that(
+    listen: Open, first: str, second: str
+) -> None:
     port = free_port()
     first, second = first.format(port), second.format(port)
-    assert refusal(listen, first, second) == (f"--port {second}: --port {first} listens there already; leave one of the two out",)
+    assert refusal(listen, first, second) == (
+        f"--port {second}: --port {first} listens there already; leave one of the two out",
+    )
 
 
-def test_a_path_that_is_another_of_ours_through_a_linked_directory_is_refused_naming_that(listen: Open, run: str) -> None:
+def test_a_path_that_is_another_of_ours_through_a_linked_directory_is_refused_naming_that(
+    listen: Open, run: str
+) -> None:
     Path(run, "other").symlink_to(run)
     assert refusal(listen, f"{run}/a", f"{run}/other/a") == (
         f"--port {run}/other/a: --port {run}/a listens there already; leave one of the two out",
@@ -493,17 +607,22 @@ def test_a_path_that_is_another_of_ours_through_a_linked_directory_is_refused_na
 def test_tcp_and_udp_share_a_port_number(listen: Open) -> None:
     port = free_port()
     assert (
-        listen(f"127.0.0.1:{port}", f"127.0.0.1:u{port}").environment()["SERVER_STARTER_PORT"] == f"127.0.0.1:{port}=3;127.0.0.1:{port}=4"
+        listen(f"127.0.0.1:{port}", f"127.0.0.1:u{port}").environment()["SERVER_STARTER_PORT"]
+        == f"127.0.0.1:{port}=3;127.0.0.1:{port}=4"
     )
 
 
 def test_an_address_of_no_interface_here_is_refused(listen: Open) -> None:
-    assert refusal(listen, "192.0.2.1:0") == ("--port 192.0.2.1:0: no network interface here has the address 192.0.2.1",)
+    assert refusal(listen, "192.0.2.1:0") == (
+        "--port 192.0.2.1:0: no network interface here has the address 192.0.2.1",
+    )
 
 
 def test_a_host_that_does_not_resolve_is_refused(listen: Open) -> None:
     (problem,) = refusal(listen, "no-such-host.invalid:80")
-    assert problem.startswith("--port no-such-host.invalid:80: no-such-host.invalid does not resolve (")
+    assert problem.startswith(
+        "--port no-such-host.invalid:80: no-such-host.invalid does not resolve ("
+    )
 
 
 def test_brackets_around_what_is_no_v6_address_are_refused(listen: Open) -> None:
@@ -514,7 +633,9 @@ def test_brackets_around_what_is_no_v6_address_are_refused(listen: Open) -> None
 def test_a_host_that_has_a_v6_address_only_is_refused_with_what_to_say(run: str) -> None:
     Path(run, "hosts").write_text("2001:db8::1 six.example\n")
     said = in_namespace(f"mount --bind {run}/hosts /etc/hosts", REFUSED, "six.example:80")
-    assert said == "--port six.example:80: six.example has only an IPv6 address; say [2001:db8::1]:80"
+    assert (
+        said == "--port six.example:80: six.example has only an IPv6 address; say [2001:db8::1]:80"
+    )
 
 
 @needs_root
@@ -532,7 +653,11 @@ def test_every_problem_is_said_at_once_and_nothing_is_left_bound(listen: Open, r
     port = free_port()
     good = [f"127.0.0.1:{port}", f"{run}/good.sock"]
     problems = refusal(listen, good[0], f"{run}/file", good[1], "192.0.2.1:0", f"{run}/no/a")
-    assert [problem.partition(": ")[0] for problem in problems] == [f"--port {run}/file", "--port 192.0.2.1:0", f"--port {run}/no/a"]
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        f"--port {run}/file",
+        "--port 192.0.2.1:0",
+        f"--port {run}/no/a",
+    ]
     assert os.listdir(run) == ["file"]
     bound(("127.0.0.1", port)).close()
 
@@ -540,11 +665,15 @@ def test_every_problem_is_said_at_once_and_nothing_is_left_bound(listen: Open, r
 # Inherited sockets
 
 
-def test_an_inherited_socket_that_is_asked_for_is_taken_for_it_with_its_name(listen: Open, run: str) -> None:
+def test_an_inherited_socket_that_is_asked_for_is_taken_for_it_with_its_name(
+    listen: Open, run: str
+) -> None:
     tcp, path = bound(("127.0.0.1", 0)), bound(f"{run}/a.sock")
     port = tcp.getsockname()[1]
     inode = os.fstat(tcp.fileno()).st_ino
-    listeners = listen(f"{run}/a.sock", f"localhost:{port},name=web", inherited=((tcp, "one"), (path, "two")))
+    listeners = listen(
+        f"{run}/a.sock", f"localhost:{port},name=web", inherited=((tcp, "one"), (path, "two"))
+    )
     assert listeners.environment() == {
         "SERVER_STARTER_PORT": f"{run}/a.sock=3;localhost:{port}=4",
         "LISTEN_FDS": "2",
@@ -554,13 +683,20 @@ def test_an_inherited_socket_that_is_asked_for_is_taken_for_it_with_its_name(lis
     assert tcp.fileno() == -1
 
 
-def test_inherited_sockets_that_nobody_asked_for_come_after_the_others(listen: Open, run: str) -> None:
+def test_inherited_sockets_that_nobody_asked_for_come_after_the_others(
+    listen: Open, run: str
+) -> None:
     any_v4, local, path = bound(("0.0.0.0", 0)), bound(("127.0.0.1", 0)), bound(f"{run}/a.sock")
     ports = [sock.getsockname()[1] for sock in (any_v4, local)]
-    listeners = listen("127.0.0.1:0", inherited=((any_v4, "app.socket"), (local, "app.socket"), (path, "")))
+    listeners = listen(
+        "127.0.0.1:0", inherited=((any_v4, "app.socket"), (local, "app.socket"), (path, ""))
+    )
     asked = next(iter(listeners)).key
     found = listeners.environment()
-    assert found["SERVER_STARTER_PORT"] == f"{asked}=3;{ports[0]}=4;127.0.0.1:{ports[1]}=5;{run}/a.sock=6"
+    assert (
+        found["SERVER_STARTER_PORT"]
+        == f"{asked}=3;{ports[0]}=4;127.0.0.1:{ports[1]}=5;{run}/a.sock=6"
+    )
     assert found["LISTEN_FDNAMES"] == f"{asked.rpartition(':')[2]}:app.socket:app.socket:a.sock"
 
 
@@ -572,7 +708,9 @@ def test_inherited_v6_and_udp_sockets_have_the_keys_of_their_kind(listen: Open) 
 
 
 @needs_v6
-def test_the_socket_for_both_families_that_systemd_makes_of_a_bare_port_is_taken_for_one(listen: Open) -> None:
+def test_the_socket_for_both_families_that_systemd_makes_of_a_bare_port_is_taken_for_one(
+    listen: Open,
+) -> None:
     both = bound(("::", 0))
     port = both.getsockname()[1]
     listener = only(listen(str(port), inherited=((both, ""),)))
@@ -640,13 +778,19 @@ def activate(names: str, *files: socket.socket | int, number: int | None = None)
     return found
 
 
-def test_sockets_passed_by_systemd_are_found_with_their_names_and_moved_out_of_the_way(run: str) -> None:
+def test_sockets_passed_by_systemd_are_found_with_their_names_and_moved_out_of_the_way(
+    run: str,
+) -> None:
     with bound(("127.0.0.1", 0)) as tcp, bound(f"{run}/a.sock") as path:
         host, port = tcp.getsockname()
         took, environment, handoff = activate("web:app", tcp, path)
         assert took == [[[host, port], "web", False], [f"{run}/a.sock", "app", False]]
         key = f"127.0.0.1:{port}=3;{run}/a.sock=4"
-        assert environment == {"SERVER_STARTER_PORT": key, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:app"}
+        assert environment == {
+            "SERVER_STARTER_PORT": key,
+            "LISTEN_FDS": "2",
+            "LISTEN_FDNAMES": "web:app",
+        }
         assert handoff == [[5, 3], [6, 4]]
 
 
@@ -674,7 +818,10 @@ def test_every_passed_descriptor_that_is_no_fit_socket_is_named(run: str) -> Non
     ]
 
 
-@pytest.mark.parametrize("environ", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_PID": "7"}])
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_PID": "7"}],
+)
 def test_nothing_is_inherited_that_is_not_meant_for_this_process(environ: dict[str, str]) -> None:
     assert inherited(environ, 7) == []
 
@@ -701,7 +848,9 @@ def test_mending_leaves_healthy_listeners_and_their_queues_alone(listen: Open, r
 
 
 @pytest.mark.parametrize("zero", [False, True], ids=["explicit port", "port 0"])
-def test_a_shut_down_tcp_listener_listens_again_for_the_workers_that_hold_it_now(listen: Open, zero: bool) -> None:
+def test_a_shut_down_tcp_listener_listens_again_for_the_workers_that_hold_it_now(
+    listen: Open, zero: bool
+) -> None:
     listeners = listen(f"127.0.0.1:{0 if zero else free_port()},defer,backlog=9")
     listener = only(listeners)
     where, inodes = listener.sock.getsockname(), listeners.inodes()
@@ -709,7 +858,9 @@ def test_a_shut_down_tcp_listener_listens_again_for_the_workers_that_hold_it_now
         living.shutdown(socket.SHUT_RDWR)
         with pytest.raises(ConnectionRefusedError):
             connect(where)
-        assert listeners.mend() == [f"listener {listener.key}: a program called shutdown() on the shared socket; it listens again"]
+        assert listeners.mend() == [
+            f"listener {listener.key}: a program called shutdown() on the shared socket; it listens again"
+        ]
         assert listeners.inodes() == inodes
         assert tcp_info_backlog(living) == 9
         assert living.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
@@ -722,7 +873,9 @@ def test_a_shut_down_tcp_listener_listens_again_for_the_workers_that_hold_it_now
 
 
 @needs_v6
-def test_a_shut_down_inherited_listener_that_had_port_0_is_bound_anew_to_its_port(listen: Open) -> None:
+def test_a_shut_down_inherited_listener_that_had_port_0_is_bound_anew_to_its_port(
+    listen: Open,
+) -> None:
     both = bound(("::", 0))
     port = both.getsockname()[1]
     listeners = listen(inherited=((both, ""),))
@@ -738,7 +891,9 @@ def test_a_shut_down_inherited_listener_that_had_port_0_is_bound_anew_to_its_por
     assert listeners.mend() == []
 
 
-def test_a_port_that_somebody_else_took_meanwhile_is_reported_and_mended_once_it_is_free(listen: Open) -> None:
+def test_a_port_that_somebody_else_took_meanwhile_is_reported_and_mended_once_it_is_free(
+    listen: Open,
+) -> None:
     listeners = listen("127.0.0.1:0")
     listener = only(listeners)
     where = listener.sock.getsockname()
@@ -748,14 +903,18 @@ def test_a_port_that_somebody_else_took_meanwhile_is_reported_and_mended_once_it
         thief.bind(where)
         thief.listen()
         (sentence,) = listeners.mend()
-        assert sentence.startswith(f"listener {listener.key}: new connections do not reach it any more, and it cannot be repaired: ")
+        assert sentence.startswith(
+            f"listener {listener.key}: new connections do not reach it any more, and it cannot be repaired: "
+        )
         assert "another process listens there" in sentence
     assert len(listeners.mend()) == 1
     assert answers(where, listener.sock)
 
 
 @pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_RDWR])
-def test_a_shut_down_unix_listener_is_bound_anew_at_its_path(listen: Open, run: str, how: int) -> None:
+def test_a_shut_down_unix_listener_is_bound_anew_at_its_path(
+    listen: Open, run: str, how: int
+) -> None:
     path = f"{run}/a.sock"
     listeners = listen(f"{path},mode=0600,nonblock")
     listener = only(listeners)
@@ -792,13 +951,17 @@ def test_a_shut_down_udp_socket_is_bound_anew(listen: Open) -> None:
     assert listener.sock.recv(2) == b"hi"
 
 
-def test_an_unlinked_path_is_put_back_for_the_same_socket_with_its_queue(listen: Open, run: str) -> None:
+def test_an_unlinked_path_is_put_back_for_the_same_socket_with_its_queue(
+    listen: Open, run: str
+) -> None:
     path = f"{run}/a.sock"
     listeners = listen(path)
     inodes = listeners.inodes()
     with worker(only(listeners)) as living, connect(path) as early:
         os.unlink(path)
-        assert listeners.mend() == [f"listener {path}: a program removed the socket's path; it is put back"]
+        assert listeners.mend() == [
+            f"listener {path}: a program removed the socket's path; it is put back"
+        ]
         assert listeners.inodes() == inodes
         serve(living)
         assert early.recv(5) == b"hello"
@@ -819,7 +982,9 @@ def test_the_path_of_an_inherited_socket_is_put_back_too(listen: Open, run: str)
     assert os.listdir(run) == ["a.sock"]
 
 
-def test_an_inherited_unix_socket_that_is_bound_anew_keeps_mode_and_path_at_close(listen: Open, run: str) -> None:
+def test_an_inherited_unix_socket_that_is_bound_anew_keeps_mode_and_path_at_close(
+    listen: Open, run: str
+) -> None:
     path = f"{run}/a.sock"
     sock = bound(path)
     os.chmod(path, 0o640)
@@ -832,16 +997,22 @@ def test_an_inherited_unix_socket_that_is_bound_anew_keeps_mode_and_path_at_clos
     assert os.listdir(run) == ["a.sock"]
 
 
-def test_a_stale_socket_that_a_program_left_at_the_path_makes_room_for_ours(listen: Open, run: str) -> None:
+def test_a_stale_socket_that_a_program_left_at_the_path_makes_room_for_ours(
+    listen: Open, run: str
+) -> None:
     path = f"{run}/a.sock"
     listeners = listen(path)
     os.unlink(path)
     bound(path).close()
-    assert listeners.mend() == [f"listener {path}: a program removed the socket's path; it is put back"]
+    assert listeners.mend() == [
+        f"listener {path}: a program removed the socket's path; it is put back"
+    ]
     assert answers(path, only(listeners).sock)
 
 
-def test_an_unlinked_path_without_private_link_gets_a_new_socket_and_the_sentence_says_so(listen: Open, run: str) -> None:
+def test_an_unlinked_path_without_private_link_gets_a_new_socket_and_the_sentence_says_so(
+    listen: Open, run: str
+) -> None:
     path = f"{run}/a.sock"
     listeners = listen(path)
     inodes = listeners.inodes()
@@ -852,7 +1023,9 @@ def test_an_unlinked_path_without_private_link_gets_a_new_socket_and_the_sentenc
     assert listeners.inodes() != inodes
     assert answers(path, only(listeners).sock)
     os.unlink(path)
-    assert listeners.mend() == [f"listener {path}: a program removed the socket's path; it is put back"]
+    assert listeners.mend() == [
+        f"listener {path}: a program removed the socket's path; it is put back"
+    ]
 
 
 def test_something_foreign_at_the_path_is_left_alone_and_reported(listen: Open, run: str) -> None:
@@ -913,7 +1086,9 @@ def test_closing_leaves_a_path_that_names_another_socket_by_now(listen: Open, ru
         assert answers(f"{run}/a.sock", other)
 
 
-def test_what_a_crashed_sidecar_left_is_replaced_and_does_not_pile_up(listen: Open, run: str) -> None:
+def test_what_a_crashed_sidecar_left_is_replaced_and_does_not_pile_up(
+    listen: Open, run: str
+) -> None:
     def crash() -> None:
         Listeners.open([address.parse(f"{run}/a.sock")], backlog=None)
         os._exit(0)
@@ -932,7 +1107,9 @@ def test_what_a_crashed_sidecar_left_is_replaced_and_does_not_pile_up(listen: Op
     assert os.listdir(run) == []
 
 
-def test_a_foreign_file_under_the_private_name_stays_and_hinders_nothing(listen: Open, run: str) -> None:
+def test_a_foreign_file_under_the_private_name_stays_and_hinders_nothing(
+    listen: Open, run: str
+) -> None:
     Path(private(f"{run}/a.sock")).write_text("precious")
     listeners = listen(f"{run}/a.sock")
     os.unlink(f"{run}/a.sock")
@@ -959,5 +1136,11 @@ from sidecar import address, listeners
 listeners.Listeners.open([address.parse(spec) for spec in ("localhost:0", "{run}/a.sock,owner={os.getuid()}")], backlog=None).close()
 print(*sorted(set(sys.modules) & {{"re", "typing", "dataclasses", "pwd", "grp", "encodings.idna", "contextlib", "logging"}} - before))
 """
-    done = subprocess.run([sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout.strip() == ""

@@ -10,7 +10,14 @@ import pytest
 from sidecar.log import PHRASES, Log, line
 
 FIELDS = {
-    "swap_failed": {"generation": 2, "trigger": "signal", "cause": "x\ny", "lasted": 1.5, "still": [1], "degraded": False},
+    "swap_failed": {
+        "generation": 2,
+        "trigger": "signal",
+        "cause": "x\ny",
+        "lasted": 1.5,
+        "still": [1],
+        "degraded": False,
+    },
 }
 
 

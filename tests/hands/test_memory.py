@@ -12,18 +12,30 @@ V1, V2 = "cgroup cgroup rw,memory", "cgroup2 cgroup rw,nsdelegate"
 
 @pytest.fixture
 def system(tmp_path):
-    """A /proc/self and a mounted tree of groups: what is written of each is (limit, used, cached) in MiB."""
+    """A /proc/self and a mounted tree of groups: what is written of each is (limit, used, cached)
+    in MiB.
+    """
 
-    def make(version: int, ours: str, root: str, groups: dict[str, tuple[int | str, int, int]]) -> str:
+    def make(
+        version: int, ours: str, root: str, groups: dict[str, tuple[int | str, int, int]]
+    ) -> str:
         mounted = tmp_path / "a mount"
         for group, (limit, used, cached) in groups.items():
             directory = mounted / group
             directory.mkdir(parents=True, exist_ok=True)
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
-            (directory / names[0]).write_text(f"{limit if isinstance(limit, str) else limit * MIB}\n")
+            names = (
+                ("memory.limit_in_bytes", "memory.usage_in_bytes")
+                if version == 1
+                else ("memory.max", "memory.current")
+            )
+            (directory / names[0]).write_text(
+                f"{limit if isinstance(limit, str) else limit * MIB}\n"
+            )
             (directory / names[1]).write_text(f"{used * MIB}\n")
             total = "total_" if version == 1 else ""
-            (directory / "memory.stat").write_text(f"anon 1\n{total}inactive_file {cached * MIB}\n{total}active_file {MIB}\n")
+            (directory / "memory.stat").write_text(
+                f"anon 1\n{total}inactive_file {cached * MIB}\n{total}active_file {MIB}\n"
+            )
         proc = tmp_path / "proc"
         proc.mkdir()
         controllers = "4:memory:" if version == 1 else "0::"
@@ -39,7 +51,10 @@ def system(tmp_path):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_what_is_left_below_the_limit_and_cached_files_are_not_taken(system, version):
-    assert memory.left(system(version, "/", "/", {".": (100, 60, 20)})) == ((100 - 60 + 20 + 1) * MIB, 100 * MIB)
+    assert memory.left(system(version, "/", "/", {".": (100, 60, 20)})) == (
+        (100 - 60 + 20 + 1) * MIB,
+        100 * MIB,
+    )
 
 
 @pytest.mark.parametrize(("version", "none"), [(1, "9223372036854771712"), (2, "max")])
@@ -50,15 +65,27 @@ def test_no_limit_is_no_answer(system, version, none):
 @pytest.mark.parametrize("version", [1, 2])
 def test_of_nested_groups_the_tightest_counts(system, version):
     proc = system(
-        version, "/pod/app", "/", {".": ("max" if version == 2 else 1 << 50, 500, 0), "pod": (200, 190, 0), "pod/app": (150, 20, 0)}
+        version,
+        "/pod/app",
+        "/",
+        {
+            ".": ("max" if version == 2 else 1 << 50, 500, 0),
+            "pod": (200, 190, 0),
+            "pod/app": (150, 20, 0),
+        },
     )
     assert memory.left(proc) == (11 * MIB, 200 * MIB)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_group_that_is_mounted_as_the_root_is_ours(system, version):
-    """Docker's version 1: /proc/self/cgroup tells the host's path, the mount shows that group alone."""
-    assert memory.left(system(version, "/docker/abc", "/docker/abc", {".": (100, 40, 0)})) == (61 * MIB, 100 * MIB)
+    """Docker's version 1: /proc/self/cgroup tells the host's path, the mount shows that group
+    alone.
+    """
+    assert memory.left(system(version, "/docker/abc", "/docker/abc", {".": (100, 40, 0)})) == (
+        61 * MIB,
+        100 * MIB,
+    )
 
 
 def test_a_group_beyond_the_name_space_is_looked_at_from_its_mount(system):

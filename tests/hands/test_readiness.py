@@ -1,4 +1,6 @@
-"""Readiness against real processes: what is seen of each way to wait for a connection, and what must not be taken for one."""
+"""Readiness against real processes: what is seen of each way to wait for a connection, and what
+must not be taken for one.
+"""
 
 import array
 import errno
@@ -16,7 +18,15 @@ from pathlib import Path
 import pytest
 
 from sidecar import readiness
-from sidecar.readiness import Glances, LookForbidden, NotifySocket, handles, owner, takers, takes_connections
+from sidecar.readiness import (
+    Glances,
+    LookForbidden,
+    NotifySocket,
+    handles,
+    owner,
+    takers,
+    takes_connections,
+)
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "apps"
@@ -25,7 +35,9 @@ NOBODY = 65534
 RIGHTS = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
 CHOWN, SETGID, SETUID = 1 << 0, 1 << 6, 1 << 7  # capabilities(7)
 
-as_root = pytest.mark.skipif(~RIGHTS & (CHOWN | SETGID | SETUID) != 0, reason="needs the rights to become other users")
+as_root = pytest.mark.skipif(
+    ~RIGHTS & (CHOWN | SETGID | SETUID) != 0, reason="needs the rights to become other users"
+)
 
 
 def eventually(question, seconds=30):
@@ -45,7 +57,11 @@ def inode(sock):
 def listening(family=socket.AF_INET):
     with socket.socket(family) as sock, tempfile.TemporaryDirectory() as folder:
         try:
-            sock.bind(f"{folder}/s" if family == socket.AF_UNIX else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+            sock.bind(
+                f"{folder}/s"
+                if family == socket.AF_UNIX
+                else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0)
+            )
         except OSError as error:
             pytest.skip(f"no such address here: {error}")
         sock.listen()
@@ -72,7 +88,9 @@ def start():
     def start(way, *sockets):
         fds = [sock.fileno() for sock in sockets]
         command = [sys.executable, APPS / "ready_ways.py", way, *map(str, fds)]
-        program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=fds, process_group=0)
+        program = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=fds, process_group=0
+        )
         started.append(program)
         assert program.stdout.readline() == b"held\n"
         return program
@@ -90,17 +108,36 @@ def release(program):
 
 @contextmanager
 def looking_as(rights, program, *sockets, user=None):
-    """A looker with these rights (arguments of setpriv) and its program; yields a function that looks once."""
+    """A looker with these rights (arguments of setpriv) and its program; yields a function that
+    looks once.
+    """
     fds = [sock.fileno() for sock in sockets]
     options = [str(inode(sockets[0])), *(["--user", str(user)] if user else [])]
-    command = [needed("setpriv"), *rights, sys.executable, APPS / "ready_looker.py", *options, "--", *program, *map(str, fds)]
+    command = [
+        needed("setpriv"),
+        *rights,
+        sys.executable,
+        APPS / "ready_looker.py",
+        *options,
+        "--",
+        *program,
+        *map(str, fds),
+    ]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=fds, text=True, env=environ
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=fds,
+        text=True,
+        env=environ,
     ) as looker:
         pid = looker.stdout.readline().strip()
         if not pid:
-            pytest.skip(f"the looker cannot run with these rights here: {looker.stderr.read().splitlines()[-1:]}")
+            pytest.skip(
+                f"the looker cannot run with these rights here: {looker.stderr.read().splitlines()[-1:]}"
+            )
 
         def look():
             looker.stdin.write("look\n")
@@ -121,11 +158,17 @@ def a_way(name):
     return [sys.executable, str(APPS / "ready_ways.py"), name]
 
 
-UNPRIVILEGED = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+UNPRIVILEGED = [
+    f"--reuid={NOBODY}",
+    f"--regid={NOBODY}",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+]
 ROOT_IN_DOCKER = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
 
 
-# ── what is seen ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what is seen
 
 
 @pytest.mark.parametrize(
@@ -163,7 +206,9 @@ def test_a_worker_too_busy_ever_to_wait_is_known_by_the_connection_that_it_holds
         assert takes_connections(program.pid, {inode(listener)})
 
 
-def test_a_busy_worker_with_listeners_of_several_kinds_is_known_by_a_connection_from_one(start, listener):
+def test_a_busy_worker_with_listeners_of_several_kinds_is_known_by_a_connection_from_one(
+    start, listener
+):
     with listening(socket.AF_UNIX) as other, socket.socket() as client:
         program = start("busy", listener, other)
         client.connect(listener.getsockname())
@@ -179,7 +224,9 @@ def test_one_of_several_listeners_is_enough(start, listener, decoy):
     eventually(lambda: takes_connections(program.pid, {inode(decoy), inode(listener)}))
 
 
-@pytest.mark.parametrize("way", ["accept-decoy", "select-decoy", "poll-decoy", "epoll-decoy", "epoll-other-decoy"])
+@pytest.mark.parametrize(
+    "way", ["accept-decoy", "select-decoy", "poll-decoy", "epoll-decoy", "epoll-other-decoy"]
+)
 def test_waiting_for_something_else_is_not_waiting_for_the_listener(start, listener, decoy, way):
     program = start(way, listener, decoy)
     release(program)
@@ -187,7 +234,9 @@ def test_waiting_for_something_else_is_not_waiting_for_the_listener(start, liste
     assert not takes_connections(program.pid, {inode(listener)})
 
 
-def test_a_connection_to_another_listener_is_none_from_ours_though_both_are_held(start, listener, decoy):
+def test_a_connection_to_another_listener_is_none_from_ours_though_both_are_held(
+    start, listener, decoy
+):
     program = start("busy-with-decoy", listener, decoy)
     with socket.create_connection(decoy.getsockname()) as client:
         release(program)
@@ -216,7 +265,7 @@ def test_an_orphan_in_the_workers_group_counts_as_the_worker(listener):
         assert eventually(lambda: look() == "True")
 
 
-# ── what comes and goes ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── what comes and goes
 
 
 def test_a_worker_that_has_gone_is_not_ready(start, listener):
@@ -272,7 +321,7 @@ def test_a_handler_is_seen_and_its_absence(start, listener):
         signal.signal(signal.SIGTTOU, before)
 
 
-# ── what is forbidden ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what is forbidden
 
 
 @as_root
@@ -321,7 +370,10 @@ def test_root_without_ptrace_rights_looks_as_the_worker_whose_user_differs(way, 
 @as_root
 @pytest.mark.parametrize(("rights", "user"), [(UNPRIVILEGED, None), (ROOT_IN_DOCKER, NOBODY)])
 def test_a_busy_worker_is_seen_with_few_rights_too(rights, user, listener):
-    with looking_as(rights, a_way("busy"), listener, user=user) as look, socket.create_connection(listener.getsockname()) as client:
+    with (
+        looking_as(rights, a_way("busy"), listener, user=user) as look,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
         assert client.recv(5) == b"taken"
         assert look() == "True"
 
@@ -337,7 +389,11 @@ def test_a_process_that_changed_its_user_without_exec_cannot_be_looked_at(listen
 @as_root
 def test_looking_as_another_gives_back_our_own_rights(listener):
     def rights():
-        return [line for line in Path("/proc/self/status").read_text().splitlines() if line[:3] in {"Uid", "Gid", "Cap"}]
+        return [
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line[:3] in {"Uid", "Gid", "Cap"}
+        ]
 
     before = rights()
     seen = []
@@ -374,7 +430,18 @@ finally:
     child.kill()
 """
     mounted = "mount -t proc -o hidepid=4 proc /proc || exit 77; exec setpriv "
-    command = [needed("unshare"), "--mount", "sh", "-c", mounted + ' "$@"', "sh", *ROOT_IN_DOCKER, sys.executable, "-c", code]
+    command = [
+        needed("unshare"),
+        "--mount",
+        "sh",
+        "-c",
+        mounted + ' "$@"',
+        "sh",
+        *ROOT_IN_DOCKER,
+        sys.executable,
+        "-c",
+        code,
+    ]
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if looker.returncode == 77 or "unshare" in looker.stderr:
         pytest.skip("mounting a /proc of one's own is not allowed here")
@@ -401,7 +468,9 @@ def test_without_proc_nothing_can_be_seen(listener):
     assert "LookForbidden: /proc does not show" in looker.stderr
 
 
-def test_on_a_machine_whose_system_calls_we_do_not_know_only_epoll_is_seen(start, listener, monkeypatch):
+def test_on_a_machine_whose_system_calls_we_do_not_know_only_epoll_is_seen(
+    start, listener, monkeypatch
+):
     monkeypatch.setattr(readiness, "_CALLS", None)
     sleeper, watcher = start("accept", listener), start("epoll", listener)
     release(watcher)
@@ -417,7 +486,9 @@ def forbidden_or(pid, listener):
         return None
 
 
-def test_a_wait_by_io_uring_is_said_to_be_invisible_but_an_idle_ring_is_no_hindrance(start, listener):
+def test_a_wait_by_io_uring_is_said_to_be_invisible_but_an_idle_ring_is_no_hindrance(
+    start, listener
+):
     for way in ("uring-idle", "uring-accept"):
         program = start(way, listener)
         release(program)
@@ -430,7 +501,7 @@ def test_a_wait_by_io_uring_is_said_to_be_invisible_but_an_idle_ring_is_no_hindr
                 takes_connections(program.pid, {inode(listener)})
 
 
-# ── when to look ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── when to look
 
 
 def test_looks_come_quickly_at_first_and_then_more_and_more_seldom():
@@ -489,7 +560,7 @@ def test_many_coming_workers_do_not_make_looking_a_busy_loop():
     assert looks <= 10.0 / 0.002 * 1.2 + 100
 
 
-# ── being told ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── being told
 
 
 @pytest.fixture
@@ -525,7 +596,8 @@ signal.pause()
         "send()",
         "os.fork() or send()",
         "os.fork() or os.fork() or send()",
-        "(os.fork() or (os.fork() and os._exit(0)) or send()) and os.wait()",  # its parent gone: told by its group
+        # its parent gone: told by its group
+        "(os.fork() or (os.fork() and os._exit(0)) or send()) and os.wait()",
     ],
 )
 def test_a_message_counts_for_the_leader_from_whose_tree_or_group_it_came(notify, how):
@@ -554,11 +626,17 @@ def test_a_strangers_message_is_ignored_and_counted(notify):
 def test_messages_arrive_in_order_and_only_once(notify):
     send(notify, b"STATUS=a=b\nX")
     send(notify, b"READY=1\n")
-    assert notify.receive([os.getpid()]) == [(os.getpid(), {"STATUS": "a=b"}), (os.getpid(), {"READY": "1"})]
+    assert notify.receive([os.getpid()]) == [
+        (os.getpid(), {"STATUS": "a=b"}),
+        (os.getpid(), {"READY": "1"}),
+    ]
     assert notify.receive([os.getpid()]) == []
 
 
-@pytest.mark.parametrize("message", [b"", b"READY", b"=1", b"\xff\xfe=1", b"READY=1\nSTATUS=\xff", b"\0" * 4096, b"A" * 9000])
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"READY", b"=1", b"\xff\xfe=1", b"READY=1\nSTATUS=\xff", b"\0" * 4096, b"A" * 9000],
+)
 def test_what_makes_no_sense_is_dropped(notify, message):
     send(notify, message)
     send(notify, b"READY=1")
@@ -614,13 +692,21 @@ os.wait()
 
 
 def test_systemd_notify_gets_its_answer(notify):
-    """It sends a descriptor after its message and lives until that is closed, so that its ancestry can be seen."""
+    """It sends a descriptor after its message and lives until that is closed, so that its ancestry
+    can be seen.
+    """
     try:
-        program = subprocess.Popen(["systemd-notify", "--ready"], env={**os.environ, "NOTIFY_SOCKET": notify.address})
+        program = subprocess.Popen(
+            ["systemd-notify", "--ready"], env={**os.environ, "NOTIFY_SOCKET": notify.address}
+        )
     except FileNotFoundError:
         pytest.skip("systemd-notify is not installed")
     heard = []
-    eventually(lambda: heard.extend(notify.receive([program.pid, os.getpid()])) or program.poll() is not None)
+    eventually(
+        lambda: (
+            heard.extend(notify.receive([program.pid, os.getpid()])) or program.poll() is not None
+        )
+    )
     assert program.returncode == 0
     assert [fields for _, fields in heard] == [{"READY": "1"}, {"BARRIER": "1"}]
 
@@ -644,7 +730,9 @@ def test_whose_process_it_is(start, listener):
 
 def test_a_name_with_spaces_and_parentheses_confuses_nobody():
     code = "import os; open('/proc/self/comm', 'w').write('a) R 1 (b'); os.fork() or print(os.getpid(), flush=True); os.read(0, 1)"
-    leader = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+    leader = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    )
     try:
         child = int(leader.stdout.readline())
         assert "(a) R 1 (b)" in Path(f"/proc/{child}/stat").read_text()

@@ -48,7 +48,13 @@ def problems(words=(), text: str = "") -> tuple[str, ...]:
 def test_a_whole_plan():
     plan = resolve([], "deploy.yml", FULL)
     assert plan.label == ("app=web", "tier=1")
-    assert (plan.project, plan.service, plan.parallel, plan.max_failures, plan.timeout) == ("shop", "web", 3, 2, 300.0)
+    assert (plan.project, plan.service, plan.parallel, plan.max_failures, plan.timeout) == (
+        "shop",
+        "web",
+        3,
+        2,
+        300.0,
+    )
     assert plan.copy == (Copy("build", "/srv/app", ("*.pyc", ".git/")),)
     assert plan.envdir == Copy("env", "/run/env")
     assert (plan.rollback, plan.confirm) == (True, False)
@@ -57,7 +63,11 @@ def test_a_whole_plan():
 
 
 def test_a_word_wins_over_the_file_and_labels_add_up():
-    plan = resolve(["--parallel", "7", "--label=zone=a", "--exclude", "*.log", "--yes"], "deploy.yml", FULL.replace("confirm: no\n", ""))
+    plan = resolve(
+        ["--parallel", "7", "--label=zone=a", "--exclude", "*.log", "--yes"],
+        "deploy.yml",
+        FULL.replace("confirm: no\n", ""),
+    )
     assert (plan.parallel, plan.confirm) == (7, False)
     assert plan.label == ("app=web", "tier=1", "zone=a")
     assert plan.copy[0].exclude == ("*.pyc", ".git/", "*.log")
@@ -119,13 +129,20 @@ def test_what_makes_no_sense_is_refused(words, part):
     assert any(part in each for each in problems(words))
 
 
-@pytest.mark.parametrize(("text", "part"), [("a: [", "deploy.yml:1: it is no YAML"), ("- a", "say `NAME: VALUE`"), ("a: \x00", "no YAML")])
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("a: [", "deploy.yml:1: it is no YAML"), ("- a", "say `NAME: VALUE`"), ("a: \x00", "no YAML")],
+)
 def test_what_is_no_plan_is_refused(text, part):
     assert any(part in each for each in problems((), text))
 
 
 def test_a_hooks_other_braces_stay_as_they_are():
-    assert filled(['{"text": "{outcome}"}', "{}", "{other}"], {"outcome": "done"}) == ['{"text": "done"}', "{}", "{other}"]
+    assert filled(['{"text": "{outcome}"}', "{}", "{other}"], {"outcome": "done"}) == [
+        '{"text": "done"}',
+        "{}",
+        "{other}",
+    ]
 
 
 PAGE = (ROOT / "docs" / "rollout.md").read_text()
@@ -151,7 +168,15 @@ def names(parcel: Parcel, owner: int = 0) -> dict[str, tarfile.TarInfo]:
 
 
 def test_a_copy_is_what_gitignore_leaves_and_belongs_to_root(tmp_path):
-    for name in ("app.py", "app.pyc", "deep/er/x.py", "deep/er/x.pyc", ".git/config", "cache/keep", "cache/drop"):
+    for name in (
+        "app.py",
+        "app.pyc",
+        "deep/er/x.py",
+        "deep/er/x.pyc",
+        ".git/config",
+        "cache/keep",
+        "cache/drop",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "app.py").chmod(0o750)
@@ -160,7 +185,16 @@ def test_a_copy_is_what_gitignore_leaves_and_belongs_to_root(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     parcel = Parcel(Copy(str(tmp_path), "/srv", ("*.pyc", ".git/", "cache/*", "!cache/keep")), "")
     found = names(parcel)
-    assert sorted(found) == ["app.py", "cache", "cache/keep", "deep", "deep/er", "deep/er/x.py", "link", "twin.py"]
+    assert sorted(found) == [
+        "app.py",
+        "cache",
+        "cache/keep",
+        "deep",
+        "deep/er",
+        "deep/er/x.py",
+        "link",
+        "twin.py",
+    ]
     assert {(each.uid, each.gid, each.uname) for each in found.values()} == {(0, 0, "")}
     assert (found["app.py"].mode, found["link"].linkname) == (0o750, "app.py")
     assert (found["twin.py"].isreg(), found["twin.py"].size) == (True, 6)
@@ -208,13 +242,18 @@ def refused(*words: str, **environ: str) -> tuple[int, str]:
 
 
 def test_a_source_that_is_not_there_is_named_with_all_others(tmp_path):
-    status, said = refused("--label", "a", "--copy", f"{tmp_path}/x:/x", "--envdir", f"{tmp_path}/y:/y")
+    status, said = refused(
+        "--label", "a", "--copy", f"{tmp_path}/x:/x", "--envdir", f"{tmp_path}/y:/y"
+    )
     assert (status, said.splitlines()) == (
         2, [f"sidecar rollout: copy: {tmp_path}/x is no directory", f"sidecar rollout: envdir: {tmp_path}/y is no directory"],
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("option", "module", "extra"), [("--label", "docker", "docker"), ("--selector", "kubernetes", "kubernetes")])
+@pytest.mark.parametrize(
+    ("option", "module", "extra"),
+    [("--label", "docker", "docker"), ("--selector", "kubernetes", "kubernetes")],
+)
 def test_a_missing_extra_is_said_with_the_command_that_installs_it(tmp_path, option, module, extra):
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})\n")
     status, said = refused(option, "a=b", PYTHONPATH=f"{tmp_path}:{ROOT}")
@@ -223,13 +262,20 @@ def test_a_missing_extra_is_said_with_the_command_that_installs_it(tmp_path, opt
 
 
 def test_a_plan_that_cannot_be_read_is_said():
-    assert refused("nowhere.yml") == (2, "sidecar rollout: nowhere.yml: the plan cannot be read: no such file or directory\n")
+    assert refused("nowhere.yml") == (
+        2,
+        "sidecar rollout: nowhere.yml: the plan cannot be read: no such file or directory\n",
+    )
 
 
 def test_the_help_fits_a_small_terminal():
     for words in ((), ("rollout",)):
         text = subprocess.run(
-            [sys.executable, "-m", "sidecar", *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-m", "sidecar", *words, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         assert len(text.splitlines()) <= 40
         assert max(map(len, text.splitlines())) <= 80

@@ -1,4 +1,6 @@
-"""Pods, without a cluster: an API server that speaks the real protocols (HTTP, exec's websocket channels); its pods are real sidecars."""
+"""Pods, without a cluster: an API server that speaks the real protocols (HTTP, exec's websocket
+channels); its pods are real sidecars.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,17 @@ class Cluster:
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
-                    "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.server.server_port}"}}],
+                    "clusters": [
+                        {
+                            "name": "c",
+                            "cluster": {"server": f"http://127.0.0.1:{self.server.server_port}"},
+                        }
+                    ],
                     "users": [{"name": "u", "user": {"token": "t"}}],
-                    "contexts": [{"name": name, "context": {"cluster": "c", "user": "u", "namespace": name}} for name in ("other", "shop")],
+                    "contexts": [
+                        {"name": name, "context": {"cluster": "c", "user": "u", "namespace": name}}
+                        for name in ("other", "shop")
+                    ],
                     "current-context": "other",
                 }
             )
@@ -67,7 +77,11 @@ class Cluster:
     def pod(self, name: str) -> dict:
         containers = [{"name": "proxy", "image": "x"}, {"name": "app", "image": "x"}]
         return {
-            "metadata": {"name": name, "namespace": "shop", "annotations": {"kubectl.kubernetes.io/default-container": "app"}},
+            "metadata": {
+                "name": name,
+                "namespace": "shop",
+                "annotations": {"kubectl.kubernetes.io/default-container": "app"},
+            },
             "spec": {"containers": containers},
             "status": {"phase": "Running"},
         }
@@ -78,10 +92,18 @@ class Cluster:
         assert request.headers["authorization"] == "Bearer t"
         if len(path) == 6:
             self.asked.append(query["labelSelector"][0])
-            found = [self.pod(name) for name in NAMES if name not in self.gone and query["labelSelector"] == ["app=web"]]
+            found = [
+                self.pod(name)
+                for name in NAMES
+                if name not in self.gone and query["labelSelector"] == ["app=web"]
+            ]
             self.say(request, 200, {"kind": "PodList", "apiVersion": "v1", "items": found})
         elif path[6] in self.gone:
-            self.say(request, 404, {"kind": "Status", "message": f'pods "{path[6]}" not found', "code": 404})
+            self.say(
+                request,
+                404,
+                {"kind": "Status", "message": f'pods "{path[6]}" not found', "code": 404},
+            )
         elif len(path) == 7:
             self.say(request, 200, self.pod(path[6]))
         else:
@@ -101,14 +123,18 @@ class Cluster:
         request.send_response(101)
         request.send_header("Upgrade", "websocket")
         request.send_header("Connection", "Upgrade")
-        request.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        request.send_header(
+            "Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        )
         request.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
         request.end_headers()
         request.close_connection = True
         self.before_exec(name, argv)
         if name in self.without:
             failure = f'error executing command in container: exec: "{argv[0]}": executable file not found in $PATH'
-            self.frame(request, 3, {"status": "Failure", "reason": "InternalError", "message": failure})
+            self.frame(
+                request, 3, {"status": "Failure", "reason": "InternalError", "message": failure}
+            )
             return
         command = [sys.executable, "-m", *argv, "--control", f"{self.directory}/{name}.sock"]
         done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
@@ -119,13 +145,24 @@ class Cluster:
             for start in range(0, len(data), 1000):
                 self.frame(request, channel, data[start : start + 1000])
         causes = [{"reason": "ExitCode", "message": str(done.returncode)}]
-        failure = {"status": "Failure", "reason": "NonZeroExitCode", "message": "command terminated", "details": {"causes": causes}}
+        failure = {
+            "status": "Failure",
+            "reason": "NonZeroExitCode",
+            "message": "command terminated",
+            "details": {"causes": causes},
+        }
         self.frame(request, 3, failure if done.returncode else {"status": "Success"})
         request.wfile.write(b"\x88\x02\x03\xe8")
 
     def frame(self, request, channel: int, data: bytes | dict) -> None:
-        payload = bytes([channel]) + (data if isinstance(data, bytes) else json.dumps(data).encode())
-        head = bytes([0x82, len(payload)]) if len(payload) < 126 else b"\x82\x7e" + len(payload).to_bytes(2, "big")
+        payload = bytes([channel]) + (
+            data if isinstance(data, bytes) else json.dumps(data).encode()
+        )
+        head = (
+            bytes([0x82, len(payload)])
+            if len(payload) < 126
+            else b"\x82\x7e" + len(payload).to_bytes(2, "big")
+        )
         request.wfile.write(head + payload)
 
 
@@ -147,11 +184,17 @@ def rollout(cluster: Cluster, *words: str) -> tuple[int, list[dict], str]:
 
 
 def outcomes(events: list[dict]) -> dict[str, tuple]:
-    return {each["name"]: (each["outcome"], each["serves"], each.get("kind")) for each in events[-1]["containers"]}
+    return {
+        each["name"]: (each["outcome"], each["serves"], each.get("kind"))
+        for each in events[-1]["containers"]
+    }
 
 
 def serving(cluster: Cluster) -> dict[str, int]:
-    return {name: max(event["generation"] for event in each.seen("serving")) for name, each in cluster.pods.items()}
+    return {
+        name: max(event["generation"] for event in each.seen("serving"))
+        for name, each in cluster.pods.items()
+    }
 
 
 def test_pods_are_found_by_selector_and_reloaded_one_after_the_other(cluster):
@@ -167,7 +210,11 @@ def test_a_pod_without_sidecar_is_named_before_anything_is_touched(cluster):
     cluster.without.add("web-2")
     status, events, _ = rollout(cluster, "--selector", "app=web", "--yes")
     assert status == 1
-    assert outcomes(events) == {"web-1": ("untouched", 1, None), "web-2": ("failed", None, "no-sidecar"), "web-10": ("untouched", 1, None)}
+    assert outcomes(events) == {
+        "web-1": ("untouched", 1, None),
+        "web-2": ("failed", None, "no-sidecar"),
+        "web-10": ("untouched", 1, None),
+    }
 
 
 def test_a_pod_that_vanishes_midway(cluster):
@@ -178,7 +225,11 @@ def test_a_pod_that_vanishes_midway(cluster):
     cluster.before_exec = vanish
     status, events, _ = rollout(cluster, "--selector", "app=web", "--max-failures", "1", "--yes")
     assert status == 1
-    assert outcomes(events) == {"web-1": ("done", 2, None), "web-2": ("failed", None, "vanished"), "web-10": ("done", 2, None)}
+    assert outcomes(events) == {
+        "web-1": ("done", 2, None),
+        "web-2": ("failed", None, "vanished"),
+        "web-10": ("done", 2, None),
+    }
 
 
 def test_a_pod_that_hangs(cluster):

@@ -19,7 +19,9 @@ def test_a_size_is_read(text, bytes_):
     assert size(text) == bytes_
 
 
-@pytest.mark.parametrize("text", ["", "M", "12X", "1MM", "-3", ".", "1.2.3M", "5 M", "iB", "1MK", "²M"])
+@pytest.mark.parametrize(
+    "text", ["", "M", "12X", "1MM", "-3", ".", "1.2.3M", "5 M", "iB", "1MK", "²M"]
+)
 def test_what_is_no_size_is_refused_with_what_would_be_right(text):
     with pytest.raises(ValueError, match="is no size; say 512M"):
         size(text)

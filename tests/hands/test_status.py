@@ -1,4 +1,6 @@
-"""The pid file is one sidecar's at a time and stale ones are in nobody's way; the status file is whole at every moment."""
+"""The pid file is one sidecar's at a time and stale ones are in nobody's way; the status file is
+whole at every moment.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def refusal(path: Path | str) -> str:
 
 @contextlib.contextmanager
 def sidecar(path: Path | str) -> Iterator[subprocess.Popen[str]]:
-    """Another process, of another program start, that holds the pid file until its stdin says something."""
+    """Another process, of another program start, that holds the pid file until its stdin says
+    something.
+    """
     source = (
         "import sys; from sidecar.status import PidFile; file = PidFile.take(sys.argv[1]); print('taken', flush=True); "
         "sys.stdin.read(1) and file.release(); print('released', flush=True)"
@@ -72,7 +76,12 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for a single page (4 KiB, however short the file)."""
     directory = tmp_path / "tiny"
     directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(directory)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode != 0:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
     yield directory
@@ -94,7 +103,9 @@ def test_a_pid_file_says_the_pid_and_goes_with_its_holder(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", ["1\n", "99999999999999999999\n", "", "no pid", f"{os.getpid()}\n"], ids=["1", "long", "empty", "text", "ours"]
+    "content",
+    ["1\n", "99999999999999999999\n", "", "no pid", f"{os.getpid()}\n"],
+    ids=["1", "long", "empty", "text", "ours"],
 )
 def test_a_stale_pid_file_is_taken_over(tmp_path: Path, content: str) -> None:
     """Also one that says our own pid: in a restarted container it is the same number again."""
@@ -109,7 +120,10 @@ def test_a_second_sidecar_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     with sidecar(path) as first:
         before = path.stat()
         text = refusal(path)
-        assert text == f"the pid file {path} is held by process {first.pid}; stop that first, or give another --pid-file"
+        assert (
+            text
+            == f"the pid file {path} is held by process {first.pid}; stop that first, or give another --pid-file"
+        )
         assert path.read_text() == f"{first.pid}\n"
         assert path.stat().st_mtime_ns == before.st_mtime_ns
         leave(first)
@@ -118,7 +132,9 @@ def test_a_second_sidecar_is_refused_and_harms_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "what?\n", "é\n"])
-def test_a_held_pid_file_that_says_no_pid_is_refused_all_the_same(tmp_path: Path, content: str) -> None:
+def test_a_held_pid_file_that_says_no_pid_is_refused_all_the_same(
+    tmp_path: Path, content: str
+) -> None:
     path = tmp_path / "pid"
     with sidecar(path):
         path.write_text(content)
@@ -140,7 +156,9 @@ def test_a_program_started_by_the_holder_does_not_keep_the_file(tmp_path: Path) 
     """A worker that outlives a killed sidecar must not hold its pid file."""
     path = str(tmp_path / "pid")
     file = PidFile.take(path)
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, close_fds=False) as worker:
+    with subprocess.Popen(
+        ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, close_fds=False
+    ) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
         worker.stdin.write(b"x")
@@ -199,7 +217,9 @@ def test_a_removed_pid_file_is_anothers_and_left_to_it(tmp_path: Path) -> None:
 
 
 def test_many_that_take_and_release_at_once_never_hold_it_together(tmp_path: Path) -> None:
-    """A lock may be gained on a file whose holder has just removed it; then it is not the file that the path names."""
+    """A lock may be gained on a file whose holder has just removed it; then it is not the file that
+    the path names.
+    """
     path, token = tmp_path / "pid", tmp_path / "token"
 
     def contend() -> str:
@@ -226,7 +246,13 @@ def test_many_that_take_and_release_at_once_never_hold_it_together(tmp_path: Pat
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("fifo")
-    for path in (tmp_path / "fifo", tmp_path / "link", tmp_path, Path("/dev/null"), Path("/dev/tty")):
+    for path in (
+        tmp_path / "fifo",
+        tmp_path / "link",
+        tmp_path,
+        Path("/dev/null"),
+        Path("/dev/tty"),
+    ):
         assert refusal(path) == f"the pid file {path} cannot be written: it is not a regular file"
 
 
@@ -246,20 +272,32 @@ def test_ones_own_output_is_refused_and_left_as_it_is(tmp_path: Path, path: str)
             text=True,
             check=False,
         )
-    assert f"StartError: the pid file {path} cannot be written: it is this process's own input or output" in done.stderr
+    assert (
+        f"StartError: the pid file {path} cannot be written: it is this process's own input or output"
+        in done.stderr
+    )
     assert log.read_text() == "a line\n"
 
 
 def test_a_pid_file_that_cannot_be_made_is_refused_with_the_reason(shared: Path) -> None:
-    assert refusal(shared / "no" / "pid") == f"the pid file {shared}/no/pid cannot be written: No such file or directory"
+    assert (
+        refusal(shared / "no" / "pid")
+        == f"the pid file {shared}/no/pid cannot be written: No such file or directory"
+    )
     shared.chmod(0o755 if os.getuid() == 0 else 0o555)
-    assert as_nobody(lambda: refusal(shared / "pid")) == f"the pid file {shared}/pid cannot be written: Permission denied"
+    assert (
+        as_nobody(lambda: refusal(shared / "pid"))
+        == f"the pid file {shared}/pid cannot be written: Permission denied"
+    )
     assert list(shared.iterdir()) == []
 
 
 def test_a_full_disk_refuses_the_start_and_leaves_no_empty_pid_file(tiny: Path) -> None:
     (tiny / "log").write_bytes(b"x" * 4096)
-    assert refusal(tiny / "pid") == f"the pid file {tiny}/pid cannot be written: No space left on device"
+    assert (
+        refusal(tiny / "pid")
+        == f"the pid file {tiny}/pid cannot be written: No space left on device"
+    )
     assert os.listdir(tiny) == ["log"]
 
 
@@ -289,7 +327,9 @@ def test_a_status_file_says_exactly_the_rows(rows: list[tuple[int, int]]) -> Non
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "status"
         StatusFile(str(path)).write(iter(rows))
-        assert [tuple(map(int, line.split(":"))) for line in path.read_text().splitlines()] == sorted(rows)
+        assert [
+            tuple(map(int, line.split(":"))) for line in path.read_text().splitlines()
+        ] == sorted(rows)
 
 
 def test_nothing_is_written_where_nothing_has_changed(tmp_path: Path) -> None:
@@ -376,7 +416,11 @@ def test_a_failed_write_is_made_good_by_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["file", "symlink", "fifo"])
 def test_what_an_earlier_life_left_is_in_nobodys_way(tmp_path: Path, kind: str) -> None:
     """In a restarted container the pid, and so the name of the temporary file, is the same again."""
-    path, left, precious = tmp_path / "status", tmp_path / f"status.{os.getpid()}", tmp_path / "precious"
+    path, left, precious = (
+        tmp_path / "status",
+        tmp_path / f"status.{os.getpid()}",
+        tmp_path / "precious",
+    )
     path.write_text("1:1\n")
     precious.write_text("precious")
     if kind == "file":

@@ -63,17 +63,35 @@ def test_a_state_of_another_process_or_one_that_is_not_sealed_is_ignored(tmp_pat
 
 def test_another_format_is_refused_and_the_one_before_is_read(monkeypatch):
     told = {"format": FORMAT + 1, "version": "9.9", "pid": 1}
-    with pytest.raises(Unfit, match=rf"the running sidecar \(9\.9\) keeps its state in format {FORMAT + 1}, this version reads {FORMAT}"):
+    with pytest.raises(
+        Unfit,
+        match=rf"the running sidecar \(9\.9\) keeps its state in format {FORMAT + 1}, this version reads {FORMAT}",
+    ):
         upgrade.fit(told)
-    monkeypatch.setitem(upgrade.OLDER, FORMAT - 1, lambda state: {**state, "format": FORMAT, "new": 1})
+    monkeypatch.setitem(
+        upgrade.OLDER, FORMAT - 1, lambda state: {**state, "format": FORMAT, "new": 1}
+    )
     assert upgrade.fit({"format": FORMAT - 1, "version": "0.0", "pid": 1})["new"] == 1
     with pytest.raises(Unfit, match=rf"reads {FORMAT - 1} and {FORMAT}"):
         upgrade.fit({"format": FORMAT - 2, "version": "0.0", "pid": 1})
 
 
 def test_how_to_start_again_is_known_from_how_it_was_started():
-    origin = upgrade.Origin.of("/v/bin/python", ["python", "-I", "/v/bin/sidecar", "run", "x"], ["/v/bin/sidecar", "run", "x"])
-    assert origin == upgrade.Origin("/v/bin/python", ("/v/bin/python", "-I", "/v/bin/sidecar"), ("run", "x"))
-    assert upgrade.check_command(origin, 7) == ("/v/bin/python", "-I", "/v/bin/sidecar", "--upgrade-check=7", "run", "x")
+    origin = upgrade.Origin.of(
+        "/v/bin/python",
+        ["python", "-I", "/v/bin/sidecar", "run", "x"],
+        ["/v/bin/sidecar", "run", "x"],
+    )
+    assert origin == upgrade.Origin(
+        "/v/bin/python", ("/v/bin/python", "-I", "/v/bin/sidecar"), ("run", "x")
+    )
+    assert upgrade.check_command(origin, 7) == (
+        "/v/bin/python",
+        "-I",
+        "/v/bin/sidecar",
+        "--upgrade-check=7",
+        "run",
+        "x",
+    )
     assert upgrade.Origin.of("/v/bin/python", ["python", "-c", "…"], ["-c", "run"]) is None
     assert upgrade.Origin.of("", ["sidecar", "run"], ["sidecar", "run"]) is None

@@ -1,4 +1,6 @@
-"""The watcher's parts: what is ignored, what differs, what is kept. The process itself: tests/system/test_watcher.py."""
+"""The watcher's parts: what is ignored, what differs, what is kept. The process itself:
+tests/system/test_watcher.py.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ from sidecar.watch.variables import State, Variables
 # Rules.
 
 
-def rules(root: Path, ignore: tuple[str, ...] = (), only: tuple[str, ...] = (), **files: str) -> Rules:
+def rules(
+    root: Path, ignore: tuple[str, ...] = (), only: tuple[str, ...] = (), **files: str
+) -> Rules:
     made = Rules([str(root)], ignore, only)
     for name, text in files.items():
-        path = root / name.replace("__", "/").replace("git", ".gitignore").replace("docker", ".dockerignore")
+        path = root / name.replace("__", "/").replace("git", ".gitignore").replace(
+            "docker", ".dockerignore"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         made.learn(str(path.parent), os.listdir(path.parent))
@@ -52,15 +58,37 @@ def test_names_that_are_never_code_are_ignored(tmp_path: Path, name: str) -> Non
     assert hidden(rules(tmp_path), name)
 
 
-@pytest.mark.parametrize("name", ["app.py", ".env", "a/git/x", "Dockerfile", ".hidden/x", "sedate.py", "swp", "a.gitignore"])
+@pytest.mark.parametrize(
+    "name",
+    ["app.py", ".env", "a/git/x", "Dockerfile", ".hidden/x", "sedate.py", "swp", "a.gitignore"],
+)
 def test_other_names_are_not(tmp_path: Path, name: str) -> None:
     assert not hidden(rules(tmp_path), name)
 
 
 def test_the_nearest_opinion_counts_and_the_flag_most(tmp_path: Path) -> None:
-    made = rules(tmp_path, ignore=("*.c", "!back.pyc"), git="*.a\n*.b\n", sub__git="!*.a\n", docker="*.d\n!*.a\nsub/x\n")
+    made = rules(
+        tmp_path,
+        ignore=("*.c", "!back.pyc"),
+        git="*.a\n*.b\n",
+        sub__git="!*.a\n",
+        docker="*.d\n!*.a\nsub/x\n",
+    )
     assert [
-        name for name in ("1.a", "sub/1.a", "1.b", "sub/1.b", "1.c", "1.d", "sub/1.d", "sub/x", "back.pyc", "1.pyc") if hidden(made, name)
+        name
+        for name in (
+            "1.a",
+            "sub/1.a",
+            "1.b",
+            "sub/1.b",
+            "1.c",
+            "1.d",
+            "sub/1.d",
+            "sub/x",
+            "back.pyc",
+            "1.pyc",
+        )
+        if hidden(made, name)
     ] == [
         *("1.a", "1.b", "sub/1.b", "1.c", "1.d", "sub/x", "1.pyc"),
     ]
@@ -75,7 +103,13 @@ def test_a_dockerignore_that_takes_back(tmp_path: Path) -> None:
 
 
 def test_docker_patterns_are_anchored() -> None:
-    assert anchored(["# no", "", "secret", "./a/", "!b", "**/c", "/d"]) == ["/secret", "/a", "!/b", "/**/c", "/d"]
+    assert anchored(["# no", "", "secret", "./a/", "!b", "**/c", "/d"]) == [
+        "/secret",
+        "/a",
+        "!/b",
+        "/**/c",
+        "/d",
+    ]
 
 
 def test_an_ignore_file_that_changes_or_goes_is_learnt(tmp_path: Path) -> None:
@@ -91,7 +125,9 @@ def test_an_ignore_file_that_changes_or_goes_is_learnt(tmp_path: Path) -> None:
 
 def test_only_limits_files(tmp_path: Path) -> None:
     made = rules(tmp_path, only=("*.py", "/conf/"))
-    assert [name for name in ("a/", "a/x.py", "a/x.txt", "conf/x.txt", "x.pyc") if hidden(made, name)] == ["a/x.txt", "x.pyc"]
+    assert [
+        name for name in ("a/", "a/x.py", "a/x.txt", "conf/x.txt", "x.pyc") if hidden(made, name)
+    ] == ["a/x.txt", "x.pyc"]
 
 
 # The tree.
@@ -142,7 +178,10 @@ def test_a_scan_that_is_not_accepted_leaves_no_trace(files: Path) -> None:
     (files / "a" / "one").write_text("new")
     (files / ".gitignore").write_text("two\n")
     for _ in range(2):
-        assert [os.path.basename(each.path) for each in watched.differences(watched.scan({str(files / "a")}))] == ["one"]
+        assert [
+            os.path.basename(each.path)
+            for each in watched.differences(watched.scan({str(files / "a")}))
+        ] == ["one"]
     assert look(watched, files / "a") == ["a/one"]
     (files / "a" / "b" / "two").write_text("ignored now")
     assert look(watched) == []
@@ -162,7 +201,9 @@ def test_the_digests_stay_within_the_budget(files: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(tree, "BUDGET", 1)
     watched = Tree([str(files)])
     look(watched)
-    assert sorted(len(entry) for each in watched.dirs.values() for entry in each.files.values()) == [32, 48]
+    assert sorted(
+        len(entry) for each in watched.dirs.values() for entry in each.files.values()
+    ) == [32, 48]
 
 
 def test_a_directory_that_may_not_be_read_has_not_changed(files: Path) -> None:
@@ -196,20 +237,27 @@ def test_the_trail_names_each_link_and_the_end(tmp_path: Path) -> None:
     (tmp_path / "x" / "rev1" / "app").mkdir(parents=True)
     (tmp_path / "x" / "now").symlink_to("rev1")
     (tmp_path / "link").symlink_to("x/../x/now/app")
-    assert places.trail(str(tmp_path / "link")) == [(str(real), "link"), (str(real / "x"), "now"), (str(real / "x" / "rev1"), "app")]
+    assert places.trail(str(tmp_path / "link")) == [
+        (str(real), "link"),
+        (str(real / "x"), "now"),
+        (str(real / "x" / "rev1"), "app"),
+    ]
     assert places.trail(str(tmp_path / "x" / "no" / "such")) == [(str(real / "x"), "no")]
     (tmp_path / "loop").symlink_to("loop")
     assert set(places.trail(str(tmp_path / "loop"))) == {(str(real), "loop")}
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("9p", True), ("fuse.sshfs", True), ("fuseblk", False), ("ext4", False), ("overlay", False)]
+    ("kind", "expected"),
+    [("9p", True), ("fuse.sshfs", True), ("fuseblk", False), ("ext4", False), ("overlay", False)],
 )
 def test_file_systems_on_which_inotify_is_silent(kind: str, expected: bool) -> None:
     assert places.silent(kind) == expected
 
 
-def test_the_mounts_that_count_hold_a_root_or_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mounts_that_count_hold_a_root_or_lie_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = os.path.realpath(tmp_path)
     table = [("/", "9p"), (root, "ext4"), (f"{root}/in", "nfs4"), (f"{root}2", "cifs")]
     monkeypatch.setattr(places, "mounts", lambda: table)
@@ -244,7 +292,9 @@ def test_the_memory_gives_back_what_was_kept_last(fd: int) -> None:
 
 @given(old=st.binary(max_size=60), new=st.binary(max_size=60), step=st.integers(0, 200))
 @settings(max_examples=300, deadline=None)
-def test_a_writer_that_dies_at_any_point_leaves_one_of_the_two(old: bytes, new: bytes, step: int) -> None:
+def test_a_writer_that_dies_at_any_point_leaves_one_of_the_two(
+    old: bytes, new: bytes, step: int
+) -> None:
     """The second keep() is replayed byte by byte, in its order, and cut off after `step` bytes."""
     fd, other = os.memfd_create("a", 0), os.memfd_create("b", 0)
     try:
@@ -259,7 +309,9 @@ def test_a_writer_that_dies_at_any_point_leaves_one_of_the_two(old: bytes, new: 
         finally:
             os.pwrite = real
         Memory(other).keep(old)
-        single = [(data[at : at + 1], where + at) for data, where in written for at in range(len(data))]
+        single = [
+            (data[at : at + 1], where + at) for data, where in written for at in range(len(data))
+        ]
         for data, at in single[:step]:
             os.pwrite(other, data, at)
         whole, used = Memory(other).load()
@@ -305,5 +357,8 @@ def test_a_state_names_what_differs_and_an_error_is_a_state(tmp_path: Path) -> N
 
 def test_digests_tell_nothing_without_the_key(tmp_path: Path) -> None:
     (tmp_path / "A").write_text("1")
-    one, other = (Variables([str(tmp_path)], False, False, os.urandom(32)).read(State("", {})) for _ in range(2))
+    one, other = (
+        Variables([str(tmp_path)], False, False, os.urandom(32)).read(State("", {}))
+        for _ in range(2)
+    )
     assert one.digests != other.digests

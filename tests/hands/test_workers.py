@@ -1,4 +1,6 @@
-"""Processes: start, signal, reap; each test has a Workers of its own in a child, because wait(2) has one owner a process."""
+"""Processes: start, signal, reap; each test has a Workers of its own in a child, because wait(2)
+has one owner a process.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ def reaped(pid):
 def run(code: str, *arguments: str) -> list[str]:
     """Run the code in a process of its own; the lines it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -76,7 +82,9 @@ def test_an_exec_that_fails_says_why_and_ends_as_a_shell_would(tmp_path):
 
 
 def test_the_path_is_searched_in_the_environment_of_the_worker(tmp_path):
-    """Not in sidecar's: an envdir may hold PATH. What is found but may not be run is 126 only if nothing else is found."""
+    """Not in sidecar's: an envdir may hold PATH. What is found but may not be run is 126 only if
+    nothing else is found.
+    """
     for directory, mode in (("first", 0o644), ("second", 0o755)):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "program").write_text("#!/bin/sh\nexit 7\n")

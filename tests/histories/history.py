@@ -7,9 +7,10 @@
         1.5  -          | spawn 1/0=103
     ''')
 
-A row is a moment, the facts of that moment (separated by `;`) and, after `|`, every order that follows (separated by `,`), in
-order. `!event` asks that this line was said too; what is said otherwise is not looked at. `-` is no fact: only time has passed. A
-row stands for one wake-up of the host: between two rows nothing may happen, so a row too few fails as surely as a wrong one.
+A row is a moment, the facts of that moment (separated by `;`) and, after `|`, every order that
+follows (separated by `,`), in order. `!event` asks that this line was said too; what is said
+otherwise is not looked at. `-` is no fact: only time has passed. A row stands for one wake-up of
+the host: between two rows nothing may happen, so a row too few fails as surely as a wrong one.
 
 Facts::
 
@@ -28,7 +29,8 @@ Facts::
     refuse 2                        the next two spawns fail
     pace on 100 5                   the environment says: restart every 100 s, old workers stay 5 s more
 
-Spawns are answered at once; the processes of generation 3 are called 301, 302, … in the order they are started.
+Spawns are answered at once; the processes of generation 3 are called 301, 302, … in the order they
+are started.
 """
 
 from __future__ import annotations
@@ -46,7 +48,14 @@ SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "SEGV": 11, "TERM": 
 class History:
     """A supervisor, the facts it is told and the orders it gives."""
 
-    def __init__(self, settings: Settings, *, readiness: str = "accept", prepare: str = "at once", chance: float = 0.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        readiness: str = "accept",
+        prepare: str = "at once",
+        chance: float = 0.0,
+    ) -> None:
         self.supervisor = Supervisor(settings, 0.0, lambda: chance)
         self.readiness = readiness
         self.prepare = prepare
@@ -75,7 +84,9 @@ class History:
         wanted = [each.strip() for each in expected.split(",") if each.strip()]
         assert given == [each for each in wanted if not each.startswith("!")], f"in the row: {line}"
         said = {each.event for each in self.said[said_before:]}
-        assert {each[1:] for each in wanted if each.startswith("!")} <= said, f"said {sorted(said)} in the row: {line}"
+        assert {each[1:] for each in wanted if each.startswith("!")} <= said, (
+            f"said {sorted(said)} in the row: {line}"
+        )
 
     def what_was_said(self, event: str) -> list[dict[str, Any]]:
         """The fields of each line `event` said so far."""
@@ -115,11 +126,17 @@ class History:
                 place = f"spawn {order.generation}/{order.slot}"
                 if self.refusals:
                     self.refusals -= 1
-                    self._observe(events.SpawnFailed(order.generation, order.slot, "no process could be made: EAGAIN"))
+                    self._observe(
+                        events.SpawnFailed(
+                            order.generation, order.slot, "no process could be made: EAGAIN"
+                        )
+                    )
                     return f"{place} refused"
                 self.started[order.generation] += 1
                 pid = order.generation * 100 + self.started[order.generation]
-                self._observe(events.WorkerStarted(order.generation, order.slot, pid, self.readiness))
+                self._observe(
+                    events.WorkerStarted(order.generation, order.slot, pid, self.readiness)
+                )
                 return f"{place}={pid}"
             case orders.Retire():
                 return f"retire {order.pid} {order.signal}"
@@ -163,7 +180,9 @@ class History:
             case ["prepared", generation]:
                 self._observe(events.Prepared(int(generation)))
             case ["unprepared", generation]:
-                self._observe(events.PreparationFailed(int(generation), "the check exited with status 3"))
+                self._observe(
+                    events.PreparationFailed(int(generation), "the check exited with status 3")
+                )
             case ["ready", pid]:
                 self._observe(events.WorkerReady(int(pid)))
             case ["takes", pid, takers]:
@@ -188,6 +207,13 @@ class History:
                 raise AssertionError(f"a fact nobody knows: {text!r}")
 
 
-def play(settings: Settings, table: str, *, readiness: str = "accept", prepare: str = "at once", chance: float = 0.0) -> History:
+def play(
+    settings: Settings,
+    table: str,
+    *,
+    readiness: str = "accept",
+    prepare: str = "at once",
+    chance: float = 0.0,
+) -> History:
     """Live through a table from the very beginning."""
     return History(settings, readiness=readiness, prepare=prepare, chance=chance).play(table)

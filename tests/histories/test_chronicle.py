@@ -1,4 +1,6 @@
-"""What is remembered, reported and answered: chronicle, report and commands, over a supervisor in virtual time."""
+"""What is remembered, reported and answered: chronicle, report and commands, over a supervisor in
+virtual time.
+"""
 
 from __future__ import annotations
 
@@ -106,8 +108,18 @@ def test_the_lives_of_generations_are_remembered_with_how_they_ended():
         22   exit 401 1 | close 4, !swap_failed
     """)
     lives = {life["generation"]: life for life in desk.chronicle.report()["timeline"]}
-    assert {number: life["outcome"] for number, life in lives.items()} == {1: "served", 2: "serving", 3: "superseded", 4: "failed"}
-    assert (lives[1]["begun"], lives[1]["serving"], lives[1]["outdated"], lives[1]["gone"]) == (0, 0.5, 11, 12)
+    assert {number: life["outcome"] for number, life in lives.items()} == {
+        1: "served",
+        2: "serving",
+        3: "superseded",
+        4: "failed",
+    }
+    assert (lives[1]["begun"], lives[1]["serving"], lives[1]["outdated"], lives[1]["gone"]) == (
+        0,
+        0.5,
+        11,
+        12,
+    )
     assert (lives[2]["serving"], lives[2]["outdated"], lives[2]["gone"]) == (11, None, None)
     assert lives[3]["serving"] is None
     assert "exited with status 1" in lives[4]["cause"]
@@ -115,7 +127,12 @@ def test_the_lives_of_generations_are_remembered_with_how_they_ended():
     assert told["last_swap"]["generation"] == 2
     assert told["last_failure"]["generation"] == 4
     counts = {(each["trigger"], each["outcome"]): each["count"] for each in told["swaps"]}
-    assert counts == {("start", "served"): 1, ("HUP", "served"): 1, ("watch", "superseded"): 1, ("watch", "failed"): 1}
+    assert counts == {
+        ("start", "served"): 1,
+        ("HUP", "served"): 1,
+        ("watch", "superseded"): 1,
+        ("watch", "failed"): 1,
+    }
     assert sum(told["swap_seconds"]["counts"]) == 2
     assert told["swap_seconds"]["sum"] == 1.5
 
@@ -123,7 +140,9 @@ def test_the_lives_of_generations_are_remembered_with_how_they_ended():
 def test_durations_are_counted_in_the_bucket_that_holds_them():
     chronicle = Chronicle()
     for number, took in enumerate((0.1, 0.11, 300.0, 301.0), start=1):
-        chronicle.note("swap_started", {"generation": number, "trigger": "signal", "changed": []}, 0.0)
+        chronicle.note(
+            "swap_started", {"generation": number, "trigger": "signal", "changed": []}, 0.0
+        )
         chronicle.note("serving", {"generation": number, "trigger": "signal", "took": took}, took)
     counts = chronicle.report()["swap_seconds"]["counts"]
     assert len(counts) == len(BUCKETS) + 1
@@ -145,7 +164,11 @@ def test_deaths_and_kills_are_counted():
 def test_all_that_is_remembered_is_bounded():
     chronicle = Chronicle()
     for number in range(1, 2 * EVENTS):
-        chronicle.note("swap_started", {"generation": number, "trigger": "signal", "changed": []}, float(number))
+        chronicle.note(
+            "swap_started",
+            {"generation": number, "trigger": "signal", "changed": []},
+            float(number),
+        )
     assert len(chronicle.events) == EVENTS
     assert len(chronicle.lives) == LIVES
     assert chronicle.events[-1]["number"] == chronicle.number == 2 * EVENTS - 1
@@ -175,9 +198,10 @@ def test_the_states_of_a_run_and_whether_it_is_ready():
     def now() -> None:
         status = desk.ask("status")[0]
         assert json.loads(json.dumps(status, allow_nan=False)) == status
-        assert desk.ask("health")[0] == {"ready": status["ready"], "done": 0 if status["ready"] else 1} | (
-            {"cause": "; ".join(status["reasons"])} if status["reasons"] else {}
-        )
+        assert desk.ask("health")[0] == {
+            "ready": status["ready"],
+            "done": 0 if status["ready"] else 1,
+        } | ({"cause": "; ".join(status["reasons"])} if status["reasons"] else {})
         assert desk.ask("health", live=True)[0]["done"] == 0
         said.append(status["state"])
 
@@ -211,7 +235,14 @@ def test_the_page_tells_what_there_is_to_know():
         20   hup                    | prepare 2, spawn 2/0=201, spawn 2/1=202
         21   exit 201 3             | retire 202 TERM, !swap_failed
     """)
-    status = {**desk.status(), "version": "1", "pid": 1, "age": 7200.0, "listeners": ["127.0.0.1:80"], "problems": ["sidecar.yml:3: no"]}
+    status = {
+        **desk.status(),
+        "version": "1",
+        "pid": 1,
+        "age": 7200.0,
+        "listeners": ["127.0.0.1:80"],
+        "problems": ["sidecar.yml:3: no"],
+    }
     for generation in status["generations"]:
         for worker in generation["workers"]:
             worker["memory"] = 10 << 20
@@ -224,7 +255,15 @@ def test_the_page_tells_what_there_is_to_know():
 
 
 def test_spans_read_as_people_say_them():
-    assert [commands.span(each) for each in (0, 119, 120, 7199, 7200, 172799, 172800)] == ["0s", "119s", "2m", "120m", "2h", "48h", "2d"]
+    assert [commands.span(each) for each in (0, 119, 120, 7199, 7200, 172799, 172800)] == [
+        "0s",
+        "119s",
+        "2m",
+        "120m",
+        "2h",
+        "48h",
+        "2d",
+    ]
 
 
 # --- reload
@@ -237,7 +276,13 @@ def test_a_reload_is_waited_for_until_the_generation_it_asked_for_serves():
         10   -          | prepare 2, spawn 2/0=201
         11   ready 201  | retire 101 TERM
     """)
-    assert [each["event"] for each in desk.told[:-1]] == ["swap_started", "worker_started", "worker_ready", "retiring", "serving"]
+    assert [each["event"] for each in desk.told[:-1]] == [
+        "swap_started",
+        "worker_started",
+        "worker_ready",
+        "retiring",
+        "serving",
+    ]
     assert desk.told[-1] == {"generation": 2, "done": 0}
 
 
@@ -352,7 +397,13 @@ def test_a_stop_that_is_waited_for_tells_all_until_the_end():
 def test_scale_to_and_by():
     desk = Desk(Settings(workers=2))
     desk.now = 1.0
-    for request, size in (({"to": 5}, 5), ({"by": 1}, 6), ({"by": -2}, 4), ({"by": -100}, 1), ({"to": 1}, 1)):
+    for request, size in (
+        ({"to": 5}, 5),
+        ({"by": 1}, 6),
+        ({"by": -2}, 4),
+        ({"by": -100}, 1),
+        ({"to": 1}, 1),
+    ):
         assert desk.ask("scale", **request) == [{"workers": size, "done": 0}]
         assert desk.supervisor.size == size
 
@@ -390,7 +441,9 @@ def test_events_are_the_past_or_the_past_and_the_future():
     desk = Desk().play(SERVING)
     assert [each["event"] for each in desk.ask("events")[:-1]] == [each.event for each in desk.said]
     assert desk.ask("events")[-1] == {"done": 0}
-    assert [each["event"] for each in desk.ask("events", follow=True)] == [each.event for each in desk.said]
+    assert [each["event"] for each in desk.ask("events", follow=True)] == [
+        each.event for each in desk.said
+    ]
     desk.play("""
         10   hup       | prepare 2, spawn 2/0=201
     """)
@@ -445,7 +498,9 @@ def test_words_a_command_does_not_know_are_named(name):
         commands.COMMANDS[name].request(["--nonsense"])
 
 
-@pytest.mark.parametrize("word", ["", "x", "+", "-", "+-3", "--3", "3.0", "1e3", "²", "٣", "1234567", " 3", "3 "])
+@pytest.mark.parametrize(
+    "word", ["", "x", "+", "-", "+-3", "--3", "3.0", "1e3", "²", "٣", "1234567", " 3", "3 "]
+)
 def test_a_number_of_workers_is_a_number(word):
     with pytest.raises(ValueError, match="say how many"):
         commands.COMMANDS["scale"].request([word])

@@ -8,7 +8,9 @@ from .history import play
 
 
 def test_the_old_generation_is_asked_with_its_own_signal_and_the_next_with_the_new_one() -> None:
-    """nginx drains on QUIT, what came before it on TERM: the settings of now are not those a program was begun with."""
+    """nginx drains on QUIT, what came before it on TERM: the settings of now are not those a
+    program was begun with.
+    """
     play(
         Settings(),
         """

@@ -10,12 +10,23 @@ def begin(chronicle: Chronicle, number: int, now: float, trigger: str = "signal"
 
 
 def serve(chronicle: Chronicle, number: int, now: float, took: float = 0.2) -> None:
-    chronicle.note("serving", {"generation": number, "trigger": "signal", "took": took, "changed": [], "pids": []}, now)
+    chronicle.note(
+        "serving",
+        {"generation": number, "trigger": "signal", "took": took, "changed": [], "pids": []},
+        now,
+    )
 
 
 def fail(chronicle: Chronicle, number: int, now: float) -> None:
     begin(chronicle, number, now)
-    fields = {"generation": number, "trigger": "signal", "cause": "exited with status 1", "lasted": 0.1, "still": [1], "output": "a secret"}
+    fields = {
+        "generation": number,
+        "trigger": "signal",
+        "cause": "exited with status 1",
+        "lasted": 0.1,
+        "still": [1],
+        "output": "a secret",
+    }
     chronicle.note("swap_failed", fields, now + 0.1)
     chronicle.note("generation_gone", {"generation": number}, now + 0.2)
 
@@ -43,7 +54,8 @@ def test_a_restart_is_a_worker_in_the_place_of_one_that_died():
     chronicle.note("worker_started", {**start, "slot": 1}, 0.0)
     chronicle.note("worker_died", {**start, "role": "current"}, 1.0)
     chronicle.note("worker_started", start, 2.0)
-    # One of a generation that never served fails its swap: no death, and what follows is no restart.
+    # One of a generation that never served fails its swap: no death, and what follows is no
+    # restart.
     chronicle.note("worker_died", {**start, "generation": 2, "role": "new"}, 3.0)
     chronicle.note("worker_started", {**start, "generation": 2}, 4.0)
     told = chronicle.report()

@@ -1,4 +1,6 @@
-"""Histories of workers that die unasked, linger, or take no connections in time; of the pace of what follows; and of size."""
+"""Histories of workers that die unasked, linger, or take no connections in time; of the pace of
+what follows; and of size.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from .history import History, play
 # --- the first start
 
 
-def test_first_start_that_fails_is_tried_again_and_in_the_end_given_up_with_the_programs_own_status() -> None:
+def test_first_start_that_fails_is_tried_again_and_in_the_end_given_up_with_the_programs_own_status() -> (
+    None
+):
     history = play(Settings(max_failures=3), """
         0     start      | prepare 1, spawn 1/0=101
         1     exit 101 1 | close 1, !swap_failed, !retry
@@ -26,7 +30,14 @@ def test_first_start_that_fails_is_tried_again_and_in_the_end_given_up_with_the_
 
 
 @pytest.mark.parametrize(
-    ("end", "status"), [("exit 101 1", 1), ("exit 101 0", 1), ("exit 101 127", 127), ("killed 101 SEGV", 139), ("killed 101 KILL", 137)]
+    ("end", "status"),
+    [
+        ("exit 101 1", 1),
+        ("exit 101 0", 1),
+        ("exit 101 127", 127),
+        ("killed 101 SEGV", 139),
+        ("killed 101 KILL", 137),
+    ],
 )
 def test_status_sidecar_gives_up_with(end: str, status: int) -> None:
     play(Settings(max_failures=1), f"""
@@ -99,7 +110,9 @@ def test_the_only_one_is_started_again_as_a_new_generation() -> None:
     """)  # fmt: skip
 
 
-def test_crash_loop_of_one_slot_is_paced_with_growing_pauses_until_it_has_lived_long_enough() -> None:
+def test_crash_loop_of_one_slot_is_paced_with_growing_pauses_until_it_has_lived_long_enough() -> (
+    None
+):
     play(Settings(workers=2, min_uptime=10.0, max_backoff=1.5), """
         0     start                | prepare 1, spawn 1/0=101, spawn 1/1=102
         1     ready 101; ready 102 |
@@ -249,7 +262,9 @@ def test_generation_is_closed_as_soon_as_the_group_is_empty() -> None:
     """)  # fmt: skip
 
 
-def test_leader_that_dies_unasked_leaves_its_group_a_whole_drain_time_and_its_slot_is_filled() -> None:
+def test_leader_that_dies_unasked_leaves_its_group_a_whole_drain_time_and_its_slot_is_filled() -> (
+    None
+):
     play(Settings(workers=2, drain_timeout=10.0), """
         0     start                  | prepare 1, spawn 1/0=101, spawn 1/1=102
         1     ready 101; ready 102   |

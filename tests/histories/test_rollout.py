@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.rollout.course import INF, Begin, Course, Ended, GiveUp, Interrupted, Looked, Member, Stepped
+from sidecar.rollout.course import (
+    INF,
+    Begin,
+    Course,
+    Ended,
+    GiveUp,
+    Interrupted,
+    Looked,
+    Member,
+    Stepped,
+)
 from sidecar.rollout.fleet import Target, natural
 from sidecar.rollout.summary import summary, table
 
 
 def course(count: int, parallel: int = 1, max_failures: float = 0, timeout: float = 10.0) -> Course:
-    return Course([Member(Target(f"web-{number}", str(number))) for number in range(1, count + 1)], parallel, max_failures, timeout)
+    return Course(
+        [Member(Target(f"web-{number}", str(number))) for number in range(1, count + 1)],
+        parallel,
+        max_failures,
+        timeout,
+    )
 
 
 def begun(it: Course, now: float = 0.0) -> list[str]:
@@ -45,7 +60,12 @@ def test_after_a_failure_nothing_is_begun_and_what_is_under_way_is_waited_for():
     assert it.over
     it.end()
     found = summary(it)
-    assert (found["outcome"], found["done"], found["failed"], found["untouched"]) == ("stopped", 1, 1, 2)
+    assert (found["outcome"], found["done"], found["failed"], found["untouched"]) == (
+        "stopped",
+        1,
+        1,
+        2,
+    )
     assert found["containers"][0] == {
         "name": "web-1", "id": "1", "outcome": "failed", "was": 7, "serves": 7, "kind": "failed", "cause": "it broke",
     }  # fmt: skip
@@ -80,7 +100,9 @@ def test_the_time_is_each_steps_own_and_a_hang_is_given_up():
     it.observe(Ended("2"), 9.0)
     assert it.deadline == 18.0
     assert it.reconcile(17.9) == []
-    assert it.reconcile(18.0) == [GiveUp("1", "hung", "nothing has been heard of it for 10 s: copy /srv")]
+    assert it.reconcile(18.0) == [
+        GiveUp("1", "hung", "nothing has been heard of it for 10 s: copy /srv")
+    ]
 
 
 def test_nobody_says_what_one_serves_that_was_lost_out_of_sight_and_what_it_says_later_is_not_heard():
@@ -91,7 +113,11 @@ def test_nobody_says_what_one_serves_that_was_lost_out_of_sight_and_what_it_says
     assert it.members["1"].serves is None
     it.observe(Looked("1", 4), 12.0)
     it.observe(Ended("1"), 12.0)
-    assert (it.members["1"].state, it.members["1"].was, it.members["1"].serves) == ("failed", 3, None)
+    assert (it.members["1"].state, it.members["1"].was, it.members["1"].serves) == (
+        "failed",
+        3,
+        None,
+    )
 
 
 def test_a_lost_engine_ends_it_whatever_may_fail():

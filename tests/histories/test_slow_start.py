@@ -1,4 +1,6 @@
-"""Histories of a slow start: the old program has a process less for every new one, and gets them back when nothing comes of it."""
+"""Histories of a slow start: the old program has a process less for every new one, and gets them
+back when nothing comes of it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ def test_the_old_has_one_fewer_for_each_new_one_and_the_retire_signal_at_the_end
         15   exit 101 0                         | close 1
         99   -                                  |
     """)  # fmt: skip
-    assert [(each["signal"], each["left"], each["had"], each["new"]) for each in history.what_was_said("shifted")] == [
+    assert [
+        (each["signal"], each["left"], each["had"], each["new"])
+        for each in history.what_was_said("shifted")
+    ] == [
         ("TTOU", 2, 3, 1),
         ("TTOU", 1, 3, 2),
     ]
@@ -50,7 +55,9 @@ def test_signals_are_apart_because_two_that_wait_are_one() -> None:
     """)  # fmt: skip
 
 
-def test_a_smaller_successor_takes_over_when_no_further_process_has_come_for_the_start_timeout() -> None:
+def test_a_smaller_successor_takes_over_when_no_further_process_has_come_for_the_start_timeout() -> (
+    None
+):
     play(SLOW, """
         0    start                              | prepare 1, spawn 1/0=101
         1    ready 101; takes 101 1             | !serving
@@ -144,7 +151,10 @@ def test_a_stop_gives_back_for_the_lame_duck_time_only() -> None:
         12   term                               | retire 201 TERM, pass 101 TTIN
         17   -                                  | retire 101 TERM
     """)  # fmt: skip
-    play(SLOW, f"{start}\n        12   term                               | retire 101 TERM, retire 201 TERM")
+    play(
+        SLOW,
+        f"{start}\n        12   term                               | retire 101 TERM, retire 201 TERM",
+    )
 
 
 def test_a_program_that_cannot_be_seen_any_more_is_not_waited_for() -> None:

@@ -71,7 +71,9 @@ def test_new_worker_that_exits_before_it_is_ready_fails_the_swap_whatever_its_co
         assert "before it was ready" in failed["cause"]
 
 
-def test_new_worker_that_is_not_ready_in_time_fails_the_swap_and_is_killed_soon_if_it_does_not_leave() -> None:
+def test_new_worker_that_is_not_ready_in_time_fails_the_swap_and_is_killed_soon_if_it_does_not_leave() -> (
+    None
+):
     history = play(Settings(start_timeout=5.0), """
         0    start     | prepare 1, spawn 1/0=101
         1    ready 101 |
@@ -313,7 +315,11 @@ def test_changed_envdir_waits_for_its_splay_and_a_hup_does_not() -> None:
         """,
         chance=0.5,
     )
-    assert [each["trigger"] for each in history.what_was_said("swap_started")] == ["start", "envdir", "HUP"]
+    assert [each["trigger"] for each in history.what_was_said("swap_started")] == [
+        "start",
+        "envdir",
+        "HUP",
+    ]
 
 
 def test_coming_generation_is_given_up_when_the_splay_is_over_not_before() -> None:
@@ -578,7 +584,9 @@ def test_who_asked_for_a_swap_hears_of_its_end_also_if_the_old_worker_has_died_m
             3  killed 101 KILL | !worker_died
             4  ready 201    | close 1, !retiring, !serving
         """)  # fmt: skip
-        assert history.what_was_said("retiring") == [{"generation": 2, "pids": [], "signal": "TERM", "delay": 0.0}]
+        assert history.what_was_said("retiring") == [
+            {"generation": 2, "pids": [], "signal": "TERM", "delay": 0.0}
+        ]
     history = play(Settings(kill_old_delay=5.0), """
         0  start        | prepare 1, spawn 1/0=101
         1  ready 101    | !serving
@@ -586,7 +594,9 @@ def test_who_asked_for_a_swap_hears_of_its_end_also_if_the_old_worker_has_died_m
         3  ready 201    | !delaying
         4  killed 101 KILL | close 1, !worker_died, !retiring, !serving
     """)  # fmt: skip
-    assert history.what_was_said("retiring") == [{"generation": 2, "pids": [], "signal": "TERM", "delay": 5.0}]
+    assert history.what_was_said("retiring") == [
+        {"generation": 2, "pids": [], "signal": "TERM", "delay": 5.0}
+    ]
     assert not play(Settings(), """
         0    start        | prepare 1, spawn 1/0=101
         1    ready 101    | !serving

@@ -1,9 +1,11 @@
-"""The load within the cluster: runs in a pod of its own, as `python3 -c`, so it is one file and needs the standard library alone.
+"""The load within the cluster: runs in a pod of its own, as `python3 -c`, so it is one file and
+needs the standard library alone.
 
     client.py HOST[:PORT] [CONNECTIONS [PAUSE]]
 
-Asks for / on a new connection each time, CONNECTIONS at once, until TERM. Says on one line of JSON, twice a second: how many answers of
-each kind so far (`answers`: what stands before " from generation"), and the failures (`failed`: how many; `causes`: the first of them).
+Asks for / on a new connection each time, CONNECTIONS at once, until TERM. Says on one line of JSON,
+twice a second: how many answers of each kind so far (`answers`: what stands before " from
+generation"), and the failures (`failed`: how many; `causes`: the first of them).
 """
 
 import collections
@@ -53,7 +55,9 @@ def asking(host: str, pause: float) -> None:
 
 def main(host: str, connections: str = "4", pause: str = "0.02") -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    threads = [threading.Thread(target=asking, args=(host, float(pause))) for _ in range(int(connections))]
+    threads = [
+        threading.Thread(target=asking, args=(host, float(pause))) for _ in range(int(connections))
+    ]
     for thread in threads:
         thread.start()
     while not ended.wait(0.5):

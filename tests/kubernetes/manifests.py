@@ -16,7 +16,8 @@ DEPLOY = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
 BASE = DEPLOY / "base"
 OVERLAYS = sorted(path.parent for path in DEPLOY.glob("overlays/*/kustomization.yaml"))
 
-# What `patches` needs. kubectl brings kustomize: up to 1.20 version 2.0, from 1.21 on a current one.
+# What `patches` needs. kubectl brings kustomize: up to 1.20 version 2.0, from 1.21 on a current
+# one.
 OLDEST = (4, 0)
 
 
@@ -42,7 +43,9 @@ def variables_of(container: dict[str, Any]) -> dict[str, str]:
 
 def built(directory: Path) -> list[dict[str, Any]]:
     """The resources of a kustomization. Skips where there is nothing to build it with."""
-    done = subprocess.run([*kustomize(), str(directory)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*kustomize(), str(directory)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]
@@ -54,8 +57,12 @@ def kustomize() -> tuple[str, ...]:
         return "kustomize", "build"
     if not shutil.which("kubectl"):
         pytest.skip("neither kustomize nor kubectl is installed: the overlays cannot be built here")
-    told = subprocess.run(["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True, check=True
+    ).stdout
     version = json.loads(told).get("kustomizeVersion", "v2.0")
     if tuple(int(part) for part in version.lstrip("v").split(".")[:2]) < OLDEST:
-        pytest.skip(f"this kubectl's kustomize {version} is older than {OLDEST[0]}: the overlays cannot be built here")
+        pytest.skip(
+            f"this kubectl's kustomize {version} is older than {OLDEST[0]}: the overlays cannot be built here"
+        )
     return "kubectl", "kustomize"

@@ -5,12 +5,13 @@
     SIDECAR_KUBE_PULL=Never   where it was loaded into the nodes (IfNotPresent)
     SIDECAR_KUBE_NODE=...     one node, that has it, for all pods (any)
 
-It makes a namespace, applies deploy/kubernetes/base as it is shipped (but for the image), and asks from a pod of the same image.
-Everything goes with the namespace. Kubernetes 1.20 and its kubectl are enough. Some minutes, most of them waiting for kubelets.
+It makes a namespace, applies deploy/kubernetes/base as it is shipped (but for the image), and asks
+from a pod of the same image. Everything goes with the namespace. Kubernetes 1.20 and its kubectl
+are enough. Some minutes, most of them waiting for kubelets.
 
-Not one of these tests has been run so far: no cluster was at hand when they were written. Their parts have been, as far as that goes:
-client.py against a real sidecar, what is applied against the schemas (test_manifests.py), the same story under a real engine
-(tests/container/test_pod.py).
+Not one of these tests has been run so far: no cluster was at hand when they were written. Their
+parts have been, as far as that goes: client.py against a real sidecar, what is applied against the
+schemas (test_manifests.py), the same story under a real engine (tests/container/test_pod.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 GREETING = documents(BASE / "configmap.yaml")[0]["data"]["GREETING"]
 
-# Asked in the load's pod: what a pod says on its two ports until it is not ready any more, each time both; "" if it never is.
+# Asked in the load's pod: what a pod says on its two ports until it is not ready any more, each
+# time both; "" if it never is.
 WATCH = """
 import http.client, sys, time
 def ask(port, path):
@@ -55,11 +57,16 @@ def test_the_pods_are_ready_and_nothing_was_restarted(hello):
     assert hello.restarts() == 0
     for name in hello.names():
         assert len(hello.events(name, "serving")) == 1
-        assert hello.kubectl("exec", name, "-c", "hello", "--", "sidecar", "health", "--ready").strip() == "ready"
+        assert (
+            hello.kubectl("exec", name, "-c", "hello", "--", "sidecar", "health", "--ready").strip()
+            == "ready"
+        )
 
 
 def test_changes_under_load_swap_within_the_pods(hello):
-    """A ConfigMap, a bad one, the good one again, a Secret: the same pods, no restart, no failed request, no value told."""
+    """A ConfigMap, a bad one, the good one again, a Secret: the same pods, no restart, no failed
+    request, no value told.
+    """
     pods = hello.names()
     with Load(hello) as load:
         load.wait_for(GREETING)
@@ -88,7 +95,11 @@ def test_changes_under_load_swap_within_the_pods(hello):
         load.lost_nothing()
     assert hello.names() == pods
     assert hello.restarts() == 0
-    told = hello.logs() + hello.kubectl("describe", "pods") + hello.kubectl("get", "events", "-o", "json")
+    told = (
+        hello.logs()
+        + hello.kubectl("describe", "pods")
+        + hello.kubectl("get", "events", "-o", "json")
+    )
     assert "API_TOKEN" in told
     assert "second-token" not in told
 
@@ -97,8 +108,23 @@ def test_a_pod_deleted_under_load_is_a_lame_duck_first(hello):
     name = hello.names()[0]
     address = hello.get("pod", name)["status"]["podIP"]
     with Load(hello) as load:
-        log = subprocess.Popen(["kubectl", "-n", hello.namespace, "logs", "-f", name, "-c", "hello"], stdout=subprocess.PIPE, text=True)
-        watch = ["kubectl", "-n", hello.namespace, "exec", load.name, "--", "python3", "-c", WATCH, address]
+        log = subprocess.Popen(
+            ["kubectl", "-n", hello.namespace, "logs", "-f", name, "-c", "hello"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        watch = [
+            "kubectl",
+            "-n",
+            hello.namespace,
+            "exec",
+            load.name,
+            "--",
+            "python3",
+            "-c",
+            WATCH,
+            address,
+        ]
         watching = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True)
         try:
             hello.kubectl("delete", "pod", name, "--timeout=120s")
@@ -121,7 +147,12 @@ def test_a_rollout_under_load_loses_nothing(hello):
     with Load(hello) as load:
         hello.kubectl("rollout", "restart", "deployment/hello")
         hello.rolled_out()
-        hello.until(lambda: not {each["metadata"]["name"] for each in hello.get("pods")["items"]} & set(pods), "the end of the old pods")
+        hello.until(
+            lambda: (
+                not {each["metadata"]["name"] for each in hello.get("pods")["items"]} & set(pods)
+            ),
+            "the end of the old pods",
+        )
         load.wait_for(next(iter(load.told()["answers"])))
         load.lost_nothing()
     assert not set(hello.names()) & set(pods)

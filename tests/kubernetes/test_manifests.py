@@ -1,4 +1,6 @@
-"""deploy/kubernetes by itself: every file fits Kubernetes' own schemas, the parts fit each other, and the times add up. No cluster."""
+"""deploy/kubernetes by itself: every file fits Kubernetes' own schemas, the parts fit each other,
+and the times add up. No cluster.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,21 @@ from sidecar.settings import TABLE
 from tests.support import ROOT
 
 from .cluster import client_pod, placed
-from .manifests import BASE, DEPLOY, OVERLAYS, built, container_of, documents, kustomize, of_kind, variables_of
+from .manifests import (
+    BASE,
+    DEPLOY,
+    OVERLAYS,
+    built,
+    container_of,
+    documents,
+    kustomize,
+    of_kind,
+    variables_of,
+)
 
-kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed: no schemas")
+kubernetes_validate = pytest.importorskip(
+    "kubernetes_validate", reason="kubernetes-validate is not installed: no schemas"
+)
 
 RESOURCES = sorted(path for path in DEPLOY.glob("**/*.yaml") if path.name != "kustomization.yaml")
 # An overlay's deployment.yaml is a part of one, merged into the base's.
@@ -30,7 +44,8 @@ WHOLE = [path for path in RESOURCES if path.name != "deployment.yaml" or path.pa
 # Of kinds that an operator brings there is no schema here.
 FOREIGN = ("monitoring.coreos.com/",)
 
-# What a pod, Deployment or Service may have since 1.21 and later: an older API server drops it silently.
+# What a pod, Deployment or Service may have since 1.21 and later: an older API server drops it
+# silently.
 NEWER = {
     "grpc", "hostUsers", "os", "schedulingGates", "resourceClaims", "minDomains", "matchLabelKeys", "nodeAffinityPolicy", "sleep",
     "nodeTaintsPolicy", "restartPolicy", "resizePolicy", "stopSignal", "internalTrafficPolicy", "trafficDistribution",
@@ -42,7 +57,10 @@ STOP_SECONDS = 5  # what `sidecar check` adds for the end of what was killed
 
 def oldest_schema() -> str:
     names = os.listdir(Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema")
-    return min((name.split("-")[0].lstrip("v") for name in names), key=lambda each: tuple(map(int, each.split("."))))
+    return min(
+        (name.split("-")[0].lstrip("v") for name in names),
+        key=lambda each: tuple(map(int, each.split("."))),
+    )
 
 
 def valid(resource: dict[str, Any], version: str) -> None:
@@ -96,15 +114,23 @@ def fits_together(resources: list[dict[str, Any]]) -> None:
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert service["spec"]["selector"].items() <= labels.items()
     assert {each["targetPort"] for each in service["spec"]["ports"]} <= ports
-    assert volumes["config"]["configMap"]["name"] == of_kind(resources, "ConfigMap")["metadata"]["name"]
-    assert volumes["secret"]["secret"]["secretName"] == of_kind(resources, "Secret")["metadata"]["name"]
+    assert (
+        volumes["config"]["configMap"]["name"]
+        == of_kind(resources, "ConfigMap")["metadata"]["name"]
+    )
+    assert (
+        volumes["secret"]["secret"]["secretName"]
+        == of_kind(resources, "Secret")["metadata"]["name"]
+    )
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = container[name]
         assert ("exec" in probe) != ("httpGet" in probe)
         assert "exec" in probe or probe["httpGet"]["port"] in ports
     for each in (*pod["containers"], *pod.get("initContainers", ())):
         assert {mount["name"] for mount in each["volumeMounts"]} <= set(volumes)
-        assert not [mount for mount in each["volumeMounts"] if "subPath" in mount or "subPathExpr" in mount]
+        assert not [
+            mount for mount in each["volumeMounts"] if "subPath" in mount or "subPathExpr" in mount
+        ]
         assert "envFrom" not in each
         assert each["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
@@ -113,11 +139,15 @@ def fits_together(resources: list[dict[str, Any]]) -> None:
         assert "memory" in each["resources"]["limits"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    # Else every Service of the namespace would be in the program's environment, and one called "sidecar" look like settings.
+    # Else every Service of the namespace would be in the program's environment, and one called
+    # "sidecar" look like settings.
     assert pod["enableServiceLinks"] is False
     variables = variables_of(container)
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    assert [mounted[directory] for directory in variables["SIDECAR_ENVDIR"].split()] == ["config", "secret"]
+    assert [mounted[directory] for directory in variables["SIDECAR_ENVDIR"].split()] == [
+        "config",
+        "secret",
+    ]
     assert os.path.dirname(variables["SIDECAR_CONTROL"]) in mounted
     for each in resources:
         if each["kind"] in ("PodDisruptionBudget", "PodMonitor"):
@@ -143,7 +173,9 @@ def test_the_base_needs_nothing_newer_than_kubernetes_1_20():
 
 
 def test_the_newer_fields_are_looked_for_where_they_would_be():
-    assert keys({"spec": {"containers": [{"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]}}) & NEWER == {"sleep"}
+    assert keys(
+        {"spec": {"containers": [{"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]}}
+    ) & NEWER == {"sleep"}
 
 
 # --- what sidecar itself makes of the settings
@@ -168,12 +200,20 @@ def test_a_stop_fits_into_the_grace_with_a_margin():
     deployment = documents(BASE / "deployment.yaml")[0]
     variables = settings_of(deployment)
     pod = deployment["spec"]["template"]["spec"]
-    assert "lifecycle" not in container_of(deployment), "a preStop hook takes its time from the grace, too: add it here"
-    longest = seconds(variables["SIDECAR_LAME_DUCK"]) + seconds(variables["SIDECAR_DRAIN_TIMEOUT"]) + STOP_SECONDS
+    assert "lifecycle" not in container_of(deployment), (
+        "a preStop hook takes its time from the grace, too: add it here"
+    )
+    longest = (
+        seconds(variables["SIDECAR_LAME_DUCK"])
+        + seconds(variables["SIDECAR_DRAIN_TIMEOUT"])
+        + STOP_SECONDS
+    )
     assert longest < pod["terminationGracePeriodSeconds"]
     # The Service forgets a pod that is not ready, or deleted, sooner than its lame duck ends.
     probe = container_of(deployment)["readinessProbe"]
-    assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) < seconds(variables["SIDECAR_LAME_DUCK"])
+    assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) < seconds(
+        variables["SIDECAR_LAME_DUCK"]
+    )
 
 
 def check(deployment: dict[str, Any], where: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -181,13 +221,25 @@ def check(deployment: dict[str, Any], where: Path, *more: str) -> subprocess.Com
     if not (ROOT / "sidecar" / "check.py").exists():
         pytest.skip("this sidecar has no `sidecar check`")
     environ = {**os.environ, **settings_of(deployment), "SIDECAR_ENVDIR": str(where)}
-    argv = [sys.executable, "-m", "sidecar", "check", "--json", *more, *container_of(deployment)["args"]]
+    argv = [
+        sys.executable,
+        "-m",
+        "sidecar",
+        "check",
+        "--json",
+        *more,
+        *container_of(deployment)["args"],
+    ]
     return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("overlay", [BASE, *OVERLAYS], ids=lambda path: path.name)
 def test_sidecar_check_agrees(overlay, tmp_path):
-    deployment = of_kind(built(overlay), "Deployment") if overlay != BASE else documents(BASE / "deployment.yaml")[0]
+    deployment = (
+        of_kind(built(overlay), "Deployment")
+        if overlay != BASE
+        else documents(BASE / "deployment.yaml")[0]
+    )
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     right = check(deployment, tmp_path, "--grace", f"{grace}s")
     assert right.returncode == 0, right.stderr
@@ -218,7 +270,9 @@ def test_what_a_cluster_is_given_fits_the_schema(node):
         valid(each, oldest_schema())
         spec = each["spec"].get("template", each)["spec"]
         assert spec.get("nodeName", "") == node
-        assert [(one["image"], one["imagePullPolicy"]) for one in spec["containers"]] == [("example:1", "Never")]
+        assert [(one["image"], one["imagePullPolicy"]) for one in spec["containers"]] == [
+            ("example:1", "Never")
+        ]
 
 
 def test_the_clusters_client_counts_answers_and_failures(sidecar, tmp_path):
@@ -226,12 +280,22 @@ def test_the_clusters_client_counts_answers_and_failures(sidecar, tmp_path):
     gunicorn = (sys.executable, "-m", "gunicorn", "--no-control-socket", "examples.hello.app:app")
     running = sidecar("--control", str(tmp_path / "control.sock"), program=gunicorn, cwd=ROOT)
     running.wait("serving")
-    argv = [sys.executable, "-u", "-c", (ROOT / "tests/kubernetes/client.py").read_text(), f"127.0.0.1:{running.port}", "2", "0.01"]
+    argv = [
+        sys.executable,
+        "-u",
+        "-c",
+        (ROOT / "tests/kubernetes/client.py").read_text(),
+        f"127.0.0.1:{running.port}",
+        "2",
+        "0.01",
+    ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as client:
         try:
             assert client.stdout is not None
             told = (json.loads(line) for line in client.stdout)
-            assert next(each for each in told if each["answers"].get("Hello", 0) > 20)["failed"] == 0
+            assert (
+                next(each for each in told if each["answers"].get("Hello", 0) > 20)["failed"] == 0
+            )
             running.stop()
             failed = next(each for each in told if each["failed"])
             assert "Connection" in failed["causes"][0]
@@ -250,15 +314,23 @@ def page() -> str:
 
 def test_the_pages_yaml_is_what_the_overlay_has():
     shown = [yaml.safe_load(block.split("```")[0]) for block in page().split("```yaml\n")[1:]]
-    shipped = container_of(documents(DEPLOY / "overlays" / "code-volume" / "deployment.yaml")[0])["env"]
+    shipped = container_of(documents(DEPLOY / "overlays" / "code-volume" / "deployment.yaml")[0])[
+        "env"
+    ]
     assert shown
     assert all(each in shipped for block in shown for each in block["env"])
 
 
 def test_the_pages_numbers_are_the_deployments():
     deployment = documents(BASE / "deployment.yaml")[0]
-    variables, grace = settings_of(deployment), deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    duck, drain = seconds(variables["SIDECAR_LAME_DUCK"]), seconds(variables["SIDECAR_DRAIN_TIMEOUT"])
+    variables, grace = (
+        settings_of(deployment),
+        deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"],
+    )
+    duck, drain = (
+        seconds(variables["SIDECAR_LAME_DUCK"]),
+        seconds(variables["SIDECAR_DRAIN_TIMEOUT"]),
+    )
     for said in (
         f"`terminationGracePeriodSeconds` ({grace} s)", f"`--lame-duck` ({duck:g} s)", f"(`--drain-timeout`, {drain:g} s)",
         f"| {duck:g} s |", f"| at most {duck + drain:g} s |", f"| at most {duck + drain + STOP_SECONDS:g} s |",

@@ -1,7 +1,8 @@
 """The promises, each as something that watches a world and raises Broken when it is not kept.
 
-A promise looks at every fact as it is told (`fact`), at each list of orders before it is performed (`ordered`), and at the whole once
-reconcile has no more to say (`settled`). It knows the world's book, never the supervisor's own state, except where it says so.
+A promise looks at every fact as it is told (`fact`), at each list of orders before it is performed
+(`ordered`), and at the whole once reconcile has no more to say (`settled`). It knows the world's
+book, never the supervisor's own state, except where it says so.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ class Promise:
 
 def said(given: list[orders.Order], *wanted: str) -> list[int]:
     """The generations of which one of these things was said."""
-    return [order.fields["generation"] for order in given if isinstance(order, orders.Say) and order.event in wanted]
+    return [
+        order.fields["generation"]
+        for order in given
+        if isinstance(order, orders.Say) and order.event in wanted
+    ]
 
 
 def was_said(given: list[orders.Order], event: str) -> bool:
@@ -47,10 +52,12 @@ def was_said(given: list[orders.Order], event: str) -> bool:
 
 
 class Continuity(Promise):
-    """ "Once a worker was ready … a swap never retires the last ready worker before its replacement is ready."
+    """ "Once a worker was ready … a swap never retires the last ready worker before its replacement
+    is ready."
 
-    Nor does anything else but a stop. In a swap a ready worker leaves only for a worker of its slot that has been ready for
-    kill_old_delay, and without max_surge not before the new generation is complete.
+    Nor does anything else but a stop. In a swap a ready worker leaves only for a worker of its slot
+    that has been ready for kill_old_delay, and without max_surge not before the new generation is
+    complete.
     """
 
     name = "Continuity"
@@ -64,7 +71,9 @@ class Continuity(Promise):
             return
         ready = world.ready()
         yielding = self._yielding(given)
-        left = [process for process in ready if process.pid in leaving and process.pid not in yielding]
+        left = [
+            process for process in ready if process.pid in leaving and process.pid not in yielding
+        ]
         stay = [process for process in ready if process.pid not in leaving]
         if not left or world.leaving() or was_said(given, "gave_up"):
             return
@@ -72,27 +81,50 @@ class Continuity(Promise):
             raise self.broken(f"the last ready workers {left} are told to leave")
         given_up = {*said(given, "swap_failed", "swap_superseded"), *self._lame_duck_gave_up()}
         for process in left:
-            replacements = [each for each in stay if each.slot == process.slot and each.generation > process.generation]
-            if any(self._took_over(each, stay) for each in replacements) or process.slot >= world.size:
+            replacements = [
+                each
+                for each in stay
+                if each.slot == process.slot and each.generation > process.generation
+            ]
+            if (
+                any(self._took_over(each, stay) for each in replacements)
+                or process.slot >= world.size
+            ):
                 continue
             if process.generation in given_up and not process.taken:
                 continue
             delay = world.settings.kill_old_delay - BIT
-            if any(world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay for each in stay):
+            if any(
+                world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay
+                for each in stay
+            ):
                 continue
             raise self.broken(f"{process} is told to leave and nobody has taken its place")
         coming = world.coming
-        unsure = all(self._may_fail(each, coming.number) for each in stay) if coming is not None and not yielding else False
+        unsure = (
+            all(self._may_fail(each, coming.number) for each in stay)
+            if coming is not None and not yielding
+            else False
+        )
         if unsure and coming is not None and coming.number not in said(given, "serving"):
-            raise self.broken(f"{left} are told to leave, and {stay}, which may still fail, are all there is")
+            raise self.broken(
+                f"{left} are told to leave, and {stay}, which may still fail, are all there is"
+            )
 
     def _yielding(self, given: list[orders.Order]) -> set[int]:
-        """Who leaves to make room: only for a generation that is prepared and has none beside them, and it is said."""
+        """Who leaves to make room: only for a generation that is prepared and has none beside them,
+        and it is said.
+        """
         pids: set[int] = set()
         for order in given:
             if isinstance(order, orders.Say) and order.event == "making_room":
                 life = self.world.generations[order.fields["generation"]]
-                if not self.world.alone(life) or not life.prepared or life.fault or life.state != COMING:
+                if (
+                    not self.world.alone(life)
+                    or not life.prepared
+                    or life.fault
+                    or life.state != COMING
+                ):
                     raise self.broken(f"there is no need to make room: {order}")
                 pids |= set(order.fields["pids"])
         return pids
@@ -111,7 +143,10 @@ class Continuity(Promise):
         if coming is None or coming.fault or not world.surge(coming):
             return
         mine = [process for process in world.wanted() if process.generation == coming.number]
-        if all(each.ready_at is not None and world.now >= each.ready_at + world.settings.kill_old_delay for each in mine):
+        if all(
+            each.ready_at is not None and world.now >= each.ready_at + world.settings.kill_old_delay
+            for each in mine
+        ):
             for each in mine:
                 each.taken = True
 
@@ -121,7 +156,9 @@ class Continuity(Promise):
         surge = world.surge(world.generations[process.generation])
         mine = [each for each in stay if each.generation == process.generation]
         complete = {each.slot for each in mine} >= set(range(world.size))
-        long_enough = all(world.now >= (each.ready_at or 0.0) + settings.kill_old_delay - BIT for each in mine)
+        long_enough = all(
+            world.now >= (each.ready_at or 0.0) + settings.kill_old_delay - BIT for each in mine
+        )
         if long_enough and (complete or surge):
             for each in mine:
                 each.taken = True
@@ -130,13 +167,16 @@ class Continuity(Promise):
 
     def _lame_duck_gave_up(self) -> set[int]:
         """Generations a stop has given up: nothing is said of it."""
-        return {life.number for life in self.world.generations.values() if life.state == OUTDATED} if self.world.stops else set()
+        return (
+            {life.number for life in self.world.generations.values() if life.state == OUTDATED}
+            if self.world.stops
+            else set()
+        )
 
 
 class NoBadGeneration(Promise):
-    """ "A generation that exits, never gets ready in time or fails its check is killed; the serving one is untouched; the failure
-    is said with its cause (…, what triggered it)."
-    """  # fmt: skip
+    """"A generation that exits, never gets ready in time or fails its check is killed; the serving
+    one is untouched; the failure is said with its cause (…, what triggered it)." """  # fmt: skip
 
     name = "No bad generation takes over"
 
@@ -153,10 +193,17 @@ class NoBadGeneration(Promise):
             if not mine:
                 raise self.broken(f"generation {number} serves without a ready worker")
             if others and life.fault:
-                raise self.broken(f"generation {number} serves although it failed ({life.fault}) and {others} are there")
+                raise self.broken(
+                    f"generation {number} serves although it failed ({life.fault}) and {others} are there"
+                )
             if others and {process.slot for process in mine} < set(range(world.size)):
-                raise self.broken(f"generation {number} serves incomplete although {others} are there")
-            if others and any(world.now < (process.ready_at or 0.0) + world.settings.kill_old_delay - BIT for process in mine):
+                raise self.broken(
+                    f"generation {number} serves incomplete although {others} are there"
+                )
+            if others and any(
+                world.now < (process.ready_at or 0.0) + world.settings.kill_old_delay - BIT
+                for process in mine
+            ):
                 raise self.broken(f"generation {number} serves within kill_old_delay")
         for order in given:
             if isinstance(order, orders.Say) and order.event == "swap_failed":
@@ -174,13 +221,21 @@ class NoBadGeneration(Promise):
                 process = world.processes[order.pid]
                 trimmed = process.slot >= world.size
                 trimmed |= world.superfluous(process)
-                if process.ready and process.generation != failed and not (trimmed or world.leaving() or was_said(given, "gave_up")):
+                if (
+                    process.ready
+                    and process.generation != failed
+                    and not (trimmed or world.leaving() or was_said(given, "gave_up"))
+                ):
                     raise self.broken(f"generation {failed} failed, and {process} is told to leave")
 
     def _overdue(self) -> None:
         world = self.world
         coming = world.coming
-        if coming is not None and not coming.prepared and world.now >= coming.begun_at + world.settings.start_timeout:
+        if (
+            coming is not None
+            and not coming.prepared
+            and world.now >= coming.begun_at + world.settings.start_timeout
+        ):
             world._fault(coming.number, "its preparation is overdue")
         for process in world.wanted():
             if process.ready_at is None and process.readiness != "interval":  # noqa: SIM102
@@ -194,23 +249,30 @@ class NoBadGeneration(Promise):
         if world.leaving():
             return
         if coming is not None and coming.fault:
-            raise self.broken(f"generation {coming.number} failed ({coming.fault}) and is still coming")
+            raise self.broken(
+                f"generation {coming.number} failed ({coming.fault}) and is still coming"
+            )
         for process in world.wanted():
             number = process.generation
             if process.ready_at is None and process.readiness != "interval":  # noqa: SIM102
                 if world.now >= process.started_at + world.settings.start_timeout:
-                    raise self.broken(f"{process} has not got ready in time and is not told to leave")
-            if (coming is not None and number == coming.number) or (current is not None and number == current.number):
+                    raise self.broken(
+                        f"{process} has not got ready in time and is not told to leave"
+                    )
+            if (coming is not None and number == coming.number) or (
+                current is not None and number == current.number
+            ):
                 continue
             if process.taken and (current is None or number > current.number):
                 continue
-            raise self.broken(f"{process} belongs to no generation that is wanted, and is not told to leave")
+            raise self.broken(
+                f"{process} belongs to no generation that is wanted, and is not told to leave"
+            )
 
 
 class StopEnds(Promise):
-    """ "After SIGTERM: lame duck, drain, kill, exit — inside a bound known in advance. A second SIGTERM shortens it. No process
-    outlives sidecar."
-    """  # fmt: skip
+    """"After SIGTERM: lame duck, drain, kill, exit — inside a bound known in advance. A second
+    SIGTERM shortens it. No process outlives sidecar." """  # fmt: skip
 
     name = "Stop always ends"
 
@@ -222,7 +284,10 @@ class StopEnds(Promise):
                 raise self.broken(f"a stop was asked for, and yet: {order}")
             if isinstance(order, orders.Spawn) and world.leaving():
                 raise self.broken(f"everything leaves, and yet: {order}")
-            serving = [*said(given, "serving"), world.current.number if world.current is not None else 0]
+            serving = [
+                *said(given, "serving"),
+                world.current.number if world.current is not None else 0,
+            ]
             if isinstance(order, orders.Spawn) and world.stops and order.generation not in serving:
                 raise self.broken(f"a stop was asked for, and yet: {order}")
             if isinstance(order, orders.Exit):
@@ -255,7 +320,9 @@ class StopEnds(Promise):
 
 
 class DrainEnds(Promise):
-    """ "Old workers drain at most --drain-timeout, then kill"; a lingering group has the rest of it; who never served 2 s at most."""
+    """ "Old workers drain at most --drain-timeout, then kill"; a lingering group has the rest of it;
+    who never served 2 s at most.
+    """
 
     name = "Drain ends"
 
@@ -266,7 +333,9 @@ class DrainEnds(Promise):
         for order in given:
             if isinstance(order, orders.Kill):
                 process = world.processes[order.pid]
-                at_once = order.pid in asked and (world.settings.drain_timeout == 0.0 or len(world.stops) > 1)
+                at_once = order.pid in asked and (
+                    world.settings.drain_timeout == 0.0 or len(world.stops) > 1
+                )
                 if world.now < process.kill_due - BIT and not at_once:
                     raise self.broken(f"{process} is killed, before {process.kill_due:g}")
 
@@ -279,11 +348,13 @@ class DrainEnds(Promise):
 
 
 class NoSpin(Promise):
-    """ "Any crash loop is paced (exponential backoff with jitter, reset after a minimum uptime). CPU at idle is zero."
+    """ "Any crash loop is paced (exponential backoff with jitter, reset after a minimum uptime). CPU
+    at idle is zero."
 
-    A generation is begun at once for a trigger, for the interval, or for a serving generation that had held out; anything else is an
-    attempt that waits for at least half of its pause, and the pause doubles with each failure. So does a slot of the serving
-    generation. That reconcile ends, that deadlines are honest, is checked by the world itself.
+    A generation is begun at once for a trigger, for the interval, or for a serving generation that
+    had held out; anything else is an attempt that waits for at least half of its pause, and the
+    pause doubles with each failure. So does a slot of the serving generation. That reconcile ends,
+    that deadlines are honest, is checked by the world itself.
     """
 
     name = "No spin"
@@ -308,15 +379,28 @@ class NoSpin(Promise):
         elif isinstance(fact, events.Configured):
             self.slots.clear()
             longest = max(world.settings.max_backoff, 0.25)
-            self.longest, self.least_longest = max(self.longest, longest), min(self.least_longest, longest)
+            self.longest, self.least_longest = (
+                max(self.longest, longest),
+                min(self.least_longest, longest),
+            )
             self.min_uptime = max(world.settings.min_uptime, 0.25)
         elif isinstance(fact, events.SpawnFailed):
             self._slot_lost(fact.generation, fact.slot, 0.0)
-        elif isinstance(fact, events.WorkerExited) and world.just_left is not None and world.just_left.retired_at is None:
+        elif (
+            isinstance(fact, events.WorkerExited)
+            and world.just_left is not None
+            and world.just_left.retired_at is None
+        ):
             process = world.just_left
-            self._slot_lost(process.generation, process.slot, 0.0 if process.ready_at is None else world.now - process.ready_at)
+            self._slot_lost(
+                process.generation,
+                process.slot,
+                0.0 if process.ready_at is None else world.now - process.ready_at,
+            )
 
-    def _slot_lost(self, generation: int, slot: int, served: float, asked: frozenset[int] = frozenset()) -> None:
+    def _slot_lost(
+        self, generation: int, slot: int, served: float, asked: frozenset[int] = frozenset()
+    ) -> None:
         world = self.world
         life = world.generations[generation]
         if life.state == COMING:
@@ -325,7 +409,9 @@ class NoSpin(Promise):
         failures = 0 if served >= self.min_uptime else failures + 1
         self.slots[slot] = (failures, world.now)
         current = world.current
-        if current is not None and not [process for process in world.wanted() if process.pid not in asked]:
+        if current is not None and not [
+            process for process in world.wanted() if process.pid not in asked
+        ]:
             self._failed(long=world.now - current.serving_at >= self.min_uptime)
 
     def _failed(self, *, long: bool) -> None:
@@ -351,10 +437,16 @@ class NoSpin(Promise):
             elif isinstance(order, orders.Say) and order.event == "worker_overdue":
                 asked.add(order.fields["pid"])
                 if not world.stops:  # a stop gives a coming generation up in the same breath
-                    self._slot_lost(order.fields["generation"], order.fields["slot"], 0.0, frozenset(asked))
+                    self._slot_lost(
+                        order.fields["generation"], order.fields["slot"], 0.0, frozenset(asked)
+                    )
             elif isinstance(order, orders.Say) and order.event == "swap_failed":
                 current = world.current
-                if current is not None and current.serving_at > self.failed_at and world.now - current.serving_at >= self.min_uptime:
+                if (
+                    current is not None
+                    and current.serving_at > self.failed_at
+                    and world.now - current.serving_at >= self.min_uptime
+                ):
                     self.failures = 0
                 self._failed(long=False)
                 if order.fields["trigger"] in ("watch", "envdir") and order.fields["still"]:
@@ -364,7 +456,10 @@ class NoSpin(Promise):
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
             elif isinstance(order, orders.Say) and order.event == "interval_due":
                 current = world.current
-                if current is None or world.now < current.serving_at + world.settings.auto_restart_interval - BIT:
+                if (
+                    current is None
+                    or world.now < current.serving_at + world.settings.auto_restart_interval - BIT
+                ):
                     raise self.broken(f"too early for an automatic restart: {order}")
                 self.due = True
             elif isinstance(order, orders.Prepare):
@@ -372,8 +467,13 @@ class NoSpin(Promise):
                 self.due = False
             elif isinstance(order, orders.Spawn):
                 failures, lost_at = self.slots.get(order.slot, (0, 0.0))
-                if world.now < lost_at + self._least_pause(failures) - BIT and world.generations[order.generation].state != COMING:
-                    raise self.broken(f"too early after {failures} failures, the last at {lost_at:g}: {order}")
+                if (
+                    world.now < lost_at + self._least_pause(failures) - BIT
+                    and world.generations[order.generation].state != COMING
+                ):
+                    raise self.broken(
+                        f"too early after {failures} failures, the last at {lost_at:g}: {order}"
+                    )
 
     def _begun(self, order: orders.Prepare) -> None:
         world = self.world
@@ -383,7 +483,9 @@ class NoSpin(Promise):
         if order.trigger == "interval" and self.due:
             return
         if not turns or world.now < min(turns) - BIT:
-            raise self.broken(f"too early after {self.failures} failures, the last at {self.failed_at:g}: {order}")
+            raise self.broken(
+                f"too early after {self.failures} failures, the last at {self.failed_at:g}: {order}"
+            )
 
     def settled(self) -> None:
         """The deadline is honest, and there is none at idle."""
@@ -393,19 +495,29 @@ class NoSpin(Promise):
             return
         if deadline <= world.now:
             raise self.broken(f"the deadline {deadline:g} is not in the future")
-        if deadline < INF and not world.settings.enable_auto_restart and not world.stops and not world.gave_up:
+        if (
+            deadline < INF
+            and not world.settings.enable_auto_restart
+            and not world.stops
+            and not world.gave_up
+        ):
             big = any(process.big_at < INF for process in world.wanted())
             idle = (
-                not big and world.healthy() and all(process.wanted or process.killed_at is not None for process in world.processes.values())
+                not big
+                and world.healthy()
+                and all(
+                    process.wanted or process.killed_at is not None
+                    for process in world.processes.values()
+                )
             )
             if idle:
                 raise self.broken(f"all is well, and yet there is a deadline {deadline:g}")
 
 
 class LatestWins(Promise):
-    """ "Triggers that arrive during a swap coalesce into at most one more swap; a generation still starting when the code changes
-    again is given up for a fresh one." And never three: those given up are gone (or killed) before another is begun.
-    """  # fmt: skip
+    """"Triggers that arrive during a swap coalesce into at most one more swap; a generation still
+    starting when the code changes again is given up for a fresh one." And never three: those given
+    up are gone (or killed) before another is begun. """  # fmt: skip
 
     name = "Latest wins"
 
@@ -417,24 +529,39 @@ class LatestWins(Promise):
             life = world.generations[number]
             if life.state != COMING or not world.supersedes:
                 raise self.broken(f"generation {number} is given up though nothing has changed")
-            if any(process.taken and process.generation == number and process.slot < world.size for process in world.wanted()):
-                raise self.broken(f"generation {number} is given up though it has taken over already")
+            if any(
+                process.taken and process.generation == number and process.slot < world.size
+                for process in world.wanted()
+            ):
+                raise self.broken(
+                    f"generation {number} is given up though it has taken over already"
+                )
         killed = {order.pid for order in given if isinstance(order, orders.Kill)}
         for order in given:
             if not isinstance(order, orders.Prepare):
                 continue
-            served = [name for number in said(given, "serving") for name in world.generations[number].changed]
+            served = [
+                name
+                for number in said(given, "serving")
+                for name in world.generations[number].changed
+            ]
             changed = [name for name in world.unserved if name not in served]
             if sorted(order.changed) != sorted(changed[-20:]):
                 raise self.broken(f"{changed} has changed, and {order.changed} is told")
             coming = world.coming
             ended = {*superseded, *said(given, "swap_failed", "serving")}
             if coming is not None and coming.number not in ended:
-                raise self.broken(f"generation {order.generation} is begun although generation {coming.number} is coming")
+                raise self.broken(
+                    f"generation {order.generation} is begun although generation {coming.number} is coming"
+                )
             for process in world.processes.values():
-                unborn = process.ready_at is None and (not process.wanted or process.generation in superseded)
+                unborn = process.ready_at is None and (
+                    not process.wanted or process.generation in superseded
+                )
                 if unborn and process.killed_at is None and process.pid not in killed:
-                    raise self.broken(f"generation {order.generation} is begun although {process}, which never served, is still there")
+                    raise self.broken(
+                        f"generation {order.generation} is begun although {process}, which never served, is still there"
+                    )
 
     def settled(self) -> None:
         """What the code has changed under is not coming any more."""
@@ -442,12 +569,18 @@ class LatestWins(Promise):
         coming = world.coming
         if coming is None or not world.supersedes or world.stops or world.now < world.due_at:
             return
-        if not any(process.taken for process in world.wanted() if process.generation == coming.number):
-            raise self.broken(f"generation {coming.number} is still coming although the code has changed again")
+        if not any(
+            process.taken for process in world.wanted() if process.generation == coming.number
+        ):
+            raise self.broken(
+                f"generation {coming.number} is still coming although the code has changed again"
+            )
 
 
 class Surge(Promise):
-    """ "With --max-surge 1 a 32-worker generation is replaced one by one, at the memory of one extra worker." """
+    """ "With --max-surge 1 a 32-worker generation is replaced one by one, at the memory of one extra
+    worker."
+    """
 
     name = "Max surge"
 
@@ -459,16 +592,29 @@ class Surge(Promise):
         asked = {order.pid for order in given if isinstance(order, orders.Retire)}
         if not surge or not spawns:
             return
-        if all(process.generation == spawns[0].generation or process.pid in asked for process in world.wanted()):
+        if all(
+            process.generation == spawns[0].generation or process.pid in asked
+            for process in world.wanted()
+        ):
             return  # nobody else serves: being there comes before being small
-        coming = world.generations[spawns[0].generation].state == COMING and not said(given, "serving")
-        there = [each for each in world.processes.values() if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT]
+        coming = world.generations[spawns[0].generation].state == COMING and not said(
+            given, "serving"
+        )
+        there = [
+            each
+            for each in world.processes.values()
+            if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT
+        ]
         if coming and len(there) + len(spawns) > world.size + surge:
-            raise self.broken(f"{len(there)} processes are there, and {len(spawns)} more are started")
+            raise self.broken(
+                f"{len(there)} processes are there, and {len(spawns)} more are started"
+            )
 
 
 class Overlap(Promise):
-    """ "--overlap never", and auto where not one worker more fits: a new generation is not there together with an old one."""
+    """ "--overlap never", and auto where not one worker more fits: a new generation is not there
+    together with an old one.
+    """
 
     name = "Overlap"
 
@@ -479,15 +625,21 @@ class Overlap(Promise):
             if not isinstance(order, orders.Spawn):
                 continue
             life = world.generations[order.generation]
-            others = [each for each in world.processes.values() if each.generation != order.generation]
-            others = [each for each in others if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT]
+            others = [
+                each for each in world.processes.values() if each.generation != order.generation
+            ]
+            others = [
+                each
+                for each in others
+                if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT
+            ]
             if life.state == COMING and not said(given, "serving") and world.alone(life) and others:
                 raise self.broken(f"{order} although {others} are there")
 
 
 class SlowStart(Promise):
-    """With --slow-start an old worker has a process less for each new one, and never the last; "a generation that fails" leaves it
-    with all it had.
+    """With --slow-start an old worker has a process less for each new one, and never the last; "a
+    generation that fails" leaves it with all it had.
     """
 
     name = "Slow start"
@@ -505,17 +657,27 @@ class SlowStart(Promise):
                     raise self.broken(f"it has all it had: {order}")
                 if order.signal == "TTOU" and process.fewer + 1 >= process.had:
                     raise self.broken(f"its last process is asked to leave: {order}")
-                if order.signal == "TTOU" and (successor is None or process.fewer + 1 > successor.takers):
-                    raise self.broken(f"fewer than {process.had} would be left: {order}, {successor}")
+                if order.signal == "TTOU" and (
+                    successor is None or process.fewer + 1 > successor.takers
+                ):
+                    raise self.broken(
+                        f"fewer than {process.had} would be left: {order}, {successor}"
+                    )
             if isinstance(order, orders.Say) and order.event == "serving":
                 self._complete(order.fields["generation"])
 
     def _successor(self, process: Process, given: list[orders.Order]) -> Process | None:
         """Whoever is about to replace it, and takes connections."""
         coming = self.world.coming
-        if coming is None or coming.number in said(given, "swap_failed", "swap_superseded", "serving"):
+        if coming is None or coming.number in said(
+            given, "swap_failed", "swap_superseded", "serving"
+        ):
             return None
-        mine = [each for each in self.world.ready() if each.generation == coming.number and each.slot == process.slot]
+        mine = [
+            each
+            for each in self.world.ready()
+            if each.generation == coming.number and each.slot == process.slot
+        ]
         return mine[0] if mine else None
 
     def _complete(self, number: int) -> None:
@@ -526,7 +688,9 @@ class SlowStart(Promise):
                 had = max((other.had for other in others if other.slot == process.slot), default=0)
                 waited = world.now >= process.spread_at + world.settings.start_timeout - BIT
                 if process.most < had and not waited:
-                    raise self.broken(f"{process} with {process.most} processes takes over from {had}")
+                    raise self.broken(
+                        f"{process} with {process.most} processes takes over from {had}"
+                    )
 
     def settled(self) -> None:
         """Nobody has fewer processes for the sake of a successor that is not there."""
@@ -535,15 +699,19 @@ class SlowStart(Promise):
             return
         for process in world.ready():
             successor = self._successor(process, [])
-            if process.fewer and world.now >= process.resized_at + 0.1 + BIT and process.fewer > (successor.takers if successor else 0):
+            if (
+                process.fewer
+                and world.now >= process.resized_at + 0.1 + BIT
+                and process.fewer > (successor.takers if successor else 0)
+            ):
                 raise self.broken(f"{process} has {process.fewer} processes fewer for {successor}")
 
 
 class Orderly(Promise):
-    """Every order makes sense: a worker is signalled once and killed once, only one that is there; a slot is filled once; a
-    generation is closed once, after its last worker; nothing follows Exit. "Every process is reaped": the supervisor knows exactly the
-    processes that are there (this one looks into its roster).
-    """  # fmt: skip
+    """Every order makes sense: a worker is signalled once and killed once, only one that is there;
+    a slot is filled once; a generation is closed once, after its last worker; nothing follows Exit.
+    "Every process is reaped": the supervisor knows exactly the processes that are there (this one
+    looks into its roster). """  # fmt: skip
 
     name = "Orderly"
 
@@ -564,9 +732,18 @@ class Orderly(Promise):
                     if process.retired_at is not None or order.pid in retired:
                         raise self.broken(f"it was asked already: {order}")
                     own = world.generations[process.generation].settings
-                    if world.leaving() and process.ready and order.signal != own.signal_on_term and self._served_last(process):
+                    if (
+                        world.leaving()
+                        and process.ready
+                        and order.signal != own.signal_on_term
+                        and self._served_last(process)
+                    ):
                         raise self.broken(f"not the signal for a stop: {order}")
-                    if not world.stops and not was_said(given, "gave_up") and order.signal != own.signal_on_hup:
+                    if (
+                        not world.stops
+                        and not was_said(given, "gave_up")
+                        and order.signal != own.signal_on_hup
+                    ):
                         raise self.broken(f"not the signal for a swap: {order}")
                     retired.add(order.pid)
                 case orders.Kill():
@@ -575,7 +752,11 @@ class Orderly(Promise):
                         raise self.broken(f"nobody is there to be killed: {order}")
                     if process.killed_at is not None or order.pid in killed:
                         raise self.broken(f"it was killed already: {order}")
-                    if process.retired_at is None and process.left_at is None and order.pid not in retired:
+                    if (
+                        process.retired_at is None
+                        and process.left_at is None
+                        and order.pid not in retired
+                    ):
                         raise self.broken(f"it was not asked first: {order}")
                     killed.add(order.pid)
                 case orders.Spawn():
@@ -592,12 +773,19 @@ class Orderly(Promise):
                     life = world.generations[order.generation]
                     if life.state == CLOSED:
                         raise self.broken(f"closed twice: {order}")
-                    if any(process.generation == order.generation for process in world.processes.values()):
+                    if any(
+                        process.generation == order.generation
+                        for process in world.processes.values()
+                    ):
                         raise self.broken(f"it has workers left: {order}")
 
     def _served_last(self, process: Process) -> bool:
         lives = [life for life in self.world.generations.values() if life.serving_at < INF]
-        return bool(lives) and process.generation == max(lives, key=lambda life: (life.serving_at, life.number)).number
+        return (
+            bool(lives)
+            and process.generation
+            == max(lives, key=lambda life: (life.serving_at, life.number)).number
+        )
 
     def _spawn(self, order: orders.Spawn, retired: set[int], filled: set[int]) -> None:
         world = self.world
@@ -621,8 +809,12 @@ class Orderly(Promise):
         supervisor = world.supervisor
         known = {worker.pid for worker in supervisor.roster.workers()}
         if known != world.processes.keys():
-            raise self.broken(f"the supervisor knows {sorted(known)}, there are {sorted(world.processes)}")
-        if {pid for _, pid in supervisor.status_rows()} != {each.pid for each in world.processes.values() if each.ready_at is not None}:
+            raise self.broken(
+                f"the supervisor knows {sorted(known)}, there are {sorted(world.processes)}"
+            )
+        if {pid for _, pid in supervisor.status_rows()} != {
+            each.pid for each in world.processes.values() if each.ready_at is not None
+        }:
             raise self.broken("the status file would be wrong")
         if supervisor.size != world.size:
             raise self.broken("the size is wrong")
@@ -633,7 +825,9 @@ class Orderly(Promise):
 
 
 class Persistence(Promise):
-    """ "First start: if no worker ever gets ready, after --max-failures exit with the program's own status" — not before, not later."""
+    """ "First start: if no worker ever gets ready, after --max-failures exit with the program's own
+    status" — not before, not later.
+    """
 
     name = "Max failures"
 
@@ -657,8 +851,9 @@ class Persistence(Promise):
 
 
 class Recycling(Promise):
-    """A worker that holds too much memory makes room for another, which is ready by then: one slot at a time, in no swap, and where
-    workers are too big again and again, ever more seldom: pauses double up to ten minutes.
+    """A worker that holds too much memory makes room for another, which is ready by then: one slot
+    at a time, in no swap, and where workers are too big again and again, ever more seldom: pauses
+    double up to ten minutes.
     """
 
     name = "Recycling"
@@ -685,9 +880,17 @@ class Recycling(Promise):
         big = world.processes[order.fields["pid"]]
         if big.big_at == INF or not big.ready:
             raise self.broken(f"there was no reason: {order}")
-        if (world.coming is not None and world.coming.number not in ended) or world.stops or world.gave_up:
+        if (
+            (world.coming is not None and world.coming.number not in ended)
+            or world.stops
+            or world.gave_up
+        ):
             raise self.broken(f"not at this moment: {order}")
-        if going := [process for process in world.ready() if process.pid not in left and world.superfluous(process, left)]:
+        if going := [
+            process
+            for process in world.ready()
+            if process.pid not in left and world.superfluous(process, left)
+        ]:
             raise self.broken(f"{going} are being recycled, and yet: {order}")
         failures, last = self.slots.get(big.slot, (0, -INF))
         least = min(600.0, 0.25 * 2.0 ** (failures - 1)) / 2 if failures else 0.0
@@ -700,7 +903,11 @@ class Recycling(Promise):
         delay = world.settings.kill_old_delay + BIT
         for process in world.ready():
             for each in world.ready():
-                if process.big_at < INF and world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay:
+                if (
+                    process.big_at < INF
+                    and world.succeeds(each, process)
+                    and world.now >= (each.ready_at or 0.0) + delay
+                ):
                     raise self.broken(f"{each} has taken its place, and {process} is still there")
 
 

@@ -1,6 +1,8 @@
-"""A supervisor that is written down and made anew, at any moment of any schedule, goes on exactly as it would have.
+"""A supervisor that is written down and made anew, at any moment of any schedule, goes on exactly
+as it would have.
 
-The same schedules as in test_promises.py, each lived through twice; in the second life the supervisor is another one again and again.
+The same schedules as in test_promises.py, each lived through twice; in the second life the
+supervisor is another one again and again.
 """
 
 from __future__ import annotations
@@ -72,7 +74,10 @@ def test_a_state_is_text_and_nothing_but() -> None:
 
 def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
-    supervisor.observe(events.PaceChanged(enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0), 0.0)
+    supervisor.observe(
+        events.PaceChanged(enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0),
+        0.0,
+    )
     assert reborn(supervisor, 1.0).settings == supervisor.settings
     assert (supervisor.settings.workers, supervisor.settings.kill_old_delay) == (3, 4.0)
 
@@ -87,7 +92,9 @@ def test_what_a_state_lacks_is_as_at_a_start_and_what_it_has_too_much_is_refused
     del told["failures"]
     assert (made(told).size, made(told).failures) == (7, 0)
     told["moods"] = []
-    with pytest.raises(Unfit, match=r"a Supervisor\.moods in its state, which this version does not know"):
+    with pytest.raises(
+        Unfit, match=r"a Supervisor\.moods in its state, which this version does not know"
+    ):
         made(told)
     with pytest.raises(Unfit, match="a Mood in its state"):
         revived({"~": "Mood"})

@@ -1,11 +1,14 @@
-"""Is the simulation any good? Each test plants a fault in the core on purpose and wants to see a promise broken by it.
+"""Is the simulation any good? Each test plants a fault in the core on purpose and wants to see a
+promise broken by it.
 
-A fault is planted in the source: a line that is there exactly once is replaced. When the core changes and the line is no more, the test
-says so; then plant the fault anew. The table in tests/README.md is the list below.
+A fault is planted in the source: a line that is there exactly once is replaced. When the core
+changes and the line is no more, the test says so; then plant the fault anew. The table in
+tests/README.md is the list below.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -23,28 +26,53 @@ from .world import Broken, schedule
 ENOUGH = 2500
 
 
+def loosely(code: str) -> re.Pattern[str]:
+    """What finds this code however the formatter has broken its lines."""
+    tokens = [re.escape(token) for token in re.findall(r"\w+|\S", code)]
+    before = code[: len(code) - len(code.lstrip())]
+    after = code[len(code.rstrip()) :]
+    return re.compile(re.escape(before) + r"\s*,?\s*".join(tokens) + re.escape(after))
+
+
 class Fault:
     """What is planted, where, and the promises that may be broken by it first."""
 
-    def __init__(self, what: str, promises: str, *changes: tuple[str, str], module: str = "supervisor", first: int = 0) -> None:
+    def __init__(
+        self,
+        what: str,
+        promises: str,
+        *changes: tuple[str, str],
+        module: str = "supervisor",
+        first: int = 0,
+    ) -> None:
         self.what = what
         self.promises = promises.split(" or ")
         self.changes = changes
         self.module = module
-        self.first = first  # where to begin to look: a few faults show in one of some thousand schedules only
+        # where to begin to look: a few faults show in one of some thousand schedules only
+        self.first = first
 
     def plant(self) -> Callable[..., Any]:
         """The supervisor with the fault in it."""
-        spoiled = {self.module: self.changes, "supervisor": self.changes if self.module == "supervisor" else ()}
+        spoiled = {
+            self.module: self.changes,
+            "supervisor": self.changes if self.module == "supervisor" else (),
+        }
         modules = {}
         before = {name: sys.modules[f"sidecar.{name}"] for name in spoiled}
         try:
-            for name, changes in spoiled.items():  # the supervisor is last, and imports what is spoiled
+            for (
+                name,
+                changes,
+            ) in spoiled.items():  # the supervisor is last, and imports what is spoiled
                 path = Path(import_module(f"sidecar.{name}").__file__ or "")
                 source = path.read_text()
                 for old, new in changes:
-                    assert source.count(old) == 1, f"{old!r} is in {path} {source.count(old)} times: plant this fault anew"
-                    source = source.replace(old, new)
+                    places = list(loosely(old).finditer(source))
+                    assert len(places) == 1, (
+                        f"{old!r} is in {path} {len(places)} times: plant this fault anew"
+                    )
+                    source = source[: places[0].start()] + new + source[places[0].end() :]
                 modules[name] = sys.modules[f"sidecar.{name}"] = types.ModuleType(f"sidecar.{name}")
                 exec(compile(source, f"{path} with a fault", "exec"), modules[name].__dict__)
         finally:
@@ -73,22 +101,36 @@ FAULTS = [
     Fault(
         "the old workers are retired when the new ones are spawned, not when they are ready",
         "Continuity",
-        ("if any(worker.state == STARTING for worker in mine) or not mine or", "if not mine or"),
-        ("max(self._grown_at(worker, coming) for worker in mine)", "max(worker.started_at for worker in mine)"),
+        ("any(worker.state == STARTING for worker in mine) or not mine", "not mine"),
+        (
+            "max(self._grown_at(worker, coming) for worker in mine)",
+            "max(worker.started_at for worker in mine)",
+        ),
     ),
     Fault(
         "the old workers are retired without waiting for the slots that are not filled",
         "Continuity or No bad generation takes over",
-        ("or (waiting and not self._surge(coming)):", "or False:"),
-        ("        if not waiting:\n            self._serve(coming, now)", "        self._serve(coming, now)"),
+        ("or (waiting and not self._surge(coming))", "or False"),
+        (
+            "        if not waiting:\n            self._serve(coming, now)",
+            "        self._serve(coming, now)",
+        ),
     ),
-    Fault("kill_old_delay is ignored", "Continuity or No bad generation takes over", (" + self.settings.kill_old_delay, now)", ", now)")),
+    Fault(
+        "kill_old_delay is ignored",
+        "Continuity or No bad generation takes over",
+        (" + self.settings.kill_old_delay, now)", ", now)"),
+    ),
     Fault(
         "a failed generation's workers that took over in a rolling swap are retired with the rest",
         "Continuity",
         ("[worker for worker in generation.workers if not worker.took_over]", "generation.workers"),
     ),
-    Fault("TTOU takes the last ready worker", "Continuity", ("            surplus.remove(ready[0])\n", "            pass\n")),
+    Fault(
+        "TTOU takes the last ready worker",
+        "Continuity",
+        ("            surplus.remove(ready[0])\n", "            pass\n"),
+    ),
     Fault(
         "TTOU trusts a coming worker that may still fail",
         "Continuity or No bad generation takes over",
@@ -115,12 +157,18 @@ FAULTS = [
     Fault(
         "a worker that is never ready is waited for",
         "No bad generation takes over or Recovery",
-        ("elif self._reached(worker.started_at + self.settings.start_timeout, now):", "elif False:"),
+        (
+            "elif self._reached(worker.started_at + self.settings.start_timeout, now):",
+            "elif False:",
+        ),
     ),
     Fault(
         "a failed generation's workers are left running",
         "No bad generation takes over or Orderly or Latest wins",
-        ("        self._retire([worker for worker in generation.workers if not worker.took_over], now)\n", ""),
+        (
+            "        self._retire([worker for worker in generation.workers if not worker.took_over], now)\n",
+            "",
+        ),
     ),
     Fault(
         "old workers that are being started again stay when a new generation serves",
@@ -133,7 +181,12 @@ FAULTS = [
         ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"),
         module="pacing",
     ),
-    Fault("the backoff does not grow", "No spin", ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"), module="pacing"),
+    Fault(
+        "the backoff does not grow",
+        "No spin",
+        ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"),
+        module="pacing",
+    ),
     Fault(
         "the pauses never begin anew after a generation that has held out",
         "No spin",
@@ -142,19 +195,33 @@ FAULTS = [
     Fault(
         "the pauses never begin anew after a long life",
         "No spin",
-        ("            self.failures = 0\n            self.not_before = now", "            self.not_before = now"),
+        (
+            "            self.failures = 0\n            self.not_before = now",
+            "            self.not_before = now",
+        ),
         module="pacing",
     ),
-    Fault("a pause may be nothing (--max-backoff 0)", "No spin", ("max(longest, FIRST_PAUSE)", "longest"), module="pacing"),
+    Fault(
+        "a pause may be nothing (--max-backoff 0)",
+        "No spin",
+        ("max(longest, FIRST_PAUSE)", "longest"),
+        module="pacing",
+    ),
     Fault(
         "a slot is respawned without a pause",
         "No spin",
-        ("if slot not in held and self._reached(self._pace(slot).not_before, now):", "if slot not in held:"),
+        (
+            "if slot not in held and self._reached(self._pace(slot).not_before, now):",
+            "if slot not in held:",
+        ),
     ),
     Fault(
         "an idle supervisor wakes up every second",
         "No spin",
-        ('        self._next = float("inf")\n        if self.exited', "        self._next = now + 1\n        if self.exited"),
+        (
+            '        self._next = float("inf")\n        if self.exited',
+            "        self._next = now + 1\n        if self.exited",
+        ),
     ),
     Fault(
         "the automatic restart comes too early",
@@ -178,9 +245,15 @@ FAULTS = [
         ("self._next = min(self._next, moment)", "self._next = moment"),
     ),
     Fault(
-        "the kill deadline is forgotten", "Drain ends or Stop always ends or Recovery", ("            worker.kill_at = now + grace\n", "")
+        "the kill deadline is forgotten",
+        "Drain ends or Stop always ends or Recovery",
+        ("            worker.kill_at = now + grace\n", ""),
     ),
-    Fault("who never served is given the whole drain time", "Drain ends", ("grace = min(grace, STILLBORN_GRACE)", "pass")),
+    Fault(
+        "who never served is given the whole drain time",
+        "Drain ends",
+        ("grace = min(grace, STILLBORN_GRACE)", "pass"),
+    ),
     Fault(
         "a lingering group is taken for gone",
         "Orderly",
@@ -213,8 +286,14 @@ FAULTS = [
     Fault(
         "a crashed slot is filled although everything leaves",
         "Stop always ends or Orderly",
-        ('        if self.ending.phase != "leaving":\n            self._judge', "        if True:\n            self._judge"),
-        ("                if generation.state != OUTDATED:\n                    generation.move(OUTDATED)\n", "                pass\n"),
+        (
+            '        if self.ending.phase != "leaving":\n            self._judge',
+            "        if True:\n            self._judge",
+        ),
+        (
+            "                if generation.state != OUTDATED:\n                    generation.move(OUTDATED)\n",
+            "                pass\n",
+        ),
     ),
     Fault(
         "a generation is begun although a stop was asked for",
@@ -226,8 +305,16 @@ FAULTS = [
         "Stop always ends",
         ("if not left or self._reached(ending.until, now):", "if not left:"),
     ),
-    Fault("the exit does not wait for what is being killed", "Stop always ends", ("KILL_GRACE = 5.0", "KILL_GRACE = 0.0")),
-    Fault("a generation that is superseded goes on", "Latest wins", ("(not wish.supersedes or any(", "(True or any(")),
+    Fault(
+        "the exit does not wait for what is being killed",
+        "Stop always ends",
+        ("KILL_GRACE = 5.0", "KILL_GRACE = 0.0"),
+    ),
+    Fault(
+        "a generation that is superseded goes on",
+        "Latest wins",
+        ("(not wish.supersedes or any(", "(True or any("),
+    ),
     Fault(
         "a worker that has taken over and was then one too many still protects its generation from being superseded",
         "Latest wins",
@@ -243,7 +330,11 @@ FAULTS = [
         ),
         first=17000,
     ),
-    Fault("a generation is given up for any trigger", "Latest wins", ("(not wish.supersedes or any(", "(any(")),
+    Fault(
+        "a generation is given up for any trigger",
+        "Latest wins",
+        ("(not wish.supersedes or any(", "(any("),
+    ),
     Fault(
         "a watch after a HUP in the same swap is a HUP",
         "Latest wins",
@@ -281,34 +372,77 @@ FAULTS = [
     Fault(
         "a next generation does not wait for the one that was given up",
         "Latest wins",
-        ("if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):", "if False:"),
+        (
+            "if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):",
+            "if False:",
+        ),
     ),
-    Fault("a failed swap is not retried", "Recovery", (" and self._want(Wish(coming.trigger, again)):", " and self is None:")),
+    Fault(
+        "a failed swap is not retried",
+        "Recovery",
+        ("and self._want(Wish(coming.trigger, again))", "and self is None"),
+    ),
     Fault(
         "a crashed slot is not filled",
         "Recovery",
-        ("elif current is not None and self.roster.serving() and (coming is None", "elif False and (coming is None"),
+        (
+            "current is not None and self.roster.serving() and (coming is None",
+            "False and (coming is None",
+        ),
     ),
-    Fault("nothing follows when the last worker has died", "No spin or Recovery", ('self._want(Wish("crash", again))', "self is None")),
-    Fault("a swap makes room although one more would fit", "Continuity", ("coming.room == 0)", "coming.room in (0, 1))")),
-    Fault("what makes room is not waited for", "Overlap", ("if coming.alone and self._crowd(now, coming):", "if False:")),
-    Fault("more are started than there is room for", "Max surge", ("coming.room or coming.room >= self.size:", "coming.room or True:")),
-    Fault("max_surge is one too many", "Max surge", ("max(0, self.size + surge", "max(0, self.size + 1 + surge")),
+    Fault(
+        "nothing follows when the last worker has died",
+        "No spin or Recovery",
+        ('self._want(Wish("crash", again))', "self is None"),
+    ),
+    Fault(
+        "a swap makes room although one more would fit",
+        "Continuity",
+        ("coming.room == 0)", "coming.room in (0, 1))"),
+    ),
+    Fault(
+        "what makes room is not waited for",
+        "Overlap",
+        ("if coming.alone and self._crowd(now, coming):", "if False:"),
+    ),
+    Fault(
+        "more are started than there is room for",
+        "Max surge",
+        ("coming.room or coming.room >= self.size:", "coming.room or True:"),
+    ),
+    Fault(
+        "max_surge is one too many",
+        "Max surge",
+        ("max(0, self.size + surge", "max(0, self.size + 1 + surge"),
+    ),
     Fault(
         "a rolling swap waits for what cannot be killed",
         "Recovery",
-        ("worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for", "1 for"),
+        (
+            "worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for",
+            "1 for",
+        ),
     ),
     Fault(
         "it gives up one failure too late",
         "Max failures",
-        ("self.failures >= self.settings.max_failures", "self.failures > self.settings.max_failures"),
+        (
+            "self.failures >= self.settings.max_failures",
+            "self.failures > self.settings.max_failures",
+        ),
     ),
-    Fault("it gives up although a worker was ready once", "Max failures", ("        if not self.ever_ready:\n", "        if True:\n")),
+    Fault(
+        "it gives up although a worker was ready once",
+        "Max failures",
+        ("        if not self.ever_ready:\n", "        if True:\n"),
+    ),
     Fault(
         "a stop retires with the signal of a swap",
         "Orderly",
-        ('self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup', "own.signal_on_hup"),
+        (
+            'self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup',
+            "own.signal_on_hup",
+        ),
     ),
     Fault(
         "old workers are asked to leave with the signal of the settings read last",
@@ -348,29 +482,50 @@ FAULTS = [
         "Orderly or No bad generation takes over",
         ("            self._orders.append(orders.Retire(worker.pid, signal))\n", ""),
     ),
-    Fault("a generation is never closed", "Orderly", ("            self._orders.append(orders.Close(generation.number))\n", "")),
+    Fault(
+        "a generation is never closed",
+        "Orderly",
+        ("            self._orders.append(orders.Close(generation.number))\n", ""),
+    ),
     Fault(
         "a signal is passed to workers that are still starting",
         "Orderly",
-        ("for worker in self.roster.ready()]\n        self._passed", "for worker in self.roster.serving()]\n        self._passed"),
+        (
+            "for worker in self.roster.ready()]\n        self._passed",
+            "for worker in self.roster.serving()]\n        self._passed",
+        ),
     ),
     Fault(
         "after a slow start that failed the old program stays smaller",
         "Slow start",
-        ("fewer = max(0, min(takers, old.had - 1))", "fewer = max(old.fewer, min(takers, old.had - 1))"),
+        (
+            "fewer = max(0, min(takers, old.had - 1))",
+            "fewer = max(old.fewer, min(takers, old.had - 1))",
+        ),
     ),
-    Fault("a slow start takes the old program's last process", "Slow start", ("min(takers, old.had - 1)", "min(takers, old.had)")),
+    Fault(
+        "a slow start takes the old program's last process",
+        "Slow start",
+        ("min(takers, old.had - 1)", "min(takers, old.had)"),
+    ),
     Fault(
         "a slow start asks for a process before there is another for it",
         "Slow start",
-        ("successor.takers if successor is not None and", "successor.takers + 1 if successor is not None and"),
+        (
+            "successor.takers if successor is not None and",
+            "successor.takers + 1 if successor is not None and",
+        ),
     ),
     Fault(
         "the signals of a slow start follow each other at once",
         "Slow start",
         (" or not self._reached(old.resized_at + APART, now)", ""),
     ),
-    Fault("a slow start is over with the first process", "Slow start", ("enough = worker.most >= had or", "enough = worker.most >= 0 or")),
+    Fault(
+        "a slow start is over with the first process",
+        "Slow start",
+        ("enough = worker.most >= had or", "enough = worker.most >= 0 or"),
+    ),
     Fault(
         "a slow start waits for a smaller program for ever",
         "Recovery",
@@ -379,7 +534,10 @@ FAULTS = [
     Fault(
         "a worker that is too big leaves before its successor is ready",
         "Continuity",
-        ("if other.ready_at is not None and self._reached(other.ready_at + delay, now):", "if True:"),
+        (
+            "if other.ready_at is not None and self._reached(other.ready_at + delay, now):",
+            "if True:",
+        ),
     ),
     Fault(
         "all workers that are too big are replaced at once",
@@ -411,7 +569,10 @@ FAULTS = [
     Fault(
         "orders go on after Exit",
         "Orderly",
-        ("        self._bury()\n        self._exit(now)\n", "        self._exit(now)\n        self._bury()\n"),
+        (
+            "        self._bury()\n        self._exit(now)\n",
+            "        self._exit(now)\n        self._bury()\n",
+        ),
     ),
 ]
 
@@ -423,9 +584,17 @@ def test_planted_fault_is_caught(fault: Fault) -> None:
 
 
 def test_readme_lists_the_planted_faults_and_no_others() -> None:
-    table = (Path(__file__).parent.parent / "README.md").read_text().partition("## Planted faults")[2]
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
-    assert [row for row in rows if row not in ("planted", "---")] == [fault.what for fault in FAULTS]
+    table = (
+        (Path(__file__).parent.parent / "README.md").read_text().partition("## Planted faults")[2]
+    )
+    rows = [
+        line.split(" | ")[0].removeprefix("| ")
+        for line in table.splitlines()
+        if line.startswith("| ")
+    ]
+    assert [row for row in rows if row not in ("planted", "---")] == [
+        fault.what for fault in FAULTS
+    ]
 
 
 if __name__ == "__main__":

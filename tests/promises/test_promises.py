@@ -1,6 +1,7 @@
 """The promises hold in every schedule that is tried.
 
-SIDECAR_SCHEDULES says how many (`make simulate` tries half a million); SIDECAR_SEED runs that one alone.
+SIDECAR_SCHEDULES says how many (`make simulate` tries half a million); SIDECAR_SEED runs that one
+alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ CHUNK = 250
 
 
 def try_chunk(first: int) -> tuple[int, int, Counter[str]]:
-    """Run some schedules: (a seed that broke a promise or -1, how many moments were looked at, what was said and ordered how often)."""
+    """Run some schedules: (a seed that broke a promise or -1, how many moments were looked at, what
+    was said and ordered how often).
+    """
     moments = 0
     seen: Counter[str] = Counter()
     for seed in range(first, min(first + CHUNK, SCHEDULES)):
@@ -32,15 +35,22 @@ def try_chunk(first: int) -> tuple[int, int, Counter[str]]:
         except Exception:
             return seed, moments, seen
         moments += world.steps
-        seen.update(each.event if isinstance(each, orders.Say) else type(each).__name__ for _, each in world.trace)
+        seen.update(
+            each.event if isinstance(each, orders.Say) else type(each).__name__
+            for _, each in world.trace
+        )
         seen["recovered"] += world.recovered
-        seen["degraded"] += any(isinstance(each, orders.Say) and each.fields.get("degraded") for _, each in world.trace)
+        seen["degraded"] += any(
+            isinstance(each, orders.Say) and each.fields.get("degraded") for _, each in world.trace
+        )
     return -1, moments, seen
 
 
 @pytest.mark.timeout(0)
 def test_every_promise_is_kept_in_every_schedule() -> None:
-    """And the schedules are worth something: each kind of order, line and recovery occurs in a good many of them."""
+    """And the schedules are worth something: each kind of order, line and recovery occurs in a good
+    many of them.
+    """
     if "SIDECAR_SEED" in os.environ:
         schedule(int(os.environ["SIDECAR_SEED"]))
         return

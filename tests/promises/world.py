@@ -1,12 +1,15 @@
-"""A simulated world for the supervisor: a clock, programs that behave and misbehave, and somebody who keeps pulling triggers.
+"""A simulated world for the supervisor: a clock, programs that behave and misbehave, and somebody
+who keeps pulling triggers.
 
-One integer makes one schedule: the settings, how every worker of every generation behaves, which signals come when. The world
-performs the supervisor's orders, advances to whatever comes first (the supervisor's deadline or its own next event), and keeps a
-`book`: what can be seen from outside, written down without asking the supervisor. After every step each promise in promises.py is
-checked against the book.
+One integer makes one schedule: the settings, how every worker of every generation behaves, which
+signals come when. The world performs the supervisor's orders, advances to whatever comes first (the
+supervisor's deadline or its own next event), and keeps a `book`: what can be seen from outside,
+written down without asking the supervisor. After every step each promise in promises.py is checked
+against the book.
 
-A schedule has three parts: *chaos*; *calm* (from then on programs are healthy and nothing is triggered), in which the supervisor has to
-recover; and a stop. Often the stop comes in the middle of the chaos.
+A schedule has three parts: *chaos*; *calm* (from then on programs are healthy and nothing is
+triggered), in which the supervisor has to recover; and a stop. Often the stop comes in the middle
+of the chaos.
 
     python -m tests.promises.world SEED     tells one schedule, line by line
     python -m tests.promises.world          runs schedules until one breaks a promise
@@ -45,7 +48,9 @@ class Broken(AssertionError):
 
 
 class Chance:
-    """The supervisor's jitter: a number in [0, 1), always the same one or a cheap sequence. Small, so that it can be copied."""
+    """The supervisor's jitter: a number in [0, 1), always the same one or a cheap sequence. Small,
+    so that it can be copied.
+    """
 
     __slots__ = ("fixed", "state")
 
@@ -79,11 +84,15 @@ class Program:
         self.stuck = 0.0  # how long it takes to die of SIGKILL
         self.slow_group = False
         self.forbids = False
-        self.spread: list[tuple[float, int]] = []  # how long after it was ready how many of its processes take connections
+        self.spread: list[
+            tuple[float, int]
+        ] = []  # how long after it was ready how many of its processes take connections
 
 
 class Process:
-    """One process the supervisor had started: what it really is, and (from `ready_at` down) what the supervisor was told or ordered."""
+    """One process the supervisor had started: what it really is, and (from `ready_at` down) what
+    the supervisor was told or ordered.
+    """
 
     __slots__ = (
         "alive", "big_at", "doomed", "ended", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
@@ -131,7 +140,19 @@ class Process:
 class Life:
     """One generation as seen from outside."""
 
-    __slots__ = ("begun_at", "changed", "failed_at", "fault", "number", "prepared", "room", "serving_at", "settings", "state", "trigger")
+    __slots__ = (
+        "begun_at",
+        "changed",
+        "failed_at",
+        "fault",
+        "number",
+        "prepared",
+        "room",
+        "serving_at",
+        "settings",
+        "state",
+        "trigger",
+    )
 
     def __init__(self, number: int, trigger: str, now: float, settings: Settings) -> None:
         self.settings = settings
@@ -150,7 +171,17 @@ class Life:
 class Mood:
     """How much goes wrong in a schedule: the probability of each kind of trouble."""
 
-    __slots__ = ("bad_code", "deaf", "die", "family", "forbid", "refuse", "slow_prepare", "stuck", "unprepared")
+    __slots__ = (
+        "bad_code",
+        "deaf",
+        "die",
+        "family",
+        "forbid",
+        "refuse",
+        "slow_prepare",
+        "stuck",
+        "unprepared",
+    )
 
     def __init__(self, dice: random.Random) -> None:
         level = dice.choice((0.0, 0.05, 0.2, 0.5))
@@ -190,11 +221,16 @@ def draw_settings(dice: random.Random) -> Settings:
 class World:
     """One schedule: `World(dice).run()`. Raises Broken."""
 
-    def __init__(self, dice: random.Random, make: Callable[[Settings, float, Callable[[], float]], Supervisor] = Supervisor) -> None:
+    def __init__(
+        self,
+        dice: random.Random,
+        make: Callable[[Settings, float, Callable[[], float]], Supervisor] = Supervisor,
+    ) -> None:
         from .promises import PROMISES
 
         self.dice = dice
-        # A copy of the dice: what came later must not move the schedules that are known by their number.
+        # A copy of the dice: what came later must not move the schedules that are known by their
+        # number.
         others = copy.copy(dice)
         splay = others.choice((0.0, 0.0, 2.0, 10.0))
         self.growth = random.Random(copy.copy(dice).getrandbits(32))
@@ -240,7 +276,11 @@ class World:
         fixed, jitter = dice.choice((None, 0.0, 0.999)), dice.randrange(2**31)
         # Dice of its own: with or without slow start, a schedule is the same one for the rest.
         self.slow_dice = random.Random(jitter)
-        if self.readiness == "accept" and not self.settings.max_surge and self.slow_dice.random() < 0.5:
+        if (
+            self.readiness == "accept"
+            and not self.settings.max_surge
+            and self.slow_dice.random() < 0.5
+        ):
             self.settings = self.settings.replace(slow_start=True)
         # And for the memory: mostly there is no limit.
         self.room_dice = random.Random(jitter + 1)
@@ -259,7 +299,9 @@ class World:
     # --- drawing
 
     def moment(self, longest: float) -> float:
-        """A duration up to `longest`; in many schedules a multiple of a quarter second, so that things coincide."""
+        """A duration up to `longest`; in many schedules a multiple of a quarter second, so that
+        things coincide.
+        """
         drawn = self.dice.random() * longest
         return round(drawn * 4) / 4 if self.grid else drawn
 
@@ -290,7 +332,9 @@ class World:
                 some[:] = [name for name in some if name not in ("slow_start", "max_surge")]
             if self.settings.overlap == "never" and "overlap" not in some:
                 some[:] = [name for name in some if name != "max_surge"]
-            self.observe(events.Configured(self.settings.replace(**{name: drawn[name] for name in some})))
+            self.observe(
+                events.Configured(self.settings.replace(**{name: drawn[name] for name in some}))
+            )
             return events.SwapTriggered("HUP", supersedes=True)
 
         self.at(round(dice.random() * horizon * 4) / 4, happen)
@@ -298,7 +342,8 @@ class World:
     def _stimulus(self, kind: str) -> Callable[[], events.Fact | None]:
         def happen() -> events.Fact | None:
             if self.calm and not self.stops and kind in ("TERM", "INT"):
-                return None  # a straggler of the burst: the last part of the schedule asks for the stop itself
+                # a straggler of the burst: the last part of the schedule asks for the stop itself
+                return None
             if kind in ("TERM", "INT"):
                 return events.StopAsked(kind, lame_duck=kind == "TERM")
             if self.calm:
@@ -326,17 +371,23 @@ class World:
         code = self.codes.get(generation)
         if code is None:
             bad = dice.random() < mood.bad_code
-            code = self.codes[generation] = dice.choice(("exits", "exits", "hangs", "dies soon", "mixed")) if bad else "good"
+            code = self.codes[generation] = (
+                dice.choice(("exits", "exits", "hangs", "dies soon", "mixed")) if bad else "good"
+            )
         if code == "mixed":
             code = dice.choice(("good", "good", "exits", "hangs", "dies soon"))
-        program.code, program.signal = dice.choice(((0, ""), (1, ""), (7, ""), (9, "KILL"), (11, "SEGV"), (15, "TERM")))
+        program.code, program.signal = dice.choice(
+            ((0, ""), (1, ""), (7, ""), (9, "KILL"), (11, "SEGV"), (15, "TERM"))
+        )
         if code == "exits":
             program.boot = INF
             program.dies = dice.choice((0.0, 0.25, self.moment(2.0)))
         elif code == "hangs":
             program.boot = INF
         elif code == "dies soon":
-            program.dies = max(program.boot, self.settings.interval if program.readiness == "interval" else 0.0) + self.moment(4.0)
+            program.dies = max(
+                program.boot, self.settings.interval if program.readiness == "interval" else 0.0
+            ) + self.moment(4.0)
         elif dice.random() < mood.die:
             program.dies = self.moment(20.0)
         program.deaf = dice.random() < mood.deaf
@@ -378,7 +429,10 @@ class World:
                 raise Broken("No spin", f"more than {MOST_STEPS} steps")
             wake = min(self.supervisor.deadline, self.heap[0][0] if self.heap else INF)
             if wake == INF:
-                raise Broken("Recovery" if not self.stops else "Stop always ends", f"nothing will ever happen again after {self.now:g}")
+                raise Broken(
+                    "Recovery" if not self.stops else "Stop always ends",
+                    f"nothing will ever happen again after {self.now:g}",
+                )
             self._wake_for_nothing(wake)
             late = self.dice.choice((0.0, 0.0, 0.01, 0.25, 0.6)) if self.sluggish else 0.0
             if self.stops:
@@ -411,16 +465,23 @@ class World:
                 given = self.supervisor.reconcile(self.now)
                 if given:
                     self.note(given)
-                    raise Broken("No spin", f"nothing happened and no deadline was reached, yet: {given}")
+                    raise Broken(
+                        "No spin", f"nothing happened and no deadline was reached, yet: {given}"
+                    )
 
     def _look_ahead(self) -> None:
-        """Sometimes ask a copy what it would say just before its deadline (ever, if there is none) if nothing happened: nothing."""
+        """Sometimes ask a copy what it would say just before its deadline (ever, if there is none)
+        if nothing happened: nothing.
+        """
         if self.exit is None and self.dice.random() < 0.02:
             deadline = self.supervisor.deadline
             moment = self.now + (deadline - self.now) * 0.999 if deadline < INF else self.now + 1e7
             given = copy.deepcopy(self.supervisor).reconcile(moment)
             if given and moment < deadline:
-                raise Broken("No spin", f"the deadline is {deadline:g}, yet at {moment:g} there is something to say: {given}")
+                raise Broken(
+                    "No spin",
+                    f"the deadline is {deadline:g}, yet at {moment:g} there is something to say: {given}",
+                )
 
     def turn(self) -> None:
         """Reconcile and perform until there is nothing more to do, then check every promise."""
@@ -447,7 +508,10 @@ class World:
                 for kind in ("TERM", "INT")[: self.dice.choice((1, 1, 2))]:
                     self.at(self.now + self.moment(4.0), self._final_stop(kind))
             elif self.now > self.recover_by:
-                raise Broken("Recovery", f"healthy programs and no trigger since {self.calm_at:g}, and still not all well at {self.now:g}")
+                raise Broken(
+                    "Recovery",
+                    f"healthy programs and no trigger since {self.calm_at:g}, and still not all well at {self.now:g}",
+                )
 
     def note(self, given: list[orders.Order]) -> None:
         """Keep for the tale."""
@@ -468,7 +532,12 @@ class World:
             # It grows, and then no more.
             one_round += max(settings.start_timeout for settings in self.ever) + 16.0
         one_swap = 4.0 + (self.size + 1) * (one_round + 12.0)
-        self.recover_by = self.now + 4 * one_swap + 4 * (max(s.max_backoff for s in self.ever) + 3.0) + self.settings.env_splay
+        self.recover_by = (
+            self.now
+            + 4 * one_swap
+            + 4 * (max(s.max_backoff for s in self.ever) + 3.0)
+            + self.settings.env_splay
+        )
 
     def _final_stop(self, kind: str) -> Callable[[], events.Fact | None]:
         return lambda: events.StopAsked(kind, lame_duck=kind == "TERM")
@@ -476,7 +545,8 @@ class World:
     def healthy(self) -> bool:
         """The generation begun last serves, complete, and nothing else is wanted.
 
-        A swap that a saved file triggered and that failed is not retried: then the one before serves, perhaps not alone.
+        A swap that a saved file triggered and that failed is not retried: then the one before
+        serves, perhaps not alone.
         """
         last, current = self.generations.get(self.begun), self.current
         if last is None or current is None or self.coming is not None or self.pending:
@@ -486,20 +556,34 @@ class World:
             return False
         held = sorted(process.slot for process in self.wanted() if not self.superfluous(process))
         return held == list(range(self.size)) and all(
-            process.ready and not process.fewer and (process.generation == current.number or forgiven) for process in self.wanted()
+            process.ready
+            and not process.fewer
+            and (process.generation == current.number or forgiven)
+            for process in self.wanted()
         )
 
     # --- the book
 
     def superfluous(self, process: Process, left: Collection[int] = ()) -> bool:
-        """Whether it holds too much memory and another, none of those that have `left`, has been started in its place."""
-        return process.big_at < INF and any(self.succeeds(each, process) for each in self.wanted() if each.pid not in left)
+        """Whether it holds too much memory and another, none of those that have `left`, has been
+        started in its place.
+        """
+        return process.big_at < INF and any(
+            self.succeeds(each, process) for each in self.wanted() if each.pid not in left
+        )
 
     def succeeds(self, process: Process, big: Process) -> bool:
-        """Whether it was started in the place of one that holds too much memory, and may not fail any more."""
+        """Whether it was started in the place of one that holds too much memory, and may not fail
+        any more.
+        """
         coming = self.coming
         mine = coming is None or process.generation != coming.number
-        return mine and process.slot == big.slot and process.pid > big.pid and process.started_at >= big.big_at
+        return (
+            mine
+            and process.slot == big.slot
+            and process.pid > big.pid
+            and process.started_at >= big.big_at
+        )
 
     @property
     def coming(self) -> Life | None:
@@ -512,14 +596,18 @@ class World:
         return next((life for life in self.generations.values() if life.state == SERVING), None)
 
     def surge(self, life: Life | None) -> int:
-        """How many processes more than are wanted there may be while this generation takes over, 0 for any number."""
+        """How many processes more than are wanted there may be while this generation takes over, 0
+        for any number.
+        """
         room = life.room if life is not None and life.settings.overlap == "auto" else None
         most = self.settings.max_surge
         return most if not room or room >= self.size else min(most or room, room)
 
     def alone(self, life: Life) -> bool:
         """Whether this generation may not be there at the same time as another."""
-        return life.settings.overlap == "never" or (life.settings.overlap == "auto" and life.room == 0)
+        return life.settings.overlap == "never" or (
+            life.settings.overlap == "auto" and life.room == 0
+        )
 
     def wanted(self) -> list[Process]:
         """Processes whose leader lives and that nobody asked to leave."""
@@ -547,7 +635,11 @@ class World:
                 self.leave_at = self.now + lame
                 self.end_by = self.leave_at + settings.drain_timeout + 5.0
                 coming = self.coming
-                if coming is not None and lame and any(each.generation != coming.number for each in self.ready()):
+                if (
+                    coming is not None
+                    and lame
+                    and any(each.generation != coming.number for each in self.ready())
+                ):
                     coming.state = OUTDATED
             elif self.now < self.leave_at and self.wanted():
                 self.leave_at = self.now
@@ -584,7 +676,11 @@ class World:
                     self.settings = fact.settings
                     self.ever.append(fact.settings)
             case events.StopAsked():
-                if not self.stops or fact.signal != self.stops[-1].signal or self.now >= self.stopped_at + 0.1:
+                if (
+                    not self.stops
+                    or fact.signal != self.stops[-1].signal
+                    or self.now >= self.stopped_at + 0.1
+                ):
                     self.stops.append(fact)
                     self.stopped_at = self.now
             case events.SizeChanged():
@@ -622,7 +718,9 @@ class World:
     def _left(self, process: Process, fact: events.WorkerExited) -> None:
         if process.retired_at is None:
             self._fault(process.generation, fact.cause)
-            process.kill_due = self.now + (self.settings.drain_timeout if process.ready_at is not None else 0.0)
+            process.kill_due = self.now + (
+                self.settings.drain_timeout if process.ready_at is not None else 0.0
+            )
         self.just_left = process
         process.left_at = self.now
         if fact.alone:
@@ -640,7 +738,9 @@ class World:
         match order:
             case orders.Prepare():
                 self.begun = order.generation
-                self.generations[order.generation] = Life(order.generation, order.trigger, self.now, self.settings)
+                self.generations[order.generation] = Life(
+                    order.generation, order.trigger, self.now, self.settings
+                )
                 self.generations[order.generation].changed = self.unserved[:]
                 self.pending = self.supersedes = False
                 self._prepare(order.generation)
@@ -689,12 +789,22 @@ class World:
     def _prepare(self, generation: int) -> None:
         bad = not self.calm and self.dice.random() < self.mood.unprepared
         life = self.generations[generation]
-        room = self.room_dice.choice((None, 0, 0, 1, 1, 2, 3)) if self.tight and not life.settings.slow_start else None
-        fact = events.PreparationFailed(generation, "the check failed") if bad else events.Prepared(generation, room, "the limit")
+        room = (
+            self.room_dice.choice((None, 0, 0, 1, 1, 2, 3))
+            if self.tight and not life.settings.slow_start
+            else None
+        )
+        fact = (
+            events.PreparationFailed(generation, "the check failed")
+            if bad
+            else events.Prepared(generation, room, "the limit")
+        )
         if self.dice.random() < self.mood.slow_prepare:
             if not self.calm and self.dice.random() < 0.1:
                 return  # a check that never ends
-            late = self.dice.random() < 0.2  # an answer that comes although nobody waits for it any more
+            late = (
+                self.dice.random() < 0.2
+            )  # an answer that comes although nobody waits for it any more
             self.at(
                 self.now + self.moment(0.2 if self.calm else 3.0),
                 lambda: fact if late or self.generations[generation].state == COMING else None,
@@ -704,38 +814,65 @@ class World:
 
     def _spawn(self, order: orders.Spawn) -> None:
         if not self.calm and self.dice.random() < self.mood.refuse:
-            self.observe(events.SpawnFailed(order.generation, order.slot, "no process could be made"))
+            self.observe(
+                events.SpawnFailed(order.generation, order.slot, "no process could be made")
+            )
             return
         self.count += 1
-        process = Process(self.count, order.generation, order.slot, self._draw_program(order.generation), self.now)
+        process = Process(
+            self.count, order.generation, order.slot, self._draw_program(order.generation), self.now
+        )
         self.processes[process.pid] = process
         program = process.program
-        self.observe(events.WorkerStarted(order.generation, order.slot, process.pid, program.readiness))
+        self.observe(
+            events.WorkerStarted(order.generation, order.slot, process.pid, program.readiness)
+        )
         if program.forbids:
-            self.at(self.now + self.moment(0.5), lambda: events.LookForbidden(process.pid, "EPERM") if process.alive else None)
+            self.at(
+                self.now + self.moment(0.5),
+                lambda: events.LookForbidden(process.pid, "EPERM") if process.alive else None,
+            )
         elif program.readiness != "interval":
-            self.at(self.now + program.boot, lambda: events.WorkerReady(process.pid) if process.alive else None)
+            self.at(
+                self.now + program.boot,
+                lambda: events.WorkerReady(process.pid) if process.alive else None,
+            )
         if self.settings.slow_start and not program.forbids:
             self._draw_spread(program)
             for after, takers in program.spread:
                 self.at(self.now + program.boot + after, self._spreads(process, takers))
-        self.at(self.now + program.dies, self._end(process, program.code, program.signal, natural=True))
+        self.at(
+            self.now + program.dies, self._end(process, program.code, program.signal, natural=True)
+        )
         if self.growth.random() < self.growing:
-            self.at(self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(), self._grown(process))
+            self.at(
+                self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(),
+                self._grown(process),
+            )
 
     def _grown(self, process: Process) -> Callable[[], events.Fact | None]:
         def happen() -> events.Fact | None:
             # It is only looked at once it is ready.
-            return events.GrewTooBig(process.pid, self.growth.randrange(1, 2**30)) if process.ready and not self.calm else None
+            return (
+                events.GrewTooBig(process.pid, self.growth.randrange(1, 2**30))
+                if process.ready and not self.calm
+                else None
+            )
 
         return happen
 
     def _spreads(self, process: Process, takers: int) -> Callable[[], events.Fact | None]:
-        """So many of its processes take connections now. The host tells so while it comes, having counted those it is to replace."""
+        """So many of its processes take connections now. The host tells so while it comes, having
+        counted those it is to replace.
+        """
 
         def happen() -> events.Fact | None:
             process.takers = takers
-            replaced = self.supervisor.replaces(process.pid) if process.alive and process.ready_at is not None else None
+            replaced = (
+                self.supervisor.replaces(process.pid)
+                if process.alive and process.ready_at is not None
+                else None
+            )
             for pid in replaced or ():
                 self.observe(events.WorkerSpread(pid, self.processes[pid].takers))
             return None if replaced is None else events.WorkerSpread(process.pid, takers)
@@ -753,9 +890,14 @@ class World:
         if booting and self.dice.random() < 0.5:
             self.at(self.now, self._end(process, 15, signal))  # no handler installed yet
         else:
-            self.at(self.now + program.drain, self._end(process, program.drain_code, signal if program.drain_code == 15 else ""))
+            self.at(
+                self.now + program.drain,
+                self._end(process, program.drain_code, signal if program.drain_code == 15 else ""),
+            )
 
-    def _end(self, process: Process, code: int, signal: str, *, natural: bool = False) -> Callable[[], events.Fact | None]:
+    def _end(
+        self, process: Process, code: int, signal: str, *, natural: bool = False
+    ) -> Callable[[], events.Fact | None]:
         """The leader ends by itself."""
 
         def happen() -> events.Fact | None:
@@ -802,7 +944,11 @@ class World:
 
     def tale(self) -> str:
         """Everything that happened, for whoever has to find out why."""
-        changed = {name: value for name, value in vars(self.settings).items() if value != getattr(Settings(), name)}
+        changed = {
+            name: value
+            for name, value in vars(self.settings).items()
+            if value != getattr(Settings(), name)
+        }
         lines = [f"settings: {changed}"]
         for now, each in self.trace:
             arrow = "         →" if isinstance(each, orders.Order) else "fact"
@@ -810,8 +956,12 @@ class World:
         return "\n".join(lines)
 
 
-def schedule(seed: int, make: Callable[[Settings, float, Callable[[], float]], Supervisor] = Supervisor) -> World:
-    """Run schedule `seed`. Raises Broken (or whatever the supervisor raised), with the seed in its notes."""
+def schedule(
+    seed: int, make: Callable[[Settings, float, Callable[[], float]], Supervisor] = Supervisor
+) -> World:
+    """Run schedule `seed`. Raises Broken (or whatever the supervisor raised), with the seed in its
+    notes.
+    """
     world = World(random.Random(seed), make)
     try:
         return world.run()

@@ -18,7 +18,11 @@ from tests.support import PATIENCE, ROOT, free_port, get, marked, until
 
 pytestmark = pytest.mark.servers
 
-COMMANDS = dict(re.findall(r"`cd examples/(\w+); (sidecar dev [^`]+)`", (ROOT / "examples" / "README.md").read_text()))
+COMMANDS = dict(
+    re.findall(
+        r"`cd examples/(\w+); (sidecar dev [^`]+)`", (ROOT / "examples" / "README.md").read_text()
+    )
+)
 BROKEN = {".py": "x = = 1\n", ".js": "let let = (\n"}
 
 
@@ -35,14 +39,20 @@ def greet(name: str, port: int) -> str:
 
 
 def test_every_example_has_a_command():
-    directories = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and not path.name.startswith("__")}
+    directories = {
+        path.name
+        for path in (ROOT / "examples").iterdir()
+        if path.is_dir() and not path.name.startswith("__")
+    }
     # Those with pages of their own: docs/recipes, docs/docker.md.
     assert COMMANDS.keys() == directories - {"recipes", "bare", "front"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_is_served_saved_broken_and_mended(tmp_path, name):
-    place = shutil.copytree(ROOT / "examples" / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    place = shutil.copytree(
+        ROOT / "examples" / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+    )
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "GREETING").write_text("ahoy\n")
     port, mark = free_port(), f"{os.getpid()}-example-{name}"
@@ -54,18 +64,31 @@ def test_the_example_is_served_saved_broken_and_mended(tmp_path, name):
     with (
         (tmp_path / "out").open("wb") as out,
         subprocess.Popen(
-            command, cwd=place, env={**os.environ, "PATH": path, "MARK": mark}, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            command,
+            cwd=place,
+            env={**os.environ, "PATH": path, "MARK": mark},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
         ) as process,
     ):
         said = (tmp_path / "out").read_text
         try:
             until(lambda: "watching" in said() and "generation 1 serves" in said(), "generation 1")
             assert greet(name, port).startswith("ahoy from generation 1")
-            # At once: an envdir's file that is empty for a moment is a variable unset for a generation.
+            # At once: an envdir's file that is empty for a moment is a variable unset for a
+            # generation.
             (tmp_path / "new").write_text("servus\n")
             (tmp_path / "new").replace(tmp_path / "env" / "GREETING")
-            until(lambda: greet(name, port).startswith("servus from generation 2"), "the new environment")
-            source = next(each for each in place.rglob("*") if each.suffix in BROKEN and "from generation" in each.read_text())
+            until(
+                lambda: greet(name, port).startswith("servus from generation 2"),
+                "the new environment",
+            )
+            source = next(
+                each
+                for each in place.rglob("*")
+                if each.suffix in BROKEN and "from generation" in each.read_text()
+            )
             good = source.read_text()
             source.write_text(BROKEN[source.suffix])
             until(lambda: "✗ generation 3 failed" in said(), "the failure")

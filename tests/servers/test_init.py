@@ -1,7 +1,9 @@
-"""The init pages of docs/recipes: each file of examples/recipes with the real thing that reads it, started, swapped under load and stopped.
+"""The init pages of docs/recipes: each file of examples/recipes with the real thing that reads it,
+started, swapped under load and stopped.
 
-systemd itself does not run here (it wants to be PID 1): its own tools check the units and open the sockets, and the test stands for
-the rest of it: it reads NOTIFY_SOCKET, and runs what ExecStart and ExecReload say.
+systemd itself does not run here (it wants to be PID 1): its own tools check the units and open the
+sockets, and the test stands for the rest of it: it reads NOTIFY_SOCKET, and runs what ExecStart and
+ExecReload say.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ FILES = ROOT / "examples" / "recipes"
 
 def tool(name: str) -> str:
     """Where the program is; skips where it is not installed."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    path = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
+    )
     found = shutil.which(name, path=path)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -36,7 +40,9 @@ def tool(name: str) -> str:
 
 
 class Machine:
-    """A place for one recipe: its own /srv/hello, /run/hello, /var/log and port, and the processes that came of it."""
+    """A place for one recipe: its own /srv/hello, /run/hello, /var/log and port, and the processes
+    that came of it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,7 +53,11 @@ class Machine:
         self.app = folder / "srv/hello/examples/hello/app.py"
         for name in ("srv/hello", "run/hello", "var/log"):
             (folder / name).mkdir(parents=True)
-        shutil.copytree(ROOT / "examples", folder / "srv/hello/examples", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "examples",
+            folder / "srv/hello/examples",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         (folder / "srv/hello/.venv").symlink_to(Path(sys.executable).parent.parent)
 
     def own(self, text: str) -> str:
@@ -68,7 +78,14 @@ class Machine:
         return self.started[-1]
 
     def run(self, *words: str | Path, **keywords: object) -> subprocess.CompletedProcess:
-        keywords = {"env": self.environ, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": PATIENCE, **keywords}
+        keywords = {
+            "env": self.environ,
+            "stdin": subprocess.DEVNULL,
+            "capture_output": True,
+            "text": True,
+            "timeout": PATIENCE,
+            **keywords,
+        }
         return subprocess.run([str(word) for word in words], **keywords)
 
     def generation(self) -> int:
@@ -114,19 +131,28 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 class Unit:
-    """hello.service and hello.socket as systemd would use them: ExecStart with the socket and NOTIFY_SOCKET, ExecReload."""
+    """hello.service and hello.socket as systemd would use them: ExecStart with the socket and
+    NOTIFY_SOCKET, ExecReload.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.activate = tool("systemd-socket-activate")
         self.text = machine.file("hello.service").read_text().replace("\\\n", " ")
-        self.listen = re.search(r"^ListenStream=(.*)", machine.file("hello.socket").read_text(), re.MULTILINE)[1]
+        self.listen = re.search(
+            r"^ListenStream=(.*)", machine.file("hello.socket").read_text(), re.MULTILINE
+        )[1]
 
     def words(self, directive: str) -> list[str]:
         return shlex.split(re.search(rf"^{directive}=(.*)", self.text, re.MULTILINE)[1])
 
     def start(self, manager: Notified) -> subprocess.Popen:
-        passed = ["-EMARK", "-EGUNICORN_CMD_ARGS", f"-ENOTIFY_SOCKET={manager.address}", f"-l{self.listen}"]
+        passed = [
+            "-EMARK",
+            "-EGUNICORN_CMD_ARGS",
+            f"-ENOTIFY_SOCKET={manager.address}",
+            f"-l{self.listen}",
+        ]
         popen = {"stderr": subprocess.DEVNULL, "cwd": self.machine.folder / "srv/hello"}
         run = self.machine.start(self.activate, *passed, *self.words("ExecStart"), **popen)
         # The first connection starts the service, and waits in the queue until it serves.
@@ -149,11 +175,23 @@ def test_systemd_finds_nothing_wrong_with_the_units(machine):
     verify = tool("systemd-analyze")
     machine.file("hello.service")
     machine.file("hello.socket")
-    done = machine.run(verify, "verify", "--recursive-errors=no", "--man=no", "hello.socket", "hello.service", cwd=machine.folder)
+    done = machine.run(
+        verify,
+        "verify",
+        "--recursive-errors=no",
+        "--man=no",
+        "hello.socket",
+        "hello.service",
+        cwd=machine.folder,
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     # It would have said so otherwise.
-    (machine.folder / "hello.service").write_text((machine.folder / "hello.service").read_text().replace("KillMode=mixed", "KillMode=no"))
-    done = machine.run(verify, "verify", "--recursive-errors=no", "--man=no", "hello.service", cwd=machine.folder)
+    (machine.folder / "hello.service").write_text(
+        (machine.folder / "hello.service").read_text().replace("KillMode=mixed", "KillMode=no")
+    )
+    done = machine.run(
+        verify, "verify", "--recursive-errors=no", "--man=no", "hello.service", cwd=machine.folder
+    )
     assert "hello.service:15: Failed to parse kill mode" in done.stdout + done.stderr
 
 
@@ -199,13 +237,25 @@ def test_sockets_keep_their_names_and_those_that_no_port_asks_for_are_passed_on_
     program = [sys.executable, "-c", ENVIRONMENT, f"{machine.folder}/new", f"{machine.folder}/seen"]
     # One more port than sockets, and two more sockets than ports.
     ports = ["--port", f"127.0.0.1:{bound}", "--port", unit.listen]
-    words = [*unit.words("ExecStart")[:1], "run", *ports, "--ready", "interval", "--interval", "0", "--", *program]
+    words = [
+        *unit.words("ExecStart")[:1],
+        "run",
+        *ports,
+        "--ready",
+        "interval",
+        "--interval",
+        "0",
+        "--",
+        *program,
+    ]
     with Notified(f"{machine.folder}/notify") as manager:
         run = machine.start(
             unit.activate, f"-ENOTIFY_SOCKET={manager.address}", "-EMARK", f"-l{path}", f"-l127.0.0.1:{other}", f"-l{unit.listen}",
             "--fdname=app:more:web", *words, stderr=subprocess.DEVNULL, cwd=ROOT,
         )  # fmt: skip
-        until(lambda: (machine.folder / "app.sock").exists() and reaches(machine.port), "the socket")
+        until(
+            lambda: (machine.folder / "app.sock").exists() and reaches(machine.port), "the socket"
+        )
         manager.next(READY="1")
         until((machine.folder / "seen").exists, "what the program saw")
         assert (machine.folder / "seen").read_text().split() == [
@@ -220,13 +270,22 @@ def test_sockets_keep_their_names_and_those_that_no_port_asks_for_are_passed_on_
 
 def test_a_socket_that_cannot_be_passed_on_is_refused(machine):
     unit = Unit(machine)
-    run = machine.start(unit.activate, "--seqpacket", f"-l{machine.folder}/seq", *unit.words("ExecStart"), stderr=subprocess.PIPE)
+    run = machine.start(
+        unit.activate,
+        "--seqpacket",
+        f"-l{machine.folder}/seq",
+        *unit.words("ExecStart"),
+        stderr=subprocess.PIPE,
+    )
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         until(lambda: sock.connect_ex(f"{machine.folder}/seq") == 0, "the socket")
         said = run.stderr.read().decode()
         assert run.wait(PATIENCE) != 0
     run.stderr.close()
-    assert "LISTEN_FDS: file descriptor 3 of 1: it is neither a TCP, a UDP nor a unix stream socket" in said
+    assert (
+        "LISTEN_FDS: file descriptor 3 of 1: it is neither a TCP, a UDP nor a unix stream socket"
+        in said
+    )
 
 
 def reaches(port: int) -> bool:
@@ -250,7 +309,10 @@ def test_the_init_script(machine):
     again = machine.run(script, "start")
     assert (again.returncode, again.stderr) == (0, "")
     assert (machine.folder / "run/hello/pid").read_text() == pid
-    assert machine.run(script, "status").stdout == f"hello runs, generation:pid {status_file.read_text().strip()} \n"
+    assert (
+        machine.run(script, "status").stdout
+        == f"hello runs, generation:pid {status_file.read_text().strip()} \n"
+    )
 
     machine.swap_under_load(lambda: machine.run(script, "reload").check_returncode())
     good = machine.app.read_text()
@@ -333,13 +395,16 @@ def test_supervisord(machine):
     config.write_text(
         f"[unix_http_server]\nfile={control}\n[supervisorctl]\nserverurl=unix://{control}\n"
         f"[supervisord]\nlogfile={machine.folder}/supervisord.log\npidfile={machine.folder}/supervisord.pid\n"
-        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n" + program
+        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
+        + program
     )
 
     def ctl(*words: str) -> subprocess.CompletedProcess:
         return machine.run(supervisorctl, "-c", config, *words)
 
-    main = machine.start(supervisord, "-n", "-c", str(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    main = machine.start(
+        supervisord, "-n", "-c", str(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     until(lambda: "RUNNING" in ctl("status").stdout, "RUNNING")
     until(lambda: machine.generation() == 1, "generation 1")
     machine.swap_under_load(lambda: ctl("signal", "HUP", "hello").check_returncode())

@@ -1,4 +1,6 @@
-"""Every row of the table of profiles by a real run: the program needs no option but --port, serves, and drains in a swap."""
+"""Every row of the table of profiles by a real run: the program needs no option but --port, serves,
+and drains in a swap.
+"""
 
 from __future__ import annotations
 
@@ -67,14 +69,26 @@ NO_HTTP = {"php-fpm"}
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
 def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
-    """It is found by its name, gets what it needs, serves, and two swaps by the signal that drains it leave nobody behind."""
+    """It is found by its name, gets what it needs, serves, and two swaps by the signal that drains
+    it leave nobody behind.
+    """
     port = free_port()
-    for file, text in {"nginx.conf": NGINX, "haproxy.conf": HAPROXY, "php-fpm.conf": PHP_FPM}.items():
+    for file, text in {
+        "nginx.conf": NGINX,
+        "haproxy.conf": HAPROXY,
+        "php-fpm.conf": PHP_FPM,
+    }.items():
         (tmp_path / file).write_text(text.format(port=port, directory=tmp_path))
     program = tuple(str(word).replace("{directory}", str(tmp_path)) for word in COMMANDS[name])
     if shutil.which(program[0]) is None:
         pytest.skip(f"{program[0]} is not installed")
-    run = sidecar("--port", f"127.0.0.1:{port}", program=program, port=False, env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)})
+    run = sidecar(
+        "--port",
+        f"127.0.0.1:{port}",
+        program=program,
+        port=False,
+        env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)},
+    )
     said = run.wait("profile")
     assert said["profile"] == name
     assert said["signal"] == profiles.PROFILES[name].signal
@@ -86,7 +100,9 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
         with Load(port, one_shot=1, kept=1) as load:
             for number in (2, 3):
                 run.swap(number)
-        assert not [failure for failure in load.failures if "Refused" in failure or "Timeout" in failure]
+        assert not [
+            failure for failure in load.failures if "Refused" in failure or "Timeout" in failure
+        ]
         assert len(load.failures) * 10 < load.answered
     assert run.seen("killing") == []
     assert {each["cause"] for each in run.seen("worker_died")} == set()
@@ -113,20 +129,41 @@ def test_a_program_is_found_by_its_name(words, name):
 
 
 def test_arguments_of_ones_own_keep_the_profiles_away():
-    listener = [Passed("8080", 3, "AF_INET", True), Passed("/run/s", 4, "AF_UNIX", True), Passed("53", 5, "AF_INET", False)]
+    listener = [
+        Passed("8080", 3, "AF_INET", True),
+        Passed("/run/s", 4, "AF_UNIX", True),
+        Passed("53", 5, "AF_INET", False),
+    ]
     row = profiles.PROFILES["uvicorn"]
     assert profiles.arguments(row, ("uvicorn", "a:b"), listener) == ("--fd", "3")
     assert profiles.arguments(row, ("uvicorn", "--fd=9", "a:b"), listener) == ()
     assert profiles.arguments(row, ("uvicorn", "--uds", "/x", "a:b"), listener) == ()
-    assert profiles.arguments(profiles.PROFILES["puma"], ("puma",), listener) == ("-b", "tcp://0.0.0.0:8080", "-b", "unix:///run/s")
+    assert profiles.arguments(profiles.PROFILES["puma"], ("puma",), listener) == (
+        "-b",
+        "tcp://0.0.0.0:8080",
+        "-b",
+        "unix:///run/s",
+    )
     assert profiles.arguments(row, ("uvicorn", "a:b"), []) == ()
-    assert profiles.protocols(profiles.PROFILES["gunicorn"], ("gunicorn", "-b", "fd://3")) == ("no-systemd",)
+    assert profiles.protocols(profiles.PROFILES["gunicorn"], ("gunicorn", "-b", "fd://3")) == (
+        "no-systemd",
+    )
     assert profiles.protocols(profiles.PROFILES["gunicorn"], ("gunicorn", "app:app")) == ()
 
 
 def test_gunicorn_that_is_told_its_fd_works_too(sidecar):
     """It would take fd 3 twice if it saw LISTEN_FDS as well."""
-    run = sidecar(program=(str(BIN / "gunicorn"), "--no-control-socket", "--chdir", str(ROOT), "-b", "fd://3", "examples.hello.app:app"))
+    run = sidecar(
+        program=(
+            str(BIN / "gunicorn"),
+            "--no-control-socket",
+            "--chdir",
+            str(ROOT),
+            "-b",
+            "fd://3",
+            "examples.hello.app:app",
+        )
+    )
     run.wait("serving")
     assert "generation 1" in run.get()
     assert run.stop() == 0
@@ -137,7 +174,15 @@ def test_an_explicit_setting_wins_and_none_turns_it_off(sidecar):
     assert run.wait("profile")["signal"] == "INT"
     run.wait("serving")
     assert run.stop() == 0
-    run = sidecar("--profile", "none", "--start-timeout", "5s", "--max-failures", "1", program=(*command("uvicorn"), "--fd", "3"))
+    run = sidecar(
+        "--profile",
+        "none",
+        "--start-timeout",
+        "5s",
+        "--max-failures",
+        "1",
+        program=(*command("uvicorn"), "--fd", "3"),
+    )
     run.wait("serving")
     assert run.seen("profile") == []
     assert run.stop() == 0

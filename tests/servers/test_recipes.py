@@ -1,8 +1,10 @@
-"""Every page of docs/recipes by a real run: its command as it stands there, ten swaps under load, and the figure that it claims.
+"""Every page of docs/recipes by a real run: its command as it stands there, ten swaps under load,
+and the figure that it claims.
 
-A page is a recipe for every ```sh block that has a `sidecar run`; other lines of the block run beside it. The table after the block says
-what was sent and lost. A row that says 0 lost must lose nothing here either; another, as "0 (3 in 100 swaps)", may lose a small part.
-`pytest -s` prints the figures.
+A page is a recipe for every ```sh block that has a `sidecar run`; other lines of the block run
+beside it. The table after the block says what was sent and lost. A row that says 0 lost must lose
+nothing here either; another, as "0 (3 in 100 swaps)", may lose a small part. `pytest -s` prints the
+figures.
 """
 
 from __future__ import annotations
@@ -30,18 +32,23 @@ pytestmark = pytest.mark.servers
 
 PAGES = ROOT / "docs" / "recipes"
 SWAPS = int(os.environ.get("SIDECAR_SWAPS", "10"))
-# A server that loses some by itself may lose this part of what is sent in a test that does nothing but swap.
+# A server that loses some by itself may lose this part of what is sent in a test that does nothing
+# but swap.
 SMALL = 0.05
 
 # Pages about what starts sidecar, not about programs: see test_init.py.
 INIT = {"systemd", "sysv", "daemontools", "supervisord"}
 
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"])
+PATH = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
+)
 ROW = re.compile(r"^\| (one-shot|kept|datagrams) \| [\d,]+ \| (.+?) \|", re.MULTILINE)
 
 
 def recipes() -> Iterator[tuple[str, str, dict[str, str], str]]:
-    """Of every page its blocks: a name, the commands, and what its table says is lost; and the page itself."""
+    """Of every page its blocks: a name, the commands, and what its table says is lost; and the page
+    itself.
+    """
     for page in sorted(PAGES.glob("*.md")):
         if page.stem in {"README", *INIT}:
             continue
@@ -93,12 +100,16 @@ class Datagrams:
                         open_.remove(sock.recv(65536).rpartition(b" ")[2])
                         self.answered += 1
                 except (TimeoutError, KeyError) as error:
-                    self.failures += [f"datagrams: {each!r} was not answered ({error!r})" for each in open_]
+                    self.failures += [
+                        f"datagrams: {each!r} was not answered ({error!r})" for each in open_
+                    ]
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """What takes the place of /tmp: its path is short enough for a unix socket, and nginx's own user may enter it."""
+    """What takes the place of /tmp: its path is short enough for a unix socket, and nginx's own
+    user may enter it.
+    """
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         yield Path(name)
@@ -115,7 +126,9 @@ def beside() -> Iterator[list[subprocess.Popen]]:
 
 
 def rewritten(commands: str, port: int, folder: Path) -> list[list[str]]:
-    """The commands in words, with a port and a folder of their own in place of 8080 and /tmp; also in the files that they name."""
+    """The commands in words, with a port and a folder of their own in place of 8080 and /tmp; also
+    in the files that they name.
+    """
 
     def own(text: str) -> str:
         return re.sub(r"(?<!\d)8080(?!\d)", str(port), text).replace("/tmp/", f"{folder}/")
@@ -125,7 +138,11 @@ def rewritten(commands: str, port: int, folder: Path) -> list[list[str]]:
         words = []
         for word in shlex.split(line, comments=True):
             file = ROOT / word
-            if not Path(word).is_absolute() and file.is_file() and own(file.read_text()) != file.read_text():
+            if (
+                not Path(word).is_absolute()
+                and file.is_file()
+                and own(file.read_text()) != file.read_text()
+            ):
                 (folder / file.name).write_text(own(file.read_text()))
                 words.append(str(folder / file.name))
             else:
@@ -136,15 +153,25 @@ def rewritten(commands: str, port: int, folder: Path) -> list[list[str]]:
 
 
 def missing(words: list[str]) -> str:
-    """The program that these words need and the system has not; modules that an example imports included."""
+    """The program that these words need and the system has not; modules that an example imports
+    included.
+    """
     if shutil.which(words[0], path=PATH) is None:
         return words[0]
     if words[0] == "plackup":
         handler = words[words.index("-s") + 1]
-        return handler if subprocess.call(["perl", f"-MPlack::Handler::{handler}", "-e1"], stderr=subprocess.DEVNULL) else ""
+        return (
+            handler
+            if subprocess.call(
+                ["perl", f"-MPlack::Handler::{handler}", "-e1"], stderr=subprocess.DEVNULL
+            )
+            else ""
+        )
     for word in words:
         file = ROOT / (word.partition(":")[0].replace(".", "/") + ".py")
-        for module in re.findall(r"^(?:import|from) (\w+)", file.read_text() if file.is_file() else "", re.MULTILINE):
+        for module in re.findall(
+            r"^(?:import|from) (\w+)", file.read_text() if file.is_file() else "", re.MULTILINE
+        ):
             if importlib.util.find_spec(module) is None:
                 return module
     return ""
@@ -154,7 +181,9 @@ def test_every_page_has_its_table_and_its_line_in_the_index():
     index = (PAGES / "README.md").read_text()
     pages = {page.stem for page in PAGES.glob("*.md")} - {"README"}
     assert set(re.findall(r"\]\((\S+)\.md\)", index)) & pages == pages
-    assert {name.rpartition("-")[0] if name[-1:].isdigit() else name for name in RECIPES} == pages - INIT
+    assert {
+        name.rpartition("-")[0] if name[-1:].isdigit() else name for name in RECIPES
+    } == pages - INIT
     for name, (_, lost, _) in RECIPES.items():
         assert lost, f"{name} has no figures"
 
@@ -165,7 +194,9 @@ def test_every_link_leads_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def start(commands: str, sidecar: Callable, folder: Path, beside: list[subprocess.Popen]) -> tuple[Sidecar, list[str], int]:
+def start(
+    commands: str, sidecar: Callable, folder: Path, beside: list[subprocess.Popen]
+) -> tuple[Sidecar, list[str], int]:
     """Start what the commands say, and wait until it serves: sidecar, its options, and the port."""
     port = free_port()
     lines = rewritten(commands, port, folder)
@@ -181,7 +212,11 @@ def start(commands: str, sidecar: Callable, folder: Path, beside: list[subproces
     run.wait("serving")
     for words in lines:
         if words is not ours:
-            beside.append(subprocess.Popen(words, env={**os.environ, **environ}, cwd=ROOT, stdin=subprocess.DEVNULL))
+            beside.append(
+                subprocess.Popen(
+                    words, env={**os.environ, **environ}, cwd=ROOT, stdin=subprocess.DEVNULL
+                )
+            )
             until(lambda: answers(port), f"{words[0]} answers")
     return run, options, port
 
@@ -190,7 +225,11 @@ def start(commands: str, sidecar: Callable, folder: Path, beside: list[subproces
 def test_the_recipe_loses_what_its_page_says(sidecar, name, folder, beside):
     commands, claimed, page = RECIPES[name]
     run, options, port = start(commands, sidecar, folder, beside)
-    loads = {"datagrams": Datagrams(port)} if any(f":u{port}" in word for word in options) else web_loads(port)
+    loads = (
+        {"datagrams": Datagrams(port)}
+        if any(f":u{port}" in word for word in options)
+        else web_loads(port)
+    )
     for load in loads.values():
         load.__enter__()
     started = time.monotonic()
@@ -201,13 +240,23 @@ def test_the_recipe_loses_what_its_page_says(sidecar, name, folder, beside):
     for load in loads.values():
         load.__exit__()
     by = {each["by"] for each in run.seen("worker_ready")}
-    ends = {(each["event"], each.get("cause")) for each in run.events if each["event"] in ("worker_left", "worker_died")}
+    ends = {
+        (each["event"], each.get("cause"))
+        for each in run.events
+        if each["event"] in ("worker_left", "worker_died")
+    }
     print(f"\n{name}: {took:.1f}s, ready by {by}, {ends}")
     for kind, load in loads.items():
-        print(f"| {kind} | {load.answered + len(load.failures):,} | {len(load.failures)} | {load.reopened or ''} |  {set(load.failures)}")
+        print(
+            f"| {kind} | {load.answered + len(load.failures):,} | {len(load.failures)} | {load.reopened or ''} |  {set(load.failures)}"
+        )
 
     for kind, load in loads.items():
-        assert [failure for failure in load.failures if "Refused" in failure or "timed out" in failure or "Timeout" in failure] == []
+        assert [
+            failure
+            for failure in load.failures
+            if "Refused" in failure or "timed out" in failure or "Timeout" in failure
+        ] == []
         if claimed.get(kind, "0") == "0":
             assert load.failures == []
         assert len(load.failures) < SMALL * load.answered
@@ -221,19 +270,28 @@ def test_the_recipe_loses_what_its_page_says(sidecar, name, folder, beside):
 
 
 def enough(loads: Iterable[Load | Datagrams], more: int = 40) -> None:
-    """Wait until so many more requests of every kind are over: a swap of a fast program takes a few milliseconds."""
+    """Wait until so many more requests of every kind are over: a swap of a fast program takes a few
+    milliseconds.
+    """
     for load in loads:
         before = load.answered + len(load.failures)
-        until(lambda load=load, before=before: load.answered + len(load.failures) >= before + more, "more requests")
+        until(
+            lambda load=load, before=before: load.answered + len(load.failures) >= before + more,
+            "more requests",
+        )
 
 
-@pytest.mark.parametrize("name", ["gunicorn-1", "waitress", "aiohttp", "tornado", "node", "nginx-in-front"])
+@pytest.mark.parametrize(
+    "name", ["gunicorn-1", "waitress", "aiohttp", "tornado", "node", "nginx-in-front"]
+)
 def test_a_request_in_flight_outlives_the_swap(sidecar, name, folder, beside):
     """What our own examples do on TERM must not cut it off; their path /slow?SECONDS takes so long."""
     run, _, port = start(RECIPES[name][0], sidecar, folder, beside)
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(get, port, "/slow?1.5")
-        time.sleep(0.3)  # it has been read by then, or is in the queue; either way it has to be answered
+        time.sleep(
+            0.3
+        )  # it has been read by then, or is in the queue; either way it has to be answered
         run.swap(2)
         assert "from generation" in answer.result()
     assert run.stop() == 0

@@ -1,7 +1,8 @@
-"""--slow-start with the programs that know TTOU and TTIN: never more processes than before and one, none lost, none forgotten.
+"""--slow-start with the programs that know TTOU and TTIN: never more processes than before and one,
+none lost, none forgotten.
 
-Each worker process of a new generation waits at a gate of its own before it takes connections, so that what happens between two of them is
-seen, whatever the machine does meanwhile.
+Each worker process of a new generation waits at a gate of its own before it takes connections, so
+that what happens between two of them is seen, whatever the machine does meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ gate = lambda do |number|
 end
 """
 UNICORN = GATE_RB + "worker_processes 3; after_fork {{ |_, worker| gate.call(worker.nr + 1) }}"
-PUMA = GATE_RB + "workers 3; threads 1, 4; worker_check_interval 1; on_worker_boot {{ |index| gate.call(index + 1) }}; bind '{url}'"
+PUMA = (
+    GATE_RB
+    + "workers 3; threads 1, 4; worker_check_interval 1; on_worker_boot {{ |index| gate.call(index + 1) }}; bind '{url}'"
+)
 GUNICORN = """
 import os, time
 workers, control_socket_disable, wsgi_app = 3, True, "examples.hello.app:app"
@@ -60,13 +64,20 @@ class Running:
         program = tuple(word.replace("{config}", str(config)) for word in words)
         # What the killed master leaves behind goes with its group, after this time.
         options = ("--slow-start", "--drain-timeout", "3s", "--port", f"127.0.0.1:{port},defer")
-        self.sidecar = sidecar(*options, program=program, port=False, env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)})
+        self.sidecar = sidecar(
+            *options,
+            program=program,
+            port=False,
+            env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)},
+        )
         self.port = port
         self.most = 0
         self.known: dict[int, set[int]] = {}
         self.sidecar.wait("serving")
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-        (self.inode,) = [int(row[9]) for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "0A"]  # that listens: proc(5)
+        (self.inode,) = [
+            int(row[9]) for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "0A"
+        ]  # that listens: proc(5)
 
     def leader(self, generation: int) -> int:
         return self.sidecar.wait("worker_started", generation=generation)["pid"]
@@ -82,7 +93,10 @@ class Running:
             for leader in leaders:
                 self.known[leader] = takers(leader, {self.inode}, self.known.get(leader, ()))
             self.most = max(self.most, sum(len(self.known[leader]) for leader in leaders))
-            return all(len(self.known[leader]) == count for leader, (_, count) in zip(leaders, wanted, strict=True))
+            return all(
+                len(self.known[leader]) == count
+                for leader, (_, count) in zip(leaders, wanted, strict=True)
+            )
 
         until(counted, f"{wanted} (generation, processes); it was {self.known}\n{self.sidecar}")
 
@@ -114,7 +128,9 @@ def test_the_old_processes_leave_one_by_one_and_nothing_is_lost(running):
 
 
 def test_a_swap_that_fails_halfway_leaves_the_old_program_at_full_strength(running):
-    """The new master is killed when two of its processes serve; the retry then takes over as if nothing had been."""
+    """The new master is killed when two of its processes serve; the retry then takes over as if
+    nothing had been.
+    """
     run = running.sidecar
     running.until((1, SIZE))
     run.signal("HUP")

@@ -12,7 +12,9 @@ from tests.system.starter import PERL, Starter
 
 @pytest.fixture
 def starter(tmp_path):
-    """Makes start_servers, ours unless said otherwise; everything they have started ends with the test."""
+    """Makes start_servers, ours unless said otherwise; everything they have started ends with the
+    test.
+    """
     running: list[Starter] = []
 
     def make(*options: str, kind: str = "ours", where: Path = tmp_path / "ours", **more) -> Starter:
@@ -26,7 +28,9 @@ def starter(tmp_path):
 
 @pytest.fixture
 def pair(starter, tmp_path):
-    """Makes a Perl start_server and one of ours, given the same; {0} … stand for free ports. `before` gets each one's directory ready."""
+    """Makes a Perl start_server and one of ours, given the same; {0} … stand for free ports.
+    `before` gets each one's directory ready.
+    """
     if not Path(PERL).exists():
         pytest.skip(f"needs {PERL} (Debian: libserver-starter-perl)")
 
@@ -37,7 +41,9 @@ def pair(starter, tmp_path):
             where.mkdir()
             before(where)
             ports = [free_port() for _ in range(3)]
-            words = [option.format(*ports) for option in options] + (list(ours) if kind == "ours" else [])
+            words = [option.format(*ports) for option in options] + (
+                list(ours) if kind == "ours" else []
+            )
             made.append(starter(*words, kind=kind, where=where, **more))
             made[-1].ports = ports
         return made[0], made[1]

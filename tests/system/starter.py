@@ -1,4 +1,6 @@
-"""A start_server, Perl's or ours, as the tests run and watch it; and the rows of docs/start_server.md with the tests that show them."""
+"""A start_server, Perl's or ours, as the tests run and watch it; and the rows of
+docs/start_server.md with the tests that show them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,14 @@ class Starter:
 
     def run(self, *options: str) -> subprocess.CompletedProcess:
         """Another start_server beside it: --stop, --restart, a second instance."""
-        return subprocess.run([*self.words, *options], cwd=self.where, env=self.environ, capture_output=True, text=True, timeout=PATIENCE)
+        return subprocess.run(
+            [*self.words, *options],
+            cwd=self.where,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
 
     def text(self, name: str = "log") -> str:
         try:
@@ -48,16 +57,24 @@ class Starter:
             return ""
 
     def wait(self, pattern: str, count: int = 1) -> None:
-        until(lambda: len(re.findall(pattern, self.text(), re.MULTILINE)) >= count, f"{count} × {pattern} in\n{self.text()}")
+        until(
+            lambda: len(re.findall(pattern, self.text(), re.MULTILINE)) >= count,
+            f"{count} × {pattern} in\n{self.text()}",
+        )
 
     def wait_generations(self, *generations: int) -> None:
-        until(lambda: self.generations() == list(generations), f"{generations}, it is {self.text('status')!r}\n{self.text()}")
+        until(
+            lambda: self.generations() == list(generations),
+            f"{generations}, it is {self.text('status')!r}\n{self.text()}",
+        )
 
     def generations(self) -> list[int]:
         return sorted(int(line.partition(":")[0]) for line in self.text("status").splitlines())
 
     def worker(self, generation: int) -> int:
-        return int(dict(line.split(":") for line in self.text("status").splitlines())[str(generation)])
+        return int(
+            dict(line.split(":") for line in self.text("status").splitlines())[str(generation)]
+        )
 
     def lives(self) -> list[dict]:
         return [json.loads(line) for line in self.text("SEEN").splitlines()]
@@ -65,7 +82,13 @@ class Starter:
     def signal(self, name: str) -> None:
         if self.kind == "perl":
             # A signal that comes just before it waits is heard at the next child's end only.
-            until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S", "Perl's waiting")
+            until(
+                lambda: (
+                    Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+                    == "S"
+                ),
+                "Perl's waiting",
+            )
         os.kill(self.process.pid, signal.Signals[f"SIG{name}"])
 
     def stop(self, name: str = "TERM") -> int:
@@ -75,7 +98,9 @@ class Starter:
     def lines(self) -> list[str]:
         """The log, with processes called by the order in which they were started."""
         text = self.text()
-        for index, pid in enumerate(re.findall(r"^starting new worker (\d+)$", text, re.MULTILINE), 1):
+        for index, pid in enumerate(
+            re.findall(r"^starting new worker (\d+)$", text, re.MULTILINE), 1
+        ):
             text = re.sub(rf"\b{pid}\b", f"<worker {index}>", text)
         return re.sub(r"\(pid:\d+\)", "(pid:N)", text).splitlines()
 
@@ -112,15 +137,29 @@ def rows(section: str = "") -> list[str]:
     lines = (ROOT / "docs" / "start_server.md").read_text().splitlines()
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
         within = line.removeprefix("## ") if line.startswith("## ") else within
-        if line.startswith("| ") and not line.startswith("| ---") and not after.startswith("| ---") and section in ("", within):
-            found.append(re.split(r"(?<!\\)\|", line)[1].strip().replace("`", "").replace("\\|", "|"))
+        if (
+            line.startswith("| ")
+            and not line.startswith("| ---")
+            and not after.startswith("| ---")
+            and section in ("", within)
+        ):
+            found.append(
+                re.split(r"(?<!\\)\|", line)[1].strip().replace("`", "").replace("\\|", "|")
+            )
     return found
 
 
 def pattern(row: str) -> str:
     """A row of the table of messages as a regular expression for the whole line."""
     text = re.escape(row)
-    for word, means in (("P1,P2", r"[\d,]*"), ("SIG", "[A-Z]+"), ("RAW", r"\d+"), ("PATH", r"\S+"), ("N", r"\d+"), ("M", r"\d+")):
+    for word, means in (
+        ("P1,P2", r"[\d,]*"),
+        ("SIG", "[A-Z]+"),
+        ("RAW", r"\d+"),
+        ("PATH", r"\S+"),
+        ("N", r"\d+"),
+        ("M", r"\d+"),
+    ):
         text = re.sub(rf"\b{re.escape(re.escape(word))}\b", lambda _, means=means: means, text)
     return f"^{text}"
 

@@ -1,4 +1,6 @@
-"""The admin: probes, metrics, status, events and a page over HTTP, from a helper that may die at any moment."""
+"""The admin: probes, metrics, status, events and a page over HTTP, from a helper that may die at
+any moment.
+"""
 
 from __future__ import annotations
 
@@ -56,13 +58,20 @@ class Admin:
             sock.sendall(data)
             return b"".join(iter(lambda: sock.recv(65536), b""))
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+    def get(
+        self, path: str, method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str], str]:
         lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        head, _, body = self.raw(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()).partition(b"\r\n\r\n")
+        head, _, body = self.raw(
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+        ).partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         return (
             int(status.split()[1]),
-            {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)},
+            {
+                name.lower(): value.strip()
+                for name, _, value in (line.partition(":") for line in lines)
+            },
             body.decode(),
         )
 
@@ -94,7 +103,9 @@ class Admin:
         """The helper, 0 while there is none."""
         for pid in children(self.run.pid):
             try:
-                if b"sidecar.admin" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") and alive(pid):
+                if b"sidecar.admin" in Path(f"/proc/{pid}/cmdline").read_bytes().split(
+                    b"\0"
+                ) and alive(pid):
                     return pid
             except OSError:
                 continue
@@ -114,14 +125,23 @@ def start(sidecar, tmp_path):
     """A sidecar with an admin on a port of its own."""
 
     def start(*options: str, **keywords: object) -> tuple[Sidecar, Admin]:
-        run = sidecar("--admin", "127.0.0.1:0", "--control", str(tmp_path / "control.sock"), *options, **keywords)
+        run = sidecar(
+            "--admin",
+            "127.0.0.1:0",
+            "--control",
+            str(tmp_path / "control.sock"),
+            *options,
+            **keywords,
+        )
         return run, Admin(run)
 
     return start
 
 
 def test_every_path_answers_and_says_what_may_be_done_with_it(start):
-    """Types, lengths, HEAD; nothing may be framed, sniffed, cached or read from elsewhere; what is no path or no GET is refused."""
+    """Types, lengths, HEAD; nothing may be framed, sniffed, cached or read from elsewhere; what is
+    no path or no GET is refused.
+    """
     run, admin = start()
     run.wait("serving")
     for path in PATHS:
@@ -149,14 +169,26 @@ def test_every_path_answers_and_says_what_may_be_done_with_it(start):
 
 
 def test_the_probes_follow_a_life_from_start_to_stop(start, tmp_path):
-    """Starting: alive, not ready. Ready. A failed swap changes nothing. Lame duck: serving on, not ready. Stopping: answered to the end."""
+    """Starting: alive, not ready. Ready. A failed swap changes nothing. Lame duck: serving on, not
+    ready. Stopping: answered to the end.
+    """
     (tmp_path / "env").mkdir()
     run, admin = start(
-        "--envdir", str(tmp_path / "env"), "--ready", "command", "--ready-command", f"test -e {tmp_path}/go", "--lame-duck", "60s"
+        "--envdir",
+        str(tmp_path / "env"),
+        "--ready",
+        "command",
+        "--ready-command",
+        f"test -e {tmp_path}/go",
+        "--lame-duck",
+        "60s",
     )
     run.wait("worker_started")
     assert admin.json("/livez") == (200, {"live": True, "reasons": []})
-    assert admin.json("/readyz") == (503, {"ready": False, "reasons": ["starting: no worker has been ready yet"]})
+    assert admin.json("/readyz") == (
+        503,
+        {"ready": False, "reasons": ["starting: no worker has been ready yet"]},
+    )
     assert admin.json("/status")[1]["state"] == "starting"
     (tmp_path / "go").write_text("")
     run.wait("serving")
@@ -198,7 +230,9 @@ def test_while_workers_drain_it_is_not_ready_but_alive(start):
 
 
 def test_the_metrics_are_what_happened_and_well_formed(start, tmp_path):
-    """Swaps by trigger and outcome, restarts, the histogram's sums; HELP and TYPE for each, names by the rules, nothing twice."""
+    """Swaps by trigger and outcome, restarts, the histogram's sums; HELP and TYPE for each, names
+    by the rules, nothing twice.
+    """
     (tmp_path / "env").mkdir()
     run, admin = start("--envdir", str(tmp_path / "env"), "--workers", "2", "--min-uptime", "0s")
     run.wait("serving")
@@ -222,22 +256,48 @@ def test_the_metrics_are_what_happened_and_well_formed(start, tmp_path):
     failed = len(run.seen("swap_failed"))
     assert sample(samples, "sidecar_swaps_total", trigger="signal", outcome="failed") == failed
     assert sample(samples, "sidecar_generation") == number
-    assert sample(samples, "sidecar_workers", state="ready") == sample(samples, "sidecar_workers_wanted") == 2
-    assert sample(samples, "sidecar_worker_deaths_total") == sample(samples, "sidecar_worker_restarts_total") == 1
+    assert (
+        sample(samples, "sidecar_workers", state="ready")
+        == sample(samples, "sidecar_workers_wanted")
+        == 2
+    )
+    assert (
+        sample(samples, "sidecar_worker_deaths_total")
+        == sample(samples, "sidecar_worker_restarts_total")
+        == 1
+    )
     assert sample(samples, "sidecar_worker_starts_total") == len(run.seen("worker_started"))
-    assert sample(samples, "sidecar_state", state="serving") == sample(samples, "sidecar_ready") == 1
+    assert (
+        sample(samples, "sidecar_state", state="serving") == sample(samples, "sidecar_ready") == 1
+    )
     assert sum(value for (name, _), value in samples.items() if name == "sidecar_state") == 1
     for slot in "01":
-        assert sample(samples, "sidecar_worker_memory_bytes", generation=str(number), slot=slot) > 1 << 20
-        assert sample(samples, "sidecar_worker_cpu_seconds_total", generation=str(number), slot=slot) > 0
-    buckets = sorted((float(dict(labels)["le"]), value) for (name, labels), value in samples.items() if name.endswith("_bucket"))
+        assert (
+            sample(samples, "sidecar_worker_memory_bytes", generation=str(number), slot=slot)
+            > 1 << 20
+        )
+        assert (
+            sample(samples, "sidecar_worker_cpu_seconds_total", generation=str(number), slot=slot)
+            > 0
+        )
+    buckets = sorted(
+        (float(dict(labels)["le"]), value)
+        for (name, labels), value in samples.items()
+        if name.endswith("_bucket")
+    )
     counts = [value for _, value in buckets]
     assert counts == sorted(counts)
-    assert buckets[-1] == (float("inf"), sample(samples, "sidecar_swap_duration_seconds_count")) == (float("inf"), 3)
+    assert (
+        buckets[-1]
+        == (float("inf"), sample(samples, "sidecar_swap_duration_seconds_count"))
+        == (float("inf"), 3)
+    )
     took = sum(each["took"] for each in run.seen("serving"))
     assert sample(samples, "sidecar_swap_duration_seconds_sum") == pytest.approx(took, rel=1e-3)
     check(admin.get("/metrics")[2])
-    assert admin.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")[2].endswith("# EOF\n")
+    assert admin.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")[2].endswith(
+        "# EOF\n"
+    )
     run.stop()
 
 
@@ -268,9 +328,14 @@ def check(text: str) -> None:
         assert name in typed or re.sub("_(bucket|sum|count)$", "", name) in typed
     # A family's lines are together.
     order = [
-        re.sub("_(bucket|sum|count)$", "", each.partition("{")[0]) if "duration" in each else each.partition("{")[0] for each in samples
+        re.sub("_(bucket|sum|count)$", "", each.partition("{")[0])
+        if "duration" in each
+        else each.partition("{")[0]
+        for each in samples
     ]
-    assert [name for at, name in enumerate(order) if at == 0 or order[at - 1] != name] == [name for name in families if name in order]
+    assert [name for at, name in enumerate(order) if at == 0 or order[at - 1] != name] == [
+        name for name in families if name in order
+    ]
 
 
 def test_every_metric_is_documented(start):
@@ -283,7 +348,9 @@ def test_every_metric_is_documented(start):
 
 
 def test_a_helper_killed_again_and_again_costs_no_probe_and_no_request(start):
-    """What connects while there is none waits for the next; the counts are PID 1's, so they are the same."""
+    """What connects while there is none waits for the next; the counts are PID 1's, so they are the
+    same.
+    """
     run, admin = start()
     run.wait("serving")
     admin.json("/status")
@@ -297,7 +364,11 @@ def test_a_helper_killed_again_and_again_costs_no_probe_and_no_request(start):
     assert load.failures == []
     after = admin.metrics()
     assert sample(after, "sidecar_helper_restarts_total", helper="admin") == 4
-    same = {key: value for key, value in before.items() if key[0].startswith(("sidecar_swap", "sidecar_last", "sidecar_worker_starts"))}
+    same = {
+        key: value
+        for key, value in before.items()
+        if key[0].startswith(("sidecar_swap", "sidecar_last", "sidecar_worker_starts"))
+    }
     assert same == {key: after[key] for key in same}
     assert run.stop() == 0
 
@@ -310,7 +381,9 @@ def test_livez_says_so_when_pid_1_does_not_answer(start):
     try:
         status, told = admin.json("/livez")
         assert (status, told["live"]) == (503, False)
-        assert admin.json("/readyz")[0] == admin.json("/status")[0] == admin.get("/metrics")[0] == 503
+        assert (
+            admin.json("/readyz")[0] == admin.json("/status")[0] == admin.get("/metrics")[0] == 503
+        )
         assert admin.get("/")[0] == 200
     finally:
         os.kill(run.pid, signal.SIGCONT)
@@ -346,7 +419,9 @@ def test_what_makes_no_sense_is_refused_with_a_reason(start, said, status):
 
 
 def test_silent_and_slow_clients_are_in_nobodys_way(start):
-    """Three hundred that say nothing or a byte now and then, and who asks is answered at once; in the end they are sent away."""
+    """Three hundred that say nothing or a byte now and then, and who asks is answered at once; in
+    the end they are sent away.
+    """
     run, admin = start()
     run.wait("serving")
     slow = [admin.connect() for _ in range(300)]
@@ -373,7 +448,9 @@ def test_silent_and_slow_clients_are_in_nobodys_way(start):
 
 
 def test_a_flood_of_questions_is_a_trickle_for_pid_1(start):
-    """Those who ask at the same moment share one answer, and PID 1 is left most of its time for its own work."""
+    """Those who ask at the same moment share one answer, and PID 1 is left most of its time for its
+    own work.
+    """
     run, admin = start()
     run.wait("serving")
     answered, end = [], threading.Event()
@@ -383,7 +460,9 @@ def test_a_flood_of_questions_is_a_trickle_for_pid_1(start):
             answered.append(admin.json("/status")[0])
 
     def spent() -> float:
-        return sum(map(int, Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+        return sum(
+            map(int, Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+        ) / os.sysconf("SC_CLK_TCK")
 
     before, began = spent(), time.monotonic()
     threads = [threading.Thread(target=ask) for _ in range(16)]
@@ -459,7 +538,14 @@ def test_nothing_secret_is_told(start, tmp_path):
     check = tmp_path / "check"
     check.write_text('#!/bin/sh\necho "$TOKEN"\n[ -z "$BREAK" ]\n')
     check.chmod(0o755)
-    run, admin = start("--envdir", str(tmp_path / "env"), "--check", str(check), "--watch-env", env={"PASSWORD": "s3cr3t-own"})
+    run, admin = start(
+        "--envdir",
+        str(tmp_path / "env"),
+        "--check",
+        str(check),
+        "--watch-env",
+        env={"PASSWORD": "s3cr3t-own"},
+    )
     run.wait("serving")
     (tmp_path / "env" / "BREAK").write_text("s3cr3t-break")
     failed = run.wait("swap_failed")
@@ -511,7 +597,10 @@ def test_where_it_cannot_be_bound_nothing_is_started(sidecar):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         run = sidecar("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
         assert run.exit() == 1
-    assert any("--admin 127.0.0.1:" in line and "another process listens there" in line for line in run.output)
+    assert any(
+        "--admin 127.0.0.1:" in line and "another process listens there" in line
+        for line in run.output
+    )
     assert run.seen("worker_started") == []
 
 
@@ -532,7 +621,9 @@ def test_a_wrong_address_is_refused(sidecar, options, says):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 def test_it_is_the_workers_user_wherever_sidecar_is_installed(start, tmp_path):
-    """What talks to the network is not root where the workers are not, even if that user cannot read sidecar's own files."""
+    """What talks to the network is not root where the workers are not, even if that user cannot
+    read sidecar's own files.
+    """
     private = tmp_path / "private"
     shutil.copytree(ROOT / "sidecar", private / "sidecar")
     private.chmod(0o700)

@@ -1,4 +1,6 @@
-"""The wall clock is for showing, never for deciding: it may jump at any moment (a suspended machine, a correction, a wrong BIOS)."""
+"""The wall clock is for showing, never for deciding: it may jump at any moment (a suspended
+machine, a correction, a wrong BIOS).
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,12 @@ def test_it_swaps_drains_and_stops_while_the_clock_jumps_by_years(sidecar, tmp_p
     if compiler is None:
         pytest.skip("needs a C compiler, to make a clock that jumps")
     (tmp_path / "mad.c").write_text(MAD)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "mad.so", tmp_path / "mad.c"], check=True)
-    run = sidecar("--workers", "2", "--min-uptime", "1s", env={"LD_PRELOAD": str(tmp_path / "mad.so")})
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", tmp_path / "mad.so", tmp_path / "mad.c"], check=True
+    )
+    run = sidecar(
+        "--workers", "2", "--min-uptime", "1s", env={"LD_PRELOAD": str(tmp_path / "mad.so")}
+    )
     run.wait("serving")
     with Load(run.port) as load:
         for generation in range(2, 7):

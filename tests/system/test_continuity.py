@@ -12,7 +12,9 @@ SWAPS = 100
 
 
 def test_a_hundred_swaps_lose_no_request_on_new_or_kept_connections(sidecar):
-    """100 HUPs under constant load: every request is answered, none refused, reset or timed out, no kept connection cut."""
+    """100 HUPs under constant load: every request is answered, none refused, reset or timed out, no
+    kept connection cut.
+    """
     run = sidecar("--workers", "2")
     run.wait("serving")
     with Load(run.port) as load:
@@ -49,7 +51,9 @@ def test_a_request_in_flight_outlives_the_swap(sidecar):
 
 
 def test_many_hups_at_once_are_one_or_two_swaps(sidecar, tmp_path):
-    """Latest wins: what arrives during a swap is one more swap, and that one has the newest environment."""
+    """Latest wins: what arrives during a swap is one more swap, and that one has the newest
+    environment.
+    """
     (tmp_path / "BOOT").write_text("0.3")
     (tmp_path / "GREETING").write_text("first")
     run = sidecar("--envdir", str(tmp_path))
@@ -67,7 +71,9 @@ def test_many_hups_at_once_are_one_or_two_swaps(sidecar, tmp_path):
 
 
 def test_a_rolling_swap_never_has_more_than_one_worker_extra(sidecar):
-    """--max-surge 1: four workers are replaced one after another, each old one leaving before the next new one starts."""
+    """--max-surge 1: four workers are replaced one after another, each old one leaving before the
+    next new one starts.
+    """
     run = sidecar("--workers", "4", "--max-surge", "1")
     run.wait("worker_ready", count=4)
     with Load(run.port) as load:
@@ -107,7 +113,9 @@ def test_a_restart_at_an_interval_waits_its_time_and_goes_on(sidecar):
 
 
 def test_the_new_worker_gets_its_time_before_the_old_is_retired(sidecar, tmp_path):
-    """--kill-old-delay: a new worker that dies within it fails the swap, and the old one is still there."""
+    """--kill-old-delay: a new worker that dies within it fails the swap, and the old one is still
+    there.
+    """
     run = sidecar("--envdir", str(tmp_path), "--kill-old-delay", "30s")
     run.wait("serving")
     (tmp_path / "CRASH").write_text("0.1")
@@ -119,7 +127,9 @@ def test_the_new_worker_gets_its_time_before_the_old_is_retired(sidecar, tmp_pat
 
 
 def test_a_listener_shut_down_by_the_program_is_mended(sidecar, tmp_path):
-    """A program that calls shutdown() on the shared socket (Sanic's main does) costs a moment, not the service."""
+    """A program that calls shutdown() on the shared socket (Sanic's main does) costs a moment, not
+    the service.
+    """
     (tmp_path / "SHUT").write_text("1")
     run = sidecar("--envdir", str(tmp_path))
     run.wait("serving")
@@ -152,14 +162,18 @@ def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar
 
 @pytest.mark.parametrize("options", [(), ("--slow-start",)], ids=["plain", "slow start"])
 def test_idle_means_idle(sidecar, options):
-    """Promise 4: at rest PID 1 has one thread and is not woken at all (the wait here is the thing measured)."""
+    """Promise 4: at rest PID 1 has one thread and is not woken at all (the wait here is the thing
+    measured).
+    """
     run = sidecar("--workers", "2", *options)
     run.wait("worker_ready", count=2)
     run.swap(2)
     run.get()
 
     def switches() -> int:
-        status = dict(line.split(":\t", 1) for line in open(f"/proc/{run.pid}/status").read().splitlines())
+        status = dict(
+            line.split(":\t", 1) for line in open(f"/proc/{run.pid}/status").read().splitlines()
+        )
         assert status["Threads"].strip() == "1"
         return int(status["voluntary_ctxt_switches"])
 

@@ -1,4 +1,6 @@
-"""The control socket as its users have it: the commands of a real `sidecar`, while its workers answer requests."""
+"""The control socket as its users have it: the commands of a real `sidecar`, while its workers
+answer requests.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ Control = Callable[..., subprocess.CompletedProcess]
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}, "PYTHONPATH": str(ROOT), **more}
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")},
+        "PYTHONPATH": str(ROOT),
+        **more,
+    }
 
 
 def command(run: Sidecar, *words: str) -> list[str]:
@@ -33,7 +39,9 @@ def command(run: Sidecar, *words: str) -> list[str]:
 
 def ask(run: Sidecar, *words: str) -> subprocess.CompletedProcess[str]:
     """Do a command, and wait for its end."""
-    return subprocess.run(command(run, *words), env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(
+        command(run, *words), env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 def status(run: Sidecar) -> dict:
@@ -104,7 +112,9 @@ def test_status_shows_generations_workers_the_last_swap_and_the_last_failure(run
     assert f"pid {run.pid}" in text
     assert f"listening on 127.0.0.1:{run.port}" in text
     rows = [line.split() for line in text.splitlines() if " ready " in line]
-    assert {row[-7] if row[0] == "1" and "serving" in row else row[1] for row in rows} == {str(pid) for pid in run.workers()}
+    assert {row[-7] if row[0] == "1" and "serving" in row else row[1] for row in rows} == {
+        str(pid) for pid in run.workers()
+    }
     assert all(line.endswith("MiB") for line in text.splitlines() if " ready " in line)
     assert "last swap" in text
     assert "last failure" not in text
@@ -114,12 +124,24 @@ def test_status_shows_generations_workers_the_last_swap_and_the_last_failure(run
 def test_status_json_is_one_object_that_agrees_with_the_log(run):
     run.swap(2)
     told = status(run)
-    assert (told["state"], told["ready"], told["generation"], told["workers"], told["pid"]) == ("serving", True, 2, 2, run.pid)
+    assert (told["state"], told["ready"], told["generation"], told["workers"], told["pid"]) == (
+        "serving",
+        True,
+        2,
+        2,
+        run.pid,
+    )
     assert [worker["pid"] for worker in told["generations"][0]["workers"]] == run.workers()
     assert all(1 << 20 < worker["memory"] < 1 << 30 for worker in told["generations"][0]["workers"])
-    assert [(life["generation"], life["outcome"]) for life in told["timeline"]] == [(1, "served"), (2, "serving")]
+    assert [(life["generation"], life["outcome"]) for life in told["timeline"]] == [
+        (1, "served"),
+        (2, "serving"),
+    ]
     assert abs(told["last_swap"]["took"] - run.seen("serving", generation=2)[0]["took"]) < 1e-5
-    assert told["swaps"] == [{"trigger": "signal", "outcome": "served", "count": 1}, {"trigger": "start", "outcome": "served", "count": 1}]
+    assert told["swaps"] == [
+        {"trigger": "signal", "outcome": "served", "count": 1},
+        {"trigger": "start", "outcome": "served", "count": 1},
+    ]
 
 
 def test_a_failed_swap_is_in_status_with_its_cause_and_the_state_stays_serving(start, tmp_path):
@@ -142,11 +164,22 @@ def test_a_failed_swap_is_in_status_with_its_cause_and_the_state_stays_serving(s
 
 
 def test_status_with_many_workers_costs_no_more_than_in_proportion(start):
-    """A hundred times the workers, and no more than two hundred times the work: nothing in it is quadratic."""
+    """A hundred times the workers, and no more than two hundred times the work: nothing in it is
+    quadratic.
+    """
     program = (sys.executable, "-S", "-c", "import signal; signal.pause()")
     took = {}
     for workers in (2, 200):
-        run = start("--workers", str(workers), "--ready", "interval", "--interval", "0", program=program, port=False)
+        run = start(
+            "--workers",
+            str(workers),
+            "--ready",
+            "interval",
+            "--interval",
+            "0",
+            program=program,
+            port=False,
+        )
         run.wait("serving")
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(run.control)
@@ -214,7 +247,9 @@ def test_a_reload_that_is_not_waited_for_ends_at_once(run):
     run.wait("serving", generation=2)
 
 
-def test_a_reload_whose_generation_never_gets_ready_is_not_waited_for_longer_than_asked(start, tmp_path):
+def test_a_reload_whose_generation_never_gets_ready_is_not_waited_for_longer_than_asked(
+    start, tmp_path
+):
     (tmp_path / "env").mkdir()
     run = start("--envdir", str(tmp_path / "env"))
     run.wait("serving")
@@ -240,7 +275,9 @@ def test_reloads_during_a_swap_are_one_more_swap_and_all_hear_of_it(start, tmp_p
     assert len(run.seen("swap_started")) == 3
 
 
-def test_a_reload_that_a_saved_file_supersedes_ends_with_the_newer_generation(start, tmp_path, asking):
+def test_a_reload_that_a_saved_file_supersedes_ends_with_the_newer_generation(
+    start, tmp_path, asking
+):
     code, env = tmp_path / "code", tmp_path / "env"
     code.mkdir()
     env.mkdir()
@@ -340,7 +377,10 @@ def test_signal_passes_one_on_to_the_serving_workers(run):
     done = ask(run, "signal", "usr1")
     assert done.returncode == 0
     assert done.stdout == f"passed to {', '.join(map(str, run.workers()))}\n"
-    until(lambda: {f"USR1 {pid}" for pid in run.workers()} <= set(run.output), "what the program says of it")
+    until(
+        lambda: {f"USR1 {pid}" for pid in run.workers()} <= set(run.output),
+        "what the program says of it",
+    )
 
 
 # --- events
@@ -349,10 +389,14 @@ def test_signal_passes_one_on_to_the_serving_workers(run):
 def test_events_are_the_lines_of_the_log(run):
     run.swap(2)
     ours = ask(run, "events").stdout.splitlines()
-    assert [line.partition("sidecar: ")[2] for line in ours] == [each["message"] for each in run.events[: len(ours)]]
+    assert [line.partition("sidecar: ")[2] for line in ours] == [
+        each["message"] for each in run.events[: len(ours)]
+    ]
     records = [json.loads(line) for line in ask(run, "events", "--json").stdout.splitlines()]
     assert records[-1] == {"done": 0}
-    assert [each["event"] for each in records[:-1]] == [each["event"] for each in run.events[: len(ours)]]
+    assert [each["event"] for each in records[:-1]] == [
+        each["event"] for each in run.events[: len(ours)]
+    ]
     assert [each["number"] for each in records[:-1]] == list(range(1, len(ours) + 1))
 
 
@@ -369,8 +413,16 @@ def test_who_follows_hears_everything_to_the_end(run, asking):
 
 
 def test_a_pipe_that_has_had_enough_ends_it_quietly(run):
-    line = " ".join(command(run, "events", "--follow")) + " | head -n 3; echo status ${PIPESTATUS[0]}"
-    with subprocess.Popen(["bash", "-c", line], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    line = (
+        " ".join(command(run, "events", "--follow")) + " | head -n 3; echo status ${PIPESTATUS[0]}"
+    )
+    with subprocess.Popen(
+        ["bash", "-c", line],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         lines = [process.stdout.readline() for _ in range(3)]
         assert all("sidecar: " in each for each in lines)
         number = 1
@@ -388,7 +440,9 @@ def test_what_a_check_wrote_and_what_an_envdir_holds_is_in_no_answer(start, tmp_
     check = tmp_path / "check"
     check.write_text('#!/bin/sh\necho "the password is $PASSWORD"\ntest ! -e env/BAD\n')
     check.chmod(0o755)
-    run = start("--envdir", str(tmp_path / "env"), "--watch-env", "--check", str(check), cwd=tmp_path)
+    run = start(
+        "--envdir", str(tmp_path / "env"), "--watch-env", "--check", str(check), cwd=tmp_path
+    )
     run.wait("serving")
     following = Asking(run, "events", "--follow", "--json")
     (tmp_path / "env" / "PASSWORD").write_text("c0rrecthorse")
@@ -397,14 +451,24 @@ def test_what_a_check_wrote_and_what_an_envdir_holds_is_in_no_answer(start, tmp_
     run.wait("swap_failed")
     said = ask(run, "reload", "--wait")
     assert said.returncode == 1
-    words = ("status", "status --json", "events", "events --json", "health --json", "signal CONT --json", "scale 2 --json")
+    words = (
+        "status",
+        "status --json",
+        "events",
+        "events --json",
+        "health --json",
+        "signal CONT --json",
+        "scale 2 --json",
+    )
     answers = [ask(run, *each.split()) for each in words]
     run.stop()
     told = "".join(each.stdout + each.stderr for each in [said, *answers]) + following.end()[1]
     assert "PASSWORD" in told
     for secret in ("Tr0ub4dor", "c0rrecthorse", "st4ple", "the password is"):
         assert secret not in told
-    assert any("the password is" in each.get("output", "") for each in run.events), "the log has it, so this test could fail"
+    assert any("the password is" in each.get("output", "") for each in run.events), (
+        "the log has it, so this test could fail"
+    )
 
 
 # --- health
@@ -418,7 +482,9 @@ def test_health_in_every_state(start, tmp_path):
     gate = tmp_path / "env"
     gate.mkdir()
     (gate / "BOOT").write_text("2")
-    run = start("--lame-duck", "1h", "--envdir", str(gate), "--max-failures", "0", "--min-uptime", "0")
+    run = start(
+        "--lame-duck", "1h", "--envdir", str(gate), "--max-failures", "0", "--min-uptime", "0"
+    )
     run.wait("worker_started")
     assert health() == (1, "sidecar health: starting: no worker has been ready yet")
     assert health("--live") == (0, "alive")
@@ -470,9 +536,14 @@ def test_the_only_one_there_is_found_and_of_several_none_is_guessed(sidecar, tmp
              "sys.exit(client.run(sys.argv[1], sys.argv[2:], {}))", str(tmp_path)]  # fmt: skip
 
     def tell(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*words, *more], env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+        return subprocess.run(
+            [*words, *more], env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        )
 
-    assert (tell("status").returncode, tell("status").stderr) == (3, "sidecar status: no sidecar runs here; say --control PATH\n")
+    assert (tell("status").returncode, tell("status").stderr) == (
+        3,
+        "sidecar status: no sidecar runs here; say --control PATH\n",
+    )
     one = sidecar("--control", str(tmp_path / "sidecar-7.sock"))
     one.wait("serving")
     assert tell("health").returncode == 0
@@ -484,7 +555,9 @@ def test_the_only_one_there_is_found_and_of_several_none_is_guessed(sidecar, tmp
     assert str(tmp_path / "sidecar-8.sock") in refusal.stderr
     three = sidecar("--control", str(tmp_path / "sidecar-1.sock"))
     three.wait("serving")
-    assert json.loads(tell("status", "--json").stdout)["pid"] == three.pid, "PID 1's is the container's own"
+    assert json.loads(tell("status", "--json").stdout)["pid"] == three.pid, (
+        "PID 1's is the container's own"
+    )
     # One that was killed leaves its socket behind, which misleads nobody.
     for each in (three, two):
         os.kill(each.pid, signal.SIGKILL)
@@ -504,7 +577,12 @@ def test_the_only_one_there_is_found_and_of_several_none_is_guessed(sidecar, tmp
 )  # fmt: skip
 def test_words_that_make_no_sense_are_named_and_nothing_is_asked(words, told):
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", *words], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "sidecar", *words],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 2
     assert told in done.stderr
@@ -515,7 +593,14 @@ def test_a_socket_that_is_turned_off_or_not_there_is_said(tmp_path):
     for value, told in (("none", "turned off"), (str(tmp_path / "nothing"), "No such file")):
         for name in ("status", "health"):
             words = [sys.executable, "-m", "sidecar", name]
-            done = subprocess.run(words, env=environment(SIDECAR_CONTROL=value), cwd=ROOT, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                words,
+                env=environment(SIDECAR_CONTROL=value),
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
             assert done.returncode == 3
             assert told in done.stderr
 
@@ -525,7 +610,12 @@ def test_without_a_place_for_a_socket_it_is_said_once_and_everything_else_works(
     code = "import sys; from sidecar import control, cli; control.places = lambda environ: ['/proc', '/nonexistent']; sys.exit(cli.main())"
     words = [sys.executable, "-c", code, "run", "--port", "127.0.0.1:0", "--", *SERVER]
     log = tmp_path / "log"
-    with log.open("wb") as stderr, subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process:
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL
+        ) as process,
+    ):
         try:
             until(lambda: " serves after" in log.read_text(), "generation 1")
             process.send_signal(signal.SIGHUP)
@@ -548,7 +638,9 @@ def test_two_sidecars_cannot_have_one_path(start, run):
 
 
 def switches(run: Sidecar) -> int:
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{run.pid}/status").read_text().splitlines())
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{run.pid}/status").read_text().splitlines()
+    )
     return int(status["voluntary_ctxt_switches"])
 
 
@@ -563,7 +655,9 @@ def test_once_everybody_has_left_it_is_never_woken_again(run):
 
 
 def test_clients_of_every_bad_kind_at_once_hold_nothing_up(run):
-    """The silent, the deaf, the flooding and the malformed, a thousand in all: requests are answered, swaps go on, commands too."""
+    """The silent, the deaf, the flooding and the malformed, a thousand in all: requests are
+    answered, swaps go on, commands too.
+    """
     peers: list[socket.socket] = []
 
     def connect(data: bytes) -> None:
@@ -623,7 +717,9 @@ def test_a_thousand_commands_at_once_are_all_answered(run):
 
 
 def test_a_client_that_comes_while_it_leaves_does_not_hang(start):
-    """From the stop on, clients ask without pause, until nobody answers: each is answered or refused."""
+    """From the stop on, clients ask without pause, until nobody answers: each is answered or
+    refused.
+    """
     run = start("--drain-timeout", "500ms", env={"DEAF": "1"})
     run.wait("serving")
     run.signal("TERM")
@@ -644,14 +740,24 @@ def test_a_client_that_comes_while_it_leaves_does_not_hang(start):
 
 
 def test_clients_that_wait_while_it_leaves_cost_it_nothing(start, tmp_path, asking):
-    """The log command takes its time to write out what it has; a client that came too late for an answer must not make the wait a spin."""
-    run = start("--log-file", f"| cat > {tmp_path}/out; while test ! -e {tmp_path}/enough; do sleep 0.05; done")
-    until(lambda: (tmp_path / "out").exists() and '"serving"' in (tmp_path / "out").read_text(), "generation 1")
+    """The log command takes its time to write out what it has; a client that came too late for an
+    answer must not make the wait a spin.
+    """
+    run = start(
+        "--log-file",
+        f"| cat > {tmp_path}/out; while test ! -e {tmp_path}/enough; do sleep 0.05; done",
+    )
+    until(
+        lambda: (tmp_path / "out").exists() and '"serving"' in (tmp_path / "out").read_text(),
+        "generation 1",
+    )
     run.signal("TERM")
     until(lambda: '"stopped"' in (tmp_path / "out").read_text(), "the last word")
 
     def cpu() -> int:
-        return sum(map(int, Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        return sum(
+            map(int, Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+        )
 
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
@@ -679,13 +785,32 @@ sys.exit(cli.main())
 
 def test_a_defect_in_an_answer_is_said_and_hurts_nobody_else(tmp_path, asking):
     log = tmp_path / "log"
-    words = [sys.executable, "-c", BROKEN, "run", "--port", "127.0.0.1:0", "--control", str(tmp_path / "control"), "--", *SERVER]
-    with log.open("wb") as stderr, subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process:
+    words = [
+        sys.executable,
+        "-c",
+        BROKEN,
+        "run",
+        "--port",
+        "127.0.0.1:0",
+        "--control",
+        str(tmp_path / "control"),
+        "--",
+        *SERVER,
+    ]
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            words, env=environment(), cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL
+        ) as process,
+    ):
         try:
             process.control = str(tmp_path / "control")
             until(lambda: " serves after" in log.read_text(), "generation 1")
             done = ask(process, "status")
-            assert (done.returncode, done.stderr) == (1, "sidecar status: a defect in sidecar: its log says where\n")
+            assert (done.returncode, done.stderr) == (
+                1,
+                "sidecar status: a defect in sidecar: its log says where\n",
+            )
             asking(process, "events", "--follow").line("serves")
             assert ask(process, "reload", "--wait").returncode == 0
             assert ask(process, "health").returncode == 0
@@ -702,10 +827,16 @@ def test_a_defect_in_an_answer_is_said_and_hurts_nobody_else(tmp_path, asking):
 
 @pytest.mark.parametrize("how", ["USR1", "HUP", "signal USR1"])
 def test_the_log_file_is_opened_anew(start, tmp_path, how):
-    """For who rotates it: by USR1, by HUP, and by the command, where there is no `kill`. The output of the workers goes there too."""
+    """For who rotates it: by USR1, by HUP, and by the command, where there is no `kill`. The output
+    of the workers goes there too.
+    """
     log = tmp_path / "log"
     log.write_text("before\n")
-    run = start("--log-file", str(log), program=("sh", "-c", "echo a worker speaks; exec " + " ".join(SERVER)))
+    run = start(
+        "--log-file",
+        str(log),
+        program=("sh", "-c", "echo a worker speaks; exec " + " ".join(SERVER)),
+    )
     until(lambda: '"serving"' in log.read_text(), "generation 1 in the file")
     assert log.read_text().startswith("before\n")
     assert "a worker speaks\n" in log.read_text()
@@ -727,10 +858,15 @@ def test_a_log_file_that_cannot_be_opened_anew_is_said_in_the_old_one(start, tmp
     place = tmp_path / "place"
     place.mkdir()
     run = start("--log-file", str(place / "log"))
-    until(lambda: (place / "log").exists() and '"serving"' in (place / "log").read_text(), "generation 1 in the file")
+    until(
+        lambda: (place / "log").exists() and '"serving"' in (place / "log").read_text(),
+        "generation 1 in the file",
+    )
     place.rename(tmp_path / "other")
     run.signal("USR1")
-    until(lambda: "cannot reopen the log" in (tmp_path / "other" / "log").read_text(), "the complaint")
+    until(
+        lambda: "cannot reopen the log" in (tmp_path / "other" / "log").read_text(), "the complaint"
+    )
     assert run.stop() == 0
 
 
@@ -742,6 +878,9 @@ def test_a_log_file_that_cannot_be_opened_is_refused(start):
 
 def test_the_output_may_go_to_a_command(start, tmp_path):
     run = start("--log-file", f"| cat > {tmp_path}/out")
-    until(lambda: (tmp_path / "out").exists() and '"serving"' in (tmp_path / "out").read_text(), "the log in the command's hands")
+    until(
+        lambda: (tmp_path / "out").exists() and '"serving"' in (tmp_path / "out").read_text(),
+        "the log in the command's hands",
+    )
     assert run.stop() == 0
     assert '"stopped"' in (tmp_path / "out").read_text()

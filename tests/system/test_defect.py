@@ -28,13 +28,22 @@ sys.exit(cli.main(["run", "--port", "127.0.0.1:" + sys.argv[2], "--drain-timeout
 
 @pytest.fixture
 def broken(tmp_path) -> Iterator[tuple[subprocess.Popen, Callable[[], str], int, list[int]]]:
-    """A sidecar whose reaping raises while the file `broken` is there: (process, its log, port, the workers' pids)."""
+    """A sidecar whose reaping raises while the file `broken` is there: (process, its log, port, the
+    workers' pids).
+    """
     port, log = free_port(), tmp_path / "log"
     command = [sys.executable, "-c", BROKEN, str(tmp_path / "broken"), str(port), *SERVER]
-    with log.open("wb") as stderr, subprocess.Popen(command, cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process:
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(command, cwd=ROOT, stderr=stderr, stdin=subprocess.DEVNULL) as process,
+    ):
         try:
             until(lambda: log.read_text().count("is ready after") == 2, "two workers")
-            pids = [int(line.rpartition(" ")[2]) for line in log.read_text().splitlines() if " started, pid " in line]
+            pids = [
+                int(line.rpartition(" ")[2])
+                for line in log.read_text().splitlines()
+                if " started, pid " in line
+            ]
             yield process, log.read_text, port, pids
         finally:
             process.kill()
@@ -47,7 +56,8 @@ def test_a_defect_is_said_without_its_text_and_the_workers_serve_on(broken, tmp_
     until(lambda: "a defect in sidecar: RuntimeError at " in log(), "the defect in the log")
     assert get(port).startswith("hello")
     (tmp_path / "broken").unlink()
-    # Nothing else happens now that would wake sidecar: what it failed to see to, it sees to again by itself.
+    # Nothing else happens now that would wake sidecar: what it failed to see to, it sees to again
+    # by itself.
     until(lambda: log().count("is ready after") == 3, "another worker in the place of the dead one")
     process.send_signal(signal.SIGHUP)
     until(lambda: "generation 2 serves" in log(), "a swap after the defect")
@@ -72,14 +82,19 @@ selectors.EpollSelector.select = lambda self, timeout=None: sorted(real(self, ti
 
 
 def test_what_was_closed_earlier_in_a_turn_is_not_read(sidecar, tmp_path):
-    """A watcher's end and its last word come in one turn. Seen in the order that the kernel seldom gives, the end closes what the word
-    would be read from."""
+    """A watcher's end and its last word come in one turn. Seen in the order that the kernel seldom
+    gives, the end closes what the word would be read from.
+    """
     (tmp_path / "sitecustomize.py").write_text(SIGNALS_FIRST)
     (tmp_path / "code").mkdir()
     run = sidecar("--watch", str(tmp_path / "code"), env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     run.wait("watching")
     run.wait("serving")
-    watcher = next(pid for pid in marked(run.mark) if b"sidecar.watch" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    watcher = next(
+        pid
+        for pid in marked(run.mark)
+        if b"sidecar.watch" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     run.signal("STOP")
     os.kill(watcher, signal.SIGKILL)
     until(lambda: not alive(watcher), "its end")

@@ -19,10 +19,22 @@ def test_the_demo_serves_swaps_and_stops_by_ctrl_c(tmp_path):
     if importlib.util.find_spec("gunicorn") is None:
         pytest.skip("gunicorn is not installed; pip install -e '.[servers]'")
     port = free_port()
-    env = {**os.environ, "BIN": str(Path(sys.executable).parent), "PORT": str(port), "TMPDIR": str(tmp_path)}
+    env = {
+        **os.environ,
+        "BIN": str(Path(sys.executable).parent),
+        "PORT": str(port),
+        "TMPDIR": str(tmp_path),
+    }
     with (
         (tmp_path / "out").open("wb") as out,
-        subprocess.Popen([ROOT / "examples" / "demo"], cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True) as demo,
+        subprocess.Popen(
+            [ROOT / "examples" / "demo"],
+            cwd=ROOT,
+            env=env,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        ) as demo,
     ):
         try:
             said = (tmp_path / "out").read_text

@@ -24,14 +24,39 @@ STAMP = r"\d\d:\d\d:\d\d "
 
 
 class Dev:
-    """`sidecar dev` in a directory; what it writes to stderr, a pseudo terminal or a pipe. Options go before the program."""
+    """`sidecar dev` in a directory; what it writes to stderr, a pseudo terminal or a pipe. Options
+    go before the program.
+    """
 
-    def __init__(self, directory: Path, *options: str, terminal: bool = True, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        terminal: bool = True,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.mark = f"{os.getpid()}-{id(self)}"
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": self.mark, "TREE": str(directory), "TERM": "xterm", **(env or {})}
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "MARK": self.mark,
+            "TREE": str(directory),
+            "TERM": "xterm",
+            **(env or {}),
+        }
         environ = {name: value for name, value in environ.items() if name != "NO_COLOR" or env}
-        command = [sys.executable, "-m", "sidecar", "dev", "--port", f"127.0.0.1:{self.port}", *options, "--", *SERVER]
+        command = [
+            sys.executable,
+            "-m",
+            "sidecar",
+            "dev",
+            "--port",
+            f"127.0.0.1:{self.port}",
+            *options,
+            "--",
+            *SERVER,
+        ]
         self.read, theirs = pty.openpty() if terminal else os.pipe()
         self.process = subprocess.Popen(
             command,
@@ -64,7 +89,10 @@ class Dev:
         return [re.sub(f"^{STAMP}", "", line) for line in plain]
 
     def wait(self, text: str, times: int = 1) -> None:
-        until(lambda: "\n".join(self.lines()).count(text) >= times or not self._reader.is_alive(), f"{text!r} in\n{self.text}")
+        until(
+            lambda: "\n".join(self.lines()).count(text) >= times or not self._reader.is_alive(),
+            f"{text!r} in\n{self.text}",
+        )
         assert "\n".join(self.lines()).count(text) >= times, self.text
 
     def begun(self) -> None:
@@ -134,7 +162,9 @@ def test_one_short_line_an_event_in_colour(dev, tree):
 
 
 @pytest.mark.parametrize(
-    "how", [{"terminal": False}, {"env": {"NO_COLOR": "1"}}, {"env": {"TERM": "dumb"}}], ids=["pipe", "NO_COLOR", "dumb"]
+    "how",
+    [{"terminal": False}, {"env": {"NO_COLOR": "1"}}, {"env": {"TERM": "dumb"}}],
+    ids=["pipe", "NO_COLOR", "dumb"],
 )
 def test_no_colour_where_none_is_wanted(dev, tree, how):
     run = dev(**how)
@@ -153,7 +183,10 @@ def test_a_failure_is_told_in_full_once_and_then_that_it_is_the_same(dev, tree):
     run.wait("save to try again")
     told = run.lines()
     start = next(number for number, line in enumerate(told) if line.startswith("✗"))
-    assert re.match(r"✗ generation 2 failed after [\d.]+ s: the check `python3 -c .*` exited with status 1", told[start])
+    assert re.match(
+        r"✗ generation 2 failed after [\d.]+ s: the check `python3 -c .*` exited with status 1",
+        told[start],
+    )
     box = "\n".join(told[start + 1 :])
     assert "│ SyntaxError: invalid syntax" in box
     assert "changed: app.py" in box
@@ -239,7 +272,9 @@ def test_an_option_of_ones_own_wins(dev, tree):
 def test_help_says_what_it_sets(tmp_path):
     from sidecar.settings import DEV, TABLE
 
-    done = subprocess.run([sys.executable, "-m", "sidecar", "dev", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "dev", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0
     for name in DEV.keys() & TABLE.keys():
         assert TABLE[name].flag in done.stdout
@@ -247,7 +282,11 @@ def test_help_says_what_it_sets(tmp_path):
 
 def test_without_a_program_it_is_refused(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "dev"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-m", "sidecar", "dev"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "the program to run is missing" in done.stderr
@@ -255,7 +294,9 @@ def test_without_a_program_it_is_refused(tmp_path):
 
 def test_the_command_of_the_page_serves(tmp_path):
     """docs/dev-loop.md, the first block; with a port of its own."""
-    command = re.search(r"```sh\n(sidecar dev .*)\n```", (ROOT / "docs" / "dev-loop.md").read_text()).group(1)
+    command = re.search(
+        r"```sh\n(sidecar dev .*)\n```", (ROOT / "docs" / "dev-loop.md").read_text()
+    ).group(1)
     if shutil.which("gunicorn", path=str(Path(sys.executable).parent)) is None:
         pytest.skip("gunicorn is not installed; pip install -e '.[servers]'")
     port = free_port()
@@ -265,12 +306,20 @@ def test_the_command_of_the_page_serves(tmp_path):
     with (
         (tmp_path.parent / "out").open("wb") as out,
         subprocess.Popen(
-            command.replace("8080", str(port)).split(), cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            command.replace("8080", str(port)).split(),
+            cwd=tmp_path,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
         ) as process,
     ):
         said = (tmp_path.parent / "out").read_text
         try:
-            until(lambda: "watching ., env" in said() and "generation 1 serves" in said(), "generation 1")
+            until(
+                lambda: "watching ., env" in said() and "generation 1 serves" in said(),
+                "generation 1",
+            )
             assert "generation 1" in get(port)
         finally:
             process.terminate()

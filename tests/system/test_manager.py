@@ -16,12 +16,21 @@ import pytest
 from tests.support import PATIENCE, ROOT, SERVER, Notified, alive, free_port
 
 # A program whose second generation fails.
-SECOND_FAILS = ("sh", "-c", 'test "$SERVER_STARTER_GENERATION" != 2 || exit 3; exec "$0" "$@"', *SERVER)
+SECOND_FAILS = (
+    "sh",
+    "-c",
+    'test "$SERVER_STARTER_GENERATION" != 2 || exit 3; exec "$0" "$@"',
+    *SERVER,
+)
 
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request, tmp_path):
-    with Notified(f"{tmp_path}/notify" if request.param == "path" else f"@sidecar-test-{os.getpid()}-{time.monotonic_ns()}") as manager:
+    with Notified(
+        f"{tmp_path}/notify"
+        if request.param == "path"
+        else f"@sidecar-test-{os.getpid()}-{time.monotonic_ns()}"
+    ) as manager:
         yield manager
 
 
@@ -53,7 +62,9 @@ def test_a_reload_that_failed_has_ended_and_its_retry_is_none(sidecar, manager):
     run.signal("HUP")
     manager.next(RELOADING="1")
     manager.next(READY="1")
-    manager.next(STATUS="generation 1 serves, 1 of 1 workers ready; generation 2 failed: exited with status 3 before it was ready")
+    manager.next(
+        STATUS="generation 1 serves, 1 of 1 workers ready; generation 2 failed: exited with status 3 before it was ready"
+    )
     run.wait("serving", generation=3)
     manager.next(STATUS="generation 3 serves, 1 of 1 workers ready")
     assert run.stop() == 0
@@ -95,10 +106,14 @@ def test_giving_up_is_a_stop(sidecar, manager):
 
 def test_one_that_does_not_read_stops_nothing_and_is_told_later(sidecar, manager):
     where = "\0" + manager.address[1:] if manager.address[0] == "@" else manager.address
-    # A sender's own buffer may be full first: the manager's queue is when a new sender finds no room at all.
+    # A sender's own buffer may be full first: the manager's queue is when a new sender finds no
+    # room at all.
     room = True
     while room:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, contextlib.suppress(BlockingIOError):
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+            contextlib.suppress(BlockingIOError),
+        ):
             other.setblocking(False)
             room = False
             while other.sendto(b"NOISE=1", where):
@@ -110,12 +125,20 @@ def test_one_that_does_not_read_stops_nothing_and_is_told_later(sidecar, manager
     manager.next(READY="1")  # nothing but the pause brings this
     assert run.stop() == 0
     manager.next(STOPPING="1")
-    assert [each for each in manager.states() if each != "NOISE"] == ["READY", "RELOADING", "READY", "STOPPING"]
+    assert [each for each in manager.states() if each != "NOISE"] == [
+        "READY",
+        "RELOADING",
+        "READY",
+        "STOPPING",
+    ]
 
 
 @pytest.mark.parametrize(
     ("address", "cause"),
-    [("/nowhere/notify", "No such file or directory"), ("vsock:2:1", "it has to be a path, or @ and an abstract name")],
+    [
+        ("/nowhere/notify", "No such file or directory"),
+        ("vsock:2:1", "it has to be a path, or @ and an abstract name"),
+    ],
 )
 def test_one_that_is_not_there_is_said_once_and_ignored(sidecar, address, cause):
     run = sidecar(env={"NOTIFY_SOCKET": address})
@@ -123,16 +146,25 @@ def test_one_that_is_not_there_is_said_once_and_ignored(sidecar, address, cause)
     run.swap(2)
     assert run.stop() == 0
     (said,) = run.seen("cannot")
-    assert (said["what"], said["cause"]) == (f"tell the service manager at NOTIFY_SOCKET={address}", cause)
+    assert (said["what"], said["cause"]) == (
+        f"tell the service manager at NOTIFY_SOCKET={address}",
+        cause,
+    )
 
 
 @pytest.mark.parametrize("ready", ["accept", "notify"])
 def test_the_programs_know_nothing_of_it(sidecar, manager, ready):
-    """With --ready notify they have a socket of sidecar's own; the listener is the one that they have in common."""
+    """With --ready notify they have a socket of sidecar's own; the listener is the one that they
+    have in common.
+    """
     env = {"NOTIFY_SOCKET": manager.address, "NOTIFY": "1" if ready == "notify" else ""}
     run = sidecar("--ready", ready, env=env)
     pid = run.wait("serving")["pids"][0]
-    told = [line.partition("=")[2] for line in run.get("/env").splitlines() if line.startswith("NOTIFY_SOCKET=")]
+    told = [
+        line.partition("=")[2]
+        for line in run.get("/env").splitlines()
+        if line.startswith("NOTIFY_SOCKET=")
+    ]
     assert len(told) == (ready == "notify")
     assert manager.address not in told
     assert len(sockets(run.pid) & sockets(pid)) == 1
@@ -145,7 +177,15 @@ def sockets(pid: int) -> set[str]:
 
 
 def test_the_other_door_tells_it_too(manager):
-    words = [sys.executable, "-m", "sidecar.start_server", f"--port=127.0.0.1:{free_port()}", "--interval=0", "--", *SERVER]
+    words = [
+        sys.executable,
+        "-m",
+        "sidecar.start_server",
+        f"--port=127.0.0.1:{free_port()}",
+        "--interval=0",
+        "--",
+        *SERVER,
+    ]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": manager.address}
     run = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

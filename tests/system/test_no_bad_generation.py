@@ -15,8 +15,12 @@ from tests.support import SERVER, Load
         ("NEVER", "1", "not ready within 0.3 s (readiness accept)"),
     ],
 )
-def test_a_bad_generation_changes_nothing_and_its_cause_is_said(sidecar, tmp_path, variable, value, cause):
-    """It exits (even with 0) or never gets ready: the old one serves on, and the log says why and how long it took."""
+def test_a_bad_generation_changes_nothing_and_its_cause_is_said(
+    sidecar, tmp_path, variable, value, cause
+):
+    """It exits (even with 0) or never gets ready: the old one serves on, and the log says why and
+    how long it took.
+    """
     run = sidecar("--envdir", str(tmp_path), "--start-timeout", "300ms", "--workers", "2")
     run.wait("serving")
     with Load(run.port) as load:
@@ -59,7 +63,14 @@ def test_a_check_that_fails_stops_the_swap_before_anything_is_started(sidecar, t
 
 
 def test_a_check_that_never_ends_fails_the_swap_and_is_killed(sidecar, tmp_path):
-    run = sidecar("--envdir", str(tmp_path), "--check", "sh -c 'exec sleep ${CHECK_TIME:-0}'", "--start-timeout", "1s")
+    run = sidecar(
+        "--envdir",
+        str(tmp_path),
+        "--check",
+        "sh -c 'exec sleep ${CHECK_TIME:-0}'",
+        "--start-timeout",
+        "1s",
+    )
     run.wait("serving")
     (tmp_path / "CHECK_TIME").write_text("3600")
     run.signal("HUP")
@@ -79,7 +90,9 @@ def test_what_a_check_wrote_is_said_and_its_end_and_its_exit_may_come_together(s
 
 
 def test_the_last_words_of_a_check_that_failed_are_told_with_the_failure(sidecar, tmp_path):
-    run = sidecar("--envdir", str(tmp_path), "--check", "sh -c 'seq 100000; echo bad: $BAD; exit ${BAD:-0}'")
+    run = sidecar(
+        "--envdir", str(tmp_path), "--check", "sh -c 'seq 100000; echo bad: $BAD; exit ${BAD:-0}'"
+    )
     run.wait("serving")
     (tmp_path / "BAD").write_text("7")
     run.signal("HUP")
@@ -91,7 +104,9 @@ def test_the_last_words_of_a_check_that_failed_are_told_with_the_failure(sidecar
 
 
 def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(sidecar):
-    """First start: after --max-failures the program's status is sidecar's, and the pauses between the tries grow."""
+    """First start: after --max-failures the program's status is sidecar's, and the pauses between
+    the tries grow.
+    """
     run = sidecar("--max-failures", "4", env={"DIE": "7"})
     assert run.exit() == 7
     assert len(run.seen("swap_failed")) == 4
@@ -109,14 +124,18 @@ def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(side
         (("/",), 126, "cannot run /: permission denied"),
     ],
 )
-def test_a_program_that_cannot_be_run_is_said_and_ends_as_a_shell_would(sidecar, program, status, words):
+def test_a_program_that_cannot_be_run_is_said_and_ends_as_a_shell_would(
+    sidecar, program, status, words
+):
     run = sidecar("--max-failures", "1", program=program)
     assert run.exit() == status
     assert run.seen("swap_failed")[0]["cause"] == words
 
 
 def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
-    """Pid file, status file and unix socket outlive a generation whose program is gone (Perl's and Ruby's do not)."""
+    """Pid file, status file and unix socket outlive a generation whose program is gone (Perl's and
+    Ruby's do not).
+    """
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\nexec {' '.join(SERVER)}\n")
     program.chmod(0o755)
@@ -135,7 +154,9 @@ def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
 
 
 def test_a_crash_loop_is_paced(sidecar):
-    """A worker that dies whenever it is ready: the pauses double, the generation number goes up, nothing spins."""
+    """A worker that dies whenever it is ready: the pauses double, the generation number goes up,
+    nothing spins.
+    """
     run = sidecar("--max-backoff", "2s", env={"CRASH": "0.01"})
     run.wait("retry", count=4)
     pauses = [each["pause"] for each in run.seen("retry", trigger="crash")]

@@ -1,4 +1,6 @@
-"""--max-memory: a worker that holds more is replaced before the kernel kills it, and nobody notices."""
+"""--max-memory: a worker that holds more is replaced before the kernel kills it, and nobody
+notices.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ def test_a_worker_that_has_eaten_too_much_is_replaced_without_a_lost_request(sid
         assert (told["pid"], told["slot"]) == (big, said["slot"])
         run.wait("worker_left", pid=big)
     assert load.failures == []
-    names = [each["event"] for each in run.events if each.get("pid") in (big, told["by"]) or each.get("by") == told["by"]]
+    names = [
+        each["event"]
+        for each in run.events
+        if each.get("pid") in (big, told["by"]) or each.get("by") == told["by"]
+    ]
     assert names.index("recycling") < names.index("recycled") < names.index("worker_left")
     assert len(run.workers()) == 2
     assert run.seen("swap_started")[1:] == [], "no generation was begun for it"
@@ -45,10 +51,14 @@ def test_a_program_that_is_bigger_than_the_limit_serves_and_is_told_of(sidecar):
 
 
 def test_what_processes_share_is_counted_once(sidecar):
-    """Two processes with 70 MiB in common hold less than 100 MiB; the resident memory of both is more."""
+    """Two processes with 70 MiB in common hold less than 100 MiB; the resident memory of both is
+    more.
+    """
     from sidecar import readiness
 
-    run = sidecar("--max-memory", "100M", program=EATER, env={"EATEN": str(70 * MIB), "FORKED": "1"})
+    run = sidecar(
+        "--max-memory", "100M", program=EATER, env={"EATEN": str(70 * MIB), "FORKED": "1"}
+    )
     run.wait("serving")
     until(lambda: (readiness.memory(run.workers()[0]) or 0) > 140 * MIB, "both have it")
     try:

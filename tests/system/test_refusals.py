@@ -1,4 +1,6 @@
-"""Promise 9: a bad setting is refused before anything is bound or started. And the files: pid and status."""
+"""Promise 9: a bad setting is refused before anything is bound or started. And the files: pid and
+status.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from tests.support import ROOT, free_port, until
 def refused(*words: str, env: dict[str, str] | None = None) -> tuple[int, list[str]]:
     """Exit status and messages of a `sidecar` that does not start."""
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", *words], cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "sidecar", *words],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout == ""
     return done.returncode, done.stderr.splitlines()
@@ -42,14 +49,26 @@ def test_every_wrong_setting_is_named_at_once_with_where_it_came_from(tmp_path):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("run", "--port", "8080", "--port", "8080", "--", "true"), "'8080' listens where '8080' does"),
+        (
+            ("run", "--port", "8080", "--port", "8080", "--", "true"),
+            "'8080' listens where '8080' does",
+        ),
         (("run", "--port", "unix:" + "/x" * 60, "--", "true"), "the path is 120 bytes long"),
         (("run", "--port", "unix:relative", "--", "true"), "absolute"),
         (("run", "--ready", "command", "--", "true"), "needs --ready-command"),
-        (("run", "--slow-start", "--ready", "notify", "--", "true"), "--slow-start: needs --ready accept"),
-        (("run", "--slow-start", "--max-surge", "1", "--", "true"), "--slow-start: not with --max-surge"),
+        (
+            ("run", "--slow-start", "--ready", "notify", "--", "true"),
+            "--slow-start: needs --ready accept",
+        ),
+        (
+            ("run", "--slow-start", "--max-surge", "1", "--", "true"),
+            "--slow-start: not with --max-surge",
+        ),
         (("run", "--port"), "--port: SPEC is missing"),
-        (("run", "--port", "0"), "the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`"),
+        (
+            ("run", "--port", "0"),
+            "the program to run is missing; end the line with `-- PROGRAM ARGUMENTS`",
+        ),
         (("rnu",), "there is no such command; did you mean run?"),
     ],
 )
@@ -65,9 +84,13 @@ def test_what_the_system_refuses_is_said_and_ends_with_status_1(tmp_path):
     (tmp_path / "file").write_text("precious")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, lines = refused("run", "--port", f"127.0.0.1:{port}", "--port", f"unix:{tmp_path}/file", "--", "true")
+        status, lines = refused(
+            "run", "--port", f"127.0.0.1:{port}", "--port", f"unix:{tmp_path}/file", "--", "true"
+        )
     assert status == 1
-    assert any(f"--port 127.0.0.1:{port}: another process listens there" in line for line in lines), lines
+    assert any(
+        f"--port 127.0.0.1:{port}: another process listens there" in line for line in lines
+    ), lines
     assert any("regular file" in line for line in lines), lines
     assert (tmp_path / "file").read_text() == "precious"
     assert refused("run", "--envdir", f"{tmp_path}/none", "--", "true")[0] == 1
@@ -77,7 +100,13 @@ def test_what_the_system_refuses_is_said_and_ends_with_status_1(tmp_path):
 
 def test_a_kubernetes_service_called_sidecar_is_no_setting(sidecar):
     """Its pods get SIDECAR_PORT=tcp://10.0.0.1:80 and the like."""
-    run = sidecar(env={"SIDECAR_PORT": "tcp://10.0.0.1:80", "SIDECAR_PORT_80_TCP": "tcp://10.0.0.1:80", "SIDECAR_WORKERS": ""})
+    run = sidecar(
+        env={
+            "SIDECAR_PORT": "tcp://10.0.0.1:80",
+            "SIDECAR_PORT_80_TCP": "tcp://10.0.0.1:80",
+            "SIDECAR_WORKERS": "",
+        }
+    )
     run.wait("serving")
     assert run.stop() == 0
 
@@ -99,7 +128,9 @@ def test_a_second_instance_on_the_same_pid_file_is_refused_and_harms_nothing(sid
     run.wait("serving")
     assert pid_file.read_text() == f"{run.pid}\n"
     port = free_port()
-    status, lines = refused("run", "--port", f"127.0.0.1:{port}", "--pid-file", str(pid_file), "--", "true")
+    status, lines = refused(
+        "run", "--port", f"127.0.0.1:{port}", "--pid-file", str(pid_file), "--", "true"
+    )
     assert status == 1
     assert str(run.pid) in lines[0]
     assert pid_file.read_text() == f"{run.pid}\n"
@@ -111,9 +142,19 @@ def test_a_second_instance_on_the_same_pid_file_is_refused_and_harms_nothing(sid
 
 
 def test_the_status_file_lists_generation_and_pid_in_numeric_order(sidecar, tmp_path):
-    """Of every worker that takes or has taken connections; ten generations and more sort as numbers."""
+    """Of every worker that takes or has taken connections; ten generations and more sort as
+    numbers.
+    """
     status_file = tmp_path / "status"
-    run = sidecar("--status-file", str(status_file), "--workers", "2", "--drain-timeout", "1h", env={"DEAF": "1"})
+    run = sidecar(
+        "--status-file",
+        str(status_file),
+        "--workers",
+        "2",
+        "--drain-timeout",
+        "1h",
+        env={"DEAF": "1"},
+    )
     run.wait("worker_ready", count=2)
     for number in range(2, 12):
         run.swap(number, gone=False)
@@ -135,27 +176,54 @@ def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_nothing(sid
     assert run.stop() == 0
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), ("dev", "--help"), ("--version",), *((name, "--help") for name in COMMANDS)], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--help",), ("dev", "--help"), ("--version",), *((name, "--help") for name in COMMANDS)],
+    ids=str,
+)
 def test_help_fits_a_screen(words):
-    done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == (0 if words else 2)
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert len(done.stdout.splitlines()) <= 40
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("profiles",), ("schema",), ("check", "--", "x")], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("run", "--help"), ("profiles",), ("schema",), ("check", "--", "x")],
+    ids=str,
+)
 def test_a_reader_who_leaves_is_no_error(words):
     """`sidecar check | head -1`."""
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", *words],
+        cwd=ROOT,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("words", [("run", "--help")])
 def test_the_list_of_all_options_fits_a_large_one(words):
-    done = subprocess.run([sys.executable, "-m", "sidecar", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == (0 if words else 2)
     assert max(map(len, done.stdout.splitlines())) <= 110
     assert len(done.stdout.splitlines()) <= 60

@@ -33,7 +33,9 @@ class Reloaded:
         fresh.replace(self.file)
 
     def reload(self, text: str, number: int) -> dict:
-        """Write, HUP, and wait until generation `number` serves alone; what was said to have changed."""
+        """Write, HUP, and wait until generation `number` serves alone; what was said to have
+        changed.
+        """
         self.write(text)
         count = len(self.run.seen("settings_read")) + 1
         self.run.signal("HUP")
@@ -54,11 +56,16 @@ class Reloaded:
 
 @pytest.fixture
 def reloaded(sidecar, tmp_path):
-    return lambda text, *options, **keywords: Reloaded(sidecar, tmp_path, text, *options, **keywords)
+    return lambda text, *options, **keywords: Reloaded(
+        sidecar, tmp_path, text, *options, **keywords
+    )
 
 
 def environment(port: int) -> dict[str, str]:
-    return {name: value[1:-1] for name, _, value in (line.partition("=") for line in get(port, "/env").splitlines())}
+    return {
+        name: value[1:-1]
+        for name, _, value in (line.partition("=") for line in get(port, "/env").splitlines())
+    }
 
 
 def refused(port: int) -> bool:
@@ -68,7 +75,9 @@ def refused(port: int) -> bool:
 
 def test_the_usual_file_is_read_said_and_enough_to_run(sidecar, tmp_path):
     port = free_port()
-    (tmp_path / "sidecar.yml").write_text(f"command: {COMMAND}\nport: 127.0.0.1:{port}\ncontrol: none\n")
+    (tmp_path / "sidecar.yml").write_text(
+        f"command: {COMMAND}\nport: 127.0.0.1:{port}\ncontrol: none\n"
+    )
     run = sidecar(program=(), port=False, cwd=tmp_path)
     run.wait("serving")
     assert [each["file"] for each in run.seen("settings_read")] == ["sidecar.yml"]
@@ -83,18 +92,26 @@ def test_command_directory_umask_environment_and_signals_are_those_of_now(reload
     it = reloaded(f"port: 127.0.0.1:{port}\n")
     assert get(port).startswith("hello 1")
     with_more = json.dumps([*SERVER, "--more"])
-    more = f"dir: {tmp_path}\numask: 027\nenvdir: {tmp_path}/env\nsignal-on-term: QUIT\nworkers: 2\n"
+    more = (
+        f"dir: {tmp_path}\numask: 027\nenvdir: {tmp_path}/env\nsignal-on-term: QUIT\nworkers: 2\n"
+    )
     changed = it.reload(f"command: {with_more}\nport: 127.0.0.1:{port}\n{more}", 2)
     assert changed == ["command", "workers", "envdir", "dir", "umask", "signal-on-term"]
     about = json.loads(get(port, "/about"))
-    assert (about["argv"][1:], about["directory"], about["umask"]) == (["--more"], str(tmp_path), 0o27)
+    assert (about["argv"][1:], about["directory"], about["umask"]) == (
+        ["--more"],
+        str(tmp_path),
+        0o27,
+    )
     assert get(port).startswith("good evening 2")
     assert environment(port)["SIDECAR_WORKERS"] == "2"
     assert len(it.run.workers()) == 2
     it.run.signal("TERM")
     assert it.run.wait("stopping")["sending"] == "QUIT"
     assert it.run.exit() == 0
-    assert {each["cause"] for each in it.run.seen("worker_left", generation=2)} == {"killed by SIGQUIT"}
+    assert {each["cause"] for each in it.run.seen("worker_left", generation=2)} == {
+        "killed by SIGQUIT"
+    }
 
 
 def test_how_an_envdir_is_named_and_who_leaves_first_are_those_of_now(reloaded, tmp_path):
@@ -124,7 +141,10 @@ def test_the_log_s_format_is_that_of_now(tmp_path):
     file.write_text(f"command: {COMMAND}\nready: interval\ninterval: 1ms\ncontrol: none\n")
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "run"], cwd=tmp_path, stderr=stderr, env={**os.environ, "PYTHONPATH": str(ROOT)}
+            [sys.executable, "-m", "sidecar", "run"],
+            cwd=tmp_path,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     try:
         until(lambda: "sidecar: generation 1 serves" in log.read_text(), "a line of text")
@@ -139,13 +159,18 @@ def test_the_log_s_format_is_that_of_now(tmp_path):
 def test_times_readiness_and_check_are_those_of_now(reloaded):
     port = free_port()
     it = reloaded(f"port: 127.0.0.1:{port}\n", env={"DEAF": "1"})
-    it.write(f"port: 127.0.0.1:{port}\ndrain-timeout: 50ms\nready: interval\ninterval: 10ms\ncheck: echo checked\nmax-surge: 1\n")
+    it.write(
+        f"port: 127.0.0.1:{port}\ndrain-timeout: 50ms\nready: interval\ninterval: 10ms\ncheck: echo checked\nmax-surge: 1\n"
+    )
     it.run.signal("HUP")
     assert it.run.wait("worker_ready", generation=2)["by"] == "interval"
     assert it.run.wait("check_output")["output"] == "checked"
     assert it.run.wait("killing")["generation"] == 1  # deaf: after 50 ms, not after 25 s
     it.run.wait("generation_gone", generation=1)
-    it.reload(f"port: 127.0.0.1:{port}\ndrain-timeout: 50ms\nready: command\nready-command: ['true']\nstart-timeout: 7s\n", 3)
+    it.reload(
+        f"port: 127.0.0.1:{port}\ndrain-timeout: 50ms\nready: command\nready-command: ['true']\nstart-timeout: 7s\n",
+        3,
+    )
     assert it.run.wait("worker_ready", generation=3)["by"] == "command"
     assert len(it.run.seen("check_output")) == 1
     it.run.signal("TERM")
@@ -169,16 +194,24 @@ def test_listeners_come_and_go_under_load_and_the_kept_one_loses_nothing(reloade
     with Load(kept) as load:
         it.reload(f"port: [127.0.0.1:{moving}, 127.0.0.1:{kept}, 'unix:{tmp_path}/s']\n", 2)
         assert get(moving).startswith("hello 2")
-        assert environment(kept)["SERVER_STARTER_PORT"] == f"127.0.0.1:{moving}=3;127.0.0.1:{kept}=4;{tmp_path}/s=5"
+        assert (
+            environment(kept)["SERVER_STARTER_PORT"]
+            == f"127.0.0.1:{moving}=3;127.0.0.1:{kept}=4;{tmp_path}/s=5"
+        )
         it.reload(f"port: [127.0.0.1:{kept}, 127.0.0.1:{other}]\n", 3)
         it.run.wait("listener_closed", count=2)
-        assert {each["address"] for each in it.run.seen("listener_closed")} == {f"127.0.0.1:{moving}", f"{tmp_path}/s"}
+        assert {each["address"] for each in it.run.seen("listener_closed")} == {
+            f"127.0.0.1:{moving}",
+            f"{tmp_path}/s",
+        }
         assert refused(moving)
         assert not (tmp_path / "s").exists()
         assert get(other).startswith("hello 3")
         it.reload(f"port: [127.0.0.1:{kept}=7, '127.0.0.1:{moving},name=back']\n", 4)
         assert get(moving).startswith("hello 4")
-        assert environment(kept)["SERVER_STARTER_PORT"] == f"127.0.0.1:{kept}=7;127.0.0.1:{moving}=3"
+        assert (
+            environment(kept)["SERVER_STARTER_PORT"] == f"127.0.0.1:{kept}=7;127.0.0.1:{moving}=3"
+        )
         it.reload(f"port: 127.0.0.1:{kept}\n", 5)
     assert load.failures == []
     assert load.answered > 50
@@ -186,7 +219,9 @@ def test_listeners_come_and_go_under_load_and_the_kept_one_loses_nothing(reloade
 
 
 def test_a_port_that_moved_answers_at_the_old_place_until_nobody_is_there(reloaded):
-    """An old worker that still has a request to answer keeps the old socket; and a swap that fails keeps everything."""
+    """An old worker that still has a request to answer keeps the old socket; and a swap that fails
+    keeps everything.
+    """
     old, new = free_port(), free_port()
     it = reloaded(f"port: 127.0.0.1:{old}\nworkers: 2\n")
     it.run.wait("worker_ready", count=2)
@@ -287,7 +322,9 @@ def test_many_hups_while_the_file_is_read_are_one_more_reading_and_the_latest_wi
         it.run.signal("HUP")
     it.write(f"port: 127.0.0.1:{port}\nworkers: 3\n")
     it.run.signal("HUP")
-    until(lambda: it.status()["workers"] == 3 and it.status()["state"] == "serving", "three workers")
+    until(
+        lambda: it.status()["workers"] == 3 and it.status()["state"] == "serving", "three workers"
+    )
     until(lambda: len(it.run.workers()) == 3, "the old ones' end")
     assert it.run.stop() == 0
 
@@ -308,11 +345,16 @@ def test_a_generation_that_is_coming_is_given_up_for_a_mended_file(reloaded):
 def test_what_cannot_change_is_named_once_and_stays(reloaded, tmp_path):
     port = free_port()
     it = reloaded(f"port: 127.0.0.1:{port}\npid-file: {tmp_path}/pid\n")
-    it.reload(f"port: '127.0.0.1:{port},defer'\npid-file: {tmp_path}/other\nstatus-file: {tmp_path}/status\nuser: nobody\n", 2)
+    it.reload(
+        f"port: '127.0.0.1:{port},defer'\npid-file: {tmp_path}/other\nstatus-file: {tmp_path}/status\nuser: nobody\n",
+        2,
+    )
     remarks = [each["remark"] for each in it.run.seen("remark")]
     assert len(remarks) == 2
     assert remarks[0].startswith(f"--port 127.0.0.1:{port},defer: defer, nonblock")
-    assert remarks[1].startswith("user, pid-file, status-file: this cannot change while sidecar runs")
+    assert remarks[1].startswith(
+        "user, pid-file, status-file: this cannot change while sidecar runs"
+    )
     assert (tmp_path / "pid").exists()
     assert not (tmp_path / "other").exists()
     assert json.loads(get(port, "/about"))["uids"][0] == os.getuid()
@@ -331,7 +373,9 @@ def test_the_watcher_goes_by_the_rules_of_now(reloaded, tmp_path):
     (tmp_path / "b" / "x.txt").write_text("")
     (tmp_path / "b" / "x.py").write_text("")
     it.run.wait("serving", generation=3, trigger="watch")
-    assert [path for each in it.run.seen("files_changed") for path in each["paths"]] == [f"{tmp_path}/b/x.py"]
+    assert [path for each in it.run.seen("files_changed") for path in each["paths"]] == [
+        f"{tmp_path}/b/x.py"
+    ]
     it.reload(f"port: 127.0.0.1:{port}\n", 4)
     assert it.run.seen("helper_ended") == []
     assert it.run.stop() == 0
@@ -354,7 +398,13 @@ def test_nothing_that_was_filled_in_shows_anywhere(reloaded, tmp_path):
     it.write(f"command: /nowhere/${{TOKEN}}\nport: 127.0.0.1:{port}\n")
     done = it.ask("reload", "--wait")
     assert done.returncode == 1
-    everything = json.dumps(it.run.events) + it.ask("status", "--json").stdout + it.ask("events").stdout + done.stdout + done.stderr
+    everything = (
+        json.dumps(it.run.events)
+        + it.ask("status", "--json").stdout
+        + it.ask("events").stdout
+        + done.stdout
+        + done.stderr
+    )
     assert "hunter2" not in everything + "".join(it.run.output)
     assert it.run.stop() == 0
 
@@ -365,7 +415,9 @@ def test_reloads_leave_nothing_behind_and_inherited_sockets_stay(reloaded):
     it.reload(f"port: [127.0.0.1:{port}]\n", 2)
     fds = len(os.listdir(f"/proc/{it.run.pid}/fd"))
     for number in range(3, 15):
-        it.reload(f"port: [127.0.0.1:{port}{f', 127.0.0.1:{other}' if number % 2 else ''}]\n", number)
+        it.reload(
+            f"port: [127.0.0.1:{port}{f', 127.0.0.1:{other}' if number % 2 else ''}]\n", number
+        )
     until(lambda: len(os.listdir(f"/proc/{it.run.pid}/fd")) == fds, "the descriptors' end")
     assert json.loads(get(port, "/about"))["fds"].keys() >= {"0", "1", "2", "3"}
     assert it.run.stop() == 0

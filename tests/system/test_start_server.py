@@ -1,4 +1,6 @@
-"""`start_server`: the same as Debian's, seen from outside, run side by side; and each old bug that is gone."""
+"""`start_server`: the same as Debian's, seen from outside, run side by side; and each old bug that
+is gone.
+"""
 
 from __future__ import annotations
 
@@ -108,11 +110,19 @@ def stale_socket(where: Path) -> None:
         sock.bind(str(where / "app.sock"))
 
 
-IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists() and "0001 80" in Path("/proc/net/if_inet6").read_text()
+IPV6 = (
+    socket.has_ipv6
+    and Path("/proc/net/if_inet6").exists()
+    and "0001 80" in Path("/proc/net/if_inet6").read_text()
+)
 
 STARTS = ("start_server (pid:N) starting now...", "starting new worker N")
 ENDS = ("received SIG, sending SIG to all workers:P1,P2", "worker N died, status:RAW", "exiting")
-SWAPS = ("new worker is now running, sending SIG to old workers:P1,P2", "killing old workers", "old worker N died, status:RAW")
+SWAPS = (
+    "new worker is now running, sending SIG to old workers:P1,P2",
+    "killing old workers",
+    "old worker N died, status:RAW",
+)
 ASKED = ("received HUP, spawning a new worker", *SWAPS)
 FAILS = ("new worker N seems to have failed to start, exit status:RAW",)
 DIES = ("worker N died unexpectedly with status:RAW, restarting",)
@@ -120,8 +130,10 @@ WAITS = ("sleeping N secs before killing old workers",)
 
 
 class Scenario(NamedTuple):
-    """`options`, in which {0} … stand for free ports; what `happens`; the signal that ends it; the rows that it shows: those of messages
-    are looked for in both logs. The directory is got ready by `before`; `differs` says how a line of Perl's reads here."""
+    """`options`, in which {0} … stand for free ports; what `happens`; the signal that ends it; the
+    rows that it shows: those of messages are looked for in both logs. The directory is got ready by
+    `before`; `differs` says how a line of Perl's reads here.
+    """
 
     options: list[str]
     happens: Callable[[Starter], None]
@@ -166,7 +178,9 @@ SCENARIOS = {
     ),
 }  # fmt: skip
 if IPV6:
-    SCENARIOS["ipv6"] = Scenario(["--port=[::1]:{0}", "--port=[::1]:u{1}"], started, "TERM", ("--port",))
+    SCENARIOS["ipv6"] = Scenario(
+        ["--port=[::1]:{0}", "--port=[::1]:u{1}"], started, "TERM", ("--port",)
+    )
 
 # What Perl's warn adds to a line, and what it says of its own code.
 WHERE = re.compile(r" at /\S+ line \d+\.$")
@@ -189,7 +203,9 @@ def live(run: Starter, scenario: Scenario) -> dict:
     seen["lines"] = [WHERE.sub("", line) for line in run.lines()]
     assert marked(run.mark) == []
     for row in MESSAGES & {*scenario.rows}:
-        assert re.search(pattern(row), run.text(), re.MULTILINE), f"{run.kind} lacks {row}\n{run.text()}"
+        assert re.search(pattern(row), run.text(), re.MULTILINE), (
+            f"{run.kind} lacks {row}\n{run.text()}"
+        )
     return seen
 
 
@@ -208,7 +224,10 @@ def test_the_same_as_perls(name, pair):
     theirs, rest = perl.pop("lines"), ours.pop("lines")
     assert ours == perl
     theirs = [
-        line.replace(*change) for line in theirs if not line.startswith(PERLS_OWN) for change in [*scenario.differs.items()] or [("", "")]
+        line.replace(*change)
+        for line in theirs
+        if not line.startswith(PERLS_OWN)
+        for change in [*scenario.differs.items()] or [("", "")]
     ]
     missing = in_order(theirs, rest)
     assert missing == [], "\n".join(["--- Perl's", *theirs, "--- ours", *rest])
@@ -221,24 +240,45 @@ USAGE = [
 ]  # fmt: skip
 
 
-@shows("how they are read", "unknown option, missing or wrong value", "--drain-timeout", "--restart-timeout")
-@pytest.mark.skipif(not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)")
+@shows(
+    "how they are read",
+    "unknown option, missing or wrong value",
+    "--drain-timeout",
+    "--restart-timeout",
+)
+@pytest.mark.skipif(
+    not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)"
+)
 @pytest.mark.parametrize("words", USAGE)
 def test_the_same_refusals_as_perls(words):
     said = []
     for command in ([PERL], [sys.executable, "-m", "sidecar.start_server"]):
-        result = subprocess.run([*command, *words.split()], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+        result = subprocess.run(
+            [*command, *words.split()], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
+        )
         said.append((result.returncode, re.sub(r" at \S+ line \d+\.", "", result.stderr)))
     assert said[1] == said[0]
 
 
-@pytest.mark.skipif(not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)")
+@pytest.mark.skipif(
+    not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)"
+)
 def test_an_address_that_cannot_be_bound_is_the_same_exit_status(tmp_path):
     codes = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for command in ([PERL], [sys.executable, "-m", "sidecar.start_server"]):
-            for port in (f"127.0.0.1:{taken.getsockname()[1]}", "192.0.2.1:80", "abc", "host.invalid:80"):
-                result = subprocess.run([*command, f"--port={port}", "--", "true"], capture_output=True, cwd=ROOT, timeout=PATIENCE)
+            for port in (
+                f"127.0.0.1:{taken.getsockname()[1]}",
+                "192.0.2.1:80",
+                "abc",
+                "host.invalid:80",
+            ):
+                result = subprocess.run(
+                    [*command, f"--port={port}", "--", "true"],
+                    capture_output=True,
+                    cwd=ROOT,
+                    timeout=PATIENCE,
+                )
                 codes.append(result.returncode)
     assert codes[4:] == codes[:4]
 
@@ -256,7 +296,14 @@ def settings(*words: str, environ: dict[str, str] | None = None):
 
 @shows("--port", "--path")
 def test_ports_in_all_forms():
-    got = settings("--port=80", "--port", "127.0.0.1:u81=9", "-port=[::1]:82,::1:83", "--po= 84 ", "--path=a.sock,/b.sock").port
+    got = settings(
+        "--port=80",
+        "--port",
+        "127.0.0.1:u81=9",
+        "-port=[::1]:82,::1:83",
+        "--po= 84 ",
+        "--path=a.sock,/b.sock",
+    ).port
     assert [(each.kind, each.text, each.fd) for each in got] == [
         (address.TCP, "80", None), (address.UDP, "127.0.0.1:81", 9), (address.TCP, "[::1]:82", None), (address.TCP, "[::1]:83", None),
         (address.TCP, "84", None), (address.UNIX, "a.sock", None), (address.UNIX, "/b.sock", None),
@@ -264,24 +311,51 @@ def test_ports_in_all_forms():
 
 
 def test_the_command_starts_at_the_first_word_that_is_no_option():
-    assert parse(["--port=80", "prog", "--port=81", "--", "x"])[:2] == ({"port": ["80"]}, ["prog", "--port=81", "--", "x"])
+    assert parse(["--port=80", "prog", "--port=81", "--", "x"])[:2] == (
+        {"port": ["80"]},
+        ["prog", "--port=81", "--", "x"],
+    )
     assert parse(["--port=80", "--", "--prog"])[:2] == ({"port": ["80"]}, ["--prog"])
 
 
 @shows("--kill-old-delay", "--enable-auto-restart, --auto-restart-interval")
 def test_the_defaults_are_server_starters():
     got = settings()
-    assert (got.workers, got.ready, got.interval, got.kill_old_delay, got.max_failures) == (1, "interval", 1.0, 0.0, 0)
-    assert (got.signal_on_hup, got.signal_on_term, got.signal_on_int, got.profile) == ("TERM", "TERM", "TERM", "none")
+    assert (got.workers, got.ready, got.interval, got.kill_old_delay, got.max_failures) == (
+        1,
+        "interval",
+        1.0,
+        0.0,
+        0,
+    )
+    assert (got.signal_on_hup, got.signal_on_term, got.signal_on_int, got.profile) == (
+        "TERM",
+        "TERM",
+        "TERM",
+        "none",
+    )
     timer = settings("--enable-auto-restart")
-    assert (timer.enable_auto_restart, timer.auto_restart_interval, timer.kill_old_delay) == (True, 360.0, 5.0)
+    assert (timer.enable_auto_restart, timer.auto_restart_interval, timer.kill_old_delay) == (
+        True,
+        360.0,
+        5.0,
+    )
 
 
 @shows("ENVDIR, ENABLE_AUTO_RESTART, AUTO_RESTART_INTERVAL, KILL_OLD_DELAY")
 def test_an_envdir_wins_over_an_option_and_an_option_over_the_environment(tmp_path):
-    own = {"KILL_OLD_DELAY": "7", "AUTO_RESTART_INTERVAL": "9", "ENABLE_AUTO_RESTART": "1", "ENVDIR": str(tmp_path)}
+    own = {
+        "KILL_OLD_DELAY": "7",
+        "AUTO_RESTART_INTERVAL": "9",
+        "ENABLE_AUTO_RESTART": "1",
+        "ENVDIR": str(tmp_path),
+    }
     got = settings("--kill-old-delay=8", environ=own)
-    assert (got.kill_old_delay, got.auto_restart_interval, got.enable_auto_restart) == (8.0, 9.0, True)
+    assert (got.kill_old_delay, got.auto_restart_interval, got.enable_auto_restart) == (
+        8.0,
+        9.0,
+        True,
+    )
     (tmp_path / "KILL_OLD_DELAY").write_text("6\n")
     (tmp_path / "ENABLE_AUTO_RESTART").write_text("0\n")
     got = settings("--kill-old-delay=8", "--enable-auto-restart", environ=own)
@@ -334,7 +408,9 @@ def test_a_port_may_have_any_number_whichever_the_socket_had(starter, fd):
     port = free_port()
     run = starter("--interval=0", f"--port=127.0.0.1:{port}={fd}")
     until(lambda: run.lives() and "listeners" in run.lives()[0], "the first life")
-    assert run.lives()[0]["listeners"] == [[f"127.0.0.1:{port}", "SOCK_STREAM", f"('127.0.0.1', {port})"]]
+    assert run.lives()[0]["listeners"] == [
+        [f"127.0.0.1:{port}", "SOCK_STREAM", f"('127.0.0.1', {port})"]
+    ]
     run.wait(f"^socket is duplicated to file descriptor {fd}$")
 
 
@@ -369,7 +445,11 @@ def test_term_in_a_crash_loop_stops_at_once_without_another_spawn(starter):
     run.wait(r"^new worker \d+ seems to have failed to start, exit status:256$", 3)
     assert run.stop() == 0
     lines = run.lines()
-    assert not [line for line in lines[lines.index("received TERM, sending TERM to all workers:") :] if "starting" in line]
+    assert not [
+        line
+        for line in lines[lines.index("received TERM, sending TERM to all workers:") :]
+        if "starting" in line
+    ]
 
 
 @shows("HUP")
@@ -407,7 +487,10 @@ def test_quit_and_usr2_do_not_orphan_workers(starter):
     run.wait_generations(1)
     worker = run.worker(1)
     run.signal("USR2")
-    until(lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{run.process.pid}/environ").read_bytes(), "the upgrade")
+    until(
+        lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{run.process.pid}/environ").read_bytes(),
+        "the upgrade",
+    )
     run.signal("HUP")
     run.wait_generations(2)
     run.wait(rf"^old worker {worker} died")
@@ -451,7 +534,9 @@ def test_stuck_old_workers_do_not_pile_up(starter, tmp_path):
 
 @shows("adopted orphans (PID 1)")
 def test_adopted_orphans_are_not_called_workers(starter):
-    run = starter(program=("sh", "-c", "(setsid sh -c 'echo $$ > orphan' &) ; exec " + " ".join(PROGRAM)))
+    run = starter(
+        program=("sh", "-c", "(setsid sh -c 'echo $$ > orphan' &) ; exec " + " ".join(PROGRAM))
+    )
     hup(run)
     orphan = int(run.text("orphan"))
     assert run.stop() == 0
@@ -509,7 +594,10 @@ def test_restart_says_when_nothing_is_there(starter):
     run.process.kill()
     run.process.wait(PATIENCE)
     result = run.run("--restart", *FILES)
-    assert (result.returncode, result.stderr) == (3, "failed to send SIGHUP to the server process:No such process\n")
+    assert (result.returncode, result.stderr) == (
+        3,
+        "failed to send SIGHUP to the server process:No such process\n",
+    )
 
 
 @shows("--stop", "stop_server (pid:N) stopping now (pid:M)...")
@@ -517,7 +605,9 @@ def test_stop_returns_when_it_has_gone(starter):
     run = starter()
     run.wait_generations(1)
     result = run.run("--stop", "--pid-file=pid")
-    assert re.fullmatch(rf"stop_server \(pid:\d+\) stopping now \(pid:{run.process.pid}\)\.\.\.\n", result.stderr)
+    assert re.fullmatch(
+        rf"stop_server \(pid:\d+\) stopping now \(pid:{run.process.pid}\)\.\.\.\n", result.stderr
+    )
     assert result.returncode == 0
     assert marked(run.mark) in ([], [run.process.pid])
     assert run.text("status") == ""
@@ -559,7 +649,10 @@ def test_the_log_file_is_appended_to_and_opened_anew_on_hup_and_usr1(starter, tm
 
 @shows("--log-file '| COMMAND'")
 def test_a_log_command_reads_everything_and_is_started_again_when_it_dies(starter):
-    run = starter("--log-file=| echo $$ >> loggers; exec cat >> out", program=("sh", "-c", "echo a life; exec " + " ".join(PROGRAM)))
+    run = starter(
+        "--log-file=| echo $$ >> loggers; exec cat >> out",
+        program=("sh", "-c", "echo a life; exec " + " ".join(PROGRAM)),
+    )
     run.wait_generations(1)
     until(lambda: "a life" in run.text("out"), "the first life's output")
     os.kill(int(run.text("loggers").split()[0]), signal.SIGKILL)

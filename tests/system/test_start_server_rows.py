@@ -1,6 +1,8 @@
-"""docs/start_server.md, row by row: where ours is meant to differ from Perl's, both are run and each is seen to do what the table says.
+"""docs/start_server.md, row by row: where ours is meant to differ from Perl's, both are run and
+each is seen to do what the table says.
 
-What is the same, and the old bugs, are in test_start_server.py. Every row has a test in one of the two.
+What is the same, and the old bugs, are in test_start_server.py. Every row has a test in one of the
+two.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from tests.system.test_start_server import settings, stale_socket
 
 FILES = ("--pid-file=pid", "--status-file=status")
 OURS = (sys.executable, "-m", "sidecar.start_server")
-needs_perl = pytest.mark.skipif(not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)")
+needs_perl = pytest.mark.skipif(
+    not Path(PERL).exists(), reason=f"needs {PERL} (Debian: libserver-starter-perl)"
+)
 
 
 def test_every_row_of_the_table_has_a_test_and_every_claim_a_row():
@@ -59,7 +63,10 @@ def script(path: Path) -> None:
 def both(*words: str, cwd: Path) -> tuple[subprocess.CompletedProcess, subprocess.CompletedProcess]:
     """What each says to a command line that it does not stay for."""
     perl, ours = (
-        subprocess.run([*command, *words], capture_output=True, text=True, cwd=cwd, timeout=PATIENCE) for command in ([PERL], OURS)
+        subprocess.run(
+            [*command, *words], capture_output=True, text=True, cwd=cwd, timeout=PATIENCE
+        )
+        for command in ([PERL], OURS)
     )
     return perl, ours
 
@@ -70,7 +77,13 @@ def gone(pid: int) -> None:
 
 def switches(pid: int) -> int:
     """How often a process has gone to sleep."""
-    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
+    return int(
+        re.search(
+            r"^voluntary_ctxt_switches:\s+(\d+)",
+            Path(f"/proc/{pid}/status").read_text(),
+            re.MULTILINE,
+        )[1]
+    )
 
 
 def environ(pid: int) -> list[str]:
@@ -83,7 +96,11 @@ def environ(pid: int) -> list[str]:
 
 @shows("how they are read")
 def test_what_follows_the_program_is_the_programs_own(pair):
-    perl, ours = pair(program=("./program", "--version"), dashes=False, before=lambda where: script(where / "program"))
+    perl, ours = pair(
+        program=("./program", "--version"),
+        dashes=False,
+        before=lambda where: script(where / "program"),
+    )
     assert perl.process.wait(PATIENCE) == 0
     assert perl.text() == "0.35\n"
     ours.wait_generations(1)
@@ -96,13 +113,19 @@ def test_the_number_that_the_socket_has_already(starter, tmp_path):
     lost = []
     for fd in (3, 4, 5):  # one of them is Perl's first
         look = ("sh", "-c", f"test -e /proc/$$/fd/{fd}; echo $? > lost; exec sleep 1000")
-        run = starter(f"--port={free_port()}={fd}", kind="perl", where=tmp_path / str(fd), program=look)
+        run = starter(
+            f"--port={free_port()}={fd}", kind="perl", where=tmp_path / str(fd), program=look
+        )
         until(lambda run=run: run.text("lost"), "the look")
         lost.append(int(run.text("lost")))
     assert sum(lost) == 1
     # Ours is given each number in test_a_port_may_have_any_number_whichever_the_socket_had.
     for refused in (1, 2):
-        result = subprocess.run([*OURS, f"--port=127.0.0.1:{free_port()}={refused}", "--", "true"], capture_output=True, timeout=PATIENCE)
+        result = subprocess.run(
+            [*OURS, f"--port=127.0.0.1:{free_port()}={refused}", "--", "true"],
+            capture_output=True,
+            timeout=PATIENCE,
+        )
         assert result.returncode == 255
 
 
@@ -117,13 +140,20 @@ def test_the_same_port_twice(starter, tmp_path):
     run = starter(udp, udp, kind="perl", where=tmp_path / "perl")
     run.wait_generations(1)
     assert len(run.lives()[0]["listeners"]) == 2
-    assert subprocess.run([*OURS, udp, udp, "--", "true"], capture_output=True, timeout=PATIENCE).returncode == 255
+    assert (
+        subprocess.run(
+            [*OURS, udp, udp, "--", "true"], capture_output=True, timeout=PATIENCE
+        ).returncode
+        == 255
+    )
 
 
 @shows("--path")
 @pytest.mark.parametrize("path", ["a;b", "a=b", ""])
 def test_a_path_that_cannot_be_told_is_refused(path):
-    result = subprocess.run([*OURS, f"--path={path}", "--", "true"], capture_output=True, text=True, timeout=PATIENCE)
+    result = subprocess.run(
+        [*OURS, f"--path={path}", "--", "true"], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert result.returncode == (255 if path else 1)
     assert "starting" not in result.stderr
 
@@ -195,7 +225,9 @@ def test_dir_is_where_the_program_starts_and_nothing_else_does(pair):
         (where / "sub").mkdir()
         script(where / "sub" / "program")
 
-    for run in pair("--dir=sub", "--path=app.sock", "--log-file=out", before=before, program=("./program",)):
+    for run in pair(
+        "--dir=sub", "--path=app.sock", "--log-file=out", before=before, program=("./program",)
+    ):
         run.wait_generations(1)
         assert {"pid", "status", "app.sock", "out"} <= {path.name for path in run.where.iterdir()}
         assert {path.name for path in (run.where / "sub").iterdir()} == {"program", "words", "SEEN"}
@@ -204,14 +236,26 @@ def test_dir_is_where_the_program_starts_and_nothing_else_does(pair):
 @shows("--interval")
 @needs_perl
 def test_an_interval_may_be_a_part_of_a_second(tmp_path):
-    assert [settings(f"--interval={text}").interval for text in ("500ms", "0.5", "2")] == [0.5, 0.5, 2.0]
-    result = subprocess.run([PERL, "--interval=500ms", "--", "true"], capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
+    assert [settings(f"--interval={text}").interval for text in ("500ms", "0.5", "2")] == [
+        0.5,
+        0.5,
+        2.0,
+    ]
+    result = subprocess.run(
+        [PERL, "--interval=500ms", "--", "true"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=PATIENCE,
+    )
     assert result.returncode == 1
 
 
 @shows("during the interval")
 def test_nothing_ends_the_interval_but_a_death(pair):
-    perl, ours = pair("--interval=3600", program=sh("while ! test -e DIE; do sleep 0.01; done; exit 4"))
+    perl, ours = pair(
+        "--interval=3600", program=sh("while ! test -e DIE; do sleep 0.01; done; exit 4")
+    )
     for run in (perl, ours):
         run.wait("^starting new worker")
         run.signal("HUP")
@@ -228,7 +272,12 @@ def test_nothing_ends_the_interval_but_a_death(pair):
 @pytest.mark.parametrize("name", ["KILL", "STOP", "FOO", ""])
 def test_a_signal_that_no_program_can_heed_is_refused(name):
     for option in ("hup", "term"):
-        result = subprocess.run([*OURS, f"--signal-on-{option}={name}", "--", "true"], capture_output=True, text=True, timeout=PATIENCE)
+        result = subprocess.run(
+            [*OURS, f"--signal-on-{option}={name}", "--", "true"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
         assert result.returncode == (255 if name else 1)
         assert f"signal-on-{option}" in result.stderr
 
@@ -239,7 +288,10 @@ def test_the_automatic_restart_needs_no_wake_up_every_second(pair):
     for run in (perl, ours):
         run.wait_generations(1)
     first = switches(perl.process.pid)
-    until(lambda: switches(perl.process.pid) >= first + 2, "two ticks of Perl's, in which ours has come to rest")
+    until(
+        lambda: switches(perl.process.pid) >= first + 2,
+        "two ticks of Perl's, in which ours has come to rest",
+    )
     before = switches(ours.process.pid)
     until(lambda: switches(perl.process.pid) >= first + 5, "three more")
     assert switches(ours.process.pid) == before
@@ -280,7 +332,9 @@ def test_a_log_file_has_the_output_of_both(pair):
         assert out[0] == "starting new worker N"
         assert out[-1] == "exiting"
         assert out.count("a life") == 2
-        assert [re.sub(r"\d+", "N", line) for line in run.text().splitlines()] == ["start_server (pid:N) starting now..."]
+        assert [re.sub(r"\d+", "N", line) for line in run.text().splitlines()] == [
+            "start_server (pid:N) starting now..."
+        ]
 
 
 @shows("--log-file FILE", "--pid-file, --status-file")
@@ -303,7 +357,14 @@ def test_a_log_command_that_dies(pair):
         run.wait_generations(1)
         until(lambda run=run: run.text("loggers"), "the log command")
         os.kill(int(run.text("loggers").split()[0]), signal.SIGKILL)
-    until(lambda: re.search(rf"^old worker {perl.text('loggers').strip()} died, status:9$", perl.text("out"), re.MULTILINE), "Perl's word")
+    until(
+        lambda: re.search(
+            rf"^old worker {perl.text('loggers').strip()} died, status:9$",
+            perl.text("out"),
+            re.MULTILINE,
+        ),
+        "Perl's word",
+    )
     until(lambda: len(ours.text("loggers").split()) == 2, "the next log command")
     assert len(perl.text("loggers").split()) == 1
     assert "old worker" not in ours.text("out")
@@ -379,7 +440,9 @@ def test_perls_stop_signals_whoever_has_the_number_by_now(pair):
 def test_help_and_version(tmp_path):
     perl, ours = both("--help", cwd=tmp_path)
     assert (perl.returncode, ours.returncode) == (0, 0)
-    options = {*re.findall(r"^ +(--[a-z-]+)", perl.stdout, re.MULTILINE)} | {*re.findall(r"(--[a-z-]+)", perl.stdout)}
+    options = {*re.findall(r"^ +(--[a-z-]+)", perl.stdout, re.MULTILINE)} | {
+        *re.findall(r"(--[a-z-]+)", perl.stdout)
+    }
     assert options - {"--"} <= {*re.findall(r"--[a-z-]+", ours.stdout)}
     perl, ours = both("--version", cwd=tmp_path)
     assert re.fullmatch(re.escape(perl.stdout.strip()) + r" \(sidecar \S+\)\n", ours.stdout)
@@ -445,7 +508,10 @@ def test_an_automatic_restart_may_be_turned_on_and_off_by_the_envdir(starter, tm
     run.wait(r"^autorestart triggered \(interval=1\)$", 2)
     (run.where / "env" / "ENABLE_AUTO_RESTART").write_text("0\n")
     # The next restart reads it, and is the last one (tests/histories has how long).
-    until(lambda: run.lives()[-1]["environ"]["ENABLE_AUTO_RESTART"] == "0", "a restart that turns it off")
+    until(
+        lambda: run.lives()[-1]["environ"]["ENABLE_AUTO_RESTART"] == "0",
+        "a restart that turns it off",
+    )
     run.wait_generations(len(run.lives()))
     assert run.text().count("starting new worker") == len(run.lives())
 
@@ -485,7 +551,11 @@ def test_what_is_deleted_from_the_envdir(pair):
         (run.where / "env" / "FOO").unlink()
         run.signal("HUP")
         run.wait_generations(3)
-    assert [life["environ"].get("FOO") for life in perl.lives()] == ["at the start", "later", "at the start"]
+    assert [life["environ"].get("FOO") for life in perl.lives()] == [
+        "at the start",
+        "later",
+        "at the start",
+    ]
     assert [life["environ"].get("FOO") for life in ours.lives()] == ["at the start", "later", None]
 
 
@@ -548,7 +618,10 @@ def test_the_pid_file_is_locked(pair):
         run.process.kill()
         run.process.wait(PATIENCE)
         (again := Starter(run.kind, run.where)).wait("^starting new worker", 2)
-        until(lambda run=run, again=again: run.text("pid") == f"{again.process.pid}\n", "its pid in the file that was left behind")
+        until(
+            lambda run=run, again=again: run.text("pid") == f"{again.process.pid}\n",
+            "its pid in the file that was left behind",
+        )
         again.clean_up()
 
 
@@ -567,7 +640,9 @@ def test_perls_second_instance_empties_the_pid_file(pair):
 
 @shows("exec of the program fails", "failed to exec PROGRAM…")
 def test_perls_failed_exec_removes_the_files(pair):
-    perl, ours = pair("--path=app.sock", before=lambda where: script(where / "program"), program=("./program",))
+    perl, ours = pair(
+        "--path=app.sock", before=lambda where: script(where / "program"), program=("./program",)
+    )
     for run in (perl, ours):
         run.wait_generations(1)
         (run.where / "program").unlink()
@@ -583,11 +658,17 @@ def test_the_order_of_the_status_file(pair):
     perl, ours = pair("--interval=0", before=touch("DEAF"))
     for run in (perl, ours):
         for generation in range(1, 11):
-            until(lambda run=run, least=generation: len(run.lives()) >= least, f"life {generation}\n{run.text()}")
+            until(
+                lambda run=run, least=generation: len(run.lives()) >= least,
+                f"life {generation}\n{run.text()}",
+            )
             run.wait_generations(*range(1, generation + 1))
             if generation < 10:
                 run.signal("HUP")
-    order = [[int(line.partition(":")[0]) for line in run.text("status").splitlines()] for run in (perl, ours)]
+    order = [
+        [int(line.partition(":")[0]) for line in run.text("status").splitlines()]
+        for run in (perl, ours)
+    ]
     assert order == [sorted(range(1, 11), key=str), [*range(1, 11)]]
 
 
@@ -648,7 +729,11 @@ def test_perl_starts_one_more_on_term_in_a_crash_loop(pair):
             (run.where / "BREAK").unlink()
         started[run] = run.text().count("starting new worker")
         assert run.stop() == 0
-        (one,) = [index for index, line in enumerate(run.lines()) if line.startswith("received TERM, sending TERM to all workers:")]
+        (one,) = [
+            index
+            for index, line in enumerate(run.lines())
+            if line.startswith("received TERM, sending TERM to all workers:")
+        ]
         assert run.lines()[-1] == "exiting"
         assert not [line for line in run.lines()[one:] if line.startswith("starting")]
     assert perl.text().count("starting new worker") > started[perl]
@@ -670,8 +755,12 @@ def test_perl_dies_of_a_signal_that_it_does_not_know_and_leaves_its_program(pair
         ours.wait(r"^worker \d+ died unexpectedly with status:10, restarting$")
         ours.wait_generations(2)
     else:
-        # An upgrade in place: the program it was exec'd with is another one, of the same pid, with the same worker.
-        until(lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{ours.process.pid}/environ").read_bytes(), "the upgrade")
+        # An upgrade in place: the program it was exec'd with is another one, of the same pid, with
+        # the same worker.
+        until(
+            lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{ours.process.pid}/environ").read_bytes(),
+            "the upgrade",
+        )
         worker = ours.worker(1)
         assert alive(worker)
         ours.signal("HUP")
@@ -721,7 +810,10 @@ def test_a_program_that_dies_is_tried_again_after_a_pause(starter, tmp_path):
     (tmp_path / "ours" / "BREAK").write_text("3")
     run = starter("--interval=0.1")
     run.wait_generations(4)
-    pauses = [float(text) for text in re.findall(r"^trying again in ([\d.]+) secs$", run.text(), re.MULTILINE)]
+    pauses = [
+        float(text)
+        for text in re.findall(r"^trying again in ([\d.]+) secs$", run.text(), re.MULTILINE)
+    ]
     assert len(pauses) == 3
     assert max(pauses) == pauses[2] > pauses[0] > 0
     os.kill(run.worker(4), signal.SIGKILL)
@@ -734,7 +826,9 @@ def test_old_programs_that_do_not_leave(pair):
     perl, ours = pair(before=touch("DEAF"), ours=("--drain-timeout=0.5",))
     for run in (perl, ours):
         for generation in (2, 3):
-            run.wait_generations(*range(1, generation)) if run is perl else run.wait_generations(generation - 1)
+            run.wait_generations(*range(1, generation)) if run is perl else run.wait_generations(
+                generation - 1
+            )
             run.signal("HUP")
     perl.wait_generations(1, 2, 3)
     ours.wait(r"^old worker \d+ died, status:9$", 2)

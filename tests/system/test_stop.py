@@ -21,7 +21,10 @@ def test_a_stop_finishes_what_is_in_flight_and_ends_with_status_0(sidecar, name)
     answers: list[str] = []
     request = threading.Thread(target=lambda: answers.append(get(run.port, "/slow?0.5")))
     request.start()
-    until(lambda: len(os.listdir(f"/proc/{run.workers()[0]}/task")) > 1, "the request's thread in the worker")
+    until(
+        lambda: len(os.listdir(f"/proc/{run.workers()[0]}/task")) > 1,
+        "the request's thread in the worker",
+    )
     assert run.stop(name) == 0
     request.join()
     assert answers
@@ -43,7 +46,12 @@ def test_a_second_stop_signal_skips_the_waiting(sidecar):
     run.signal("TERM")
     run.wait("stopping")
     # Not once: one that follows within a tenth of a second is taken for the same.
-    until(lambda: (run.process.poll() is None and run.signal("TERM"), run.process.poll() is not None)[1], "the end")
+    until(
+        lambda: (run.process.poll() is None and run.signal("TERM"), run.process.poll() is not None)[
+            1
+        ],
+        "the end",
+    )
     assert run.exit() == 0
     assert run.seen("killing")
 
@@ -84,7 +92,9 @@ def test_a_stop_of_the_whole_group_never_restarts_a_worker(sidecar):
         assert len(run.seen("worker_started")) == 3
 
 
-def test_what_the_leader_left_behind_in_its_group_is_killed_after_the_rest_of_the_drain_time(sidecar):
+def test_what_the_leader_left_behind_in_its_group_is_killed_after_the_rest_of_the_drain_time(
+    sidecar,
+):
     """A process that would go on accepting with old code does not survive the generation."""
     run = sidecar("--drain-timeout", "500ms", env={"LINGER": "1"})
     run.wait("serving")
@@ -95,7 +105,9 @@ def test_what_the_leader_left_behind_in_its_group_is_killed_after_the_rest_of_th
     assert run.stop() == 0
 
 
-def test_a_daemon_started_by_a_worker_is_adopted_reaped_and_does_not_outlive_sidecar(sidecar, tmp_path):
+def test_a_daemon_started_by_a_worker_is_adopted_reaped_and_does_not_outlive_sidecar(
+    sidecar, tmp_path
+):
     """sidecar is a subreaper where it is not PID 1, and says nothing about it."""
     run = sidecar(env={"DAEMON": str(tmp_path / "daemon")})
     run.wait("serving")
@@ -107,7 +119,10 @@ def test_a_daemon_started_by_a_worker_is_adopted_reaped_and_does_not_outlive_sid
     assert run.wait("orphan_reaped", pid=daemon)
     assert run.seen("worker_died") == []
     run.swap(2)
-    until(lambda: (tmp_path / "daemon").read_text() not in ("", str(daemon)), "the second daemon's pid")
+    until(
+        lambda: (tmp_path / "daemon").read_text() not in ("", str(daemon)),
+        "the second daemon's pid",
+    )
     second = int((tmp_path / "daemon").read_text())
     assert alive(second)
     assert run.stop() == 0
@@ -124,11 +139,27 @@ def test_sidecar_killed_outright_takes_its_workers_along(sidecar):
 
 
 def test_ctrl_c_in_a_terminal_stops_once_and_cleanly(tmp_path):
-    """The terminal's INT goes to sidecar alone: its workers are in groups of their own, and do not read the terminal."""
+    """The terminal's INT goes to sidecar alone: its workers are in groups of their own, and do not
+    read the terminal.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["PYTHONPATH"] = str(ROOT)
-        os.execv(sys.executable, [sys.executable, "-m", "sidecar", "run", "--port", "127.0.0.1:0", "--workers", "2", "--", *SERVER])
+        os.execv(
+            sys.executable,
+            [
+                sys.executable,
+                "-m",
+                "sidecar",
+                "run",
+                "--port",
+                "127.0.0.1:0",
+                "--workers",
+                "2",
+                "--",
+                *SERVER,
+            ],
+        )
     shown = b""
     try:
         while b" serves " not in shown:
@@ -160,7 +191,18 @@ def test_a_reader_of_the_log_that_has_stopped_reading_stops_nothing(tmp_path):
     except BlockingIOError:
         os.set_blocking(write, True)
     status = tmp_path / "status"
-    command = [sys.executable, "-m", "sidecar", "run", "--port", "127.0.0.1:0", "--status-file", str(status), "--", *SERVER]
+    command = [
+        sys.executable,
+        "-m",
+        "sidecar",
+        "run",
+        "--port",
+        "127.0.0.1:0",
+        "--status-file",
+        str(status),
+        "--",
+        *SERVER,
+    ]
     with subprocess.Popen(command, cwd=ROOT, stderr=write, stdin=subprocess.DEVNULL) as process:
         try:
             until(lambda: status.exists() and status.read_text().startswith("1:"), "generation 1")

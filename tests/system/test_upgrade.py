@@ -1,4 +1,6 @@
-"""Upgrade in place: another version, the same pid, the same workers, the same listeners, and nobody outside notices."""
+"""Upgrade in place: another version, the same pid, the same workers, the same listeners, and nobody
+outside notices.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PATIENCE, ROOT, SERVER, Load, Notified, Sidecar, alive, free_port, get, marked, read_response, until
+from tests.support import (
+    PATIENCE,
+    ROOT,
+    SERVER,
+    Load,
+    Notified,
+    Sidecar,
+    alive,
+    free_port,
+    get,
+    marked,
+    read_response,
+    until,
+)
 
 
 class Installed:
@@ -26,10 +41,14 @@ class Installed:
     def __init__(self, where: Path) -> None:
         self.where = where
         self.package = where / "sidecar"
-        shutil.copytree(ROOT / "sidecar", self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "sidecar", self.package, ignore=shutil.ignore_patterns("__pycache__")
+        )
 
     def change(self, name: str, old: str, new: str) -> None:
-        """Put a file in the place of one, with other text; the interpreter compares times and sizes."""
+        """Put a file in the place of one, with other text; the interpreter compares times and
+        sizes.
+        """
         path = self.package / name
         text = path.read_text()
         assert text.count(old) == 1
@@ -39,7 +58,9 @@ class Installed:
 
     def version(self, number: str) -> None:
         init = self.package / "__init__.py"
-        init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{number}"', init.read_text()))
+        init.write_text(
+            re.sub(r'__version__ = ".*"', f'__version__ = "{number}"', init.read_text())
+        )
         shutil.rmtree(self.package / "__pycache__", ignore_errors=True)
 
 
@@ -54,9 +75,14 @@ def start(sidecar, installed, tmp_path):
 
     def make(*options: str, **more: object) -> Sidecar:
         environ = {"PYTHONPATH": str(installed.where), **more.pop("env", {})}
-        run = sidecar("--control", str(tmp_path / "control"), *options, env=environ, cwd=tmp_path, **more)
+        run = sidecar(
+            "--control", str(tmp_path / "control"), *options, env=environ, cwd=tmp_path, **more
+        )
         run.wait("serving")
-        run.wait("worker_ready", int(options[options.index("--workers") + 1]) if "--workers" in options else 1)
+        run.wait(
+            "worker_ready",
+            int(options[options.index("--workers") + 1]) if "--workers" in options else 1,
+        )
         return run
 
     return make
@@ -65,7 +91,12 @@ def start(sidecar, installed, tmp_path):
 def ask(tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "SIDECAR_CONTROL": str(tmp_path / "control")}
     return subprocess.run(
-        [sys.executable, "-m", "sidecar", *words], env=environ, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, "-m", "sidecar", *words],
+        env=environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
 
 
@@ -98,9 +129,15 @@ def test_a_hundred_upgrades_under_load_lose_nothing_and_change_nothing(start, in
     assert run.seen("upgraded")[-1]["version"] == "9.100"
     assert run.seen("upgrade_failed") == []
     assert run.process.poll() is None
-    assert Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[19] == before, "another process"
+    assert Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[19] == before, (
+        "another process"
+    )
     told = status(tmp_path)
-    assert (told["version"], told["upgrades"], told["last_upgrade"]["before"]) == ("9.100", 100, "9.75")
+    assert (told["version"], told["upgrades"], told["last_upgrade"]["before"]) == (
+        "9.100",
+        100,
+        "9.75",
+    )
     assert told["generation"] == 2
     assert run.stop() == 0
 
@@ -109,7 +146,10 @@ def test_no_descriptor_is_lost_and_none_is_left_over(start):
     run = start("--workers", "2", "--pid-file", "pid", "--status-file", "status", "--watch", "site")
 
     def descriptors() -> list[str]:
-        return sorted(os.readlink(f"/proc/{run.pid}/fd/{name}").partition(":")[0] for name in os.listdir(f"/proc/{run.pid}/fd"))
+        return sorted(
+            os.readlink(f"/proc/{run.pid}/fd/{name}").partition(":")[0]
+            for name in os.listdir(f"/proc/{run.pid}/fd")
+        )
 
     run.wait("watching")
     first = descriptors()
@@ -120,7 +160,11 @@ def test_no_descriptor_is_lost_and_none_is_left_over(start):
     assert about(run)["now"].keys() >= {"0", "1", "2", "3"}
     run.swap(2)
     mine = about(run)
-    assert [fd for fd in mine["fds"] if int(fd) > 2 and "socket" not in mine["fds"][fd] and "/proc/" not in mine["fds"][fd]] == []
+    assert [
+        fd
+        for fd in mine["fds"]
+        if int(fd) > 2 and "socket" not in mine["fds"][fd] and "/proc/" not in mine["fds"][fd]
+    ] == []
     assert int(mine["blocked"], 16) == 0
     assert "SIDECAR_HERITAGE" not in run.get("/env")
     assert run.stop() == 0
@@ -140,9 +184,14 @@ def test_history_numbers_clocks_and_size_go_on(start, tmp_path):
     assert after["workers"] == 2
     assert after["next_restart_in"] < before["next_restart_in"]
     assert after["age"] > before["age"]
-    pids = [[worker["pid"] for each in told["generations"] for worker in each["workers"]] for told in (before, after)]
+    pids = [
+        [worker["pid"] for each in told["generations"] for worker in each["workers"]]
+        for told in (before, after)
+    ]
     assert pids[0] == pids[1]
-    events = [json.loads(line) for line in ask(tmp_path, "events", "--json").stdout.splitlines()][:-1]
+    events = [json.loads(line) for line in ask(tmp_path, "events", "--json").stdout.splitlines()][
+        :-1
+    ]
     assert [each["number"] for each in events] == list(range(1, len(events) + 1))
     assert events[0]["event"] == "starting"
     run.swap(3)
@@ -171,7 +220,9 @@ def test_the_pid_files_lock_the_status_file_and_a_unix_listener_are_held_on(star
 
 
 def test_a_slot_that_has_to_wait_waits_on(start):
-    """The pause after a crash is not forgotten: nothing is started at once by the new version, and all the same in the end."""
+    """The pause after a crash is not forgotten: nothing is started at once by the new version, and
+    all the same in the end.
+    """
     run = start("--max-backoff", "2s", "--workers", "2")
     for _ in range(3):
         pid = [each["pid"] for each in run.seen("worker_ready", slot=1)][-1]
@@ -241,7 +292,9 @@ class Configured:
 
 @pytest.fixture
 def configured(start, tmp_path):
-    return lambda text, *options, **keywords: Configured(start, tmp_path, text, *options, **keywords)
+    return lambda text, *options, **keywords: Configured(
+        start, tmp_path, text, *options, **keywords
+    )
 
 
 def refused(port: int) -> bool:
@@ -251,17 +304,31 @@ def refused(port: int) -> bool:
 
 def sockets(run: Sidecar) -> list[str]:
     links = [f"/proc/{run.pid}/fd/{fd}" for fd in os.listdir(f"/proc/{run.pid}/fd")]
-    return [each for each in (os.readlink(link) for link in links if os.path.lexists(link)) if each.startswith("socket:")]
+    return [
+        each
+        for each in (os.readlink(link) for link in links if os.path.lexists(link))
+        if each.startswith("socket:")
+    ]
 
 
-def test_each_generation_keeps_its_listeners_and_what_two_share_stays_one_socket(configured, tmp_path):
-    """The first generation ignores TERM: it drains with a listener that the reload has removed, the second one has another."""
+def test_each_generation_keeps_its_listeners_and_what_two_share_stays_one_socket(
+    configured, tmp_path
+):
+    """The first generation ignores TERM: it drains with a listener that the reload has removed, the
+    second one has another.
+    """
     gone, both, new = free_port(), free_port(), free_port()
     path = tmp_path / "gone.sock"
-    it = configured(f"port: [127.0.0.1:{gone}, 127.0.0.1:{both}, 'unix:{path}']\ndrain-timeout: 1h\nworkers: 2\n", env={"DEAF": "1"})
+    it = configured(
+        f"port: [127.0.0.1:{gone}, 127.0.0.1:{both}, 'unix:{path}']\ndrain-timeout: 1h\nworkers: 2\n",
+        env={"DEAF": "1"},
+    )
     it.run.wait("worker_ready", 2)
     old = it.run.workers()
-    it.reload(f"port: [127.0.0.1:{both}, '127.0.0.1:{new},name=fresh']\ndrain-timeout: 1h\nmin-uptime: 0\nworkers: 2\n", 2)
+    it.reload(
+        f"port: [127.0.0.1:{both}, '127.0.0.1:{new},name=fresh']\ndrain-timeout: 1h\nmin-uptime: 0\nworkers: 2\n",
+        2,
+    )
     before = len(sockets(it.run))
     for _ in range(2):
         it.upgrade()
@@ -280,7 +347,10 @@ def test_each_generation_keeps_its_listeners_and_what_two_share_stays_one_socket
     for pid in old:
         os.kill(pid, signal.SIGKILL)
     it.run.wait("listener_closed", 2)
-    assert {each["address"] for each in it.run.seen("listener_closed")} == {f"127.0.0.1:{gone}", str(path)}
+    assert {each["address"] for each in it.run.seen("listener_closed")} == {
+        f"127.0.0.1:{gone}",
+        str(path),
+    }
     assert refused(gone)
     assert not path.exists()
     assert get(both).startswith("hello 2")
@@ -301,7 +371,9 @@ def test_the_settings_in_force_stay_in_force_whatever_the_file_says_by_now(confi
     assert before["problems"]
     it.upgrade()
     after = status(tmp_path)
-    assert [after[name] for name in ("settings", "problems", "workers")] == [before[name] for name in ("settings", "problems", "workers")]
+    assert [after[name] for name in ("settings", "problems", "workers")] == [
+        before[name] for name in ("settings", "problems", "workers")
+    ]
     it.file.unlink()
     it.upgrade()
     it.run.signal("HUP")
@@ -324,12 +396,18 @@ def test_an_upgrade_waits_for_the_settings_that_are_being_read(configured):
     it.run.wait("asked")
     it.upgrade()
     names = [each["event"] for each in it.run.events]
-    assert names.index("upgrading") > len(names) - 1 - names[::-1].index("serving") > names.index("resized")
+    assert (
+        names.index("upgrading")
+        > len(names) - 1 - names[::-1].index("serving")
+        > names.index("resized")
+    )
     assert it.run.stop() == 0
 
 
 def test_what_is_hidden_stays_hidden(configured, tmp_path):
-    """A value that was filled in from the environment, by the settings of a generation that has failed, too."""
+    """A value that was filled in from the environment, by the settings of a generation that has
+    failed, too.
+    """
     port = free_port()
     secret = "s3cr3t-of-the-file"
     it = configured(f"port: 127.0.0.1:{port}\n", env={"TOKEN": secret})
@@ -388,7 +466,9 @@ def test_every_probe_is_answered_and_events_go_on_at_the_admin(start):
         before = answered
         until(lambda before=before: answered > before + 20 or failures, "probes")
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        admins |= {pid for pid in children if b"sidecar.admin" in read(Path(f"/proc/{pid}/cmdline"))}
+        admins |= {
+            pid for pid in children if b"sidecar.admin" in read(Path(f"/proc/{pid}/cmdline"))
+        }
     over.set()
     for thread in threads:
         thread.join()
@@ -419,7 +499,8 @@ def test_the_service_manager_hears_of_no_reload(start, tmp_path):
         assert manager.senders == {run.pid}
 
 
-# A master that has a process less on TTOU and one more on TTIN, and three to begin with. Later generations' wait at a gate of their own.
+# A master that has a process less on TTOU and one more on TTIN, and three to begin with. Later
+# generations' wait at a gate of their own.
 PREFORK = """
 import os, signal, socket, time
 generation = os.environ["SERVER_STARTER_GENERATION"]
@@ -456,9 +537,20 @@ while True:
 """
 
 
-def test_a_slow_start_after_it_is_as_slow_and_one_that_failed_before_it_is_taken_back(start, tmp_path):
-    """The second generation's program dies when it has a process: the old one gets its own again, in the next version's life."""
-    run = start("--slow-start", "--drain-timeout", "1s", "--max-backoff", "1s", program=(sys.executable, "-S", "-c", PREFORK))
+def test_a_slow_start_after_it_is_as_slow_and_one_that_failed_before_it_is_taken_back(
+    start, tmp_path
+):
+    """The second generation's program dies when it has a process: the old one gets its own again,
+    in the next version's life.
+    """
+    run = start(
+        "--slow-start",
+        "--drain-timeout",
+        "1s",
+        "--max-backoff",
+        "1s",
+        program=(sys.executable, "-S", "-c", PREFORK),
+    )
 
     def processes(pid: int) -> int:
         return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
@@ -517,13 +609,19 @@ def test_an_upgrade_waits_for_the_swap_that_is_going_on(start, tmp_path):
     run.signal("USR2")
     run.wait("upgrade_waits", generation=2)
     run.wait("upgraded")
-    names = [each["event"] for each in run.events if each.get("generation") == 2 or each["event"] in ("upgrade_waits", "upgraded")]
+    names = [
+        each["event"]
+        for each in run.events
+        if each.get("generation") == 2 or each["event"] in ("upgrade_waits", "upgraded")
+    ]
     assert names.index("upgrade_waits") < names.index("serving") < names.index("upgraded")
     assert run.stop() == 0
 
 
 def test_a_worker_that_dies_meanwhile_is_reaped_and_replaced(start):
-    """Its end comes between the two versions: the first one is stopped when it happens, and killed signals stay pending."""
+    """Its end comes between the two versions: the first one is stopped when it happens, and killed
+    signals stay pending.
+    """
     run = start("--workers", "3", "--min-uptime", "0")
     for count in range(1, 16):
         pid = run.workers()[count % 3]
@@ -611,7 +709,9 @@ def test_the_watcher_misses_nothing(start, tmp_path):
         ("host.py", "        self.wakeup = Wakeup(state", "        os.abort()\n        self.wakeup = Wakeup(state", "SIGABRT"),
     ],
 )  # fmt: skip
-def test_it_is_refused_with_its_last_words_and_serving_goes_on(start, installed, tmp_path, name, old, new, said):
+def test_it_is_refused_with_its_last_words_and_serving_goes_on(
+    start, installed, tmp_path, name, old, new, said
+):
     run = start()
     workers = run.workers()
     installed.change(name, old, new)
@@ -639,7 +739,11 @@ def test_a_version_that_knows_nothing_of_upgrades_refuses_to_check(start, instal
 
 def test_a_check_that_never_ends_holds_nothing_up_and_a_stop_ends_it(start, installed, tmp_path):
     run = start()
-    installed.change("host.py", "        self.wakeup = Wakeup(state", "        time.sleep(3600)\n        self.wakeup = Wakeup(state")
+    installed.change(
+        "host.py",
+        "        self.wakeup = Wakeup(state",
+        "        time.sleep(3600)\n        self.wakeup = Wakeup(state",
+    )
     run.signal("USR2")
     until(lambda: checks(run), "the check")
     run.swap(2)
@@ -649,7 +753,11 @@ def test_a_check_that_never_ends_holds_nothing_up_and_a_stop_ends_it(start, inst
 
 def checks(run: Sidecar) -> list[int]:
     """The processes of its own that prove something to it."""
-    return [pid for pid in marked(run.mark) if b"--upgrade-check" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        pid
+        for pid in marked(run.mark)
+        if b"--upgrade-check" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def test_check_only_says_whether_it_could(start, installed, tmp_path):
@@ -691,7 +799,11 @@ def test_no_file_ever_holds_the_state(start, tmp_path):
     run.signal("USR2")
     run.wait("upgraded")
     assert "s3cr3t-of-the-envdir" not in str(run)
-    assert not [name for name in os.listdir(f"/proc/{run.pid}/fd") if "heritage" in os.readlink(f"/proc/{run.pid}/fd/{name}")]
+    assert not [
+        name
+        for name in os.listdir(f"/proc/{run.pid}/fd")
+        if "heritage" in os.readlink(f"/proc/{run.pid}/fd/{name}")
+    ]
     (tmp_path / "env" / "TOKEN").unlink()
     first, second = run.workers()
     os.kill(first, signal.SIGKILL)
@@ -710,18 +822,49 @@ def test_start_server_with_a_log_command_and_daemonized(tmp_path):
     words = [sys.executable, "-m", "sidecar.start_server"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": str(tmp_path)}
     program = (sys.executable, "-S", str(ROOT / "tests/apps/starter_app.py"))
-    options = ("--pid-file=pid", "--status-file=status", "--daemonize", f"--log-file=| cat >> {port_file}", "--interval=0")
-    subprocess.run([*words, *options, "--", *program], env=environ, cwd=tmp_path, timeout=PATIENCE, check=True, stderr=subprocess.DEVNULL)
+    options = (
+        "--pid-file=pid",
+        "--status-file=status",
+        "--daemonize",
+        f"--log-file=| cat >> {port_file}",
+        "--interval=0",
+    )
+    subprocess.run(
+        [*words, *options, "--", *program],
+        env=environ,
+        cwd=tmp_path,
+        timeout=PATIENCE,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        until(lambda: (tmp_path / "status").exists() and (tmp_path / "status").read_text().startswith("1:"), "generation 1")
+        until(
+            lambda: (
+                (tmp_path / "status").exists()
+                and (tmp_path / "status").read_text().startswith("1:")
+            ),
+            "generation 1",
+        )
         pid = int((tmp_path / "pid").read_text())
         for number in (2, 3):
             os.kill(pid, signal.SIGUSR2)
-            until(lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{pid}/environ").read_bytes(), "the upgrade")
+            until(
+                lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{pid}/environ").read_bytes(),
+                "the upgrade",
+            )
             os.kill(pid, signal.SIGHUP)
-            until(lambda number=number: (tmp_path / "status").read_text().startswith(f"{number}:"), f"generation {number}")
+            until(
+                lambda number=number: (tmp_path / "status").read_text().startswith(f"{number}:"),
+                f"generation {number}",
+            )
         assert int((tmp_path / "pid").read_text()) == pid
-        subprocess.run([*words, "--stop", "--pid-file=pid"], env=environ, cwd=tmp_path, timeout=PATIENCE, check=True)
+        subprocess.run(
+            [*words, "--stop", "--pid-file=pid"],
+            env=environ,
+            cwd=tmp_path,
+            timeout=PATIENCE,
+            check=True,
+        )
         text = port_file.read_text()
         assert text.count("starting new worker") == 3
         assert text.count("starting now") == 0

@@ -1,6 +1,8 @@
-"""`sidecar run --watch --watch-env`: what is saved is served, once; what is broken changes nothing. The watcher alone: test_watcher.py.
+"""`sidecar run --watch --watch-env`: what is saved is served, once; what is broken changes nothing.
+The watcher alone: test_watcher.py.
 
-That something did nothing is seen by what comes next: another save, whose generation has the next number and says that only it has changed.
+That something did nothing is seen by what comes next: another save, whose generation has the next
+number and says that only it has changed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def tree(tmp_path) -> Path:
 
 @pytest.fixture
 def watched(sidecar, tree) -> Callable[..., Sidecar]:
-    """A sidecar that watches the tree and serves what it has read of it; it is returned once both are so."""
+    """A sidecar that watches the tree and serves what it has read of it; it is returned once both
+    are so.
+    """
 
     def start(*options: str, **keywords: object) -> Sidecar:
         keywords["env"] = {"TREE": str(tree), **keywords.get("env", {})}
@@ -52,7 +56,9 @@ def there(tree: Path) -> dict[str, str]:
     files = [
         each
         for each in tree.rglob("*")
-        if each.is_file() and "/." not in str(each.relative_to(tree.parent)) and "__pycache__" not in each.parts
+        if each.is_file()
+        and "/." not in str(each.relative_to(tree.parent))
+        and "__pycache__" not in each.parts
     ]
     return {str(each.relative_to(tree)): each.read_text() for each in files}
 
@@ -68,7 +74,9 @@ def watcher(run: Sidecar) -> int:
     def look() -> bool:
         for word in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
             try:
-                if b"sidecar.watch" in Path(f"/proc/{word}/cmdline").read_bytes() and alive(int(word)):
+                if b"sidecar.watch" in Path(f"/proc/{word}/cmdline").read_bytes() and alive(
+                    int(word)
+                ):
                     found.append(int(word))
             except OSError:
                 continue
@@ -80,7 +88,9 @@ def watcher(run: Sidecar) -> int:
 
 def switches(pid: int) -> int:
     """How often the process has gone to sleep of its own accord."""
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
     return int(status["voluntary_ctxt_switches"])
 
 
@@ -112,13 +122,18 @@ def test_a_save_is_one_swap_and_is_served(watched, tree, save):
     paths = save(tree)
     told = run.wait("serving", generation=2)
     assert told["trigger"] == "watch"
-    assert {os.path.basename(each) for each in told["changed"]} <= {os.path.basename(each) for each in paths}
+    assert {os.path.basename(each) for each in told["changed"]} <= {
+        os.path.basename(each) for each in paths
+    }
     assert run.wait("files_changed")["count"] == len(paths)
     run.alone(2)
     assert served(run) == there(tree)
     (tree / "end").write_text("the next save, and nothing in between")
     ended = run.wait("serving", count=3)
-    assert (ended["generation"], [os.path.basename(each) for each in ended["changed"]]) == (3, ["end"])
+    assert (ended["generation"], [os.path.basename(each) for each in ended["changed"]]) == (
+        3,
+        ["end"],
+    )
     assert run.stop() == 0
 
 
@@ -133,9 +148,14 @@ def test_a_volume_of_kubernetes_is_one_swap_also_as_code(sidecar, tmp_path, old)
     writer.write({"app.py": "two = 2\n", "more.py": "m = 2\n"})
     run.wait("serving", generation=2)
     run.alone(2)
-    assert {name: text for name, text in served(run).items() if not name.startswith("..")} == {"app.py": "two = 2\n", "more.py": "m = 2\n"}
+    assert {name: text for name, text in served(run).items() if not name.startswith("..")} == {
+        "app.py": "two = 2\n",
+        "more.py": "m = 2\n",
+    }
     writer.write({"app.py": "three = 3\n", "more.py": "m = 2\n"})
-    assert [os.path.basename(each) for each in run.wait("serving", count=3)["changed"]] == ["app.py"]
+    assert [os.path.basename(each) for each in run.wait("serving", count=3)["changed"]] == [
+        "app.py"
+    ]
     run.alone(3)
     assert len(run.seen("swap_started")) == 3
 
@@ -156,7 +176,9 @@ def test_what_leaves_the_content_alone_does_nothing(watched, tree):
 
 def test_the_trigger_and_the_paths_reach_the_worker_and_the_check(watched, tree, tmp_path):
     out = tmp_path / "out"
-    run = watched("--check", f"sh -c 'echo \"$SIDECAR_TRIGGER:$SIDECAR_CHANGED\" >> {out}'", *SETTLE)
+    run = watched(
+        "--check", f"sh -c 'echo \"$SIDECAR_TRIGGER:$SIDECAR_CHANGED\" >> {out}'", *SETTLE
+    )
     (tree / "app.py").write_text("new = 1\n")
     (tree / "pkg" / "mod.py").write_text("new = 2\n")
     changed = run.wait("serving", count=2)["changed"]
@@ -186,7 +208,9 @@ def test_ignored_paths_do_nothing(watched, tree):
     for name in ("program.log", "var/data", "README.md", "pkg/deep/leaf.py"):
         (tree / name).write_text("changed\n")
     (tree / "end.py").write_text("x = 1\n")
-    assert [os.path.basename(each) for each in run.wait("serving", count=2)["changed"]] == ["end.py"]
+    assert [os.path.basename(each) for each in run.wait("serving", count=2)["changed"]] == [
+        "end.py"
+    ]
     assert len(run.seen("swap_started")) == 2
 
 
@@ -205,8 +229,12 @@ def test_a_file_that_the_program_writes_itself_is_named(watched, tree):
 
 @pytest.mark.parametrize("check", [False, True], ids=["the program dies", "the check fails"])
 def test_a_broken_save_changes_nothing_and_the_next_good_one_is_served(watched, tree, check):
-    """It is said once, with its cause, the check's output and what has changed, and not tried again meanwhile."""
-    run = watched(*(("--check", f"python3 -m py_compile {tree / 'app.py'}") if check else ()), *SETTLE)
+    """It is said once, with its cause, the check's output and what has changed, and not tried again
+    meanwhile.
+    """
+    run = watched(
+        *(("--check", f"python3 -m py_compile {tree / 'app.py'}") if check else ()), *SETTLE
+    )
     before = served(run)
     with Load(run.port) as load:
         (tree / "app.py").write_text("x = = 1\n")
@@ -220,7 +248,10 @@ def test_a_broken_save_changes_nothing_and_the_next_good_one_is_served(watched, 
         # A second broken save: one more failure, and all that has changed since is named.
         (tree / "pkg" / "mod.py").write_text("new = 2\n")
         again = run.wait("swap_failed", count=2)
-        assert [os.path.relpath(each, tree) for each in again["changed"]] == ["app.py", "pkg/mod.py"]
+        assert [os.path.relpath(each, tree) for each in again["changed"]] == [
+            "app.py",
+            "pkg/mod.py",
+        ]
         (tree / "app.py").write_text("x = 1\n")
         run.wait("serving", generation=4)
     assert load.failures == []
@@ -232,7 +263,9 @@ def test_a_broken_save_changes_nothing_and_the_next_good_one_is_served(watched, 
 
 def test_the_output_of_a_check_is_the_end_of_it(watched, tree):
     """However much it writes."""
-    run = watched("--check", "sh -c 'test \"$SIDECAR_TRIGGER\" = start || { seq 1 200000; exit 1; }'")
+    run = watched(
+        "--check", "sh -c 'test \"$SIDECAR_TRIGGER\" = start || { seq 1 200000; exit 1; }'"
+    )
     (tree / "app.py").write_text("new = 1\n")
     output = run.wait("swap_failed")["output"].split("\n")
     assert output[-1] == "200000"
@@ -251,14 +284,18 @@ def test_a_save_during_a_slow_start_gives_the_half_started_generation_up(watched
     run.wait("serving", generation=3)
     assert run.seen("swap_superseded", generation=2)
     names = [(each["event"], each.get("generation")) for each in run.events]
-    gone = min(names.index((name, 2)) for name in ("worker_left", "worker_died") if (name, 2) in names)
+    gone = min(
+        names.index((name, 2)) for name in ("worker_left", "worker_died") if (name, 2) in names
+    )
     assert gone < names.index(("worker_started", 3))
     run.alone(3)
     assert served(run) == there(tree)
 
 
 def test_fifty_saves_ten_of_them_broken_lose_no_request(watched, tree):
-    """50 new connections a second all the while: the old version answers while the new one is broken, and the fix is served."""
+    """50 new connections a second all the while: the old version answers while the new one is
+    broken, and the fix is served.
+    """
     run = watched()
     good, number = 0, 1
     with Load(run.port, one_shot=2, kept=0, path="/tree", pause=0.04) as load:
@@ -320,12 +357,16 @@ def test_a_changed_value_swaps_and_the_same_value_does_nothing(sidecar, env):
     (env / "COLOUR").unlink()
     run.wait("serving", count=3)
     run.alone(3)
-    until(lambda: run.get().startswith("second") and "COLOUR=" not in run.get("/env"), "both changes")
+    until(
+        lambda: run.get().startswith("second") and "COLOUR=" not in run.get("/env"), "both changes"
+    )
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["new order", "old order"])
 def test_a_volume_of_kubernetes_is_one_swap(sidecar, tmp_path, old):
-    """A write with the same values, as at a token's rotation of another volume or a label that changed, does nothing."""
+    """A write with the same values, as at a token's rotation of another volume or a label that
+    changed, does nothing.
+    """
     volume = tmp_path / "volume"
     volume.mkdir()
     writer = AtomicWriter(volume, old)
@@ -380,7 +421,9 @@ def test_a_value_that_makes_the_program_die_is_not_tried_again_until_it_changes(
 
 
 def test_a_splay_puts_an_envdirs_change_off_but_no_other(sidecar, env):
-    """So long a splay that it ends in no test: the swap that somebody asks for meanwhile takes the change along."""
+    """So long a splay that it ends in no test: the swap that somebody asks for meanwhile takes the
+    change along.
+    """
     run = begun(sidecar("--envdir", str(env), "--watch-env", "--env-splay", "9999h"))
     (env / "GREETING").write_text("second\n")
     run.wait("environment_changed")
@@ -426,7 +469,9 @@ def test_no_value_of_an_envdir_is_said(sidecar, env):
 
 
 def test_a_watcher_killed_ten_times_misses_nothing_and_serving_never_notices(watched, tree):
-    """What changes while there is none is found by the next one; it is started again after pauses that grow."""
+    """What changes while there is none is found by the next one; it is started again after pauses
+    that grow.
+    """
     run = watched("--watch-settle", "0")
     with Load(run.port, one_shot=1, kept=1, pause=0.02) as load:
         for count in range(1, 11):
@@ -505,7 +550,9 @@ def test_a_watch_on_a_directory_that_is_not_there_yet(sidecar, tmp_path):
 
 
 def test_both_sources_at_once_are_one_answer(watched, tree, env):
-    """A deploy that changes code and environment: the last generation has both, and at most one was given up on the way."""
+    """A deploy that changes code and environment: the last generation has both, and at most one was
+    given up on the way.
+    """
     run = watched("--watch-env", "--envdir", str(env))
     (env / "GREETING").write_text("second\n")
     (tree / "app.py").write_text("new = 1\n")
@@ -518,7 +565,9 @@ def test_an_envdir_in_the_watched_tree_is_no_code(sidecar, tree):
     """Its files count by what would be read, and are one swap."""
     (tree / "env").mkdir()
     (tree / "env" / "GREETING").write_text("first\n")
-    run = begun(sidecar("--watch", str(tree), "--watch-env", "--envdir", str(tree / "env"), *SETTLE))
+    run = begun(
+        sidecar("--watch", str(tree), "--watch-env", "--envdir", str(tree / "env"), *SETTLE)
+    )
     replaced(tree / "env" / "GREETING", "second\n")
     assert run.wait("serving", generation=2)["trigger"] == "envdir"
     (tree / "end").write_text("x")

@@ -1,9 +1,11 @@
 """The watcher by itself: real trees, real programs that save, and what it tells a pipe.
 
-That something was told once, or not at all, is seen without waiting for time to pass: afterwards a file of its own (`end`) is written, and
-the next thing that is told must be that file, and nothing besides.
+That something was told once, or not at all, is seen without waiting for time to pass: afterwards a
+file of its own (`end`) is written, and the next thing that is told must be that file, and nothing
+besides.
 
-The settle time is long where a sequence takes time itself, so that a slow machine does not make two of one.
+The settle time is long where a sequence takes time itself, so that a slow machine does not make two
+of one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.saves import beside_and_replace, copied_tree, in_place, jetbrains, rsync, run, sed, visual_studio_code
+from tests.saves import (
+    beside_and_replace,
+    copied_tree,
+    in_place,
+    jetbrains,
+    rsync,
+    run,
+    sed,
+    visual_studio_code,
+)
 from tests.support import PATIENCE, ROOT, until
 
 VIM = "vim" if shutil.which("vim") else "vim.tiny"
@@ -37,9 +48,20 @@ class Watcher:
     """The helper process, as PID 1 starts it, with what it has told."""
 
     def __init__(
-        self, watch: list[object] = (), memory: int | None = None, prefix: tuple[str, ...] = (), cwd: object = None, **config: object
+        self,
+        watch: list[object] = (),
+        memory: int | None = None,
+        prefix: tuple[str, ...] = (),
+        cwd: object = None,
+        **config: object,
     ):
-        config = {"watch": [str(each) for each in watch], "mode": "auto", "env_poll": 600, "memory": memory, **config}
+        config = {
+            "watch": [str(each) for each in watch],
+            "mode": "auto",
+            "env_poll": 600,
+            "memory": memory,
+            **config,
+        }
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "sidecar.watch", json.dumps(config)],
             stdin=subprocess.PIPE,
@@ -90,7 +112,12 @@ class Watcher:
 
     def told(self) -> set[str]:
         """Every path told so far."""
-        return {path for each in list(self.events) if each["event"] == "changed" for path in each["paths"]}
+        return {
+            path
+            for each in list(self.events)
+            if each["event"] == "changed"
+            for path in each["paths"]
+        }
 
     def kill(self) -> None:
         self.process.kill()
@@ -194,10 +221,14 @@ def unpacked(tree: Path) -> list[str]:
 
 def put_archive(tree: Path) -> list[str]:
     """As the Docker engine does: what is there is removed first, then made anew."""
-    with tarfile.open(fileobj=io.BytesIO(archive(**{"app.py": "new = 1\n", "pkg__mod.py": "new = 2\n"}))) as tar:
+    with tarfile.open(
+        fileobj=io.BytesIO(archive(**{"app.py": "new = 1\n", "pkg__mod.py": "new = 2\n"}))
+    ) as tar:
         for member in tar:
             (tree / member.name).unlink(missing_ok=True)
-            tar.extract(member, tree, filter="data") if hasattr(tarfile, "data_filter") else tar.extract(member, tree)
+            tar.extract(member, tree, filter="data") if hasattr(
+                tarfile, "data_filter"
+            ) else tar.extract(member, tree)
     return ["app.py", "pkg/mod.py"]
 
 
@@ -289,18 +320,32 @@ SAVES = [
 ]
 
 
-POLLED = [in_place, jetbrains, rsync, moved_in, exchanged_root, removed_and_made_again, linked_file]  # the comparison is the same for all
+POLLED = [
+    in_place,
+    jetbrains,
+    rsync,
+    moved_in,
+    exchanged_root,
+    removed_and_made_again,
+    linked_file,
+]  # the comparison is the same for all
 
 
-@pytest.mark.parametrize(("save", "mode"), [*((each, "inotify") for each in SAVES), *((each, "poll") for each in POLLED)])
-def test_a_save_is_told_once(start: Callable[..., Watcher], tree: Path, save: Callable[[Path], list[str]], mode: str) -> None:
+@pytest.mark.parametrize(
+    ("save", "mode"), [*((each, "inotify") for each in SAVES), *((each, "poll") for each in POLLED)]
+)
+def test_a_save_is_told_once(
+    start: Callable[..., Watcher], tree: Path, save: Callable[[Path], list[str]], mode: str
+) -> None:
     """And what was saved is still watched afterwards."""
     elsewhere = tree.parent / "elsewhere"
     if save in (behind_a_link, linked_file):
         elsewhere.mkdir()
         (elsewhere / "far.py").write_text("old")
         (elsewhere / "one.py").write_text("old")
-        (tree / ("link" if save is behind_a_link else "one.py")).symlink_to(elsewhere / ("" if save is behind_a_link else "one.py"))
+        (tree / ("link" if save is behind_a_link else "one.py")).symlink_to(
+            elsewhere / ("" if save is behind_a_link else "one.py")
+        )
     watcher = start([tree], mode=mode, settle=LONG)
     assert watcher.watching()["mode"] == mode
     expected = save(tree)
@@ -313,7 +358,9 @@ def test_a_save_is_told_once(start: Callable[..., Watcher], tree: Path, save: Ca
 
 
 @pytest.mark.parametrize("mode", ["inotify", "poll"])
-def test_what_leaves_the_content_alone_is_not_told(start: Callable[..., Watcher], tree: Path, mode: str) -> None:
+def test_what_leaves_the_content_alone_is_not_told(
+    start: Callable[..., Watcher], tree: Path, mode: str
+) -> None:
     (tree / "__pycache__").mkdir()
     watcher = start([tree], mode=mode, settle=LONG)
     watcher.watching()
@@ -353,8 +400,12 @@ def test_a_checkout_of_many_files_is_one_change(start: Callable[..., Watcher], t
     nothing_more(watcher, tree)
 
 
-def test_no_file_is_read_between_truncating_and_writing(start: Callable[..., Watcher], tree: Path) -> None:
-    """The settle time is far shorter than the writer's pause, which ends when the watcher has had its turn."""
+def test_no_file_is_read_between_truncating_and_writing(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
+    """The settle time is far shorter than the writer's pause, which ends when the watcher has had
+    its turn.
+    """
     watcher = start([tree], settle=0.01)
     watcher.watching()
     with open(tree / "app.py", "w") as file:
@@ -365,7 +416,9 @@ def test_no_file_is_read_between_truncating_and_writing(start: Callable[..., Wat
     nothing_more(watcher, tree)
 
 
-def test_a_file_that_is_never_closed_is_told_all_the_same(start: Callable[..., Watcher], tree: Path) -> None:
+def test_a_file_that_is_never_closed_is_told_all_the_same(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
     watcher = start([tree])
     watcher.watching()
     with open(tree / "app.log", "w") as file:
@@ -398,7 +451,9 @@ def test_a_root_that_is_a_swapped_symlink(start: Callable[..., Watcher], tmp_pat
 
 
 def kubernetes(volume: Path, files: dict[str, str], new_order: bool) -> None:
-    """Kubernetes' atomic writer (pkg/volume/util/atomic_writer.go), with the order of its steps before and since the change."""
+    """Kubernetes' atomic writer (pkg/volume/util/atomic_writer.go), with the order of its steps
+    before and since the change.
+    """
     data = volume / "..data"
     before = os.readlink(data) if data.is_symlink() else None
     stamp = volume / f"..2026_11_22_{time.monotonic_ns()}"
@@ -419,24 +474,38 @@ def kubernetes(volume: Path, files: dict[str, str], new_order: bool) -> None:
     if new_order:
         links()
     for path in volume.iterdir():
-        if path.is_symlink() and not path.name.startswith("..") and path.name not in {each.partition("/")[0] for each in files}:
+        if (
+            path.is_symlink()
+            and not path.name.startswith("..")
+            and path.name not in {each.partition("/")[0] for each in files}
+        ):
             path.unlink()
     if before:
         shutil.rmtree(volume / before)
 
 
 @pytest.mark.parametrize("new_order", [False, True])
-def test_a_kubernetes_volume_of_code(start: Callable[..., Watcher], tmp_path: Path, new_order: bool) -> None:
+def test_a_kubernetes_volume_of_code(
+    start: Callable[..., Watcher], tmp_path: Path, new_order: bool
+) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()
-    kubernetes(volume, {"app.py": "1", "same.py": "same", "sub/deep.py": "1", "gone.py": "1"}, new_order)
+    kubernetes(
+        volume, {"app.py": "1", "same.py": "same", "sub/deep.py": "1", "gone.py": "1"}, new_order
+    )
     watcher = start([volume], settle=LONG)
     watcher.watching()
-    kubernetes(volume, {"app.py": "2", "same.py": "same", "sub/deep.py": "2", "new.py": "2"}, new_order)
+    kubernetes(
+        volume, {"app.py": "2", "same.py": "same", "sub/deep.py": "2", "new.py": "2"}, new_order
+    )
     assert names(volume, watcher.changed()) == ["app.py", "gone.py", "new.py", "sub/deep.py"]
-    kubernetes(volume, {"app.py": "2", "same.py": "same", "sub/deep.py": "2", "new.py": "2"}, new_order)
+    kubernetes(
+        volume, {"app.py": "2", "same.py": "same", "sub/deep.py": "2", "new.py": "2"}, new_order
+    )
     nothing_more(watcher, volume)
-    kubernetes(volume, {"app.py": "2", "same.py": "same", "sub/deep.py": "3", "new.py": "2"}, new_order)
+    kubernetes(
+        volume, {"app.py": "2", "same.py": "same", "sub/deep.py": "3", "new.py": "2"}, new_order
+    )
     assert names(volume, watcher.changed()) == ["sub/deep.py"]
 
 
@@ -484,7 +553,9 @@ def test_a_root_that_is_a_file_is_said(start: Callable[..., Watcher], tree: Path
 # What is ignored.
 
 
-def test_what_is_ignored_is_neither_watched_nor_told(start: Callable[..., Watcher], tree: Path) -> None:
+def test_what_is_ignored_is_neither_watched_nor_told(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
     for number in range(50):
         (tree / "node_modules" / f"m{number}" / "lib").mkdir(parents=True)
     (tree / ".git" / "refs").mkdir(parents=True)
@@ -493,7 +564,17 @@ def test_what_is_ignored_is_neither_watched_nor_told(start: Callable[..., Watche
     (tree / ".dockerignore").write_text("secret\n")
     watcher = start([tree], settle=LONG, ignore=["/logs/", "*.tmp"])
     assert watcher.watching()["directories"] == 3
-    for name in ("logs/a", "a.tmp", "pkg/a.gen", "secret", ".git/HEAD", "node_modules/m1/x.js", "pkg/secret", "pkg/kept.gen", "b.gen"):
+    for name in (
+        "logs/a",
+        "a.tmp",
+        "pkg/a.gen",
+        "secret",
+        ".git/HEAD",
+        "node_modules/m1/x.js",
+        "pkg/secret",
+        "pkg/kept.gen",
+        "b.gen",
+    ):
         (tree / name).write_text("new")
     assert names(tree, watcher.changed()) == ["b.gen", "pkg/kept.gen", "pkg/secret"]
     # The rules change: what they only show or hide has not changed.
@@ -513,11 +594,15 @@ def test_only_some_files_count(start: Callable[..., Watcher], tree: Path) -> Non
     nothing_more(watcher, tree)
 
 
-def test_a_file_the_program_writes_again_and_again_is_named(start: Callable[..., Watcher], tree: Path) -> None:
+def test_a_file_the_program_writes_again_and_again_is_named(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
     """The program is a process below the watcher's parent, as it is below sidecar."""
     watcher = start(["."], cwd=tree, settle=0.01)
     watcher.watching()
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(tree / "app.log", "wb")) as program:
+    with subprocess.Popen(
+        ["cat"], stdin=subprocess.PIPE, stdout=open(tree / "app.log", "wb")
+    ) as program:
         assert watcher.changed() == ["app.log"]
         for _ in range(3):
             program.stdin.write(b"x")
@@ -530,7 +615,9 @@ def test_a_file_the_program_writes_again_and_again_is_named(start: Callable[...,
     assert "--watch-ignore '/app.log'" in remark["remark"]
 
 
-def test_a_file_that_somebody_saves_again_and_again_is_named_later(start: Callable[..., Watcher], tree: Path) -> None:
+def test_a_file_that_somebody_saves_again_and_again_is_named_later(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
     watcher = start(["."], cwd=tree, settle=0.01)
     watcher.watching()
     for number in range(12):
@@ -542,8 +629,16 @@ def test_a_file_that_somebody_saves_again_and_again_is_named_later(start: Callab
 # What happened while nobody watched.
 
 
-def test_what_changed_since_the_program_was_started(start: Callable[..., Watcher], tree: Path) -> None:
-    until(lambda: time.clock_gettime(REALTIME_COARSE) > (tree / "pkg" / "deep" / "leaf.py").stat().st_ctime + 0.02, "a tick")
+def test_what_changed_since_the_program_was_started(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
+    until(
+        lambda: (
+            time.clock_gettime(REALTIME_COARSE)
+            > (tree / "pkg" / "deep" / "leaf.py").stat().st_ctime + 0.02
+        ),
+        "a tick",
+    )
     since = time.clock_gettime(REALTIME_COARSE)
     until(lambda: time.clock_gettime(REALTIME_COARSE) > since + 0.02, "another tick")
     in_place(tree)
@@ -553,8 +648,12 @@ def test_what_changed_since_the_program_was_started(start: Callable[..., Watcher
     nothing_more(watcher, tree)
 
 
-def test_killed_ten_times_while_files_change_nothing_is_missed(start: Callable[..., Watcher], tree: Path, memory: int) -> None:
-    """Killed at once after a save, after it was told, and with saves in between; and nothing is told that has not changed."""
+def test_killed_ten_times_while_files_change_nothing_is_missed(
+    start: Callable[..., Watcher], tree: Path, memory: int
+) -> None:
+    """Killed at once after a save, after it was told, and with saves in between; and nothing is
+    told that has not changed.
+    """
     written, told = set(), set()
 
     def write(name: str) -> None:
@@ -567,7 +666,12 @@ def test_killed_ten_times_while_files_change_nothing_is_missed(start: Callable[.
     for number in range(10):
         write(f"a{number}.py")
         if number % 3 == 1:
-            until(lambda watcher=watcher, name=f"a{number}.py": any(name in each for each in watcher.told()), "what was saved")
+            until(
+                lambda watcher=watcher, name=f"a{number}.py": any(
+                    name in each for each in watcher.told()
+                ),
+                "what was saved",
+            )
         elif number % 3 == 2:
             turns = switches(watcher.pid) + number
             until(lambda watcher=watcher, turns=turns: switches(watcher.pid) > turns, "some turns")
@@ -576,13 +680,20 @@ def test_killed_ten_times_while_files_change_nothing_is_missed(start: Callable[.
         write(f"b{number}.py")
         write("every.py")
         watcher = start([tree], memory=memory)
-    until(lambda: set(names(tree, list(told | watcher.told()))) >= written, "everything that was saved")
+    until(
+        lambda: set(names(tree, list(told | watcher.told()))) >= written,
+        "everything that was saved",
+    )
     assert set(names(tree, list(told | watcher.told()))) == written
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_history_nothing_is_left_untold(start: Callable[..., Watcher], tree: Path, memory: int, seed: int) -> None:
-    """What was told last is kept; a second watcher reads everything anew and compares: it must find what is there."""
+def test_after_any_history_nothing_is_left_untold(
+    start: Callable[..., Watcher], tree: Path, memory: int, seed: int
+) -> None:
+    """What was told last is kept; a second watcher reads everything anew and compares: it must find
+    what is there.
+    """
     dice = random.Random(seed)
     outside = tree.parent / "outside"
     outside.mkdir()
@@ -592,7 +703,11 @@ def test_after_any_history_nothing_is_left_untold(start: Callable[..., Watcher],
         directories = [Path(each) for each, _, _ in os.walk(tree)]
         files = [Path(each) / name for each, _, found in os.walk(tree) for name in found]
         # The root itself is seldom moved: afterwards little is left.
-        here, there, name = dice.choice(directories[dice.random() > 0.02 :] or [tree]), dice.choice(directories), f"n{dice.randrange(6)}"
+        here, there, name = (
+            dice.choice(directories[dice.random() > 0.02 :] or [tree]),
+            dice.choice(directories),
+            f"n{dice.randrange(6)}",
+        )
         kind = dice.randrange(9)
         try:
             match kind if here != tree or dice.random() < 0.1 else kind % 3:
@@ -618,7 +733,9 @@ def test_after_any_history_nothing_is_left_untold(start: Callable[..., Watcher],
         if dice.random() < 0.1:
             until(lambda: asleep(watcher.pid, 0.05), "a rest")
         tree.mkdir(exist_ok=True)
-    until(lambda: asleep(watcher.pid, 0.5), "rest")  # only a few paths are told at once: this one by itself
+    until(
+        lambda: asleep(watcher.pid, 0.5), "rest"
+    )  # only a few paths are told at once: this one by itself
     (tree / "end").write_text("end")
     until(lambda: any(each.endswith("/end") for each in watcher.told()), "the last file")
     until(lambda: asleep(watcher.pid), "rest")
@@ -629,7 +746,9 @@ def test_after_any_history_nothing_is_left_untold(start: Callable[..., Watcher],
     assert names(tree, again.changed()) == ["end"]
 
 
-def test_a_memory_that_cannot_be_read_says_so(start: Callable[..., Watcher], tree: Path, memory: int) -> None:
+def test_a_memory_that_cannot_be_read_says_so(
+    start: Callable[..., Watcher], tree: Path, memory: int
+) -> None:
     os.pwrite(memory, b"half a stat", 0)
     watcher = start([tree], memory=memory)
     watcher.watching()
@@ -637,7 +756,9 @@ def test_a_memory_that_cannot_be_read_says_so(start: Callable[..., Watcher], tre
     nothing_more(watcher, tree)
 
 
-def test_nothing_is_told_anew_after_a_restart_without_changes(start: Callable[..., Watcher], tree: Path, memory: int) -> None:
+def test_nothing_is_told_anew_after_a_restart_without_changes(
+    start: Callable[..., Watcher], tree: Path, memory: int
+) -> None:
     watcher = start([tree], memory=memory)
     watcher.watching()
     in_place(tree)
@@ -654,7 +775,9 @@ def test_nothing_is_told_anew_after_a_restart_without_changes(start: Callable[..
 
 
 @pytest.mark.parametrize(("what", "left"), [("watches", 300), ("instances", 0)])
-def test_without_inotify_it_polls(start: Callable[..., Watcher], tmp_path: Path, what: str, left: int) -> None:
+def test_without_inotify_it_polls(
+    start: Callable[..., Watcher], tmp_path: Path, what: str, left: int
+) -> None:
     limit = f"/proc/sys/user/max_inotify_{what}"
     probe = ["unshare", "-Ur", "sh", "-c", f"echo {left} >{limit}"]
     if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
@@ -663,7 +786,11 @@ def test_without_inotify_it_polls(start: Callable[..., Watcher], tmp_path: Path,
     for number in range(1000):
         (tree / f"d{number}").mkdir(parents=True)
         (tree / f"d{number}" / "f").write_text("old")
-    watcher = start([tree], settle=LONG, prefix=("unshare", "-Ur", "sh", "-c", f'echo {left} >{limit}; exec "$@"', "-"))
+    watcher = start(
+        [tree],
+        settle=LONG,
+        prefix=("unshare", "-Ur", "sh", "-c", f'echo {left} >{limit}; exec "$@"', "-"),
+    )
     event = watcher.watching()
     assert (event["mode"], event["directories"]) == ("poll", 1001)
     assert f"user.max_inotify_{what}" in event["why"]
@@ -673,13 +800,17 @@ def test_without_inotify_it_polls(start: Callable[..., Watcher], tmp_path: Path,
     nothing_more(watcher, tree)
 
 
-def test_a_storm_is_few_changes_and_little_memory(start: Callable[..., Watcher], tree: Path) -> None:
+def test_a_storm_is_few_changes_and_little_memory(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
     watcher = start([tree])
     watcher.watching()
     until(lambda: asleep(watcher.pid), "rest")
     before = status(watcher.pid, "VmHWM")
     for number in range(50_000):
-        os.rename(tree / f"{number % 2}", tree / f"{1 - number % 2}") if number else (tree / "1").write_text("x")
+        os.rename(tree / f"{number % 2}", tree / f"{1 - number % 2}") if number else (
+            tree / "1"
+        ).write_text("x")
     (tree / "app.py").write_text("the last\n")
     until(lambda: any("app.py" in each for each in watcher.told()), "the last file")
     assert len([each for each in watcher.events if each["event"] == "changed"]) <= 3
@@ -710,7 +841,9 @@ def asleep(pid: int, long: float = 0.2) -> bool:
     return switches(pid) <= before + 1
 
 
-def test_at_rest_it_wakes_up_less_than_once_a_second(start: Callable[..., Watcher], tree: Path) -> None:
+def test_at_rest_it_wakes_up_less_than_once_a_second(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
     envdir = tree.parent / "env"
     envdir.mkdir()
     watcher = start([tree], env=[str(envdir)])
@@ -764,7 +897,9 @@ def test_an_envdir_tells_names(start: Callable[..., Watcher], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("new_order", [False, True])
-def test_an_envdir_of_kubernetes(start: Callable[..., Watcher], tmp_path: Path, new_order: bool) -> None:
+def test_an_envdir_of_kubernetes(
+    start: Callable[..., Watcher], tmp_path: Path, new_order: bool
+) -> None:
     volume = tmp_path / "env"
     volume.mkdir()
     kubernetes(volume, {"A": "1", "TOKEN": "1"}, new_order)
@@ -779,7 +914,9 @@ def test_an_envdir_of_kubernetes(start: Callable[..., Watcher], tmp_path: Path, 
         names |= set(watcher.env()["names"])
 
 
-def test_an_envdir_that_cannot_be_read_and_comes_back(start: Callable[..., Watcher], tmp_path: Path) -> None:
+def test_an_envdir_that_cannot_be_read_and_comes_back(
+    start: Callable[..., Watcher], tmp_path: Path
+) -> None:
     envdir = tmp_path / "env"
     envdir.mkdir()
     (envdir / "A").write_text("1")
@@ -794,7 +931,9 @@ def test_an_envdir_that_cannot_be_read_and_comes_back(start: Callable[..., Watch
     assert watcher.env()["names"] == ["A"]
 
 
-def test_an_envdir_that_changed_while_nobody_watched(start: Callable[..., Watcher], tmp_path: Path, memory: int) -> None:
+def test_an_envdir_that_changed_while_nobody_watched(
+    start: Callable[..., Watcher], tmp_path: Path, memory: int
+) -> None:
     envdir = tmp_path / "env"
     envdir.mkdir()
     (envdir / "A").write_text("hush hush")

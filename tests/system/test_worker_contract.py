@@ -22,11 +22,22 @@ def environment(run) -> dict[str, str]:
 
 
 def test_every_protocol_is_there_at_once_and_names_the_same_sockets(sidecar, tmp_path):
-    run = sidecar("--port", "[::1]:0,name=six", "--port", f"unix:{tmp_path}/s", "--port", "127.0.0.1:u0", "--workers", "2")
+    run = sidecar(
+        "--port",
+        "[::1]:0,name=six",
+        "--port",
+        f"unix:{tmp_path}/s",
+        "--port",
+        "127.0.0.1:u0",
+        "--workers",
+        "2",
+    )
     run.wait("worker_ready", count=2)
     env = environment(run)
     listening = {each["fd"]: each["address"] for each in run.seen("listening")}
-    assert env["SERVER_STARTER_PORT"] == ";".join(f"{address}={fd}" for fd, address in sorted(listening.items()))
+    assert env["SERVER_STARTER_PORT"] == ";".join(
+        f"{address}={fd}" for fd, address in sorted(listening.items())
+    )
     assert env["SERVER_STARTER_GENERATION"] == "1"
     assert env["LISTEN_FDS"] == "4"
     assert env["LISTEN_FDNAMES"].split(":")[1] == "six"
@@ -52,7 +63,13 @@ def test_fds_are_the_standard_three_and_the_listeners_and_nothing_leaks(sidecar)
         run.swap(number)
     until(lambda: len(run.workers()) == 1, "the old workers' end")
     fds = json.loads(run.get("/about"))["fds"]
-    assert {name for name, target in fds.items() if not target.startswith("/proc")} == {"0", "1", "2", "3", "4"}
+    assert {name for name, target in fds.items() if not target.startswith("/proc")} == {
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    }
     assert len(os.listdir(f"/proc/{run.pid}/fd")) == held
     leaked.close()
     other.close()
@@ -79,14 +96,24 @@ def test_group_session_mask_umask_and_directory(sidecar, tmp_path):
 
 
 def ignored_and_blocked(*prefix: str) -> dict[str, str]:
-    """What a worker that is no Python program (and no shell, which clears its mask) starts with, seen by itself."""
+    """What a worker that is no Python program (and no shell, which clears its mask) starts with,
+    seen by itself.
+    """
     worker = ["--max-failures", "1", "--", "grep", "-E", "SigIgn|SigBlk", "/proc/self/status"]
-    done = subprocess.run([*prefix, sys.executable, "-m", "sidecar", "run", *worker], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "sidecar", "run", *worker],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     return dict(line.split(":\t") for line in done.stdout.splitlines())
 
 
 def test_signals_are_as_sidecar_found_them():
-    """Python ignores SIGPIPE and SIGXFSZ: the worker must not. What `nohup` ignores stays ignored, what was blocked stays blocked."""
+    """Python ignores SIGPIPE and SIGXFSZ: the worker must not. What `nohup` ignores stays ignored,
+    what was blocked stays blocked.
+    """
     mine = dict(line.split(":\t") for line in open("/proc/self/status") if line.startswith("Sig"))
     python = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
     before = int(mine["SigIgn"], 16) & ~python
@@ -95,7 +122,9 @@ def test_signals_are_as_sidecar_found_them():
     hup = 1 << (signal.SIGHUP - 1)
     assert int(ignored_and_blocked("nohup")["SigIgn"], 16) == before | hup
     blocking = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); os.execv(sys.argv[1], sys.argv[1:])"
-    assert int(ignored_and_blocked(sys.executable, "-c", blocking)["SigBlk"], 16) == 1 << (signal.SIGUSR1 - 1)
+    assert int(ignored_and_blocked(sys.executable, "-c", blocking)["SigBlk"], 16) == 1 << (
+        signal.SIGUSR1 - 1
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start workers as another user")
@@ -109,8 +138,12 @@ def test_signals_are_as_sidecar_found_them():
         (("--user", "nobody", "--group", "daemon"), 65534, 1),
     ],
 )
-def test_workers_run_as_another_user_while_sidecar_binds_as_root(sidecar, options, uid, gid, tmp_path):
-    """By name or number, with the user's own groups and none of root's; a number needs no passwd entry."""
+def test_workers_run_as_another_user_while_sidecar_binds_as_root(
+    sidecar, options, uid, gid, tmp_path
+):
+    """By name or number, with the user's own groups and none of root's; a number needs no passwd
+    entry.
+    """
     import shutil
 
     # The tests' interpreter and checkout may be below a directory that only root may enter.
@@ -119,7 +152,14 @@ def test_workers_run_as_another_user_while_sidecar_binds_as_root(sidecar, option
     for path in [program, *program.parents][:-1]:
         if path.is_relative_to("/tmp"):
             path.chmod(path.stat().st_mode | 0o055)
-    run = sidecar(*options, "--ready", "interval", "--interval", "0", program=("/usr/bin/python3", "-S", str(program)))
+    run = sidecar(
+        *options,
+        "--ready",
+        "interval",
+        "--interval",
+        "0",
+        program=("/usr/bin/python3", "-S", str(program)),
+    )
     run.wait("serving")
     about = json.loads(run.get("/about"))
     assert about["uids"] == [uid] * 3
@@ -129,7 +169,9 @@ def test_workers_run_as_another_user_while_sidecar_binds_as_root(sidecar, option
 
 
 def test_the_environment_follows_the_envdir(sidecar, tmp_path):
-    """Read anew for every generation; a removed file falls back to the container's own value, or goes."""
+    """Read anew for every generation; a removed file falls back to the container's own value, or
+    goes.
+    """
     first, second = tmp_path / "a", tmp_path / "b"
     first.mkdir()
     second.mkdir()
@@ -138,7 +180,9 @@ def test_the_environment_follows_the_envdir(sidecar, tmp_path):
     (second / "GREETING").write_text("from b\n")
     (second / "HIDDEN").write_text("")
     (second / ".dot").write_text("no")
-    run = sidecar("--envdir", str(first), "--envdir", str(second), env={"GREETING": "own", "HIDDEN": "seen"})
+    run = sidecar(
+        "--envdir", str(first), "--envdir", str(second), env={"GREETING": "own", "HIDDEN": "seen"}
+    )
     run.wait("serving")
     assert "GREETING has" in run.seen("remark")[0]["remark"]
     env = environment(run)
@@ -179,7 +223,13 @@ def test_usr1_goes_to_the_serving_workers(sidecar):
     run = sidecar("--workers", "2")
     run.wait("worker_ready", count=2)
     run.signal("USR1")
-    until(lambda: {line for line in run.output if line.startswith("USR1")} == {f"USR1 {pid}" for pid in run.workers()}, "USR1 in each")
+    until(
+        lambda: (
+            {line for line in run.output if line.startswith("USR1")}
+            == {f"USR1 {pid}" for pid in run.workers()}
+        ),
+        "USR1 in each",
+    )
     assert run.get().startswith("hello")
     assert run.stop("QUIT") == 0
 
@@ -207,7 +257,9 @@ def test_a_forked_child_that_accepts_makes_its_worker_ready(sidecar):
 
 
 def test_sockets_from_systemd_are_taken_over(tmp_path):
-    """LISTEN_FDS with LISTEN_PID: sidecar listens on what it was given, and its workers get it under their own pid."""
+    """LISTEN_FDS with LISTEN_PID: sidecar listens on what it was given, and its workers get it
+    under their own pid.
+    """
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         start = (
@@ -216,7 +268,9 @@ def test_sockets_from_systemd_are_taken_over(tmp_path):
             "os.execv(sys.executable, [sys.executable, '-m', 'sidecar', 'run', '--', sys.executable, '-S', sys.argv[2]])"
         )
         command = [sys.executable, "-c", start, str(sock.fileno()), str(APPS / "server.py")]
-        with subprocess.Popen(command, cwd=ROOT, pass_fds=[sock.fileno()], stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, cwd=ROOT, pass_fds=[sock.fileno()], stderr=subprocess.PIPE, text=True
+        ) as process:
             try:
                 for line in process.stderr:
                     if " serves after" in line:

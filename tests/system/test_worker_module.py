@@ -32,9 +32,7 @@ def test_a_program_takes_its_sockets_and_says_when_it_is_ready(sidecar):
 
 def test_either_protocol_alone_will_do(sidecar, tmp_path):
     """Systemd's without Server::Starter's: LISTEN_PID has to be the process's own."""
-    code = (
-        "import os; from sidecar.worker import listeners; os.environ.pop('SERVER_STARTER_PORT'); print([s.fileno() for s in listeners()])"
-    )
+    code = "import os; from sidecar.worker import listeners; os.environ.pop('SERVER_STARTER_PORT'); print([s.fileno() for s in listeners()])"
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", "run", "--port", "127.0.0.1:0", "--max-failures", "1", "--", sys.executable, "-c", code],
         cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -43,7 +41,13 @@ def test_either_protocol_alone_will_do(sidecar, tmp_path):
 
 
 def test_a_process_that_nobody_started_is_told_how_to_start(monkeypatch):
-    for name in ("SERVER_STARTER_PORT", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "SERVER_STARTER_GENERATION"):
+    for name in (
+        "SERVER_STARTER_PORT",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+        "SERVER_STARTER_GENERATION",
+    ):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(LookupError, match="sidecar run --port"):
         worker.server_ports()

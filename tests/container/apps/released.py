@@ -1,8 +1,10 @@
-"""The server of web.py as one that is deployed: it reads /srv/code/release.json when it starts, and answers what it found there.
+"""The server of web.py as one that is deployed: it reads /srv/code/release.json when it starts, and
+answers what it found there.
 
     {"version": "v2", "broken": [NAME …], "waiting": [NAME …]}
 
-In the container that is called NAME by its variable, it exits at once if it is broken there, or waits for the file /srv/code/go.
+In the container that is called NAME by its variable, it exits at once if it is broken there, or
+waits for the file /srv/code/go.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ who = web.who
 
 
 def answer() -> dict[str, object]:
-    return {**who(), "name": name, "version": release["version"], "secret": os.environ.get("TOKEN", "")}
+    return {
+        **who(),
+        "name": name,
+        "version": release["version"],
+        "secret": os.environ.get("TOKEN", ""),
+    }
 
 
 if name in release.get("broken", ()):

@@ -1,4 +1,5 @@
-"""A small HTTP server that takes its listener from sidecar, one request at a time; the paths do what the tests need.
+"""A small HTTP server that takes its listener from sidecar, one request at a time; the paths do
+what the tests need.
 
     /          who is serving, as JSON
     /slow      says "slow request begun", takes two seconds, then answers
@@ -111,7 +112,13 @@ def release() -> int:
     return count
 
 
-PATHS: dict[str, Callable[[], object]] = {"/": who, "/slow": slow, "/orphans": orphans, "/fill": fill, "/release": release}
+PATHS: dict[str, Callable[[], object]] = {
+    "/": who,
+    "/slow": slow,
+    "/orphans": orphans,
+    "/fill": fill,
+    "/release": release,
+}
 
 
 def on_signal(number: int, _: object) -> None:
@@ -128,7 +135,8 @@ def main() -> None:
         signal.signal(number, on_signal)
     fd = int(os.environ["SERVER_STARTER_PORT"].split(";")[0].rpartition("=")[2])
     listener = socket.socket(fileno=fd)
-    # A worker must not wait in accept() for a connection that another one took: it would not see its own stop.
+    # A worker must not wait in accept() for a connection that another one took: it would not see
+    # its own stop.
     listener.setblocking(False)
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
