@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from sidecar.settings import Settings
 
 
+# Fields with a text for people. It may hold anything that a setting says: who makes a fact masks
+# what is to be hidden (settings.hidden), for the core shows it in many places.
+FREE_TEXTS = ("cause", "note", "output", "why")
+
+
 class Fact(Record):
     """Something that happened."""
 

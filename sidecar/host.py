@@ -730,6 +730,14 @@ class Host:
             )
 
     def _observe(self, fact: events.Fact, now: float) -> None:
+        if self.hide:
+            # Here a text enters; what the core makes of it is shown in many places.
+            masked = {
+                name: hidden(getattr(fact, name), self.hide)
+                for name in events.FREE_TEXTS
+                if name in fact.FIELDS
+            }
+            fact = fact.replace(**masked)
         self.supervisor.observe(fact, now)
 
     # --- observe
@@ -837,8 +845,9 @@ class Host:
             "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
         }  # fmt: skip
         return helpers.Helper(
-            "the watcher", helpers.module("sidecar.watch", json.dumps(config)), now,
-            environment=helpers.environment(self.started_with), given=lambda: given, says=("watching", "changed", "env", "remark"),
+            "the watcher", helpers.module("sidecar.watch"), now,
+            environment={**helpers.environment(self.started_with), "SIDECAR_WATCHER": json.dumps(config)},
+            given=lambda: given, says=("watching", "changed", "env", "remark"),
         )  # fmt: skip
 
     def _make_admin(self, listener: int, now: float) -> helpers.Helper:
@@ -977,8 +986,6 @@ class Host:
             "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": list(self.problems),
         }
-        if told["failed"] is not None:
-            told["failed"]["cause"] = hidden(told["failed"]["cause"], self.hide)
         groups = readiness.by_group()
         for generation in told["generations"]:
             for worker in generation["workers"]:
@@ -1571,7 +1578,7 @@ class Host:
         if self.control is not None:
             self.control.flush()
         if order.reason:
-            leave_a_reason(hidden(order.reason, self.hide))
+            leave_a_reason(order.reason)
 
     def _mend(self, now: float) -> None:
         """A program that has gone may have shut a listener down, or removed its path."""

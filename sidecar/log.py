@@ -197,6 +197,8 @@ UNRUN = 65280
 
 # A pipe takes this much at once or not at all, when poll says it has room (pipe(7), PIPE_BUF).
 LONGEST = 4096
+# Of a JSON line these are never shortened.
+FIXED = ("time", "level", "event", "truncated")
 
 
 class Log:
@@ -324,15 +326,38 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         }
         while True:
             text = json.dumps(record, ensure_ascii=False, default=str) + "\n"
-            if len(text.encode("utf-8", "backslashreplace")) < LONGEST or not record.get("output"):
+            if len(text.encode("utf-8", "backslashreplace")) < LONGEST or not _shorten(record):
                 return text
-            record["output"] = record["output"][len(record["output"]) // 2 + 1 :]
     if style == "start_server":
         return _as_start_server(event, fields, "" if level == INFO else f"{message}\n")
     mark = "" if level == INFO else f"{level}: "
     output = fields.get("output", "") if event in ("swap_failed", "upgrade_failed") else ""
     more = "".join(f"    | {each}\n" for each in output.split("\n")) if output else ""
     return f"{stamp} sidecar: {mark}{message}\n{more}"
+
+
+def _shorten(record: dict[str, Any]) -> bool:
+    """Halve the longest value of a record that is too long for one write, and name it in
+    `truncated`; whether there was one. A line that is cut in the middle is no JSON.
+    """
+    sizes = {
+        name: len(str(value))
+        for name, value in record.items()
+        if isinstance(value, (str, list, tuple)) and name not in FIXED and value
+    }
+    longest = max(sizes, key=sizes.__getitem__, default="")
+    if not longest:
+        return False
+    value = record[longest]
+    half = len(value) // 2
+    if half == 0:
+        text = str(value[0])
+        record[longest] = "" if isinstance(value, str) else [text[: len(text) // 2]][: len(text)]
+    else:
+        # The end of an output says most, the beginning of everything else.
+        record[longest] = value[-half:] if longest == "output" else value[:half]
+    record["truncated"] = sorted({*record.get("truncated", ()), longest})
+    return True
 
 
 def _failure(fields: Mapping[str, Any], times: int) -> tuple[str, list[str]]:

@@ -9,7 +9,7 @@
 It listens to the events that the supervisor has said, so no decision is made here or for its sake.
 
 Each message is a datagram, and a manager that does not read must not stop PID 1: what finds no room
-is kept, and tried again after a pause that doubles. That is the only wake-up, and there is none
+is kept, and tried again after a pause that doubles, up to a minute. That is the only wake-up, and there is none
 while the manager reads. Every other error is reported, once, and ignored. Left out: WATCHDOG=1,
 which would need a wake-up for ever to say that nothing is the matter.
 """
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from sidecar.supervisor import Supervisor
 
-# The first pause (seconds) before a message that found no room is tried again.
-PAUSE = 0.1
+# The first pause (seconds) before a message that found no room is tried again, and the longest:
+# a manager that reads again after an hour is told within a minute.
+PAUSE, LONGEST_PAUSE = 0.1, 60.0
 # So many messages wait; the oldest go first. A later one makes them stale anyhow.
 MOST = 16
 # systemd drops a datagram of more than 4 KiB; a status longer than this many characters is nothing
@@ -136,7 +137,7 @@ class Manager:
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.ENOBUFS):
                     self.again = now + self._pause
-                    self._pause *= 2
+                    self._pause = min(self._pause * 2, LONGEST_PAUSE)
                     return ""
                 complaint = error.strerror or str(error)
             del self._unsent[0]

@@ -321,7 +321,12 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
     none is to be expected.
     """
     fd, pid = _held_pid(pid_file)
-    os.close(fd)
+    if _free(fd):
+        # Left behind: by now the number may be anybody's.
+        raise Refused(
+            f"failed to send SIGHUP to the server process:No such process (nobody holds {pid_file})",
+            3,
+        )
     # Empty while none is up: whichever comes then is newer.
     before = max(_generations(status_file), default=0)
     newest = max(before, _failure(status_file)[0])
@@ -340,10 +345,8 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
                 f"generation {failed} failed: {cause}; {'generation ' + str(now[-1]) + ' serves on' if now else 'none serves'}",
                 1,
             )
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            raise Refused(f"the server process {pid} has gone", 1) from None
+        if _free(fd):
+            raise Refused(f"the server process {pid} has gone", 1)
         if time.monotonic() > end:
             there = ", ".join(map(str, now)) or "none"
             raise Refused(f"not over within {patience:g} secs; generations there: {there}", 1)

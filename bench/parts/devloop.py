@@ -311,10 +311,10 @@ def trees(directory: Path, plan: Plan) -> list[Figure]:
             config = json.dumps({"watch": [str(place)], "mode": "inotify"})
             before = time.monotonic()
             watcher = subprocess.Popen(
-                [BIN / "python", "-I", "-m", "sidecar.watch", config],
+                [BIN / "python", "-I", "-m", "sidecar.watch"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, "SIDECAR_WATCHER": config},
             )
             assert watcher.stdin is not None
             assert watcher.stdout is not None

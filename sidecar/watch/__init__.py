@@ -1,6 +1,6 @@
 """The watcher: a helper process that tells PID 1, a JSON line at a time, that files have changed.
 
-    python -I -m sidecar.watch CONFIG        CONFIG is one JSON object; __main__.py has its keys, and the lines
+    python -I -m sidecar.watch        __main__.py has its configuration, and the lines
 
 PID 1 imports nothing of this package. It has what PID 1 has not: watchdog and pathspec, 10 MB and
 more, a tree's names.

@@ -1,6 +1,7 @@
-"""The entry of the helper process: `python -I -m sidecar.watch CONFIG`.
+"""The entry of the helper process: `python -I -m sidecar.watch`.
 
-CONFIG is one JSON object, made by PID 1:
+Its configuration is in the variable SIDECAR_WATCHER, not in its arguments, which everybody on the
+machine can read. It is one JSON object, made by PID 1:
 
     watch, ignore, only            lists: directories; patterns of .gitignore's kind; what counts, everything if empty
     settle                         seconds; null: 50 ms for up to three paths, 200 ms for more
@@ -33,19 +34,21 @@ import sys
 
 from sidecar.watch.watcher import Watcher, alive
 
+VARIABLE = "SIDECAR_WATCHER"
+
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Watch until standard input ends; the exit status."""
     try:
-        config = json.loads(sys.argv[1])
+        config = json.loads(os.environ[VARIABLE])
         if not isinstance(config, dict):
             raise ValueError("it is no JSON object")
         watcher = Watcher(config)
-    except (IndexError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         print(
-            f"sidecar.watch is started by sidecar with its configuration; this one is wrong: {error}",
+            f"sidecar.watch is started by sidecar, with its configuration in {VARIABLE}, which is wrong: {error}",
             file=sys.stderr,
         )
         return 2

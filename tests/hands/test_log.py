@@ -66,6 +66,35 @@ def test_a_line_is_never_longer_than_a_pipe_takes_at_once():
     os.close(write)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generation": 1, "took": 1.0, "trigger": "signal", "pids": [*range(100_000, 100_900)]},
+        {"generation": 1, "took": 1.0, "trigger": "é" * 9000, "pids": ["\n" * 9000]},
+        {
+            "generation": 1,
+            "took": 1.0,
+            "trigger": "signal",
+            "pids": [],
+            "output": "x" * 9000 + "end",
+        },
+    ],
+)
+def test_a_line_of_json_that_is_too_long_stays_json_and_says_what_was_cut(fields):
+    read, write = os.pipe()
+    Log("json", write).say("serving", fields)
+    data = os.read(read, 1 << 16)
+    os.close(read)
+    os.close(write)
+    assert len(data) <= 4096
+    record = json.loads(data)
+    assert record["event"] == "serving"
+    for name in record["truncated"]:
+        assert str(record[name])[:10] in str(fields.get(name, record[name]))
+    assert {*record["truncated"]} <= {"message", "pids", "trigger", "output"}
+    assert record.get("output", "end").endswith("end")
+
+
 @pytest.mark.parametrize("event", PHRASES)
 def test_every_phrase_can_be_said(event):
     class Anything(dict):

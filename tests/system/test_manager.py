@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.manager import Manager
+from sidecar.settings import resolve
+from sidecar.supervisor import Supervisor
 from tests.support import PATIENCE, ROOT, SERVER, Notified, alive, free_port
 
 # A program whose second generation fails.
@@ -131,6 +134,27 @@ def test_one_that_does_not_read_stops_nothing_and_is_told_later(sidecar, manager
         "READY",
         "STOPPING",
     ]
+
+
+def test_the_pause_before_one_that_does_not_read_has_a_limit(tmp_path):
+    """A manager that sleeps for an hour is told within a minute of its waking."""
+    address = str(tmp_path / "notify")
+    with Notified(address), contextlib.closing(Manager(address)) as manager:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while other.sendto(b"NOISE=1", address):
+                    pass
+        supervisor = Supervisor(resolve([], {}, ["program"]), 0.0, lambda: 0.5)
+        manager.heed("stopping", {})
+        now, pauses = 0.0, []
+        for _ in range(40):
+            assert manager.tell(supervisor, now) == ""
+            pauses.append(manager.again - now)
+            now = manager.again
+        assert pauses == sorted(pauses)
+        assert pauses[0] < 1
+        assert pauses[-1] == pauses[-2] == 60
 
 
 @pytest.mark.parametrize(

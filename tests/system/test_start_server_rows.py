@@ -420,6 +420,28 @@ def test_restart_while_no_program_is_up(starter, tmp_path):
     assert len(run.generations()) == 1
 
 
+@shows("--restart")
+def test_restart_signals_nobody_whose_number_is_in_a_pid_file_left_behind(pair):
+    """Only the lock says that the number is still the server's. Perl's does not look at it."""
+    for run in pair():
+        run.wait_generations(1)
+        with subprocess.Popen(["sleep", "600"]) as bystander:
+            (run.where / "left").write_text(f"{bystander.pid}\n")
+            words = [*run.words, "--restart", "--pid-file=left", "--status-file=status"]
+            with subprocess.Popen(
+                words, cwd=run.where, env=run.environ, stderr=subprocess.PIPE, text=True
+            ) as restart:
+                if run.kind == "perl":
+                    assert bystander.wait(PATIENCE) == -signal.SIGHUP
+                    restart.kill()  # it waits for ever for a swap that does not come
+                else:
+                    assert "nobody holds left" in restart.communicate(timeout=PATIENCE)[1]
+                    assert restart.returncode == 3
+                    bystander.kill()
+                    assert bystander.wait(PATIENCE) == -signal.SIGKILL
+        assert run.generations() == [1]
+
+
 @shows("--stop")
 def test_perls_stop_signals_whoever_has_the_number_by_now(pair):
     for run in pair():

@@ -63,11 +63,15 @@ class Watcher:
             **config,
         }
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "sidecar.watch", json.dumps(config)],
+            [*prefix, sys.executable, "-m", "sidecar.watch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "SIDECAR_WATCHER": json.dumps(config),
+            },
             pass_fds=[] if memory is None else [memory],
         )
         self.pid = self.process.pid
