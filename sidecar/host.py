@@ -232,6 +232,8 @@ class Host:
         self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
         self.notify: readiness.NotifySocket | None = None
+        #: When to listen to it again: it is not listened to while somebody floods it.
+        self._notify_at = float("inf")
         self.pid_file: PidFile | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
         self._status_failed = ""
@@ -351,7 +353,7 @@ class Host:
     def _open_notify(self) -> None:
         if self.readiness == "notify" and self.notify is None:
             self.notify = readiness.NotifySocket()
-            self._listen_to(self.notify, self._read_notifications)
+            self._listen_to_notify()
 
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
@@ -480,8 +482,7 @@ class Host:
         for worker in self.supervisor.roster.serving():
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
-        if self.notify is not None:
-            self._listen_to(self.notify, self._read_notifications)
+        self._listen_to_notify()
         for helper in self.helpers:
             if helper.pid:
                 self._heed(helper)
@@ -647,6 +648,7 @@ class Host:
             self._log_command_at,
             self._next_start(),
             self._weigh_at,
+            self._notify_at,
         )
         deadline = min(deadline, self.manager.again)
         if self.control is not None:
@@ -666,6 +668,8 @@ class Host:
             # What came before it in this turn may have closed it.
             if self.selector.get_map().get(key.fd) == key:
                 key.data(now)
+        if self._notify_at <= now:
+            self._listen_to_notify()
         if self._log_command_at <= now:
             self._start_log_command(now)
         if self._next_start() <= now:
@@ -1244,6 +1248,16 @@ class Host:
         ):
             if message.get("READY") == "1":
                 self._observe(events.WorkerReady(leader), now)
+        self._notify_at = self.notify.rest(now)
+        if self._notify_at > now:
+            self.selector.unregister(self.notify)
+        else:
+            self._notify_at = float("inf")
+
+    def _listen_to_notify(self) -> None:
+        self._notify_at = float("inf")
+        if self.notify is not None:
+            self._listen_to(self.notify, self._read_notifications)
 
     # --- readiness
 

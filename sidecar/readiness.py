@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import struct
 from errno import EIO
@@ -661,13 +662,23 @@ class Glances:
 class NotifySocket:
     """The socket that NOTIFY_SOCKET names: programs send it READY=1, STATUS=… (sd_notify(3)).
 
-    Its address is abstract (unix(7)): that needs no writable directory and leaves nothing behind.
-    Anyone in the network namespace may write to it, so a message counts by its sender's pid, which
-    the kernel vouches for.
+    Its address is abstract (unix(7)): that needs no writable directory, leaves nothing behind and
+    can be reached by a program that has changed its user. Anyone in the network namespace may write
+    to it, so a message counts by its sender's pid, which the kernel vouches for, and nobody can
+    make PID 1 wait or work for long:
+
+    Descriptors that come along are never taken, so no file of somebody else is flushed here. But
+    the kernel closes them in the process that reads the message, and the last close of a TCP socket
+    with SO_LINGER lasts as long as its sender wants (socket(7)); a signal ends that wait.
+
+    Who writes without end is read at a measured pace (`rest`).
     """
 
-    MOST = 64  # messages a call: a flood must not keep us from everything else
+    MOST = 16  # messages a turn
     LONGEST = 4096  # bytes a message
+    LONGEST_CLOSE = 0.01  # seconds for closing what came along with a message
+    # Seconds between two turns, on average; and how much of that may be used up in advance.
+    PACE, BURST = 0.05, 2.0
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar
@@ -675,6 +686,7 @@ class NotifySocket:
         """
         self.ignored = 0
         """How many messages were of strangers or made no sense."""
+        self._used = 0.0
         if state is not None:
             self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
             return
@@ -700,35 +712,35 @@ class NotifySocket:
         """Close it; its name is gone with it."""
         self._socket.close()
 
+    def rest(self, now: float) -> float:
+        """Count a turn of `receive` at `now`; the moment (seconds on the caller's clock) before
+        which there should be no other one, `now` unless somebody writes without end.
+        """
+        self._used = max(self._used, now) + self.PACE
+        return max(now, self._used - self.BURST)
+
     def receive(self, leaders: Collection[int]) -> list[tuple[int, dict[str, str]]]:
         """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most
-        64 a call.
+        MOST a call.
 
-        A long one is cut after the last whole line of its first 4 KiB. Descriptors that came along
-        are closed, but only once the sender's leader is known: systemd-notify sends one
-        (BARRIER=1), and lives until it is closed.
+        A long one is cut after the last whole line of its first 4 KiB. It is looked at before it is
+        taken: systemd-notify sends a descriptor (BARRIER=1) and lives only until that is closed.
         """
         messages = []
         for _ in range(self.MOST):
             try:
                 data, ancillary, flags, _ = self._socket.recvmsg(
-                    self.LONGEST, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+                    self.LONGEST, _CREDENTIALS, socket.MSG_PEEK
                 )
             except BlockingIOError:
                 break
-            sender, passed = 0, list[int]()
+            sender = 0  # of another pid namespace, if it stays so
             for _, kind, content in ancillary:
                 if kind == socket.SCM_CREDENTIALS:
-                    sender, _, _ = struct.unpack(
-                        "=iII", content
-                    )  # struct ucred; pid 0: of another pid namespace
-                elif kind == socket.SCM_RIGHTS:
-                    passed += [
-                        fd for (fd,) in struct.iter_unpack("=i", content[: len(content) & ~3])
-                    ]
+                    sender, _, _ = struct.unpack("=iII", content)  # struct ucred
             leader = owner(sender, leaders) if sender else None
-            for fd in passed:
-                _close(fd)
+            # Cut short was what had no room: descriptors.
+            self._take(flags & socket.MSG_CTRUNC)
             fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)
             if leader is not None and fields:
                 messages.append((leader, fields))
@@ -736,18 +748,23 @@ class NotifySocket:
                 self.ignored += 1
         return messages
 
+    def _take(self, descriptors: int) -> None:
+        """Remove the first message from the queue; with descriptors, for no longer than
+        LONGEST_CLOSE.
+        """
+        if not descriptors:
+            self._socket.recv(1)
+            return
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, self.LONGEST_CLOSE, self.LONGEST_CLOSE)
+        try:
+            self._socket.recv(1)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
-def _close(fd: int) -> None:
-    """Close a descriptor that somebody sent us; what went wrong with its file is not our concern."""
-    try:
-        os.close(fd)
-    except OSError:
-        pass
 
-
-_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(
-    4
-)  # a struct ucred, a descriptor; the kernel closes what has no room
+_CREDENTIALS = socket.CMSG_SPACE(12)  # room for a struct ucred, and for nothing else
 
 
 def _assignments(data: bytes) -> dict[str, str]:

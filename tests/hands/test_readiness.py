@@ -656,6 +656,17 @@ def test_a_flood_is_taken_in_portions(notify):
     assert [len(notify.receive([os.getpid()])) for _ in range(4)] == [3, 3, 2, 0]
 
 
+def test_who_writes_without_end_is_read_at_a_measured_pace(notify):
+    """A second's turns of a flood against a year's of a worker that says something now and then."""
+    now, turns = 1000.0, 0
+    while now < 1010.0:
+        now, turns = max(now, notify.rest(now)), turns + 1
+    assert turns <= (10.0 + notify.BURST) / notify.PACE + 1
+    for _ in range(1000):
+        now += 60.0
+        assert notify.rest(now) == now
+
+
 @pytest.mark.parametrize("count", [1, 253])
 def test_descriptors_that_come_along_are_closed(notify, count):
     reading, writing = os.pipe()
