@@ -13,6 +13,7 @@ import os
 import selectors
 import signal
 import socket
+import stat
 import time
 
 from sidecar import (
@@ -168,10 +169,12 @@ class SettingsRead:
     more, "" if it is not.
     """
 
-    __slots__ = ("again", "cause", "pid", "tail", "trigger", "until")
+    __slots__ = ("again", "cause", "changed", "pid", "tail", "trigger", "until")
 
-    def __init__(self, trigger: str, until: float) -> None:
+    def __init__(self, trigger: str, until: float, changed: tuple[str, ...] = ()) -> None:
         self.trigger = trigger
+        #: What the swap that follows is told to have changed.
+        self.changed = changed
         self.until = until
         self.tail: helpers.Tail | None = None
         self.pid = 0
@@ -831,10 +834,10 @@ class Host:
         import json  # noqa: PLC0415  (only who watches pays for it)
 
         of = self.settings
-        for directory in of.watch:
-            if not state and not os.path.isdir(directory):
+        for path in of.watch:
+            if not state and not os.path.exists(path):
                 self._say(
-                    "remark", {"remark": f"--watch {directory}: there is no such directory yet"}
+                    "remark", {"remark": f"--watch {path}: there is no such directory or file yet"}
                 )
         # What it has seen outlives it here, so that the one after it finds what changed in between.
         if state:
@@ -847,6 +850,7 @@ class Host:
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
             "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
+            "own": written_by_sidecar(of), "settings": self.source.file if self.source is not None else "",
         }  # fmt: skip
         return helpers.Helper(
             "the watcher", helpers.module("sidecar.watch"), now,
@@ -946,7 +950,10 @@ class Host:
     def _told_changed(self, told: dict[str, Any], now: float) -> None:
         paths = shortened(told["paths"])
         self._say("files_changed", {"paths": paths, "count": told["count"]})
-        self._observe(events.SwapTriggered("watch", supersedes=True, changed=paths), now)
+        if told.get("settings") is True and not self.stopping():
+            self._reread_settings("watch", now, paths)
+        else:
+            self._observe(events.SwapTriggered("watch", supersedes=True, changed=paths), now)
 
     def _told_env(self, told: dict[str, Any], now: float) -> None:
         if told["error"]:
@@ -1029,16 +1036,23 @@ class Host:
         if self.source is None or not self.source.file or self.supervisor.ending.asked:
             self.observe(events.SwapTriggered(trigger))
             return False
-        if self.settings_read is not None:
-            self.settings_read.again = trigger
-        else:
-            self._read_settings(self.source, trigger, time.monotonic())
+        self._reread_settings(trigger, time.monotonic())
         return True
 
     # --- the settings file
 
-    def _read_settings(self, source: Source, trigger: str, now: float) -> None:
-        self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE)
+    def _reread_settings(self, trigger: str, now: float, changed: tuple[str, ...] = ()) -> None:
+        """Have the settings file read, and once more if that is under way already."""
+        if self.settings_read is not None:
+            self.settings_read.again = trigger
+            self.settings_read.changed += changed
+        elif self.source is not None:
+            self._read_settings(self.source, trigger, now, changed)
+
+    def _read_settings(
+        self, source: Source, trigger: str, now: float, changed: tuple[str, ...] = ()
+    ) -> None:
+        self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE, changed)
         try:
             tail = self.settings_read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
             launch = workers.Launch(
@@ -1072,12 +1086,12 @@ class Host:
         if self.source is None or self.supervisor.ending.asked:
             return
         if read.again:
-            self._read_settings(self.source, read.again, now)
+            self._read_settings(self.source, read.again, now, read.changed)
             return
         try:
             if read.cause:
                 raise StartError(f"{self.source.file}: its reader {read.cause}")
-            self._configure(self.source.settings(answer), read.trigger, now)
+            self._configure(self.source.settings(answer), read.trigger, now, read.changed)
         except (SidecarError, OSError) as error:
             self._refuse(getattr(error, "problems", None) or [str(error)])
 
@@ -1086,7 +1100,9 @@ class Host:
         self.manager.refused()
         self._say("reload_refused", {"cause": "; ".join(self.problems)[:MOST_TOLD]})
 
-    def _configure(self, new: Settings, trigger: str, now: float) -> None:
+    def _configure(
+        self, new: Settings, trigger: str, now: float, paths: tuple[str, ...] = ()
+    ) -> None:
         """Go by these settings from now on: all of them or, raising SidecarError or OSError, none."""
         old, living = self.settings, list(self.sets)
         self.hide = tuple({*self.hide, *new.hide})
@@ -1148,7 +1164,8 @@ class Host:
             "command",
             "check",
         }.isdisjoint(changed)
-        self._observe(events.SwapTriggered(trigger, supersedes), now)
+        supersedes = supersedes or trigger == "watch"
+        self._observe(events.SwapTriggered(trigger, supersedes, paths), now)
 
     def _watch_anew(self, now: float) -> None:
         """Another watcher, with the rules of now."""
@@ -1675,6 +1692,19 @@ def shortened(names: list[str]) -> tuple[str, ...]:
             break
         kept.append(name)
     return tuple(kept)
+
+
+def written_by_sidecar(settings: Settings) -> list[str]:
+    """The files that sidecar writes itself, also what its output was redirected to."""
+    log = "" if settings.log_file.lstrip().startswith("|") else settings.log_file
+    found = [each for each in (settings.pid_file, settings.status_file, log) if each]
+    for fd in (1, 2):
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return found
 
 
 def leave_a_reason(reason: str) -> None:

@@ -364,7 +364,12 @@ class Settings(Record):
     )
 
     watch: tuple[str, ...] = setting(
-        present, (), "DIR", "swap when a file below DIR changes", group=WATCH, repeat=True
+        present,
+        (),
+        "PATH",
+        "swap when a file below PATH changes, or the file PATH",
+        group=WATCH,
+        repeat=True,
     )
     watch_ignore: tuple[str, ...] = setting(
         present, (), "PATTERN", "but not these, as in .gitignore", group=WATCH, repeat=True

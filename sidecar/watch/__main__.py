@@ -3,7 +3,9 @@
 Its configuration is in the variable SIDECAR_WATCHER, not in its arguments, which everybody on the
 machine can read. It is one JSON object, made by PID 1:
 
-    watch, ignore, only            lists: directories; patterns of .gitignore's kind; what counts, everything if empty
+    watch, ignore, only            lists: directories and files; patterns of .gitignore's kind; what counts, everything if empty
+    own                            list: files that sidecar writes itself, which never count
+    settings                       the settings file, "" if there is none
     settle                         seconds; null: 50 ms for up to three paths, 200 ms for more
     mode                           "auto", "inotify" or "poll"
     env, env_whole, env_lenient    the envdirs, and how sidecar.envdir reads them
@@ -15,7 +17,8 @@ Standard output is a pipe to PID 1; each line is a JSON object shorter than 4000
 once:
 
     {"event": "watching", "roots": […], "directories": N, "mode": "inotify" or "poll", "why": "" or a sentence}
-    {"event": "changed", "paths": [up to 20], "count": N}      one for each burst; no path: it is not known what
+    {"event": "changed", "paths": [up to 20], "count": N, "settings": true if the settings file is among them}
+                                                               one for each burst; no path: it is not known what
     {"event": "env", "names": […], "error": "" or a sentence}  the environment that would be read is another one
     {"event": "remark", "remark": "a sentence for the log"}
 

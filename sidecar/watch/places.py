@@ -7,6 +7,10 @@ import stat
 
 from sidecar.workers import descendants
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 LINKS = 40  # as many as the kernel follows
 
 # Somebody else changes files there (another machine, the host of a virtual one), and the kernel
@@ -33,6 +37,37 @@ SILENT = frozenset(
         "osxfs",
         "drvfs",
         "wslfs",
+    }
+)
+# fmt: on
+
+
+# No files of anybody's: what the kernel shows of itself, also without end (/proc/PID/root), and
+# devices. fmt: off
+PSEUDO = frozenset(
+    {
+        "autofs",
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "fusectl",
+        "hugetlbfs",
+        "mqueue",
+        "nsfs",
+        "proc",
+        "pstore",
+        "rpc_pipefs",
+        "securityfs",
+        "selinuxfs",
+        "smackfs",
+        "sysfs",
+        "tracefs",
     }
 )
 # fmt: on
@@ -127,18 +162,26 @@ def silent(kind: str) -> bool:
     return kind in SILENT or kind == "fuse" or kind.startswith("fuse.")
 
 
+def fileless(point: str, kind: str) -> bool:
+    """Whether a mounted file system has no files of anybody's. In a container /dev is a tmpfs."""
+    return kind in PSEUDO or point == "/dev"
+
+
+def holder(path: str, among: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """The mount, among these, that holds a path without symlinks; ("", "") if it is not known."""
+    found = ("", "")
+    for point, kind in among:
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found
+
+
 def blind(root: str) -> list[tuple[str, str]]:
     """The mounts, of those that hold the root or lie inside it, on which inotify is silent: (mount
     point, type).
     """
-    real = os.path.realpath(root)
-    holder: tuple[str, str] = ("", "")
-    inside: dict[str, str] = {}
-    for point, kind in mounts():
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(
-            holder[0]
-        ):
-            holder = (point, kind)
-        elif point.startswith(real.rstrip("/") + "/"):
-            inside[point] = kind
-    return [(point, kind) for point, kind in [holder, *sorted(inside.items())] if silent(kind)]
+    real, there = os.path.realpath(root), mounts()
+    inside = {point: kind for point, kind in there if point.startswith(real.rstrip("/") + "/")}
+    around = [holder(real, there), *sorted(inside.items())]
+    return [(point, kind) for point, kind in around if silent(kind)]

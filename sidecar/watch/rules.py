@@ -99,6 +99,10 @@ DEFAULT = (
 )
 # fmt: on
 
+# What is written beside a file of sidecar's own: the status file's new content and its reason of a
+# failure, and the names that rotated logs get (`out.log.1`, `out.log-20260131.gz`).
+BESIDE = r"([.-](failed|\d+)(\..*)?)?"
+
 _FILE = re.compile("|".join(fnmatch.translate(each) for each in DEFAULT))
 _DIRECTORY = re.compile(
     "|".join(fnmatch.translate(each) for each in (*DEFAULT_DIRECTORIES, *DEFAULT))
@@ -138,8 +142,9 @@ class Rules:
     """Says of a path under one of the roots whether it is ignored; learns from the ignore files on
     the way.
 
-    Directories that are `apart` are ignored whatever anybody says: envdirs, which are watched in a
-    way of their own.
+    Ignored whatever anybody says: directories that are `apart` (envdirs, which are watched in a way
+    of their own), files that sidecar writes itself (`own`), and what is in `mounts` (file systems
+    without files).
     """
 
     def __init__(
@@ -148,9 +153,17 @@ class Rules:
         ignore: Sequence[str] = (),
         only: Sequence[str] = (),
         apart: Sequence[str] = (),
+        own: Sequence[str] = (),
     ) -> None:
         self.roots = tuple(roots)
+        self.mounts: frozenset[str] = frozenset()
         self._apart = frozenset(_below(root, each) for root in self.roots for each in apart)
+        self._own = [
+            (os.path.realpath(os.path.dirname(each)), re.compile(re.escape(name) + BESIDE))
+            for file in own
+            for each in {os.path.abspath(file), os.path.realpath(file)}
+            if (name := os.path.basename(each))
+        ]
         self._ignore = spec(ignore) if ignore else None
         self._only = spec(only) if only else None
         self._files: dict[str, tuple[object, GitIgnoreSpec, bool]] = {}
@@ -160,6 +173,7 @@ class Rules:
         """As it is now: what is learnt later does not reach the copy."""
         other = Rules(self.roots)
         other._ignore, other._only, other._apart = self._ignore, self._only, self._apart
+        other._own, other.mounts = self._own, self.mounts
         other._files, other._kept = dict(self._files), dict(self._kept)
         return other
 
@@ -213,7 +227,7 @@ class Rules:
         """Whether this path is ignored by itself; the directories above it are taken as not
         ignored.
         """
-        if path in self._apart:
+        if path in self._apart or path in self.mounts or (not directory and self._is_own(path)):
             return True
         end = "/" if directory else ""
         relative = path[len(root.rstrip("/")) + 1 :]
@@ -239,6 +253,12 @@ class Rules:
             if self.ignored(root, path[:at], True):
                 return True
         return self.ignored(root, path, directory)
+
+    def _is_own(self, path: str) -> bool:
+        """Whether sidecar writes this file, by whatever links it was named."""
+        place, name = os.path.split(path)
+        found = [where for where, names in self._own if names.fullmatch(name)]
+        return bool(found) and os.path.realpath(place) in found
 
     def _learnt(self, root: str, path: str, relative: str, end: str) -> bool | None:
         parent = path

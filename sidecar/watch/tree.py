@@ -17,7 +17,8 @@ same stamp: a file whose ctime is not older than the last look is read again (gi
 Nothing that a scan finds is kept until it is accepted, which is when it has been told. A scan reads
 the dirty directories, and what is new below them; or everything. Directories behind symlinks are
 read as well, unless they lie in a tree anyway, lead to one of their own parents, or lie behind too
-many links.
+many links. A root may be a file: then it is taken for a directory that holds that file, whose name is
+empty. File systems without files (/proc, /sys) are never entered.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import stat
 import struct
 import time
 
-from sidecar.watch.places import trail
+from sidecar.watch.places import fileless, holder, mounts, trail
 from sidecar.watch.rules import FILES, Rules
 
 TYPE_CHECKING = False
@@ -141,6 +142,11 @@ def digested(path: str) -> bytes | None:
         os.close(fd)
 
 
+def _joined(directory: str, name: str) -> str:
+    """The path of a file in a directory; a root that is a file has no name in itself."""
+    return os.path.join(directory, name) if name else directory
+
+
 class Tree:
     """What was last told of some roots. `alive` is called now and then during long work."""
 
@@ -151,9 +157,10 @@ class Tree:
         only: Sequence[str] = (),
         apart: Sequence[str] = (),
         alive: Callable[[], object] = int,
+        own: Sequence[str] = (),
     ) -> None:
         self.roots = {os.path.abspath(each): each for each in roots}
-        self.rules = Rules(list(self.roots), ignore, only, apart)
+        self.rules = Rules(list(self.roots), ignore, only, apart, own)
         self.dirs: dict[str, Directory] = {}
         self.notices: Notices | None = None
         self._alive = alive
@@ -161,6 +168,7 @@ class Tree:
         self._undigested: list[str] = []
         self._read = 0
         self._crowded = False
+        self._look_at_mounts()
 
     # -- looking
 
@@ -180,15 +188,18 @@ class Tree:
         found, learnt = Scan(), False
         found.full = dirty is None
         real = [(os.path.realpath(each), each) for each in self.roots]
+        if found.full:
+            self._look_at_mounts()
         if self.notices is not None and found.full:
             self.notices.forget_names(ENV)
         for root in self.roots:
             if self.notices is not None and (found.full or root in (dirty or ())):
                 for directory, name in trail(root):
-                    self.notices.arm_name(directory, name, root, content=False)
+                    self.notices.arm_name(directory, name, root, content=os.path.isfile(root))
         stack = [
             (each, self._hops(each))
             for each in (self.roots if dirty is None else {self._known(each) for each in dirty})
+            if each not in self.roots or not self.barren(each)
         ]
         while stack:
             path, hops = stack.pop()
@@ -230,6 +241,23 @@ class Tree:
         found.gone -= found.fresh.keys()
         return found, learnt
 
+    def _look_at_mounts(self) -> None:
+        """Learn where file systems without files are, by the names they have below the roots."""
+        self._mounts = mounts()
+        points = [point for point, kind in dict(self._mounts).items() if fileless(point, kind)]
+        self.rules.mounts = frozenset(
+            os.path.join(root, point[len(where) :])
+            for root in self.roots
+            for where in [os.path.realpath(root).rstrip("/") + "/"]
+            for point in points
+            if point.startswith(where)
+        )
+
+    def barren(self, path: str) -> str:
+        """The type of the file system without files that a path leads to; "" if it leads elsewhere."""
+        point, kind = holder(os.path.realpath(path), self._mounts)
+        return kind if fileless(point, kind) else ""
+
     def _known(self, path: str) -> str:
         """The nearest directory, upwards, that is in the tree; or the root."""
         while path not in self.dirs and path not in self.roots and len(path) > 1:
@@ -270,12 +298,17 @@ class Tree:
         """Read one directory; and whether its ignore files say something new. Raises OSError,
         notices.Exhausted.
         """
-        if self.notices is not None:
+        single = path in self.roots and os.path.isfile(path)
+        if self.notices is not None and not single:
             self.notices.arm(path)
         status = os.stat(path)
         new = Directory(
             (status.st_dev, status.st_ino), time.clock_gettime_ns(time.CLOCK_REALTIME), hops
         )
+        if single:
+            known = old.files.get("") if old is not None else None
+            new.files[""] = self._entry(path, status, known, old.taken if old is not None else 0)
+            return new, False
         with os.scandir(path) as listing:
             entries = list(listing)
         learnt = self.rules.learn(path, {each.name for each in entries if each.name in FILES})
@@ -319,6 +352,8 @@ class Tree:
         self, root: str, path: str, name: str, directory: bool, old: Directory | None
     ) -> bool:
         """Whether the name is ignored, asked of the rules only if it is new."""
+        if path in self.rules.mounts:
+            return True
         if old is not None:
             if name in (old.subdirs if directory else old.files):
                 return False
@@ -354,6 +389,8 @@ class Tree:
                 break
             holder = known
         target = os.path.realpath(entry.path)
+        if self.barren(target):
+            return None
         for where, root in real:
             if target == where or target.startswith(where.rstrip("/") + "/"):
                 twin = root.rstrip("/") + target[len(where.rstrip("/")) :]
@@ -387,15 +424,15 @@ class Tree:
             for name, entry in new.files.items():
                 known = before.get(name)
                 if known is None or (known is not entry and differs(known, entry)):
-                    result.append(Difference(os.path.join(path, name), known is not None, entry))
+                    result.append(Difference(_joined(path, name), known is not None, entry))
             if before:
                 result += [
-                    Difference(os.path.join(path, name), True, None)
+                    Difference(_joined(path, name), True, None)
                     for name in before.keys() - new.files.keys()
                 ]
         for path in found.gone:
             result += [
-                Difference(os.path.join(path, name), True, None) for name in self.dirs[path].files
+                Difference(_joined(path, name), True, None) for name in self.dirs[path].files
             ]
         if self._rules_before is not None:
             result = [
@@ -416,7 +453,7 @@ class Tree:
 
     def missing(self) -> list[str]:
         """The roots that were there when last told, and are not now."""
-        return [each for each in self.roots if each in self.dirs and not os.path.isdir(each)]
+        return [each for each in self.roots if each in self.dirs and not os.path.exists(each)]
 
     def accept(self, found: Scan) -> None:
         """What was found is what is told from now on."""
@@ -457,7 +494,9 @@ class Tree:
             ):
                 known = digested(each.path)
                 if known is not None and known[:_ALIKE] == each.entry:
-                    directory, name = os.path.split(each.path)
+                    directory, name = (
+                        (each.path, "") if each.path in found.fresh else os.path.split(each.path)
+                    )
                     found.fresh[directory].files[name] = known
 
     def digest_some(self, files: int, most: int) -> bool:
@@ -475,7 +514,7 @@ class Tree:
                 if files <= 0 or most <= 0:
                     return True
                 files, most, self._read = files - 1, most - length, self._read + length
-                known = digested(os.path.join(path, name))
+                known = digested(_joined(path, name))
                 if directory is not None and known is not None and known[:_ALIKE] == entry:
                     directory.files[name] = known
             self._undigested.pop()

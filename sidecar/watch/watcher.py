@@ -96,7 +96,8 @@ class Watcher:
         roots, ignore, only, apart = (
             _strings(config, name) for name in ("watch", "ignore", "only", "env")
         )
-        self._tree = Tree(roots, ignore, only, apart, alive)
+        self._tree = Tree(roots, ignore, only, apart, alive, _strings(config, "own"))
+        self._settings_file = str(config.get("settings") or "")
         self._mode, self._why = str(config.get("mode") or "auto"), ""
         self._polling = False
         self._notices: Notices | None = None
@@ -197,8 +198,14 @@ class Watcher:
             self._keep()
         self._watching()
         for root, shown in self._tree.roots.items():
-            if os.path.exists(root) and not os.path.isdir(root):
-                self._remark(root, f"{shown} is no directory, so nothing is watched there")
+            if kind := self._tree.barren(root):
+                self._remark(root, f"{shown} is a {kind} file system, so nothing is watched there")
+            elif os.path.exists(root) and not os.path.isfile(root) and not os.path.isdir(root):
+                self._remark(
+                    root, f"{shown} is neither directory nor file, so nothing is watched there"
+                )
+            elif root == "/":
+                self._remark(root, "/ is watched, the whole system: say --watch DIR for less")
         if known:
             if self._tree.differences(found) or self._tree.appeared(found):
                 self._full = True
@@ -210,7 +217,7 @@ class Watcher:
                 self._env.note(time.monotonic())
         else:
             if used and self._tree.roots:
-                say("changed", paths=[], count=0)
+                say("changed", paths=[], count=0, settings=bool(self._settings_file))
             late_env, names = self._env_watched.since(since) if since else (False, [])
             if self._env_watched.directories and (used or late_env or self._env_state.error):
                 self._say_env([] if used else names)
@@ -474,7 +481,8 @@ class Watcher:
         paths = [self._tree.shown(each.path) for each in differences] or [
             self._tree.shown(each) for each in appeared
         ]
-        say("changed", paths=sorted(set(paths)), count=len(paths))
+        told = sorted(set(paths))
+        say("changed", paths=told, count=len(told), settings=self._of_settings(differences))
         now = time.monotonic()
         before, self._repeats = self._repeats, {}
         for each in differences[:PATHS]:
@@ -496,6 +504,17 @@ class Watcher:
                     path,
                     f"{path} has changed {count} times in a row, each soon after the last: {who}; ignore it (--watch-ignore '{pattern}')",
                 )
+
+    def _of_settings(self, differences: list[Difference]) -> bool:
+        """Whether sidecar's settings file is among what differs."""
+        if not self._settings_file:
+            return False
+        wanted = os.path.realpath(self._settings_file)
+        names = (os.path.basename(self._settings_file), os.path.basename(wanted))
+        return any(
+            each.path.endswith(names) and os.path.realpath(each.path) == wanted
+            for each in differences
+        )
 
     def _watching(self) -> None:
         say(

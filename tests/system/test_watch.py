@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import pytest
 
 from tests import saves
 from tests.saves import AtomicWriter
-from tests.support import PATIENCE, Load, Sidecar, alive, until
+from tests.support import PATIENCE, SERVER, Load, Sidecar, alive, until
 
 # Longer than any of the sequences takes, so that a slow machine does not make two of one.
 SETTLE = ("--watch-settle", "800ms")
@@ -222,6 +223,80 @@ def test_a_file_that_the_program_writes_itself_is_named(watched, tree):
     assert "program.out" in remark
     assert "--watch-ignore" in remark
     assert run.stop() == 0
+
+
+def test_what_sidecar_writes_itself_starts_nothing(sidecar, tree):
+    """Status file, pid file and control socket in the watched tree, and a file that its output goes
+    to.
+    """
+    program = ("sh", "-c", f"echo begun; exec {shlex.join(SERVER)}")
+    options = ["--status-file", f"{tree}/status", "--pid-file", f"{tree}/run.id"]
+    options += ["--control", f"{tree}/control", *SETTLE]
+    with (tree / "out.txt").open("wb") as out:
+        run = begun(sidecar("--watch", str(tree), *options, program=program, stdout=out))
+    run.swap(2)
+    assert (tree / "out.txt").read_text() == "begun\n" * 2
+    (tree / "end.py").write_text("x = 1\n")
+    assert [os.path.basename(each) for each in run.wait("serving", count=3)["changed"]] == [
+        "end.py"
+    ]
+    assert len(run.seen("swap_started")) == 3
+
+
+def test_a_log_file_in_the_watched_tree_starts_nothing(sidecar, tree):
+    """Nor does the one it was rotated to. The log is read from there."""
+    run = sidecar(
+        "--watch", str(tree), "--log-file", f"{tree}/out.txt", *SETTLE, env={"TREE": str(tree)}, program=("sh", "-c", f"echo begun; exec {shlex.join(SERVER)}")
+    )  # fmt: skip
+
+    def said(name: str) -> list[dict]:
+        text = "".join(each.read_text() for each in tree.glob("out.txt*"))
+        events = [json.loads(each) for each in text.splitlines() if each.startswith("{")]
+        return [each for each in events if each["event"] == name]
+
+    until(lambda: said("watching") and said("serving"), "it serves")
+    (tree / "out.txt").rename(tree / "out.txt.1")
+    run.signal("HUP")
+    until(lambda: len(said("serving")) == 2, "the second generation")
+    (tree / "end.py").write_text("x = 1\n")
+    until(lambda: len(said("serving")) == 3, "the third generation")
+    started = sorted(said("swap_started"), key=lambda each: each["generation"])
+    assert [each["trigger"] for each in started] == ["start", "signal", "watch"]
+    changed = max(said("serving"), key=lambda each: each["generation"])["changed"]
+    assert [os.path.basename(each) for each in changed] == ["end.py"]
+    run.signal("TERM")
+    assert run.process.wait(PATIENCE) == 0
+
+
+def test_a_settings_file_that_is_saved_is_read(sidecar, tree):
+    """With what else was saved; a bad one is refused, and nothing else happens."""
+    file = tree / "sidecar.yml"
+    file.write_text("workers: 1\n")
+    run = sidecar("--watch", str(tree), "--config", str(file), *SETTLE, env={"TREE": str(tree)})
+    begun(run)
+    replaced(file, "workers: 2\n")
+    (tree / "app.py").write_text("new = 1\n")
+    told = run.wait("serving", generation=2)
+    assert told["trigger"] == "watch"
+    assert [os.path.basename(each) for each in told["changed"]] == ["app.py", "sidecar.yml"]
+    assert run.wait("settings_read", count=2)["changed"] == ["workers"]
+    run.wait("worker_ready", generation=2, count=2)
+    replaced(file, "workers: none\n")
+    assert "sidecar.yml:1: workers" in run.wait("reload_refused")["cause"]
+    (tree / "end.py").write_text("x = 1\n")
+    assert [os.path.basename(each) for each in run.wait("serving", generation=3)["changed"]] == [
+        "end.py"
+    ]
+    assert run.stop() == 0
+
+
+def test_a_file_may_be_watched(sidecar, tree):
+    """A file by itself, and none of its neighbours."""
+    run = begun(sidecar("--watch", str(tree / "app.py"), *SETTLE, env={"TREE": str(tree)}))
+    (tree / "neighbour.py").write_text("x = 1\n")
+    replaced(tree / "app.py", "new = 1\n")
+    told = run.wait("serving", generation=2)
+    assert [os.path.basename(each) for each in told["changed"]] == ["app.py"]
 
 
 # --- broken saves

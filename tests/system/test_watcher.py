@@ -548,10 +548,67 @@ def test_paths_are_told_as_the_root_was_given(start: Callable[..., Watcher], tre
     assert watcher.changed() == ["app.py", "pkg/mod.py"]
 
 
-def test_a_root_that_is_a_file_is_said(start: Callable[..., Watcher], tree: Path) -> None:
-    watcher = start([tree / "app.py"])
+@pytest.mark.parametrize("mode", ["inotify", "poll"])
+@pytest.mark.parametrize("link", [False, True], ids=["file", "link"])
+def test_a_root_that_is_a_file(
+    start: Callable[..., Watcher], tree: Path, mode: str, link: bool
+) -> None:
+    """However it is saved, gone or back; its neighbours do not count."""
+    root = tree / "app.py"
+    if link:
+        root = tree.parent / "link.py"
+        root.symlink_to(tree / "app.py")
+    watcher = start([root, tree / "pkg"], settle=LONG, mode=mode)
     watcher.watching()
-    assert "app.py is no directory" in watcher.next()["remark"]
+    (tree / "app.py").write_text("in place")
+    assert watcher.changed() == [str(root)]
+    (tree / "draft").write_text("replaced")
+    (tree / "draft").replace(tree / "app.py")
+    assert watcher.changed() == [str(root)]
+    (tree / "neighbour.py").write_text("new")
+    (tree / "app.py").unlink()
+    assert watcher.changed() == [str(root)]
+    (tree / "app.py").write_text("back")
+    assert watcher.changed() == [str(root)]
+    (tree / "pkg" / "mod.py").write_text("the end")
+    assert watcher.changed() == [str(tree / "pkg" / "mod.py")]
+
+
+def test_a_root_that_is_a_file_only_later(start: Callable[..., Watcher], tree: Path) -> None:
+    watcher = start([tree / "later.py"], settle=LONG)
+    watcher.watching()
+    (tree / "neighbour.py").write_text("new")
+    (tree / "later.py").write_text("new")
+    assert names(tree, watcher.changed()) == ["later.py"]
+
+
+def test_a_file_that_is_named_and_lies_in_a_root_is_one_change(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
+    watcher = start([tree, tree / "app.py"], settle=LONG)
+    watcher.watching()
+    in_place(tree)
+    event = watcher.next()
+    assert (names(tree, event["paths"]), event["count"]) == (["app.py"], 1)
+
+
+def test_file_systems_without_files_are_not_entered(
+    start: Callable[..., Watcher], tree: Path
+) -> None:
+    """Neither as a root, nor below one, nor behind a link, nor mounted while it is watched."""
+    (tree / "threads").symlink_to("/proc/self/task")
+    for name in ("proc", "later"):
+        (tree / name).mkdir()
+    unshare = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child")
+    script = 'mount -t proc proc "$0/proc" && echo mounted >&2 && exec "$@"'
+    if subprocess.run([*unshare, "sh", "-c", script, str(tree), "true"], check=False).returncode:
+        pytest.skip("no mount in a user namespace here")
+    prefix = (*unshare, "sh", "-c", script, str(tree))
+    watcher = start([tree, "/proc", "/sys/kernel"], settle=LONG, mode="poll", prefix=prefix)
+    assert watcher.watching()["directories"] == 4  # the tree, later, pkg, pkg/deep
+    said = [watcher.next()["remark"], watcher.next()["remark"]]
+    assert ["/proc is a proc file system" in said[0], "/sys/kernel is a" in said[1]] == [True, True]
+    nothing_more(watcher, tree)
 
 
 # What is ignored.
@@ -587,6 +644,42 @@ def test_what_is_ignored_is_neither_watched_nor_told(
     (tree / "pkg" / "a.gen").write_text("now it counts")
     (tree / "pkg" / "kept.gen").write_text("and this does not")
     assert names(tree, watcher.changed()) == ["pkg/a.gen"]
+
+
+def test_what_sidecar_writes_itself_never_counts(start: Callable[..., Watcher], tree: Path) -> None:
+    """By whatever path it was named, whatever the rules take back; its rotated logs neither."""
+    (tree.parent / "shared").mkdir()
+    (tree / "logs").symlink_to("../shared")
+    watcher = start(
+        [tree], settle=LONG, ignore=["!*"],
+        own=["out.txt", str(tree / "status"), "logs/sidecar.log"], cwd=tree,
+    )  # fmt: skip
+    watcher.watching()
+    for name in ("out.txt", "out.txt.1", "out.txt-20260131.gz", "status", "status.4711", "status.failed",
+                 "status.failed.4711", "logs/sidecar.log", "logs/sidecar.log.1.gz"):  # fmt: skip
+        (tree / name).write_text("written by sidecar")
+    nothing_more(watcher, tree)
+    for name in ("out.txt.py", "pkg/out.txt", "status_page.py", "logs/app.log"):
+        (tree / name).write_text("written by others")
+    assert names(tree, watcher.changed()) == [
+        *("logs/app.log", "out.txt.py", "pkg/out.txt", "status_page.py")
+    ]
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["file", "link"])
+def test_a_settings_file_is_told_as_such(
+    start: Callable[..., Watcher], tree: Path, link: bool
+) -> None:
+    real = tree / "pkg" / "production.yml" if link else tree / "sidecar.yml"
+    real.write_text("workers: 1\n")
+    if link:
+        (tree / "sidecar.yml").symlink_to(real)
+    watcher = start([tree], settle=LONG, settings="sidecar.yml", cwd=tree)
+    watcher.watching()
+    (tree / "app.py").write_text("new")
+    assert not watcher.next()["settings"]
+    real.write_text("workers: 2\n")
+    assert watcher.next()["settings"]
 
 
 def test_only_some_files_count(start: Callable[..., Watcher], tree: Path) -> None:
