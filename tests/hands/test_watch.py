@@ -52,6 +52,9 @@ def hidden(made: Rules, name: str) -> bool:
         ".app.py.swp",
         "..data",
         "..2026/app.py",
+        "pkg/flycheck_app.py",
+        "app_flymake.py",
+        ".syncthing.app.py.tmp",
     ],
 )
 def test_names_that_are_never_code_are_ignored(tmp_path: Path, name: str) -> None:
