@@ -108,11 +108,22 @@ def profiles_table() -> str:
     """What `sidecar profiles` prints: one row a program."""
     lines = [f"{'PROFILE':<10} {'DRAINS ON':<10} {'PROTOCOLS':<10} ARGUMENTS ADDED (unless given)"]
     for row in PROFILES.values():
-        added = " ".join(row.arguments) + (" for each listener" if row.each else "")
-        unless = f" ({', '.join(row.unless)})" if row.unless else ""
-        lines.append(
-            f"{row.name:<10} {row.signal:<10} {', '.join(row.handoff) or '-':<10} {added + unless if added else '-'}"
+        added = "; ".join(
+            " ".join(each.words)
+            + (" for each listener" if each.each else "")
+            + (
+                f" ({', '.join(each.unless[:3])}{' …' * (len(each.unless) > 3)})"
+                if each.unless
+                else ""
+            )
+            for each in row.added
         )
+        protocols = ", ".join(row.handoff) or "-"
+        lines.append(f"{row.name:<10} {row.signal:<10} {protocols:<10} {added or '-'}")
+    lines += [
+        "",
+        "A program is found behind launchers, too: uv run, timeout, env, tini, sh -c, python -m and others.",
+    ]
     return "\n".join(lines) + "\n"
 
 

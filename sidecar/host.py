@@ -615,10 +615,9 @@ class Host:
         self.handed = handoff.handed(
             self.listeners.environment(), self.settings.handoff, passed, os.getpid()
         )
-        row = profiles.PROFILES.get(self.settings.profile)
-        if row is not None:
-            more = profiles.arguments(row, self.command, passed)
-            self.command += more
+        row, program = profiles.found(self.command, self.settings.profile)
+        if row is not None and self.settings.profile != "none":
+            self.command, more = profiles.arranged(row, self.command, program, passed)
             says = {
                 "arguments": " ".join(more) or "none",
                 "signal": self.settings.signal_on_hup,
@@ -626,6 +625,8 @@ class Host:
             }
             if not again:
                 self._say("profile", {"profile": row.name, **says})
+                for remark in profiles.remarks(row, program):
+                    self._say("remark", {"remark": remark})
 
     def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
         wanted = settings.ready

@@ -2,13 +2,14 @@
 (tests/servers/test_profiles.py).
 
 A row says how the program learns its listeners' descriptors (a protocol of handoff.py, or
-arguments), and which signal drains it. It is found by the program's name, also behind `python -m`,
-`bundle exec` and `env NAME=value`; an explicit setting wins, and arguments of one's own that say
-the same thing (`unless`) keep the row's away. `--profile none` turns all of it off.
+arguments), and which signal drains it. It is found by the program's name, also behind launchers
+(launchers.py); an explicit setting wins, and arguments of one's own that say the same thing
+(`unless`) keep the row's away. `--profile none` turns all of it off.
 """
 
 from __future__ import annotations
 
+from sidecar import launchers
 from sidecar.record import Record
 
 TYPE_CHECKING = False
@@ -16,100 +17,249 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sidecar.handoff import Passed
+    from sidecar.launchers import Program
+
+
+class Added(Record):
+    """Words that are added to the command, behind the program's own name or, with `behind`, behind
+    that word of its command line.
+
+    {fd} and {url} in them stand for the first stream listener's descriptor and URL; with `each`
+    they are added once for every stream listener. `unless` are the user's own options (a word that
+    begins so, `*.ini`: that ends so) which keep them away.
+    """
+
+    words: tuple[str, ...]
+    each: bool = False
+    unless: tuple[str, ...] = ()
+    behind: str = ""
 
 
 class Profile(Record):
-    """One program: its names, the signal that drains it, the protocols it needs, and arguments to
+    """One program: its names, the signal that drains it, the protocols it needs, and the words to
     add.
 
-    In `arguments` {fd} and {url} stand for the first stream listener's descriptor and URL; with
-    `each`, the arguments are added once for every stream listener. `taken` maps the beginning of an
-    argument that the user gave to the protocols it asks for.
+    `taken` maps the beginning of an argument that the user gave to the protocols it asks for.
+    `own_pid`: it takes systemd's sockets only if LISTEN_PID is its own pid, which it is not behind
+    a launcher that stays as its parent; `relayed` is what it is given there, in the place of the
+    row's own. `unsuitable` are options that do not go with being supervised, and why; `needs` are
+    those without which it leaves for the background.
     """
 
     name: str
     programs: tuple[str, ...]
     signal: str = "TERM"
     handoff: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
-    each: bool = False
-    unless: tuple[str, ...] = ()
+    added: tuple[Added, ...] = ()
     taken: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    own_pid: bool = False
+    relayed: Relayed | None = None
+    unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
+    needs: tuple[str, ...] = ()
 
+
+class Relayed(Record):
+    """How a program learns its listeners where LISTEN_PID is not its own pid."""
+
+    handoff: tuple[str, ...] = ()
+    added: tuple[Added, ...] = ()
+
+
+_PUMA = Added(("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config"))
+_PID_FILE = (
+    "two generations cannot share the file; leave it out (--pid-file of sidecar has its own pid)"
+)
+_BACKGROUND = "it goes to the background, and sidecar takes that for its end; leave it out"
+_RELOAD = (
+    "it starts its own workers anew beside sidecar; leave it out, and use sidecar dev or --watch"
+)
 
 PROFILES: dict[str, Profile] = {
     row.name: row
     for row in (
         # gunicorn takes systemd's sockets by itself, and would take fd://3 a second time.
-        Profile("gunicorn", ("gunicorn",), taken=(("fd://", ("no-systemd",)),)),
-        Profile("uvicorn", ("uvicorn",), arguments=("--fd", "{fd}"), unless=("--fd", "--uds")),
+        Profile(
+            "gunicorn",
+            ("gunicorn",),
+            taken=(("fd://", ("no-systemd",)),),
+            own_pid=True,
+            relayed=Relayed(
+                ("no-systemd",),
+                (Added(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")),),
+            ),
+            unsuitable=(
+                (("--pid", "-p"), _PID_FILE),
+                (("--daemon", "-D"), _BACKGROUND),
+                (("--reload",), _RELOAD),
+            ),
+        ),
+        Profile(
+            "uvicorn",
+            ("uvicorn",),
+            added=(Added(("--fd", "{fd}"), unless=("--fd", "--uds")),),
+            unsuitable=((("--reload",), _RELOAD),),
+        ),
         Profile(
             "hypercorn",
             ("hypercorn",),
-            arguments=("--bind", "fd://{fd}"),
-            each=True,
-            unless=("--bind", "-b", "--insecure-bind"),
+            added=(
+                Added(
+                    ("--bind", "fd://{fd}"),
+                    each=True,
+                    unless=("--bind", "-b", "--insecure-bind"),
+                ),
+            ),
+            unsuitable=(
+                (("--pid", "-p"), _PID_FILE),
+                (("--daemon", "-D"), _BACKGROUND),
+                (("--reload",), _RELOAD),
+            ),
+        ),
+        Profile("daphne", ("daphne",), added=(Added(("--fd", "{fd}"), unless=("--fd", "-u", "-e", "--endpoint")),)),
+        Profile(
+            "litestar",
+            ("litestar",),
+            added=(
+                Added(
+                    ("--fd", "{fd}"),
+                    unless=("--fd", "--file-descriptor", "-F", "--uds", "--unix-domain-socket", "-U"),
+                    behind="run",
+                ),
+            ),
+            unsuitable=((("--reload", "-r", "--reload-dir", "-R"), _RELOAD),),
+        ),
+        # TERM means "load again" to uWSGI, unless a hook says otherwise.
+        Profile(
+            "uwsgi",
+            ("uwsgi", "uwsgi-core", "pyuwsgi"),
+            added=(
+                Added(
+                    ("--http11-socket", "fd://{fd}"),
+                    each=True,
+                    unless=(
+                        "--http", "--http-socket", "--http11-socket", "--https", "--socket", "-s", "--uwsgi-socket", "--fastcgi", "--scgi", "--ini", "--yaml", "--yml",
+                        "--xml", "--json", "-x", "-y", "*.ini", "*.yaml", "*.yml", "*.xml", "*.json",
+                    ),
+                ),
+                Added(
+                    ("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+                    unless=("--hook-master-start",),
+                ),
+            ),
+            handoff=("no-systemd",),
+            unsuitable=(
+                (("--daemonize", "-d", "--daemonize2"), _BACKGROUND),
+                (("--pidfile",), _PID_FILE),
+                (("--die-on-term",), "on TERM it then drops the requests in flight; leave it out"),
+                (("--py-autoreload", "--python-autoreload"), _RELOAD),
+            ),
         ),
         Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",)),
-        Profile("haproxy", ("haproxy",), signal="USR1"),
-        Profile("php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",)),
+        Profile("haproxy", ("haproxy",), signal="USR1", unsuitable=((("-D",), _BACKGROUND),)),
+        Profile("lighttpd", ("lighttpd",), signal="INT", own_pid=True, needs=("-D",)),
+        Profile(
+            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",),
+            needs=("-F", "--nodaemonize"), unsuitable=((("-D", "--daemonize"), _BACKGROUND),),
+        ),
         Profile("starman", ("starman",), signal="QUIT"),
         Profile("twiggy", ("twiggy",), signal="QUIT"),
-        Profile("unicorn", ("unicorn", "unicorn_rails"), signal="QUIT"),
+        Profile(
+            "unicorn", ("unicorn", "unicorn_rails"), signal="QUIT", own_pid=True,
+            relayed=Relayed(("unicorn", "no-systemd")),
+            unsuitable=((("--daemonize", "-D"), _BACKGROUND),),
+        ),
         # Puma closes a socket that was passed to it unless it is told to bind that very address.
         Profile(
             "puma",
             ("puma",),
-            arguments=("-b", "{url}"),
-            each=True,
-            unless=("-b", "--bind", "-C", "--config"),
+            added=(_PUMA,),
+            own_pid=True,
+            relayed=Relayed(("puma", "no-systemd"), (_PUMA,)),
         ),
     )
-}
-
-_WRAPPERS = (("python", ("-m",)), ("bundle", ("exec",)))
+}  # fmt: skip
 
 
-def program(command: Sequence[str]) -> str:
-    """The name of the program that a command runs, as far as its words show it."""
-    words = list(command)
-    name = _base(words[0])
-    if name == "env":
-        words = [word for word in words[1:] if "=" not in word] or words
-        name = _base(words[0])
-    for wrapper, marks in _WRAPPERS:
-        if name.rstrip("0123456789.") == wrapper and len(words) > 2 and words[1] in marks:
-            return _base(words[2])
-    return name
+def found(command: Sequence[str], name: str = "auto") -> tuple[Profile | None, Program]:
+    """The row of the program that a command runs, None if it has none, and where the program is; of
+    several programs in a shell's text it is the last one that has a row.
 
-
-def find(command: Sequence[str]) -> Profile | None:
-    """The row of the program that a command runs; a version in its name (php-fpm8.2) does not
-    matter.
+    A version in its name (php-fpm8.2) does not matter. With `name`, that row is the one: it may be
+    for a program that the command's words do not show.
     """
-    name = program(command)
-    plain = name.rstrip("0123456789.")
-    return next(
-        (row for row in PROFILES.values() if name in row.programs or plain in row.programs), None
-    )
+    there = launchers.programs(command)
+    rows = [PROFILES[name]] if name in PROFILES else list(PROFILES.values())
+    for program in reversed(there):
+        plain = program.name.rstrip("0123456789.")
+        for row in rows:
+            if program.name in row.programs or plain in row.programs:
+                return row, program
+    return PROFILES.get(name), there[-1]
 
 
-def protocols(row: Profile, command: Sequence[str]) -> tuple[str, ...]:
+def protocols(row: Profile, program: Program) -> tuple[str, ...]:
     """The protocols that the program needs when it is started so."""
     asked = [
-        extra for beginning, extra in row.taken if any(beginning in word for word in command[1:])
+        extra
+        for beginning, extra in row.taken
+        if any(beginning in word for word in program.words[1:])
     ]
+    if row.own_pid and program.parent:
+        if row.relayed is not None:
+            return row.relayed.handoff
+        if program.sure:
+            return (*row.handoff, "no-systemd")
     return (*row.handoff, *(protocol for extra in asked for protocol in extra))
 
 
-def arguments(row: Profile, command: Sequence[str], passed: Iterable[Passed]) -> tuple[str, ...]:
-    """The arguments to add to the command for these listeners; none if its own say it already."""
+def arranged(
+    row: Profile, command: Sequence[str], program: Program, passed: Iterable[Passed]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The command for these listeners, and the words that were added to it: none if its own say it
+    already.
+    """
     streams = [each for each in passed if each.stream]
-    if any(word == own or word.startswith(own + "=") for word in command[1:] for own in row.unless):
-        return ()
-    chosen = streams if row.each else streams[:1]
-    return tuple(part.format(fd=each.fd, url=each.url) for each in chosen for part in row.arguments)
+    relayed = row.relayed if row.own_pid and program.parent else None
+    more: list[str] = []
+    behind = 0
+    for added in row.added if relayed is None else relayed.added:
+        if any(_given(program, own) for own in added.unless):
+            continue
+        if added.behind:
+            if added.behind not in program.words:
+                continue
+            behind = program.words.index(added.behind)
+        for each in streams if added.each else streams[:1]:
+            more += [part.format(fd=each.fd, url=each.url) for part in added.words]
+    if program.name.rstrip("0123456789.") in row.programs or program.name in row.programs:
+        return launchers.inserted(command, program, behind, more), tuple(more)
+    return (*command, *more), tuple(more)  # who it is starts with what follows, surely
 
 
-def _base(word: str) -> str:
-    return word.rpartition("/")[2]
+def remarks(row: Profile | None, program: Program) -> list[str]:
+    """What the command says that does not go with being supervised."""
+    if row is None:
+        return []
+    said = [
+        f"{row.name} {option}: {why}"
+        for options, why in row.unsuitable
+        for option in options
+        if _given(program, option)
+    ]
+    if row.needs and not any(_given(program, option) for option in row.needs):
+        said.append(
+            f"{row.name} without {row.needs[0]} goes to the background, and sidecar takes that for its end; add {row.needs[0]}"
+        )
+    if row.own_pid and program.parent and row.relayed is None and program.sure:
+        said.append(
+            f"{program.parent} stays as the parent of {row.name}, which takes only sockets that were handed to its own pid"
+            f" (LISTEN_PID): LISTEN_FDS is left out; start {row.name} itself, or let the shell exec it"
+        )
+    return said
+
+
+def _given(program: Program, own: str) -> bool:
+    """Whether one of the program's words is this option, alone or with its value."""
+    if own.startswith("*"):
+        return any(word.endswith(own[1:]) for word in program.words[1:])
+    return any(word == own or word.startswith(own + "=") for word in program.words[1:])

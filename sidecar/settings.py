@@ -644,19 +644,15 @@ def _profiled(settings: Settings, origins: Mapping[str, str]) -> tuple[Settings,
     """What the program's profile says, where the user has said nothing, and of what it said it;
     `profile` is then its name, or none.
     """
-    row = None
-    if settings.command and settings.profile != "none":
-        row = (
-            profiles.find(settings.command)
-            if settings.profile == "auto"
-            else profiles.PROFILES[settings.profile]
-        )
+    if not settings.command or settings.profile == "none":
+        return settings.replace(profile="none"), {}
+    row, program = profiles.found(settings.command, settings.profile)
     if row is None:
         return settings.replace(profile="none"), {}
     said: dict[str, Any] = {
         "signal_on_hup": row.signal,
         "signal_on_term": row.signal,
-        "handoff": profiles.protocols(row, settings.command),
+        "handoff": profiles.protocols(row, program),
     }
     said = {name: value for name, value in said.items() if name not in origins}
     return settings.replace(profile=row.name, **said), dict.fromkeys(

@@ -48,12 +48,38 @@ pm = static
 pm.max_children = 1
 """
 
+LIGHTTPD = """
+server.document-root = "{directory}"
+server.bind = "127.0.0.1"
+server.port = {port}
+server.systemd-socket-activation = "enable"
+index-file.names = ("index.html")
+"""
+UWSGI_APP = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "6")])
+    return [b"uwsgi\\n"]
+"""
+LITESTAR_APP = """
+from litestar import Litestar, get
+
+@get("/")
+async def hello() -> str:
+    return "litestar"
+
+app = Litestar([hello])
+"""
+
 PHP = next(iter(sorted(str(path) for path in Path("/usr/sbin").glob("php-fpm*"))), "php-fpm")
 
 COMMANDS = {
     "gunicorn": (BIN / "gunicorn", "--no-control-socket", "--chdir", ROOT, "examples.hello.app:app"),
     "uvicorn": (sys.executable, "-m", "uvicorn", "--log-level", "warning", "--app-dir", ROOT, "examples.asgi.app:app"),
     "hypercorn": (BIN / "hypercorn", "-w", "0", "examples.asgi.app:app"),
+    "daphne": (BIN / "daphne", "-v", "0", "examples.asgi.app:app"),
+    "litestar": (BIN / "litestar", "--app", "litestar_app:app", "run"),
+    "uwsgi": ("uwsgi", "--plugin", "python3", "--wsgi-file", "{directory}/uwsgi_app.py", "-L"),
+    "lighttpd": ("lighttpd", "-D", "-f", "{directory}/lighttpd.conf"),
     "nginx": ("nginx", "-p", "{directory}", "-c", "{directory}/nginx.conf"),
     "haproxy": ("haproxy", "-db", "-f", "{directory}/haproxy.conf"),
     "php-fpm": (PHP, "-F", "-R", "-y", "{directory}/php-fpm.conf"),
@@ -62,6 +88,12 @@ COMMANDS = {
     "unicorn": ("unicorn", PROGRAMS / "config.ru"),
     "puma": ("puma", "-t", "1:4", PROGRAMS / "config.ru"),
 }  # fmt: skip
+
+LISTENERS = [
+    Passed("8080", 3, "AF_INET", True),
+    Passed("/run/s", 4, "AF_UNIX", True),
+    Passed("53", 5, "AF_INET", False),
+]
 
 # Speaks FastCGI: that it is ready, is swapped and leaves is what is seen of it here.
 NO_HTTP = {"php-fpm"}
@@ -77,6 +109,10 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
         "nginx.conf": NGINX,
         "haproxy.conf": HAPROXY,
         "php-fpm.conf": PHP_FPM,
+        "lighttpd.conf": LIGHTTPD,
+        "index.html": "lighttpd",
+        "uwsgi_app.py": UWSGI_APP,
+        "litestar_app.py": LITESTAR_APP,
     }.items():
         (tmp_path / file).write_text(text.format(port=port, directory=tmp_path))
     program = tuple(str(word).replace("{directory}", str(tmp_path)) for word in COMMANDS[name])
@@ -87,7 +123,7 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
         f"127.0.0.1:{port}",
         program=program,
         port=False,
-        env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)},
+        env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
     )
     said = run.wait("profile")
     assert said["profile"] == name
@@ -121,34 +157,148 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
         (("php-fpm8.2", "-F"), "php-fpm"),
         (("./gunicorn-of-mine",), "none"),
         (("env",), "none"),
+        (("env", "-u", "HOME", "A=1", "gunicorn", "a:b"), "gunicorn"),
+        (("uv", "run", "--with", "uvicorn", "gunicorn", "a:b"), "gunicorn"),
+        (("uvx", "--from", "x", "uvicorn"), "uvicorn"),
+        (("poetry", "run", "uvicorn", "a:b"), "uvicorn"),
+        (("pipenv", "run", "python", "-m", "daphne"), "daphne"),
+        (("poetry", "install"), "none"),
+        (("timeout", "-k", "5", "100", "hypercorn"), "hypercorn"),
+        (("tini", "-g", "--", "puma"), "puma"),
+        (("dumb-init", "nice", "-n", "5", "stdbuf", "-oL", "unicorn"), "unicorn"),
+        (("python", "-X", "utf8", "-u", "-m", "uvicorn", "a:b"), "uvicorn"),
+        (("/venv/bin/python3.12", "-m", "gunicorn", "a:b"), "gunicorn"),
+        (("python3", "/usr/local/bin/gunicorn", "a:b"), "gunicorn"),
+        (("python3", "-c", "import gunicorn"), "none"),
+        (("sh", "-c", "gunicorn a:b; :"), "gunicorn"),
+        (
+            ("/bin/bash", "-eo", "pipefail", "-c", 'cd "/a b" && exec gunicorn a:b | cat'),
+            "gunicorn",
+        ),
+        (("sh", "-c", "echo 'gunicorn' > uvicorn; # nginx\n true"), "none"),
+        (("sh", "-c", "nginx -t && A=1 exec nginx"), "nginx"),
+        (("sh", "-c", 'exec "$@"', "sh", "uvicorn", "a:b"), "uvicorn"),
+        (("sh", "./gunicorn.sh"), "none"),
+        (("sh", "-c", ""), "none"),
+        (("docker-entrypoint.sh", "gunicorn", "a:b"), "gunicorn"),
     ],
 )
 def test_a_program_is_found_by_its_name(words, name):
-    row = profiles.find(words)
+    row, _ = profiles.found(words)
     assert (row.name if row else "none") == name
 
 
-def test_arguments_of_ones_own_keep_the_profiles_away():
-    listener = [
-        Passed("8080", 3, "AF_INET", True),
-        Passed("/run/s", 4, "AF_UNIX", True),
-        Passed("53", 5, "AF_INET", False),
-    ]
-    row = profiles.PROFILES["uvicorn"]
-    assert profiles.arguments(row, ("uvicorn", "a:b"), listener) == ("--fd", "3")
-    assert profiles.arguments(row, ("uvicorn", "--fd=9", "a:b"), listener) == ()
-    assert profiles.arguments(row, ("uvicorn", "--uds", "/x", "a:b"), listener) == ()
-    assert profiles.arguments(profiles.PROFILES["puma"], ("puma",), listener) == (
-        "-b",
-        "tcp://0.0.0.0:8080",
-        "-b",
-        "unix:///run/s",
+@pytest.mark.parametrize(
+    ("words", "started"),
+    [
+        (("uvicorn", "a:b"), ("uvicorn", "--fd", "3", "a:b")),
+        (("uvicorn", "--fd=9", "a:b"), ("uvicorn", "--fd=9", "a:b")),
+        (("uvicorn", "--uds", "/x", "a:b"), ("uvicorn", "--uds", "/x", "a:b")),
+        (("puma",), ("puma", "-b", "tcp://0.0.0.0:8080", "-b", "unix:///run/s")),
+        (("gunicorn", "a:b"), ("gunicorn", "a:b")),
+        # Behind a parent that stays, LISTEN_PID is not gunicorn's.
+        (
+            ("uv", "run", "gunicorn", "a:b"),
+            ("uv", "run", "gunicorn", "--bind", "fd://3", "--bind", "fd://4", "a:b"),
+        ),
+        (("env", "A=1", "gunicorn", "a:b"), ("env", "A=1", "gunicorn", "a:b")),
+        (("timeout", "9", "uvicorn", "a:b"), ("timeout", "9", "uvicorn", "--fd", "3", "a:b")),
+        (("sh", "-c", "cd /x && uvicorn a:b; :"), ("sh", "-c", "cd /x && uvicorn --fd 3 a:b; :")),
+        (("sh", "-c", "uvicorn a:b --fd 9; :"), ("sh", "-c", "uvicorn a:b --fd 9; :")),
+        (("sh", "-c", 'exec "$@"', "x", "uvicorn"), ("sh", "-c", 'exec "$@"', "x", "uvicorn", "--fd", "3")),
+        (("litestar", "--app", "a", "run", "-d"), ("litestar", "--app", "a", "run", "--fd", "3", "-d")),
+        (("litestar", "routes"), ("litestar", "routes")),
+        (("uwsgi", "my.ini"), ("uwsgi", "--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all", "my.ini")),
+    ],
+)  # fmt: skip
+def test_what_a_profile_adds_stands_behind_the_programs_name(words, started):
+    row, program = profiles.found(words)
+    assert profiles.arranged(row, words, program, LISTENERS)[0] == started
+
+
+def test_a_named_profile_is_for_a_program_that_does_not_show():
+    row, program = profiles.found(("./serve",), "uvicorn")
+    assert profiles.arranged(row, ("./serve", "x"), program, LISTENERS)[0] == (
+        "./serve",
+        "x",
+        "--fd",
+        "3",
     )
-    assert profiles.arguments(row, ("uvicorn", "a:b"), []) == ()
-    assert profiles.protocols(profiles.PROFILES["gunicorn"], ("gunicorn", "-b", "fd://3")) == (
-        "no-systemd",
-    )
-    assert profiles.protocols(profiles.PROFILES["gunicorn"], ("gunicorn", "app:app")) == ()
+    assert profiles.arranged(row, ("./serve",), program, [])[0] == ("./serve",)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("gunicorn", "app:app"), ()),
+        (("gunicorn", "-b", "fd://3"), ("no-systemd",)),
+        (("timeout", "9", "gunicorn", "app:app"), ("no-systemd",)),
+        (("sh", "-c", "exec gunicorn app:app"), ()),
+        (("sh", "-c", "gunicorn app:app"), ("no-systemd",)),
+        (("tini", "--", "puma"), ("puma", "no-systemd")),
+        (("timeout", "9", "lighttpd", "-D"), ("no-systemd",)),
+        (("sh", "-c", "lighttpd -D"), ()),
+    ],
+)
+def test_systemds_variables_are_left_out_where_they_would_name_another_process(words, asked):
+    row, program = profiles.found(words)
+    assert profiles.protocols(row, program) == asked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("gunicorn", "--pid", "x", "a:b"), "gunicorn --pid: two generations cannot share"),
+        (("uv", "run", "gunicorn", "--daemon"), "gunicorn --daemon: it goes to the background"),
+        (("uvicorn", "--reload", "a:b"), "uvicorn --reload: it starts its own workers anew"),
+        (("lighttpd", "-f", "x"), "lighttpd without -D goes to the background"),
+        (("timeout", "9", "lighttpd", "-D"), "timeout stays as the parent of lighttpd"),
+    ],
+)
+def test_what_does_not_go_with_being_supervised_is_said(words, said):
+    row, program = profiles.found(words)
+    assert [each for each in profiles.remarks(row, program) if each.startswith(said)]
+
+
+LAUNCHED = {
+    "gunicorn": ("timeout", "600"),
+    "uvicorn": ("env", "A=1", "nice", "-n", "1"),
+    "hypercorn": ("stdbuf", "-oL", "timeout", "--foreground", "-k", "1", "600"),
+    "unicorn": ("timeout", "600"),
+    "puma": ("timeout", "600"),
+    "nginx": ("sh", "-c", 'exec "$@"', "sh"),
+}
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_known_program_behind_a_launcher_needs_no_option(sidecar, name, tmp_path):
+    """It serves on sidecar's socket, whatever its parent's pid is, and a swap leaves nobody."""
+    port = free_port()
+    (tmp_path / "nginx.conf").write_text(NGINX.format(port=port, directory=tmp_path))
+    program = tuple(str(word).replace("{directory}", str(tmp_path)) for word in COMMANDS[name])
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    run = sidecar(
+        "--port", f"127.0.0.1:{port}", program=(*LAUNCHED[name], *program), port=False,
+        env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert run.wait("profile")["profile"] == name
+    assert run.wait("worker_ready")["by"] == "accept"
+    run.port = port
+    assert run.get()
+    run.swap(2)
+    assert run.get()
+    assert run.stop() == 0
+
+
+def test_gunicorn_in_a_shells_text_with_something_behind_it(sidecar):
+    """The shell has to stay, so gunicorn is its child: what it is given names no process."""
+    line = f"{BIN / 'gunicorn'} --chdir {ROOT} examples.hello.app:app; echo gone >/dev/null"
+    run = sidecar("--drain-timeout", "5s", program=("sh", "-c", line))
+    assert "--bind fd://" in run.wait("profile")["arguments"]
+    run.wait("serving")
+    assert "generation 1" in run.get()
+    run.stop()
 
 
 def test_gunicorn_that_is_told_its_fd_works_too(sidecar):
