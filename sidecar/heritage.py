@@ -18,6 +18,7 @@ from collections import deque
 from sidecar import commands, events, orders
 from sidecar.address import Address
 from sidecar.chronicle import Chronicle
+from sidecar.containment import Containment
 from sidecar.errors import SidecarError
 from sidecar.generation import Generation, Worker
 from sidecar.pacing import Backoff, IntervalClock
@@ -63,6 +64,7 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "Backoff": lambda: Backoff(0.0, 0.0),
     "IntervalClock": IntervalClock,
     "Chronicle": Chronicle,
+    "Containment": Containment,
     "Following": commands.Following,
     "Waiting": lambda: commands.Waiting(0),
     "Upgrading": commands.Upgrading,

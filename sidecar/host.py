@@ -4,6 +4,11 @@ Everything that can happen ends the one `select`: a signal (also a child's end),
 the next moment of the supervisor, the next look at a coming worker. Each turn writes down what
 happened, asks the supervisor what to do until it says nothing more, and does it. The host decides
 nothing; it translates between the operating system and facts and orders.
+
+A defect is contained. A turn is made of parts, and a part that raises is said, left out for a pause
+and tried again, while the others go on. Signals, ended children and orders wait in queues of the
+host's; they are taken one at a time, so that an exception loses none but its own cause, and that is
+tried a second time. Then the host looks whether it still knows of every child (`_look_over`).
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import signal
 import socket
 import stat
 import time
+from collections import deque
 
 from sidecar import (
     __version__,
@@ -34,8 +40,9 @@ from sidecar import (
     workers,
 )
 from sidecar.chronicle import Chronicle
+from sidecar.containment import Containment, place
 from sidecar.errors import EnvdirError, SettingsError, SidecarError, StartError
-from sidecar.generation import STARTING
+from sidecar.generation import LINGERING, STARTING
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.manager import Manager
@@ -44,7 +51,7 @@ from sidecar.pacing import Backoff
 from sidecar.record import Descriptor
 from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
 from sidecar.status import PidFile, StatusFile
-from sidecar.supervisor import Supervisor
+from sidecar.supervisor import KILL_GRACE, Supervisor
 from sidecar.wakeup import Wakeup
 
 TYPE_CHECKING = False
@@ -100,8 +107,11 @@ LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 # The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
 LONGEST_SLEEP = 20 * 86400.0
 
-# Should a defect come up at every turn, the loop turns this slowly (seconds).
+# Should the wait for what happens fail itself, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
+# A stop in which nothing works as it should ends this long after the moment at which it had to be
+# over (seconds).
+STOP_SLACK = 5.0
 
 # The number at which the watcher finds the memory it shares with the one before it; those of the
 # admin's listener and of its two connections to PID 1 (one asks, one is told of events), and all
@@ -144,6 +154,26 @@ class Check:
     def __init__(self, generation: int, tail: helpers.Tail) -> None:
         self.generation = generation
         self.tail = tail
+
+
+class Part:
+    """A part of the loop's turn: `what` it does, in words that follow "cannot"; `deadline` says
+    when it is due, `work` does it. `always`: in every turn, due or not.
+    """
+
+    __slots__ = ("always", "deadline", "what", "work")
+
+    def __init__(
+        self,
+        what: str,
+        deadline: Callable[[], float],
+        work: Callable[[float], None],
+        always: bool = False,
+    ) -> None:
+        self.what = what
+        self.deadline = deadline
+        self.work = work
+        self.always = always
 
 
 class Plan:
@@ -245,6 +275,21 @@ class Host:
         self._log_command_at = float("inf")
         self._log_command_since = 0.0
         self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
+        self._containment = Containment()
+        #: Something raised in this turn: look the children over.
+        self._defective = False
+        self._saying_defect = False
+        #: Signals and orders that have not been seen to yet.
+        self._heard: deque[str] = deque()
+        self._ordered: deque[orders.Order] = deque()
+        #: Whom the order that is being performed has been sent to already.
+        self._sent_to = 0
+        self._reap_at = float("inf")
+        #: By then sidecar leaves, whatever is wrong with it.
+        self._end_by = float("inf")
+        #: Sources that are not listened to for now, because reading them raised.
+        self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
+        self._parts = self._make_parts()
 
     def run(self, detach: Detach | None = None) -> int:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone
@@ -325,10 +370,8 @@ class Host:
         now = time.monotonic()
         try:
             if self.heritage is not None:
-                self._take_over(self.heritage, now)
-            else:
-                self._start_helpers(now)
-            self._settle(now)
+                self._try("take over", self._take_over, self.heritage, now)
+            self._see_to(now)
             while self.exit_status is None:
                 try:
                     self._turn()
@@ -336,8 +379,8 @@ class Host:
                     self._survive(error)
         finally:
             for helper in self.helpers:
-                helper.close()
-            self._leave_nothing()
+                self._try(f"close the pipes of {helper.name}", helper.close)
+            self._try("end what is left", self._leave_nothing)
             self.selector.close()
             if self.notify:
                 self.notify.close()
@@ -356,7 +399,7 @@ class Host:
     def _open_notify(self) -> None:
         if self.readiness == "notify" and self.notify is None:
             self.notify = readiness.NotifySocket()
-            self._listen_to_notify()
+            self._listen_to_notify(0.0)
 
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
@@ -485,12 +528,12 @@ class Host:
         for worker in self.supervisor.roster.serving():
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
-        self._listen_to_notify()
+        self._listen_to_notify(now)
         for helper in self.helpers:
             if helper.pid:
                 self._heed(helper)
                 self._send(helper.pid, helper.ends_on)
-        self._reap(now)
+        self._reap_at = now
 
     def upgrade(self, only_check: bool = False) -> None:
         """What USR2 does."""
@@ -644,90 +687,238 @@ class Host:
 
     # --- a turn of the loop
 
+    def _make_parts(self) -> list[Part]:
+        """What a turn is made of, in order. What came in is seen to first, then what is due, then
+        what the supervisor says to all of it, and at last who is told.
+        """
+        never = float("inf")
+
+        def reading() -> float:
+            return self.settings_read.until if self.settings_read is not None else never
+
+        def control() -> float:
+            return self.control.deadline if self.control is not None else never
+
+        def deciding() -> float:
+            return self.supervisor.deadline
+
+        def upgrading() -> float:
+            return self.upgrading.until if self.upgrading is not None else never
+
+        return [
+            Part(
+                "listen to what it had stopped listening to", self._next_hearing, self._hear_again
+            ),
+            Part("listen to NOTIFY_SOCKET", lambda: self._notify_at, self._listen_to_notify),
+            Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
+            Part("start the log command", lambda: self._log_command_at, self._start_log_command),
+            Part("start its helpers", self._next_start, self._start_helpers),
+            Part("give up reading the settings", reading, self._give_up_reading),
+            Part("look whether workers are ready", self._next_look, self._look),
+            Part("run the ready command", self._next_question, self._ask),
+            Part("look at the workers' memory", lambda: self._weigh_at, self._weigh),
+            Part("decide what to do", deciding, self._settle, always=True),
+            Part("write the status file", lambda: never, self._write_status, always=True),
+            Part("tell the service manager", self._next_telling, self._tell_manager, always=True),
+            Part("answer at the control socket", control, self._read_control),
+            Part("upgrade", upgrading, self._upgrade_on, always=True),
+            Part("end in time", lambda: self._end_by, self._end_all_the_same),
+        ]
+
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
-        deadline = min(
-            self.supervisor.deadline,
-            self._next_look(),
-            self._log_command_at,
-            self._next_start(),
-            self._weigh_at,
-            self._notify_at,
-        )
-        deadline = min(deadline, self.manager.again)
-        if self.control is not None:
-            deadline = min(deadline, self.control.deadline)
-        if self.settings_read is not None:
-            deadline = min(deadline, self.settings_read.until)
-        if self.upgrading is not None:
-            deadline = min(deadline, self.upgrading.until)
-        timeout = (
-            None
-            if deadline == float("inf")
-            else min(max(0.0, deadline - time.monotonic()), LONGEST_SLEEP)
-        )
+        now = time.monotonic()
+        deadline = min(self._due(part, now) for part in self._parts)
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - now), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
         for key, _ in ready:
             # What came before it in this turn may have closed it.
-            if self.selector.get_map().get(key.fd) == key:
-                key.data(now)
-        if self._notify_at <= now:
-            self._listen_to_notify()
-        if self._log_command_at <= now:
-            self._start_log_command(now)
-        if self._next_start() <= now:
-            self._start_helpers(now)
-        if self.settings_read is not None and self.settings_read.until <= now:
-            self._give_up_reading(self.settings_read, now)
-        self._look(now)
-        self._ask(now)
-        if self._weigh_at <= now:
-            self._weigh(now)
-        self._settle(now)
-        if self.control is not None and self.control.deadline <= now:
-            self._read_control(now)
-        self._upgrade_on(now)
+            if self.selector.get_map().get(key.fd) == key and not self._try(
+                "read what has come", key.data, now
+            ):
+                # It stays readable, and would wake us for ever.
+                self._stop_listening(key.fileobj)
+                again = self._containment.failed(f"read {key.fd}", now, chance())
+                self._deaf[key.fd] = (key.fileobj, key.data, again)
+        self._see_to(now)
+
+    def _see_to(self, now: float) -> None:
+        """What is due, each part by itself."""
+        for part in self._parts:
+            if self._containment.held_until(part.what) > now:
+                continue
+            due = part.always or self._due(part, now) <= now
+            if due and not self._try(part.what, part.work, now):
+                self._containment.failed(part.what, now, chance())
+            if self.exit_status is not None:
+                return
+        if self._defective:
+            self._defective = False
+            self._try("look its processes over", self._look_over, now)
+
+    def _due(self, part: Part, now: float) -> float:
+        """When a part of the turn is due."""
+        try:
+            due = part.deadline()
+        except Exception as error:
+            self._note_defect(part.what, error, now)
+            due = self._containment.failed(part.what, now, chance())
+        held = self._containment.held_until(part.what)
+        # What is done in every turn has no deadline of its own to come back to after a failure.
+        return max(due, held) if not part.always or held <= now else held
+
+    # --- defects
+
+    def _try(self, what: str, work: Callable[..., None], *args: Any, again: bool = False) -> bool:
+        """Do a part of the work; one that raises is said, and done a `again`st time at once where
+        doing it twice does no harm. Whether it succeeded.
+        """
+        for _ in range(1 + again):
+            try:
+                work(*args)
+            except Exception as error:
+                self._note_defect(what, error, time.monotonic())
+            else:
+                return True
+        return False
+
+    def _note_defect(self, what: str, error: Exception, now: float) -> None:
+        """Say what was wrong, unless that was said a while ago: what the system refused as that,
+        all else as a defect of sidecar's own. Its text is not shown then, for it may hold anything.
+        """
+        self._defective = True
+        if self._saying_defect:
+            return  # in saying so
+        kind, where = type(error).__name__, place(error)
+        self._saying_defect = True
+        try:
+            if not self._containment.news(f"{what} {kind} {where}", now, chance()):
+                return
+            if isinstance(error, OSError) and error.strerror:
+                self._say("cannot", {"what": what, "cause": error.strerror})
+            else:
+                self._say("defect", {"error": kind, "where": where})
+        except Exception:
+            pass  # nothing is left to say it with
+        finally:
+            self._saying_defect = False
+
+    def _survive(self, error: Exception) -> None:
+        """The turn itself is wrong: go on holding the sockets, and see to what can be seen to.
+
+        Raises the error again once a stop had to be over: better a rough end than none.
+        """
+        now = time.monotonic()
+        self._note_defect("wait for what happens", error, now)
+        if now >= self._end_by:
+            raise error
+        time.sleep(DEFECT_PAUSE)
+        self._reap_at = now
+
+    def _look_over(self, now: float) -> None:
+        """After a defect, compare the processes there are with those that somebody waits for: who
+        waits for one that has gone is told so, and one that nobody waits for is killed.
+        """
+        there = self.workers.children() | {each.pid for each in self.workers.ended}
+        lost = "it has ended; its exit status was lost by a defect in sidecar"
+        for pid in self._waited_for() - there - {0}:
+            worker = self.supervisor.roster.find(pid)
+            if worker is not None and self.workers.lives_on(pid):
+                continue  # its leader has gone, others of its group have not
+            if worker is not None and worker.state == LINGERING:
+                self._observe(events.GroupEmptied(pid), now)
+            else:
+                self._see_end(workers.Ended(pid, 1, "", lost, True), now)
+            self._reap_at = now  # and settle
+        for pid in self.workers.children() - self._waited_for():
+            self.workers.abandon(pid)
+        for helper in self.helpers:
+            if not helper.pid and helper.start_at == float("inf"):
+                helper.start_at = now
+
+    def _waited_for(self) -> set[int]:
+        """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
+        found = {worker.pid for worker in self.supervisor.roster.workers()}
+        found.update(self.checks)
+        found.update(asking.pid for asking in self.asking.values())
+        found.update(helper.pid for helper in self.helpers)
+        found.update(self.workers.abandoned())
+        found.update(
+            each.pid
+            for each in (self.settings_read, self.upgrading, self.output)
+            if each is not None
+        )
+        return found
+
+    def _end_all_the_same(self, now: float) -> None:
+        """A stop that has not ended in its time: something is wrong, and sidecar leaves."""
+        self._end_by = float("inf")
+        self.exit_status = 1
+        self._say("cannot", {"what": "stop in order", "cause": "a defect in sidecar; it leaves"})
+
+    def _next_hearing(self) -> float:
+        return min((until for _, _, until in self._deaf.values()), default=float("inf"))
+
+    def _hear_again(self, now: float) -> None:
+        for fd, (source, heed, until) in list(self._deaf.items()):
+            if until <= now:
+                del self._deaf[fd]
+                self._listen_to(source, heed)
 
     def _say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Tell whoever reads the log, and whoever asked to be told."""
         if self.hide:
             fields = {name: hidden(value, self.hide) for name, value in fields.items()}
-        self.log.say(event, fields)
+        self._try("write its log", self.log.say, event, fields)
         record = self.chronicle.note(event, fields, time.time())
         if self.control is not None:
-            try:
-                self.control.tell(record, time.monotonic())
-            except Exception as error:  # not by _survive, which would come here again
-                self.log.say("defect", {"error": type(error).__name__, "where": place(error)})
+            self._try("answer at the control socket", self.control.tell, record, time.monotonic())
 
     def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
         self.selector.register(source, selectors.EVENT_READ, heed)
 
-    def _survive(self, error: Exception) -> None:
-        """A defect of sidecar's own must not take the service down: say where it is, and go on
-        holding the sockets.
-
-        Raises the error again if sidecar is stopping: better a rough end than none. What the error
-        says is not shown, for it may hold anything.
-        """
-        if self.supervisor.ending.asked:
-            raise error
-        self._say("defect", {"error": type(error).__name__, "where": place(error)})
-        time.sleep(DEFECT_PAUSE)
-        # The children that ended in this turn may not have been reaped, and nothing need ever wake
-        # us for them again.
-        self.workers.signal(os.getpid(), "CHLD")
+    def _stop_listening(self, source: HasFileno | int) -> None:
+        """Nothing is to be read from it any more; it need not have been listened to."""
+        fd = source if isinstance(source, int) else source.fileno()
+        if fd >= 0:
+            self._deaf.pop(fd, None)
+            if fd in self.selector.get_map():
+                self.selector.unregister(fd)
 
     def _settle(self, now: float) -> None:
-        """Reconcile until there is nothing to do at this moment; then let the status file and the
-        manager know what came of it.
-        """
-        while given := self.supervisor.reconcile(now):
-            for order in given:
-                getattr(self, "_do_" + type(order).__name__)(order, now)
-        self._write_status()
+        """Reconcile until there is nothing to do at this moment."""
+        while True:
+            while self._ordered:
+                self._perform(self._ordered.popleft(), now)
+            self._ordered.extend(self.supervisor.reconcile(now))
+            if self.stopping():
+                self._bound_stop(now)
+            if not self._ordered:
+                return
+
+    def _perform(self, order: orders.Order, now: float) -> None:
+        """Perform one order. The supervisor is owed an answer to some, whatever happens."""
+        self._sent_to = 0
+        once = isinstance(order, (orders.Prepare, orders.Spawn, orders.Pass))
+        do: Callable[[orders.Order, float], None] = getattr(self, f"_do_{type(order).__name__}")
+        what = f"perform {type(order).__name__}"
+        if self._try(what, do, order, now, again=not once):
+            return
+        cause = "a defect in sidecar; its log says where"
+        if isinstance(order, orders.Prepare):
+            if all(check.generation != order.generation for check in self.checks.values()):
+                self._observe(events.PreparationFailed(order.generation, cause), now)
+        elif isinstance(order, orders.Spawn):
+            generation = self.supervisor.roster.generations.get(order.generation)
+            if generation is not None and generation.in_slot(order.slot) is None:
+                self._observe(events.SpawnFailed(order.generation, order.slot, cause), now)
+
+    def _next_telling(self) -> float:
+        return self.manager.again
+
+    def _tell_manager(self, now: float) -> None:
         if cause := self.manager.tell(self.supervisor, now):
             self._say(
                 "cannot",
@@ -746,71 +937,91 @@ class Host:
                 if name in fact.FIELDS
             }
             fact = fact.replace(**masked)
+        if isinstance(fact, events.StopAsked):
+            self._bound_stop(now)
         self.supervisor.observe(fact, now)
+
+    def _bound_stop(self, now: float) -> None:
+        """A stop begins: from now on it is known when it is over at the latest."""
+        if self._end_by == float("inf"):
+            of = self.supervisor.settings
+            self._end_by = now + of.lame_duck + of.drain_timeout + KILL_GRACE + STOP_SLACK
 
     # --- observe
 
     def _hear(self, now: float) -> None:
         """What the signals mean (DESIGN, "Signals")."""
-        heard = self.wakeup.take()
         # A stop first: what died in the same moment (Ctrl-C to the whole group, a container's end)
         # died of it.
-        for name in sorted(
-            heard, key=lambda name: (name not in ("TERM", "INT", "QUIT"), name == "CHLD")
-        ):
-            if name == "CHLD":
-                self._reap(now)
-            elif name in ("TERM", "INT", "QUIT"):
-                self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
-            elif name == "HUP":
-                self.reload("signal", asked=name)
-            elif name in ("TTIN", "TTOU"):
-                self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
-            elif name == "USR2":
-                self.upgrade()
-            else:
-                self.signal(name)
+        self._heard.extend(
+            sorted(self.wakeup.take(), key=lambda name: name not in ("TERM", "INT", "QUIT"))
+        )
+        while self._heard:
+            name = self._heard.popleft()
+            self._try(f"act upon SIG{name}", self._act_upon, name, now, again=True)
+
+    def _act_upon(self, name: str, now: float) -> None:
+        """One signal."""
+        if name == "CHLD":
+            self._reap_at = now
+        elif name in ("TERM", "INT", "QUIT"):
+            self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
+        elif name == "HUP":
+            self.reload("signal", asked=name)
+        elif name in ("TTIN", "TTOU"):
+            self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
+        elif name == "USR2":
+            self.upgrade()
+        else:
+            self.signal(name)
 
     def _reap(self, now: float) -> None:
-        ended, emptied = self.workers.reap()
-        for each in ended:
-            if each.pid in self.checks:
-                self._checked(each, now)
-            elif self.supervisor.roster.find(each.pid) is not None:
-                self._stop_looking(each.pid)
-                note = each.note or self._killed_for_memory(each)
-                self._observe(
-                    events.WorkerExited(
-                        each.pid, each.code, each.signal, each.alone, note, each.core
-                    ),
-                    now,
-                )
-                self._mend(now)
-            elif self.settings_read is not None and each.pid == self.settings_read.pid:
-                if each.code or each.signal:
-                    self.settings_read.cause = self.settings_read.cause or each.note or "failed"
-                self._settings_were_read(self.settings_read, now)
-            elif self.output is not None and each.pid == self.output.pid:
-                self._log_command_ended(each, now)
-            elif helper := next(
-                (helper for helper in self.helpers if helper.pid == each.pid), None
-            ):
-                cause = (
-                    f"killed by SIG{each.signal}"
-                    if each.signal
-                    else each.note or f"exited with status {each.code}"
-                )
-                self._helper_ended(helper, cause, now)
-            elif self.upgrading is not None and each.pid == self.upgrading.pid:
-                self._proved(self.upgrading, each)
-            elif not self._asked(each, now):
-                cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
-                self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
-        for pid in emptied:
-            self._observe(events.GroupEmptied(pid), now)
+        """See to every child that has ended."""
+        self.workers.collect()
+        self._reap_at = float("inf")
+        while self.workers.ended:
+            ended = self.workers.ended.popleft()
+            self._try("see to the end of a process", self._see_end, ended, now, again=True)
+        while self.workers.emptied:
+            self._observe(events.GroupEmptied(self.workers.emptied.popleft()), now)
         for helper in self.helpers:
             if helper.pid and self.workers.stopped(helper.pid):
                 self._send(helper.pid, "KILL")
+
+    def _see_end(self, each: workers.Ended, now: float) -> None:
+        """A process has ended: tell whoever waits for it."""
+        if each.pid in self.checks:
+            self._checked(each, now)
+        elif (worker := self.supervisor.roster.find(each.pid)) and worker.state != LINGERING:
+            self._try("stop looking at a worker", self._stop_looking, each.pid)
+            note = each.note
+            try:
+                note = note or self._killed_for_memory(each)
+            except Exception as error:
+                self._note_defect("see whether memory ran out", error, now)
+            self._observe(
+                events.WorkerExited(each.pid, each.code, each.signal, each.alone, note, each.core),
+                now,
+            )
+            self._try("repair the listeners", self._mend, now)
+        elif self.settings_read is not None and each.pid == self.settings_read.pid:
+            if each.code or each.signal:
+                self.settings_read.cause = self.settings_read.cause or each.note or "failed"
+            self._settings_were_read(self.settings_read, now)
+        elif self.output is not None and each.pid == self.output.pid:
+            self._log_command_ended(each, now)
+        elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
+            cause = (
+                f"killed by SIG{each.signal}"
+                if each.signal
+                else each.note or f"exited with status {each.code}"
+            )
+            self._helper_ended(helper, cause, now)
+        elif self.upgrading is not None and each.pid == self.upgrading.pid:
+            self._proved(self.upgrading, each)
+        elif not self._asked(each, now):
+            cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
+            self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
 
     def _killed_for_memory(self, ended: workers.Ended) -> str:
         """What is to be said of a worker that somebody killed: nothing, unless the kernel has just
@@ -907,18 +1118,20 @@ class Host:
             try:
                 launch = workers.Launch(helper.argv, helper.environment, helper.open(), own=True)
                 helper.started(self.workers.start(launch), now)
-            except OSError as error:
-                self._helper_ended(helper, f"it could not be started: {error.strerror}", now)
-                continue
-            self._heed(helper)
+                self._heed(helper)
+            except Exception as error:
+                cause = error.strerror if isinstance(error, OSError) else type(error).__name__
+                if not isinstance(error, OSError):
+                    self._note_defect(f"start {helper.name}", error, now)
+                self._helper_ended(helper, f"it could not be started: {cause}", now)
 
     def _heed(self, helper: helpers.Helper) -> None:
         self._listen_to(helper, lambda now: self._read_helper(helper, now))
 
     def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
         if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
-            self._read_helper(helper, now)
-            self.selector.unregister(helper)
+            self._try(f"read what {helper.name} said last", self._read_helper, helper, now)
+        self._stop_listening(helper)
         pid, outdated = helper.pid, helper.outdated
         pause = helper.ended(now, chance())
         if not outdated and (helper.to_the_end or not self.supervisor.ending.asked):
@@ -977,7 +1190,7 @@ class Host:
         try:
             answer = commands.answer(request, self)
         except Exception as error:
-            self._say("defect", {"error": type(error).__name__, "where": place(error)})
+            self._note_defect("answer a command", error, time.monotonic())
             return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
         replies, answer.replies = answer.replies, []
         return replies, None if answer.done else answer
@@ -1068,7 +1281,10 @@ class Host:
         tail.started()
         self._listen_to(tail, lambda _: self._read_tail(tail))
 
-    def _give_up_reading(self, read: SettingsRead, now: float) -> None:
+    def _give_up_reading(self, now: float) -> None:
+        read = self.settings_read
+        if read is None:
+            return
         read.until = float("inf")
         if read.pid:
             read.cause = f"took longer than {helpers.PATIENCE:g} s"
@@ -1081,8 +1297,7 @@ class Host:
         self.settings_read = None
         answer = ""
         if read.tail is not None:
-            if read.tail.fileno() in self.selector.get_map():
-                self.selector.unregister(read.tail)
+            self._stop_listening(read.tail)
             answer = read.tail.close()
         if self.source is None or self.supervisor.ending.asked:
             return
@@ -1095,6 +1310,9 @@ class Host:
             self._configure(self.source.settings(answer), read.trigger, now, read.changed)
         except (SidecarError, OSError) as error:
             self._refuse(getattr(error, "problems", None) or [str(error)])
+        except Exception as error:  # whoever asked for it is to hear of its end
+            self._note_defect("take the settings", error, now)
+            self._refuse(["a defect in sidecar; its log says where"])
 
     def _refuse(self, problems: Iterable[str]) -> None:
         self.problems = tuple(hidden(problem, self.hide) for problem in problems)
@@ -1173,7 +1391,7 @@ class Host:
         if self.watcher is not None:
             if self.watcher.pid:
                 self._read_helper(self.watcher, now)
-                self.selector.unregister(self.watcher)
+                self._stop_listening(self.watcher)
                 self.workers.abandon(self.watcher.pid)
             self.watcher.close()
             self.helpers.remove(self.watcher)
@@ -1215,7 +1433,7 @@ class Host:
         except OSError:
             pass
         if not data:  # or it has gone
-            self.selector.unregister(0)
+            self._stop_listening(0)
         for line in data.splitlines():
             if line.strip().lower() in (b"q", b"quit"):
                 self._say("key", {"key": "q"})
@@ -1268,11 +1486,11 @@ class Host:
                 self._observe(events.WorkerReady(leader), now)
         self._notify_at = self.notify.rest(now)
         if self._notify_at > now:
-            self.selector.unregister(self.notify)
+            self._stop_listening(self.notify)
         else:
             self._notify_at = float("inf")
 
-    def _listen_to_notify(self) -> None:
+    def _listen_to_notify(self, _now: float) -> None:
         self._notify_at = float("inf")
         if self.notify is not None:
             self._listen_to(self.notify, self._read_notifications)
@@ -1280,43 +1498,49 @@ class Host:
     # --- readiness
 
     def _next_look(self) -> float:
-        moments = [asking.at for asking in self.asking.values() if not asking.pid]
-        return min([*moments, self.glances.deadline() or float("inf")])
+        return self.glances.deadline() or float("inf")
+
+    def _next_question(self) -> float:
+        moments = (asking.at for asking in self.asking.values() if not asking.pid)
+        return min(moments, default=float("inf"))
 
     def _look(self, now: float) -> None:
         """Look at every coming worker whose look is due: does it take connections? In slow start:
         how many processes of it?
         """
         for pid in self.glances.due(now):
-            if not self.workers.executed(pid):
-                continue  # still a copy of sidecar, perhaps of another user already
-            worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
-            if replaced is None and (worker is None or worker.ready_at is not None):
-                self.glances.drop(
-                    pid
-                )  # its slow start is over; what was seen of it is kept for its successor's
-                continue
-            try:
-                taking = (
-                    readiness.takes_connections(pid, self._inodes(pid))
-                    if replaced is None
-                    else self._count(pid) > 0
-                )
-            except readiness.LookForbidden as reason:
-                if self.glances.refused(pid):
-                    self._stop_looking(pid)
-                    self._observe(events.LookForbidden(pid, str(reason)), now)
-                continue
-            except OSError:
-                continue  # no descriptor left just now; there will be a next look
-            for old in replaced or ():
-                self._count_old(old, now)
-            if taking and replaced is None:
+            self._try(f"look whether process {pid} is ready", self._look_at, pid, now)
+
+    def _look_at(self, pid: int, now: float) -> None:
+        """Look at one worker."""
+        if not self.workers.executed(pid):
+            return  # still a copy of sidecar, perhaps of another user already
+        worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+        if replaced is None and (worker is None or worker.ready_at is not None):
+            # Its slow start is over; what was seen of it is kept for its successor's.
+            self.glances.drop(pid)
+            return
+        try:
+            taking = (
+                readiness.takes_connections(pid, self._inodes(pid))
+                if replaced is None
+                else self._count(pid) > 0
+            )
+        except readiness.LookForbidden as reason:
+            if self.glances.refused(pid):
                 self._stop_looking(pid)
-            if taking:
-                self._observe(events.WorkerReady(pid), now)
-            if replaced is not None:
-                self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
+                self._observe(events.LookForbidden(pid, str(reason)), now)
+            return
+        except OSError:
+            return  # no descriptor left just now; there will be a next look
+        for old in replaced or ():
+            self._count_old(old, now)
+        if taking and replaced is None:
+            self._stop_looking(pid)
+        if taking:
+            self._observe(events.WorkerReady(pid), now)
+        if replaced is not None:
+            self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
 
     def _count(self, pid: int) -> int:
         """How many processes of the worker take connections; raises as `readiness.takers`. Who was
@@ -1355,19 +1579,23 @@ class Host:
 
     def _weigh(self, now: float) -> None:
         """Find the workers that hold more memory than they may."""
-        for worker in self.supervisor.roster.ready():
-            memory = readiness.more_than(self.settings.max_memory or 0, worker.pid)
-            if memory:
-                self._observe(events.GrewTooBig(worker.pid, memory), now)
         self._weigh_at = now + LOOK_AT_MEMORY
+        for worker in self.supervisor.roster.ready():
+            self._try("look at the workers' memory", self._weigh_one, worker.pid, now)
+
+    def _weigh_one(self, pid: int, now: float) -> None:
+        memory = readiness.more_than(self.settings.max_memory or 0, pid)
+        if memory:
+            self._observe(events.GrewTooBig(pid, memory), now)
 
     def _ask(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""
-        for pid, asking in self.asking.items():
+        for pid, asking in list(self.asking.items()):
             if asking.pid or asking.at > now:
                 continue
             worker = self.supervisor.roster.find(pid)
             if worker is None or not worker.serving:
+                del self.asking[pid]
                 continue
             environment = {
                 **self._environment(worker.generation, worker.slot, ""),
@@ -1502,11 +1730,10 @@ class Host:
 
     def _read_tail(self, tail: helpers.Tail) -> None:
         if not tail.take():
-            self.selector.unregister(tail)
+            self._stop_listening(tail)
 
     def _last_words(self, tail: helpers.Tail) -> str:
-        if tail.fileno() in self.selector.get_map():
-            self.selector.unregister(tail)
+        self._stop_listening(tail)
         return tail.close()
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
@@ -1559,7 +1786,7 @@ class Host:
             )
             return
         self._observe(events.WorkerStarted(order.generation, order.slot, pid, plan.readiness), now)
-        self._look_after(pid, plan.readiness, now)
+        self._try("look after a worker", self._look_after, pid, plan.readiness, now, again=True)
 
     def _look_after(self, pid: int, how: str, now: float) -> None:
         """Find out when a worker that has just been started is ready, where that is ours to find
@@ -1571,8 +1798,9 @@ class Host:
             self.asking[pid] = Asking(now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
+        if self._sent_to != order.pid:  # a second signal hurries some programs
+            self._send(order.pid, order.signal)
         self._stop_looking(order.pid)
-        self._send(order.pid, order.signal)
 
     def _do_Pass(self, order: orders.Pass, now: float) -> None:  # noqa: N802
         self._send(order.pid, order.signal)
@@ -1580,15 +1808,16 @@ class Host:
     def _send(self, pid: int, signal: str) -> None:
         try:
             self.workers.signal(pid, signal)
+            self._sent_to = pid
         except OSError as error:
             self._say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
 
     def _do_Kill(self, order: orders.Kill, now: float) -> None:  # noqa: N802
-        self._stop_looking(order.pid)
         try:
             self.workers.kill(order.pid)
         except OSError as error:
             self._say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
+        self._stop_looking(order.pid)
 
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         for pid, check in list(self.checks.items()):
@@ -1598,8 +1827,8 @@ class Host:
         self.environments.pop(order.generation, None)
         self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})
-        self._close_listeners()
-        self._mend(now)
+        self._try("close listeners", self._close_listeners)
+        self._try("repair the listeners", self._mend, now)
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         self._say(order.event, order.fields)
@@ -1608,7 +1837,7 @@ class Host:
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status
         if self.control is not None:
-            self.control.flush()
+            self._try("answer at the control socket", self.control.flush)
         if order.reason:
             leave_a_reason(order.reason)
 
@@ -1621,7 +1850,7 @@ class Host:
             # Bound anew: the workers that live hold a socket nobody can reach any more.
             self._observe(events.SwapTriggered("listener"), now)
 
-    def _write_status(self) -> None:
+    def _write_status(self, _now: float) -> None:
         if self.status_file is None:
             return
         try:
@@ -1668,16 +1897,6 @@ class Host:
         self.selector.select(wait)
         self.wakeup.take()
         return [each.pid for each in self.workers.reap()[0]]
-
-
-def place(error: BaseException) -> str:
-    """Where it was raised: file and line."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return (
-        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
-    )
 
 
 def chance() -> float:

@@ -14,6 +14,7 @@ between a HUP, a crash and a drain deadline is then nowhere in one place, and ca
 from __future__ import annotations
 
 from sidecar import events, orders
+from sidecar.containment import Containment, place
 from sidecar.generation import (
     DRAINING,
     GONE,
@@ -144,6 +145,7 @@ class Supervisor:
         self.failed: tuple[int, str] | None = None
         self._orders: list[orders.Order] = []
         self._next = float("inf")
+        self._containment = Containment()
 
     # --- observe: write the fact down
 
@@ -359,23 +361,38 @@ class Supervisor:
         self._next = float("inf")
         if self.exited:
             return []
-        self._ripen(now)
-        self._end(now)
+        self._step(self._ripen, now)
+        self._step(self._end, now)
         if self.ending.phase != "leaving":
-            self._judge(now)
-            self._take_over(now)
-            self._trim(now)
-            self._begin(now)
-            self._make_room(now)
-            self._grow(now)
-            self._shift(now)
-            self._recycle(now)
-        self._pass_on()
-        self._enforce(now)
-        self._bury()
-        self._exit(now)
+            self._step(self._judge, now)
+            self._step(self._take_over, now)
+            self._step(self._trim, now)
+            self._step(self._begin, now)
+            self._step(self._make_room, now)
+            self._step(self._grow, now)
+            self._step(self._shift, now)
+            self._step(self._recycle, now)
+        self._step(self._pass_on, now)
+        self._step(self._enforce, now)
+        self._step(self._bury, now)
+        self._step(self._exit, now)
         given, self._orders = self._orders, []
         return given
+
+    def _step(self, step: Callable[[float], None], now: float) -> None:
+        """Take one step. One that raises keeps no other from its own, and what it had decided
+        before is done; it is taken again after a pause.
+        """
+        name = step.__name__
+        if not self._reached(self._containment.held_until(name), now):
+            return
+        try:
+            step(now)
+        except Exception as error:
+            self._reached(self._containment.failed(name, now, self.chance()), now)
+            kind, where = type(error).__name__, place(error)
+            if self._containment.news(f"{kind} {where}", now, self.chance()):
+                self._say("defect", error=kind, where=where)
 
     @property
     def wish(self) -> Wish | None:
@@ -451,12 +468,13 @@ class Supervisor:
         serving.
         """
         coming, failure = self.roster.coming, self._failure
-        self._failure = None
         if coming is None or failure is None:
+            self._failure = None
             return
         if self._serves_alone(coming):
             # Nothing else takes connections: better this generation with a slot missing than none.
             self._serve_alone(coming, now)
+            self._failure = None
             return
         taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
         still = sorted(
@@ -472,6 +490,7 @@ class Supervisor:
         )  # fmt: skip
         self.failed = (coming.number, failure.cause)
         self._give_up(coming, now)
+        self._failure = None
         if not self.ever_ready:
             self.failures += 1
             if self.settings.max_failures and self.failures >= self.settings.max_failures:
@@ -893,13 +912,13 @@ class Supervisor:
                 worker.move(KILLED)
                 self._orders.append(orders.Kill(worker.pid))
 
-    def _bury(self) -> None:
+    def _bury(self, _now: float) -> None:
         for generation in self.roster.gone():
             generation.move(GONE)
             del self.roster.generations[generation.number]
             self._orders.append(orders.Close(generation.number))
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, _now: float) -> None:
         for signal in self._passed:
             # Not to one that is still starting: until its program has installed a handler, most
             # signals end it.

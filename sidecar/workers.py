@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import signal
+from collections import deque
 
 from sidecar.errors import StartError
 from sidecar.record import Descriptor, Record
@@ -106,6 +107,11 @@ class Workers:
         self._notes: dict[int, str] = {}
         self._leaderless: set[int] = set()
         self._abandoned: set[int] = set()
+        self._unseen: deque[tuple[int, int]] = deque()
+        #: What `collect` has found, until it is taken from here: children that have ended, and
+        #: process groups (by their leader's pid) that have become empty.
+        self.ended: deque[Ended] = deque()
+        self.emptied: deque[int] = deque()
         self._terminal = os.isatty(0)
         self._prctl: Callable[[int, int], int] | None = None
         if os.getpid() != 1:
@@ -161,6 +167,8 @@ class Workers:
             self._notes[pid] = os.read(report, 4096).decode("utf-8", "replace")
         except BlockingIOError:
             return False
+        except OSError as error:
+            self._notes[pid] = f"what it said could not be read: {_reason(error)}"
         os.close(self._reports.pop(pid))
         return True
 
@@ -225,11 +233,8 @@ class Workers:
         finally:
             os._exit(status)
 
-    def reap(self) -> tuple[list[Ended], list[int]]:
-        """Every child that has ended since, and every process group (by its leader's pid) that has
-        become empty meanwhile.
-        """
-        ended = []
+    def collect(self) -> None:
+        """Reap every child that has ended since. What comes of it waits in `ended` and `emptied`."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -237,12 +242,37 @@ class Workers:
                 break
             if pid == 0:
                 break
-            ended.append((pid, status))
-        reaped = [self._ended(pid, status) for pid, status in ended]
+            self._unseen.append((pid, status))
         emptied = [pid for pid in self._leaderless if not _exists(pid)]
         self._leaderless.difference_update(emptied)
-        self._leaderless.update(each.pid for each in reaped if not each.alone)
-        return reaped, emptied
+        self.emptied.extend(emptied)
+        while self._unseen:
+            each = self._ended(*self._unseen.popleft())
+            if not each.alone:
+                self._leaderless.add(each.pid)
+            self.ended.append(each)
+
+    def reap(self) -> tuple[list[Ended], list[int]]:
+        """Every child that has ended since, and every process group (by its leader's pid) that has
+        become empty meanwhile.
+        """
+        self.collect()
+        ended, emptied = list(self.ended), list(self.emptied)
+        self.ended.clear()
+        self.emptied.clear()
+        return ended, emptied
+
+    def children(self) -> set[int]:
+        """Every process that was started and has not been reaped."""
+        return set(self._notes)
+
+    def lives_on(self, pid: int) -> bool:
+        """Whether the leader `pid` has gone and others of its group have not, as far as is known."""
+        return pid in self._leaderless
+
+    def abandoned(self) -> set[int]:
+        """Those that were killed because nobody waits for them."""
+        return set(self._abandoned)
 
     def _ended(self, pid: int, status: int) -> Ended:
         code = os.waitstatus_to_exitcode(status)

@@ -63,6 +63,8 @@ class History:
         self.refusals = 0
         self.started: Counter[int] = Counter()
         self.said: list[orders.Say] = []
+        #: A defect was planted: one may be said.
+        self.defective = False
 
     def play(self, table: str) -> History:
         """Live through the rows of a table."""
@@ -116,6 +118,7 @@ class History:
     def _perform(self, order: orders.Order) -> str:
         match order:
             case orders.Say():
+                assert order.event != "defect" or self.defective, order
                 self.said.append(order)
                 return ""
             case orders.Prepare():

@@ -287,8 +287,8 @@ FAULTS = [
         "a crashed slot is filled although everything leaves",
         "Stop always ends or Orderly",
         (
-            '        if self.ending.phase != "leaving":\n            self._judge',
-            "        if True:\n            self._judge",
+            '        if self.ending.phase != "leaving":\n            self._step(self._judge',
+            "        if True:\n            self._step(self._judge",
         ),
         (
             "                if generation.state != OUTDATED:\n                    generation.move(OUTDATED)\n",
@@ -570,8 +570,8 @@ FAULTS = [
         "orders go on after Exit",
         "Orderly",
         (
-            "        self._bury()\n        self._exit(now)\n",
-            "        self._exit(now)\n        self._bury()\n",
+            "        self._step(self._bury, now)\n        self._step(self._exit, now)\n",
+            "        self._step(self._exit, now)\n        self._step(self._bury, now)\n",
         ),
     ),
 ]

@@ -766,6 +766,9 @@ class World:
                 self.exit = order
 
     def _said(self, event: str, fields: dict[str, Any]) -> None:
+        if event == "defect":
+            kind = "Legal moves" if fields["error"] == "IllegalMove" else "No defect"
+            raise Broken(kind, "{error} at {where}".format(**fields))
         if event == "serving":
             if self.current is not None:
                 self.current.state = OUTDATED

@@ -1,0 +1,117 @@
+"""A step of reconcile that raises keeps no other step from its own, and what was decided is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sidecar.settings import Settings
+from sidecar.supervisor import Supervisor
+from tests.histories.history import History
+
+STEPS = [
+    "_ripen",
+    "_judge",
+    "_take_over",
+    "_trim",
+    "_begin",
+    "_make_room",
+    "_grow",
+    "_shift",
+    "_recycle",
+    "_pass_on",
+    "_enforce",
+    "_bury",
+]
+
+
+def broken(history: History, name: str, until: float, after: bool) -> None:
+    """Have a step raise until a moment: before it does anything, or after."""
+    real: Callable[[float], None] = getattr(history.supervisor, name)
+
+    def step(now: float) -> None:
+        if now < until and not after:
+            raise RuntimeError
+        real(now)
+        if now < until:
+            raise RuntimeError
+
+    step.__name__ = name
+    setattr(history.supervisor, name, step)
+    history.defective = True
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_stop_goes_on_whatever_step_is_broken_for_good(name, after):
+    history = History(Settings(workers=1, drain_timeout=2.0), prepare="later")
+    history.play("0 start | prepare 1\n 0 prepared 1 | spawn 1/0=101\n 1 ready 101 | !serving")
+    broken(history, name, float("inf"), after)
+    given = []
+    for moment, facts in ((2.0, "term"), (4.0, ""), (12.0, "")):
+        while history.supervisor.deadline < moment:
+            history.now = history.supervisor.deadline
+            given += history._settle()
+        history.now = moment
+        if facts:
+            history._fact(facts)
+        given += history._settle()
+    assert given[0] == "retire 101 TERM"
+    assert ("kill 101" in given) is (name != "_enforce" or after)
+    # Without a kill the supervisor waits for good: the host ends a stop that takes too long.
+    assert ("exit 0" in given) is (name != "_enforce" or after)
+
+
+def test_what_a_step_had_decided_before_it_raised_is_done():
+    history = History(Settings(workers=2), prepare="later")
+    history.play("0 start | prepare 1")
+    broken(history, "_grow", 1.0, after=True)
+    history.play("0 prepared 1 | spawn 1/0=101, spawn 1/1=102, !defect")
+
+
+def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once():
+    history = History(Settings(workers=1))
+    broken(history, "_grow", 0.1, after=False)
+    history.play(
+        """
+        0     start      | prepare 1, !defect
+        0.25  -          | spawn 1/0=101
+        1     ready 101  | !serving
+        """
+    )
+    assert [fields["error"] for fields in history.what_was_said("defect")] == ["RuntimeError"]
+
+
+def test_a_failure_is_not_forgotten_by_a_step_that_raises():
+    history = History(Settings(workers=1))
+    history.play(
+        "0 start | prepare 1, spawn 1/0=101\n 1 ready 101 | !serving\n 2 hup | prepare 2, spawn 2/0=201"
+    )
+    real = Supervisor._serves_alone
+
+    def serves_alone(self, coming):
+        if self is history.supervisor and history.now < 3.1:
+            raise RuntimeError
+        return real(self, coming)
+
+    history.defective = True
+    try:
+        Supervisor._serves_alone = serves_alone
+        history.play("3 exit 201 1 | !defect\n 3.25 - | close 2, !swap_failed")
+    finally:
+        Supervisor._serves_alone = real
+
+
+def test_a_defect_that_stays_is_said_ever_more_seldom():
+    history = History(Settings(workers=1))
+    history.play("0 start | prepare 1, spawn 1/0=101\n 1 ready 101 | !serving")
+    broken(history, "_trim", float("inf"), after=False)
+    tries = 0
+    history.play("2 - |")
+    while history.supervisor.deadline < 3600.0:
+        history.now = history.supervisor.deadline
+        assert history._settle() == []
+        tries += 1
+    assert 700 < tries < 800  # every five seconds in the end
+    assert len(history.what_was_said("defect")) < 20
