@@ -9,7 +9,7 @@ JOBS ?= 4
 
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help demo test test-kubernetes image check format bench pictures simulate fuzz docs clean
+.PHONY: help demo test test-kubernetes image check format bench pictures simulate fuzz faults docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -61,6 +61,10 @@ simulate: $(VENV)/ready ## hundreds of thousands of schedules through the core
 
 fuzz: $(VENV)/ready ## many more examples of what may come from outside
 	SIDECAR_EXAMPLES=$${SIDECAR_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz --timeout=0
+
+faults: $(VENV)/ready ## system calls of sidecar that fail, once or always (FAULTS=400, 0: all; SEED=1)
+	tests/setup system
+	$(BIN)/python -m tests.faults --jobs $(JOBS) --cases $${FAULTS:-400} --seed $${SEED:-1}
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -109,10 +109,11 @@ class Helper:
     def open(self) -> Handoff:
         """Make its pipes; our descriptors and its own, for one start. Raises OSError."""
         stdin, self._keep = os.pipe2(os.O_CLOEXEC)
+        self._theirs = (stdin,)  # each at once: what comes next may fail, and `ended` closes these
         self._read, stdout = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._theirs += (stdout,)
         # Only our end is not to block.
         os.set_blocking(stdout, True)
-        self._theirs = (stdin, stdout)
         return [(stdin, 0), (stdout, 1), *self._given()]
 
     def lend(self, fd: int) -> int:
@@ -142,7 +143,7 @@ class Helper:
         while taken < READ_AT_ONCE:
             try:
                 part = os.read(self._read, 1 << 16)
-            except BlockingIOError:
+            except OSError:  # nothing more for now (EAGAIN), or not to be had
                 break
             if not part:
                 break
@@ -165,11 +166,12 @@ class Helper:
     def ended(self, now: float, chance: float) -> float:
         """It has gone, or could not be started; the pause until it is started again, in seconds."""
         self.close()
+        lived = now - self._since if self.pid else 0.0
         self.pid = 0
         if self.outdated:
             self.outdated, self.start_at = False, now
             return 0.0
-        self.start_at = self._pace.failed(now, now - self._since, chance)
+        self.start_at = self._pace.failed(now, lived, chance)
         # Even one that lived long gets a moment: what ended it may still be going on.
         self.start_at = max(self.start_at, now + 0.1)
         return self.start_at - now
@@ -185,10 +187,14 @@ class Helper:
 
 
 def clear(fd: int) -> int:
-    """The descriptor at another number, clear of those that a helper's own are about to take."""
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE + 1)
-    os.close(fd)
-    return high
+    """The descriptor at another number, clear of those that a helper's own are about to take.
+
+    Raises OSError; it is closed then, too.
+    """
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE + 1)
+    finally:
+        os.close(fd)
 
 
 def module(name: str, *words: str) -> tuple[str, ...]:
@@ -273,6 +279,8 @@ class Tail:
                 part = os.read(self._read, 1 << 14)
             except BlockingIOError:
                 return True
+            except OSError:
+                return False
             if not part:
                 return False
             self._data = (self._data + part)[-self._most :]

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from _typeshed import HasFileno
 
     from sidecar.listeners import Listener
-    from sidecar.settings import Settings
+    from sidecar.settings import Setting, Settings
     from sidecar.upgrade import Upgrade
 
     Detach = Callable[[Callable[[], None]], None]
@@ -398,8 +398,13 @@ class Host:
 
     def _open_notify(self) -> None:
         if self.readiness == "notify" and self.notify is None:
-            self.notify = readiness.NotifySocket()
-            self._listen_to_notify(0.0)
+            notify = readiness.NotifySocket()
+            try:
+                self._listen_to(notify, self._read_notifications)
+            except OSError:
+                notify.close()
+                raise
+            self.notify, self._notify_at = notify, float("inf")
 
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
@@ -587,8 +592,7 @@ class Host:
             )
             one.until = now + upgrade.MOST_CHECKING
             one.tail.started()
-            tail = one.tail
-            self._listen_to(tail, lambda _: self._read_tail(tail))
+            self._heed_tail(one.tail)
         except Exception as error:  # a defect is no reason not to go on either
             self._upgrade_failed(
                 f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}"
@@ -1055,9 +1059,17 @@ class Host:
         if state:
             self._watchers_memory, self._watched_since = state["memory"], state["began"]
         else:
-            self._watchers_memory = helpers.clear(os.memfd_create("sidecar-watch", os.MFD_CLOEXEC))
+            self._watchers_memory = -1
             self._watched_since = time.clock_gettime(CLOCK_REALTIME_COARSE)
-        given = [(self._watchers_memory, WATCHERS_MEMORY)]
+
+        def given() -> list[tuple[int, int]]:
+            # By the first start: where it cannot be made that start has failed, and another follows.
+            if self._watchers_memory < 0:
+                self._watchers_memory = helpers.clear(
+                    os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
+                )
+            return [(self._watchers_memory, WATCHERS_MEMORY)]
+
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
             "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
@@ -1067,7 +1079,7 @@ class Host:
         return helpers.Helper(
             "the watcher", helpers.module("sidecar.watch"), now,
             environment={**helpers.environment(self.started_with), "SIDECAR_WATCHER": json.dumps(config)},
-            given=lambda: given, says=("watching", "changed", "env", "remark"),
+            given=given, says=("watching", "changed", "env", "remark"),
         )  # fmt: skip
 
     def _make_admin(self, listener: int, now: float) -> helpers.Helper:
@@ -1123,6 +1135,8 @@ class Host:
                 cause = error.strerror if isinstance(error, OSError) else type(error).__name__
                 if not isinstance(error, OSError):
                     self._note_defect(f"start {helper.name}", error, now)
+                if helper.pid:
+                    self.workers.abandon(helper.pid)
                 self._helper_ended(helper, f"it could not be started: {cause}", now)
 
     def _heed(self, helper: helpers.Helper) -> None:
@@ -1266,31 +1280,35 @@ class Host:
     def _read_settings(
         self, source: Source, trigger: str, now: float, changed: tuple[str, ...] = ()
     ) -> None:
-        self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE, changed)
+        read = self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE, changed)
         try:
-            tail = self.settings_read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
+            read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
             launch = workers.Launch(
-                source.reader, helpers.environment(self.started_with), [(tail.write, 1)], own=True
+                source.reader,
+                helpers.environment(self.started_with),
+                [(read.tail.write, 1)],
+                own=True,
             )
-            self.settings_read.pid = self.workers.start(launch)
+            read.pid = self.workers.start(launch)
+            read.tail.started()
+            self._heed_tail(read.tail)
         except OSError as error:
             # Refused in the next turn: whoever asked for this is not listening yet.
-            self.settings_read.cause = f"could not be started: {error.strerror}"
-            self.settings_read.until = now
-            return
-        tail.started()
-        self._listen_to(tail, lambda _: self._read_tail(tail))
+            read.cause = f"could not be started: {error.strerror}"
+            read.until = now
+            if read.pid:
+                self.workers.abandon(read.pid)
+                read.pid = 0
 
     def _give_up_reading(self, now: float) -> None:
         read = self.settings_read
         if read is None:
             return
-        read.until = float("inf")
         if read.pid:
+            # Not waited for: what hangs in a system call cannot be killed either.
             read.cause = f"took longer than {helpers.PATIENCE:g} s"
-            self.workers.kill(read.pid)
-        else:
-            self._settings_were_read(read, now)
+            self.workers.abandon(read.pid)
+        self._settings_were_read(read, now)
 
     def _settings_were_read(self, read: SettingsRead, now: float) -> None:
         """The reader has ended, with what it had to say or `read.cause`."""
@@ -1307,12 +1325,16 @@ class Host:
         try:
             if read.cause:
                 raise StartError(f"{self.source.file}: its reader {read.cause}")
-            self._configure(self.source.settings(answer), read.trigger, now, read.changed)
+            go_by_them = self._configure(
+                self.source.settings(answer), read.trigger, now, read.changed
+            )
         except (SidecarError, OSError) as error:
             self._refuse(getattr(error, "problems", None) or [str(error)])
         except Exception as error:  # whoever asked for it is to hear of its end
             self._note_defect("take the settings", error, now)
             self._refuse(["a defect in sidecar; its log says where"])
+        else:
+            go_by_them()
 
     def _refuse(self, problems: Iterable[str]) -> None:
         self.problems = tuple(hidden(problem, self.hide) for problem in problems)
@@ -1321,8 +1343,11 @@ class Host:
 
     def _configure(
         self, new: Settings, trigger: str, now: float, paths: tuple[str, ...] = ()
-    ) -> None:
-        """Go by these settings from now on: all of them or, raising SidecarError or OSError, none."""
+    ) -> Callable[[], None]:
+        """Make everything that these settings need and that may fail; what puts them in force.
+
+        Raises SidecarError or OSError; all is as it was then.
+        """
         old, living = self.settings, list(self.sets)
         self.hide = tuple({*self.hide, *new.hide})
         fixed = [
@@ -1349,6 +1374,25 @@ class Host:
             listeners.without(living)
             self.readiness = self._choose_readiness(old, self.listeners)
             raise
+        return lambda: self._put_in_force(
+            new, listeners, remarks, fixed, changed, trigger, paths, now
+        )
+
+    def _put_in_force(
+        self,
+        new: Settings,
+        listeners: Listeners,
+        remarks: list[str],
+        fixed: Sequence[Setting],
+        changed: Sequence[str],
+        trigger: str,
+        paths: tuple[str, ...],
+        now: float,
+    ) -> None:
+        """Go by settings that nothing stands against. Nothing here may fail: half of them would be
+        in force.
+        """
+        old, living = self.settings, list(self.sets)
         self.problems = ()
         self._say(
             "settings_read",
@@ -1396,7 +1440,8 @@ class Host:
             self.watcher.close()
             self.helpers.remove(self.watcher)
             self.watcher = None
-            os.close(self._watchers_memory)
+            if self._watchers_memory >= 0:
+                os.close(self._watchers_memory)
         if self.settings.watch or self.settings.watch_env:
             self.watcher = self._make_watcher(now)
             self.helpers.append(self.watcher)
@@ -1676,17 +1721,24 @@ class Host:
         if not self.settings.check:
             self._prepared(order.generation, now)
             return
+        tail: helpers.Tail | None = None
+        pid = 0
         try:
             tail = helpers.Tail()
             pid = self._start_helper(
                 self.settings, self.settings.check, environment, [(tail.write, 1), (tail.write, 2)]
             )
             tail.started()
-            self.checks[pid] = Check(order.generation, tail)
-            self._listen_to(tail, lambda _: self._read_tail(tail))
+            self._heed_tail(tail)
         except OSError as error:
+            if pid:
+                self.workers.abandon(pid)
+            if tail is not None:
+                tail.close()
             cause = f"the check could not be started: {error.strerror}"
             self._observe(events.PreparationFailed(order.generation, cause), now)
+        else:
+            self.checks[pid] = Check(order.generation, tail)
 
     def _prepared(self, generation: int, now: float) -> None:
         """It can be started; with --overlap auto, say how many of its workers fit beside those that
@@ -1727,6 +1779,9 @@ class Host:
             ),
             now,
         )
+
+    def _heed_tail(self, tail: helpers.Tail) -> None:
+        self._listen_to(tail, lambda _: self._read_tail(tail))
 
     def _read_tail(self, tail: helpers.Tail) -> None:
         if not tail.take():

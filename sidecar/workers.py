@@ -295,9 +295,15 @@ class Workers:
             return False
 
     def abandon(self, pid: int) -> None:
-        """Kill a helper whose answer nobody waits for any more; it is reaped without a word."""
+        """Kill a helper whose answer nobody waits for any more; it is reaped without a word.
+
+        One that may not be killed is left alone: its end is of no interest.
+        """
         self._abandoned.add(pid)
-        self.kill(pid)
+        try:
+            self.kill(pid)
+        except OSError:
+            pass
 
     def forget(self, pid: int) -> bool:
         """Whether the process that was reaped had been abandoned."""

@@ -60,7 +60,7 @@ def marked(mark: str) -> list[int]:
 
 class Sidecar:
     """`sidecar run` with --log-format json; its log lines as events. Options are appended before
-    `--`.
+    `--`; `wrapper` is what starts it.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Sidecar:
         program: tuple[str, ...] = SERVER,
         env: dict[str, str] | None = None,
         port: bool = True,
+        wrapper: tuple[str, ...] = (),
         **popen: object,
     ):
         self.mark = f"{os.getpid()}-{id(self)}"
@@ -79,7 +80,10 @@ class Sidecar:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": self.mark, **(env or {})}
         popen = {"stdin": subprocess.DEVNULL, "start_new_session": True, **popen}
         self.process = subprocess.Popen(
-            [*words, *options, "--", *program], env=environ, stderr=subprocess.PIPE, **popen
+            [*wrapper, *words, *options, "--", *program],
+            env=environ,
+            stderr=subprocess.PIPE,
+            **popen,
         )
         self.pid = self.process.pid
         self.events: list[dict] = []
