@@ -204,8 +204,8 @@ class Listener:
         self.sock.close()
         for path in (_private(self.address.path), self.address.path if self.ours else ""):
             try:
-                if self.file and _file(path) == self.file:
-                    os.unlink(path)
+                if self.file and path:
+                    _unlink(path, self.file)
             except OSError:
                 pass  # an unwritable directory, say; the next start replaces the stale socket
 
@@ -709,13 +709,17 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
     finally:
         os.umask(umask)
     try:
-        # Before its owner changes: fs.protected_hardlinks would forbid the link to a file of
-        # somebody else.
-        _link_privately(path)
-        if address.owner:
-            os.chown(path, *owner, follow_symlinks=False)
-        if stat.S_IMODE(os.lstat(path).st_mode) != mode:
-            os.chmod(path, mode)
+        file = _opened(path)
+        try:
+            # Before its owner changes: fs.protected_hardlinks would forbid the link to a file of
+            # somebody else.
+            _link_privately(path)
+            if address.owner:
+                os.chown(f"/proc/self/fd/{file}", *owner)
+            if stat.S_IMODE(os.fstat(file).st_mode) != mode:
+                os.chmod(f"/proc/self/fd/{file}", mode)
+        finally:
+            os.close(file)
         _tune(sock, address)
         sock.listen(backlog)
     except OSError as error:
@@ -739,14 +743,49 @@ def _tune(sock: socket.socket, address: Address) -> None:
         sock.setblocking(False)
 
 
+def _opened(path: str) -> int:
+    """A descriptor (O_PATH) of the socket file that has just been bound, to change its mode and
+    owner by: who may write to the directory may have put a link to something else at the path
+    meanwhile. Raises ListenError if that is so.
+    """
+    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = os.fstat(file)
+    if stat.S_ISSOCK(found.st_mode) and found.st_nlink == 1:
+        return file
+    os.close(file)
+    where = os.path.dirname(path)
+    raise ListenError(
+        [
+            f"somebody who may write to the directory {where} put something else at the path just as the socket was made there"
+        ]
+    )
+
+
+def _unlink(path: str, file: tuple[int, int]) -> None:
+    """Remove `path` if it names this socket file. Raises OSError.
+
+    Looked at and removed within one opened directory: whoever may replace a directory on the way
+    must not choose where something is removed.
+    """
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        name = os.path.basename(path)
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if (found.st_dev, found.st_ino) == file:
+            os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
 def _make_room(path: str) -> bool:
     """Remove a stale socket from `path`; whether it did. Raises ListenError if anything else is
     there, for it is not ours to remove.
     """
     try:
-        form = stat.S_IFMT(os.lstat(path).st_mode)
+        found = os.lstat(path)
     except FileNotFoundError:
         return False
+    form = stat.S_IFMT(found.st_mode)
     if form != stat.S_IFSOCK:
         what = {
             stat.S_IFREG: "regular file",
@@ -765,7 +804,7 @@ def _make_room(path: str) -> bool:
         )
     if answer != errno.ECONNREFUSED:
         raise ListenError(["something is listening on it already"])
-    os.unlink(path)
+    _unlink(path, (found.st_dev, found.st_ino))
     return True
 
 
@@ -779,8 +818,9 @@ def _link_privately(path: str) -> None:
     where that cannot be.
     """
     try:
-        if _file(_private(path)):
-            os.unlink(_private(path))
+        former = _file(_private(path))
+        if former:
+            _unlink(_private(path), former)
         os.link(path, _private(path))
     except OSError:
         pass

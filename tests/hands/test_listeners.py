@@ -413,6 +413,63 @@ def test_a_unix_socket_is_never_more_open_than_asked_and_refuses_until_it_is_rea
     ]
 
 
+@pytest.mark.parametrize("moment", ["open", "os.link", "os.chown"])
+@pytest.mark.parametrize("kind", [os.symlink, os.link])
+@needs_root
+def test_who_may_write_to_the_directory_has_no_hand_on_the_mode_and_owner_of_other_files(
+    run: str, moment: str, kind: Callable[[str, str], None]
+) -> None:
+    """A link to another file takes the path's place at a bad moment."""
+    path, secret = f"{run}/a", f"{run}/secret"
+    with open(secret, "w"):
+        os.chmod(secret, 0o600)
+
+    def attempt() -> object:
+        done = []
+
+        def exchange(event: str, arguments: tuple[object, ...]) -> None:
+            if event == moment and not done and (moment != "open" or arguments[0] == path):
+                done.append(event)
+                os.unlink(path)
+                kind(secret, path)
+
+        sys.addaudithook(exchange)
+        owner = ",owner=12345" if moment == "os.chown" else ""
+        try:
+            Listeners.open([address.parse(f"{path},mode=0666{owner}")], backlog=None)
+        except ListenError:
+            done.append("refused")
+        return done
+
+    assert in_child(attempt) == ([moment, "refused"] if moment == "open" else [moment])
+    found = os.stat(secret)
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o600, 0)
+
+
+@needs_root
+def test_a_directory_exchanged_on_the_way_does_not_choose_what_is_removed(
+    listen: Open, run: str
+) -> None:
+    """The directory of the path is exchanged for a link just before the socket is removed."""
+    os.mkdir(f"{run}/theirs")
+    os.mkdir(f"{run}/others")
+    Path(f"{run}/others/a").touch()
+    listeners = listen(f"{run}/theirs/a")
+
+    def attempt() -> object:
+        def exchange(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "os.remove" and arguments[0] in ("a", f"{run}/theirs/a"):
+                os.rename(f"{run}/theirs", f"{run}/moved")
+                os.symlink("others", f"{run}/theirs")
+
+        sys.addaudithook(exchange)
+        listeners.close()
+        return sorted(os.listdir(f"{run}/others"))
+
+    assert in_child(attempt) == ["a"]
+    assert os.listdir(f"{run}/moved") == []
+
+
 def test_a_unix_socket_has_the_backlog_that_is_asked_for(listen: Open, run: str) -> None:
     listen(f"{run}/a,backlog=3")
     clients = [socket.socket(socket.AF_UNIX) for _ in range(6)]
