@@ -33,6 +33,7 @@ import stat
 from sidecar.address import TCP, UDP, UNIX, Address
 from sidecar.errors import ListenError
 from sidecar.record import Descriptor
+from sidecar.safe_open import unlink_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Listener:
         for path in (_private(self.address.path), self.address.path if self.ours else ""):
             try:
                 if self.file and path:
-                    _unlink(path, self.file)
+                    unlink_same(path, self.file)
             except OSError:
                 pass  # an unwritable directory, say; the next start replaces the stale socket
 
@@ -761,22 +762,6 @@ def _opened(path: str) -> int:
     )
 
 
-def _unlink(path: str, file: tuple[int, int]) -> None:
-    """Remove `path` if it names this socket file. Raises OSError.
-
-    Looked at and removed within one opened directory: whoever may replace a directory on the way
-    must not choose where something is removed.
-    """
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        name = os.path.basename(path)
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if (found.st_dev, found.st_ino) == file:
-            os.unlink(name, dir_fd=directory)
-    finally:
-        os.close(directory)
-
-
 def _make_room(path: str) -> bool:
     """Remove a stale socket from `path`; whether it did. Raises ListenError if anything else is
     there, for it is not ours to remove.
@@ -804,7 +789,7 @@ def _make_room(path: str) -> bool:
         )
     if answer != errno.ECONNREFUSED:
         raise ListenError(["something is listening on it already"])
-    _unlink(path, (found.st_dev, found.st_ino))
+    unlink_same(path, (found.st_dev, found.st_ino))
     return True
 
 
@@ -820,7 +805,7 @@ def _link_privately(path: str) -> None:
     try:
         former = _file(_private(path))
         if former:
-            _unlink(_private(path), former)
+            unlink_same(_private(path), former)
         os.link(path, _private(path))
     except OSError:
         pass

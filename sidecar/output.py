@@ -11,9 +11,11 @@ has.
 from __future__ import annotations
 
 import os
+import stat
 
 from sidecar.errors import StartError
 from sidecar.record import Descriptor
+from sidecar.safe_open import open_for_writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Output:
         self._kept: list[int] = []
         self._pipe = -1
         if self.path:
-            self._end = self._append()
+            self._end = self._append(special=True)
         elif self.command:
             self._pipe, self._end = os.pipe2(os.O_CLOEXEC)
         else:
@@ -58,13 +60,10 @@ class Output:
         self._kept, self._pipe, self._end = state["kept"], state["pipe"], -1
         return self
 
-    def _append(self) -> int:
+    def _append(self, special: bool) -> int:
+        """A descriptor of the file; `special`: it may be a pipe or a device. Raises StartError."""
         try:
-            return os.open(
-                self.path,
-                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY,
-                0o666,
-            )
+            return open_for_writing(self.path, os.O_WRONLY | os.O_APPEND, 0o666, special)
         except OSError as error:
             raise StartError(
                 f"failed to open log file:{self.path}: {error.strerror}", error.errno or 0
@@ -81,11 +80,12 @@ class Output:
         os.close(self._end)
 
     def reopen(self) -> None:
-        """Open the file anew: it may have been renamed. Raises StartError, and nothing has changed
-        then.
+        """Open the file anew: it may have been renamed. A pipe or device stays what it is: nobody
+        renames them, and opening a pipe could last. Raises StartError, and nothing has changed then.
         """
-        if self.path:
-            end = self._append()
+        if self.path and stat.S_ISREG(os.fstat(1).st_mode):
+            end = self._append(special=False)
+            os.set_blocking(end, True)  # as the workers got it before
             for number in (1, 2):
                 os.dup2(end, number)
             os.close(end)

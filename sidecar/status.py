@@ -27,6 +27,7 @@ import stat
 
 from sidecar.errors import StartError
 from sidecar.record import Descriptor
+from sidecar.safe_open import open_for_writing, unlink_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 TRIES = 100
 
 _MODE = 0o644
-_LOCKABLE = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -109,8 +109,8 @@ class PidFile:
             return
         try:
             # Empty: what should have been written could not be.
-            if os.pread(self.fd, 32, 0) in (_line(), b"") and _same(self.fd, self.path):
-                os.unlink(self.path)
+            if os.pread(self.fd, 32, 0) in (_line(), b""):
+                unlink_same(os.path.realpath(self.path), _identity(self.fd))
         except OSError:
             pass  # a stale pid file is in nobody's way
         finally:
@@ -172,15 +172,14 @@ class StatusFile:
         if self._written is None:
             return
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
-            ours = os.read(fd, len(self._written) + 1) == self._written
+            if os.read(fd, len(self._written) + 1) == self._written:
+                unlink_same(self.path, _identity(fd))
         finally:
             os.close(fd)
-        if ours:
-            _remove(self.path)
         self._written = None
 
 
@@ -206,7 +205,7 @@ def _open(path: str) -> int:
     file of its own.
     """
     _refuse_special(path, follow=True)
-    fd = os.open(path, _LOCKABLE, _MODE)
+    fd = open_for_writing(path, os.O_RDWR, _MODE)
     for output in (0, 1, 2):
         if _same(
             fd, output
@@ -226,6 +225,12 @@ def _refuse_special(path: str, follow: bool) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is not a regular file", path)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Device and inode of an open file."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 def _same(fd: int, other: str | int) -> bool:

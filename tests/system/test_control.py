@@ -870,6 +870,62 @@ def test_a_log_file_that_cannot_be_opened_anew_is_said_in_the_old_one(start, tmp
     assert run.stop() == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and a directory of somebody else")
+@pytest.mark.parametrize("trap", [os.symlink, os.link, lambda _, path: os.mkfifo(path)])
+def test_a_log_file_exchanged_by_the_workers_user_is_not_opened_anew(start, tmp_path, trap):
+    """A link would have root append to any file, a pipe hold it up for ever: the old file stays."""
+    place, secret = tmp_path / "place", tmp_path / "secret"
+    place.mkdir()
+    os.chown(place, 4242, 4242)
+    secret.touch(0o600)
+    log = place / "log"
+    run = start("--log-file", str(log))
+    until(lambda: log.exists() and '"serving"' in log.read_text(), "generation 1 in the file")
+    log.rename(place / "log.1")
+    trap(secret, log)
+    if log.is_symlink():
+        os.lchown(log, 4242, 4242)
+    run.signal("USR1")
+    until(lambda: "cannot reopen the log" in (place / "log.1").read_text(), "the complaint")
+    assert run.stop() == 0
+    assert '"stopped"' in (place / "log.1").read_text()
+    assert secret.read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and a directory of somebody else")
+def test_a_pid_file_that_is_a_link_of_the_workers_user_is_refused(start, tmp_path):
+    place, secret = tmp_path / "place", tmp_path / "secret"
+    place.mkdir()
+    os.chown(place, 4242, 4242)
+    secret.write_text("secret")
+    (place / "pid").symlink_to(secret)
+    os.lchown(place / "pid", 4242, 4242)
+    run = start("--pid-file", str(place / "pid"))
+    assert run.process.wait(PATIENCE) == 1
+    until(lambda: any("it is a symbolic link" in line for line in run.output), "the refusal")
+    assert secret.read_text() == "secret"
+
+
+def test_a_log_file_that_is_a_pipe_stays_that_pipe(start, tmp_path):
+    """Opening it anew could wait for a reader for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    run = start("--log-file", str(pipe))
+    until(lambda: os.path.exists(run.control), "its start")
+    os.set_blocking(reading, True)
+    said = ""
+    with open(reading) as file:
+        while '"serving"' not in said:
+            said += file.readline()
+        pipe.unlink()
+        assert ask(run, "signal", "USR1").returncode == 0
+        assert run.stop() == 0
+        said += file.read()
+    assert '"stopped"' in said
+    assert "cannot reopen" not in said
+
+
 def test_a_log_file_that_cannot_be_opened_is_refused(start):
     run = start("--log-file", "/nonexistent/log")
     assert run.process.wait(PATIENCE) == 1
