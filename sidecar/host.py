@@ -406,12 +406,21 @@ class Host:
                 raise
             self.notify, self._notify_at = notify, float("inf")
 
+    def _make_workers(self) -> workers.Workers:
+        of = self.settings.no_new_privs
+        return workers.Workers(
+            self.wakeup.mask,
+            self.wakeup.dispositions,
+            self.credentials,
+            no_new_privs=self.credentials is not None if of is None else of,
+        )
+
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
         now = time.monotonic()
         self.readiness = self._choose_readiness(self.settings, self.listeners)
         self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
-        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        self.workers = self._make_workers()
         self._open_notify()
         if self.output is not None:
             self.output.take()
@@ -450,7 +459,7 @@ class Host:
         self.wakeup = Wakeup(state["wakeup"])
         workers.seal()
         self.credentials = workers.credentials(self.settings.user, self.settings.group)
-        self.workers = workers.Workers(self.wakeup.mask, self.wakeup.dispositions, self.credentials)
+        self.workers = self._make_workers()
         self.workers.restore(state["workers"])
         self.sets = Listeners.restore(state["sets"])
         self.listeners = self.sets[state["listeners"]]

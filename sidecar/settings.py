@@ -300,6 +300,14 @@ class Settings(Record):
     group: str = setting(
         present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM, fixed=True
     )
+    no_new_privs: bool | None = setting(
+        switch,
+        None,
+        "",
+        "workers gain nothing by setuid programs or file capabilities (yes with --user)",
+        group=PROGRAM,
+        fixed=True,
+    )
     umask: int | None = setting(
         octal, None, "MASK", "umask of the workers (sidecar's own)", group=PROGRAM
     )

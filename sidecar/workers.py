@@ -23,13 +23,17 @@ from sidecar.record import Descriptor, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 # What a shell calls it: found but not to be run, and not found.
 NOT_RUNNABLE, NOT_FOUND = 126, 127
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+
+# _LINUX_CAPABILITY_VERSION_3 (capget(2)).
+_CAPABILITIES = 0x20080522
 
 
 class Credentials(Record):
@@ -98,6 +102,7 @@ class Workers:
         mask: set[int],
         dispositions: Mapping[int, signal.Handlers],
         credentials: Credentials | None = None,
+        no_new_privs: bool = False,
     ) -> None:
         self._credentials = credentials
         self._mask = mask
@@ -113,10 +118,13 @@ class Workers:
         self.ended: deque[Ended] = deque()
         self.emptied: deque[int] = deque()
         self._terminal = os.isatty(0)
-        self._prctl: Callable[[int, int], int] | None = None
-        if os.getpid() != 1:
-            self._prctl = _prctl()
-            self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._no_new_privs = no_new_privs
+        self._subreaper = os.getpid() != 1
+        self._libc: ctypes.CDLL | None = None
+        if self._subreaper or credentials is not None or no_new_privs:
+            self._libc = _libc()
+        if self._libc is not None and self._subreaper:
+            self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def dump(self) -> dict[str, Any]:
         """What is known of the processes, for a later version of sidecar, whose children they stay."""
@@ -182,12 +190,12 @@ class Workers:
             # Clear of the numbers that the listeners are about to take.
             report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, max(targets, default=2) + 1)
             step = "set up its process group"
+            # A session of its own has no controlling terminal, and so cannot put input into ours
+            # (TIOCSTI).
+            os.setsid()
             if self._terminal:
-                os.setpgid(0, 0)
-                # A background group that reads the terminal would be stopped for it.
+                # Only one could read it, and sidecar's keys are read from it.
                 os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
-            else:
-                os.setsid()
             step = "pass the listeners on"
             for own, target in launch.handoff:
                 os.dup2(own, target)
@@ -199,12 +207,19 @@ class Workers:
                 os.setgroups(self._credentials.groups)
                 os.setgid(self._credentials.gid)
                 os.setuid(self._credentials.uid)
-            if self._prctl is not None:
-                # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel sees
-                # to that.)
-                self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-                if os.getppid() != parent:
-                    os._exit(0)
+                step = "give up its inheritable capabilities"
+                _inherit_no_capabilities(self._libc)
+            if self._libc is not None:
+                if self._no_new_privs and not launch.own:
+                    step = "give up the way to new privileges (--no-new-privs)"
+                    if self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+                        raise _failed()
+                if self._subreaper:
+                    # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel
+                    # sees to that.)
+                    self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+                    if os.getppid() != parent:
+                        os._exit(0)
             if launch.directory:
                 step = f"enter {launch.directory}"
                 os.chdir(launch.directory)
@@ -453,11 +468,40 @@ def _exists(group: int) -> bool:
     return True
 
 
-def _prctl() -> Callable[[int, int], int]:
-    import ctypes  # noqa: PLC0415  (PID 1 never needs it)
+def _libc() -> ctypes.CDLL:
+    """The C library, for what `os` has not. Loaded before a fork, and only for who needs it: it
+    costs PID 1 some milliseconds.
+    """
+    import ctypes  # noqa: PLC0415
 
-    call: Callable[[int, int], int] = ctypes.CDLL(None).prctl
-    return call
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _failed() -> OSError:
+    """The error of the last call into the C library."""
+    import ctypes  # noqa: PLC0415
+
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def _inherit_no_capabilities(libc: ctypes.CDLL | None) -> None:
+    """Clear this process's inheritable capabilities, and so the ambient ones: by them a program
+    would have what its user has not (capabilities(7)). Some container engines set them. Raises
+    OSError.
+    """
+    if libc is None:
+        return
+    import ctypes  # noqa: PLC0415  (loaded by _libc)
+
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    # Twice, the low and the high 32: effective, permitted, inheritable.
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets):
+        raise _failed()
+    sets[2] = sets[5] = 0
+    if libc.capset(header, sets):
+        raise _failed()
 
 
 def credentials(user: str, group: str) -> Credentials | None:

@@ -45,6 +45,7 @@ def about():
         "fds": STARTED_WITH, "now": open_files(), "blocked": status["SigBlk"].strip(),
         "ignored": IGNORED, "umask": mask, "directory": os.getcwd(),
         "uids": os.getresuid(), "gids": os.getresgid(), "groups": sorted(os.getgroups()), "argv": sys.argv,
+        "inheritable": int(status["CapInh"], 16), "no_new_privs": int(status["NoNewPrivs"]),
     }  # fmt: skip
 
 
