@@ -2,10 +2,10 @@
 
     SPEC      = WHERE ["=" FD] ("," OPTION)*
     WHERE     = PORT | HOST:PORT | [V6]:PORT | uPORT | HOST:uPORT | [V6]:uPORT | unix:/PATH | /PATH
-    OPTION    = name=NAME | defer | nonblock | backlog=N | mode=0660 | owner=USER[:GROUP]
+    OPTION    = name=NAME | defer | nonblock | ipv6only | backlog=N | mode=0660 | owner=USER[:GROUP]
 
 The forms before the comma are Server::Starter's (0.35), plus `unix:`. `HOST` may be empty or `*`
-for every address. A path can hold neither `;` nor `=` (SERVER_STARTER_PORT could not carry it) nor
+for every IPv4 address; `[::]` is for every address, unless with ipv6only. A path can hold neither `;` nor `=` (SERVER_STARTER_PORT could not carry it) nor
 `,` (it starts the options).
 """
 
@@ -29,7 +29,8 @@ class Address(Record):
     `text` is what SERVER_STARTER_PORT calls it: the bare port, `host:port` as it was given, or the
     path; the `u` of a UDP port is not part of it (Server::Starter drops it). `host` is "" for every
     IPv4 address; a v6 host has no brackets. `fd` is the number the worker gets it as, None for the
-    next free one from 3 up. `name` goes into LISTEN_FDNAMES.
+    next free one from 3 up. `name` goes into LISTEN_FDNAMES. `ipv6only` means something for `[::]`
+    alone: that it leaves IPv4 out.
     """
 
     spec: str
@@ -43,6 +44,7 @@ class Address(Record):
     name: str = ""
     defer: bool = False
     nonblock: bool = False
+    ipv6only: bool = False
     backlog: int | None = None
     mode: int | None = None
     owner: str = ""
@@ -86,6 +88,8 @@ def parse(spec: str) -> Address:
         )
     if kind == UDP and fields.get("defer"):
         raise ValueError("defer is for TCP ports, this is a UDP port")
+    if fields.get("ipv6only") and not bracket:
+        raise ValueError(f"ipv6only is for IPv6 addresses, such as [::]:{text_port}")
     prefix = where[: len(where) - len(text_port)]
     return Address(
         spec=spec,
@@ -110,8 +114,9 @@ def _unix(spec: str, path: str, fields: dict[str, Any]) -> Address:
         raise ValueError(
             "a unix socket's path cannot hold ';' or NUL: SERVER_STARTER_PORT could not carry it"
         )
-    if fields.get("defer"):
-        raise ValueError("defer is for TCP ports, this is a unix socket")
+    for option in ("defer", "ipv6only"):
+        if fields.get(option):
+            raise ValueError(f"{option} is for TCP ports, this is a unix socket")
     return Address(spec=spec, kind=UNIX, text=path, path=path, **fields)
 
 
@@ -134,7 +139,7 @@ def _options(texts: list[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if key in ("defer", "nonblock") and not equals:
+        if (key in ("defer", "nonblock", "ipv6only") and not equals) or text == "ipv6only=on":
             fields[key] = True
         elif key == "name" and value and not set(value) & set(":;= \n\t"):
             fields[key] = value
@@ -146,7 +151,7 @@ def _options(texts: list[str]) -> dict[str, Any]:
             fields[key] = value
         else:
             raise ValueError(
-                f"{text!r} is no option of a listener; there are name=NAME, defer, nonblock, backlog=N, mode=0660 and owner=USER[:GROUP]"
+                f"{text!r} is no option of a listener; there are name=NAME, defer, nonblock, ipv6only, backlog=N, mode=0660 and owner=USER[:GROUP]"
             )
     return fields
 

@@ -80,7 +80,7 @@ def run_help() -> str:
     lines += [
         "",
         "* may be given several times. SPEC takes =FD to fix the worker's file descriptor, and",
-        "  ,name=N ,defer ,nonblock ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
+        "  ,name=N ,defer ,nonblock ,ipv6only ,backlog=N ,mode=0660 ,owner=USER:GROUP behind it.",
         "TIME is 500ms, 30s, 5m, 2h or seconds; SIZE is 512M, 1.5G or bytes. Every option is also a variable,",
         "SIDECAR_WORKERS=2, and a line of sidecar.yml, workers: 2. A flag wins over a variable, that over the file.",
     ]

@@ -393,6 +393,7 @@ class Host:
             "fd": each.fd,
             "name": each.name,
             "fixed": each.address.fd,
+            "families": each.families,
         }
         self._say("listening", fields)
 

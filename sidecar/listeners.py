@@ -52,9 +52,9 @@ DEFER_SECONDS = 5
 DEFAULT_MODE = 0o777
 
 # Set on a socket, and so for all generations at once: not changed under a living one.
-OF_THE_SOCKET = ("defer", "nonblock", "backlog", "mode", "owner")
+OF_THE_SOCKET = ("defer", "nonblock", "ipv6only", "backlog", "mode", "owner")
 
-ANY_V4 = "0.0.0.0"  # noqa: S104 - what a bare port means
+ANY_V4, ANY_V6 = "0.0.0.0", "::"  # noqa: S104 - what a bare port means, and what [::] does
 
 BOUND_ANEW = "a new socket is bound there; workers that hold the old one hear nothing more, the next ones will"
 
@@ -133,6 +133,13 @@ class Listener:
             address.path,
             address.v6,
         )
+
+    @property
+    def families(self) -> str:
+        """Which families it is for, where its address does not tell: at `[::]`; else ""."""
+        if self.sock.family != socket.AF_INET6 or self.where[0] != ANY_V6:
+            return ""
+        return "IPv6 only" if _v6_only(self.sock) else "IPv6 and IPv4"
 
     @property
     def sock(self) -> socket.socket:
@@ -242,7 +249,7 @@ class Listeners:
         problems: list[str] = []
         code = 0
         spare = list(inherited)
-        for address in addresses:
+        for address in _apart(addresses):
             queue = address.backlog or backlog or LONGEST_BACKLOG
             try:
                 where = _where(address)
@@ -295,7 +302,7 @@ class Listeners:
         chosen: list[Listener] = []
         problems: list[str] = []
         remarks: list[str] = []
-        for address in addresses:
+        for address in _apart(addresses):
             queue = address.backlog or backlog or LONGEST_BACKLOG
             try:
                 same = next((each for each in known if each.means(address)), None)
@@ -474,15 +481,23 @@ class Listeners:
         not tell.
         """
         for other in self:
-            if other.address.kind != address.kind or other.address.v6 != address.v6:
+            if other.address.kind != address.kind:
                 continue
             if address.kind == UNIX:
                 same = other.file is not None and other.file == _file(address.path)
             else:
-                wide = address.kind == TCP and not {ANY_V4, "::"}.isdisjoint(
-                    (other.where[0], where[0])
+                hosts = {other.where[0], where[0]}
+                both = (
+                    not _v6_only(other.sock)
+                    if other.sock.family == socket.AF_INET6
+                    else address.v6 and not address.ipv6only
                 )
-                same = other.where[1] == where[1] and (wide or other.where[0] == where[0])
+                if other.address.v6 != address.v6 and not (both and ANY_V6 in hosts):
+                    continue
+                wide = address.kind == TCP and not hosts.isdisjoint((ANY_V4, ANY_V6))
+                same = other.where[1] == where[1] and (
+                    wide or len(hosts) == 1 or hosts == {ANY_V4, ANY_V6}
+                )
             if same:
                 hint = (
                     "drop it with one reload, and take this one with the next"
@@ -622,8 +637,32 @@ def _is(sock: socket.socket, address: Address, where: Any) -> bool:
     if there == where or sock.family != socket.AF_INET6:
         return bool(there == where)
     # systemd's ListenStream=8080 is [::]:8080 for both families; that is what `8080` asks for, too.
-    both = not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    return both and where[0] == ANY_V4 and there[:2] == ("::", where[1])
+    return not _v6_only(sock) and where[0] == ANY_V4 and there[:2] == (ANY_V6, where[1])
+
+
+def _v6_only(sock: socket.socket) -> bool:
+    """Whether an IPv6 socket leaves IPv4 out."""
+    return bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
+def _apart(addresses: Sequence[Address]) -> list[Address]:
+    """The addresses; of them `[::]:PORT` is for IPv6 alone where an IPv4 address with that port is
+    asked for as well: both could not be bound otherwise.
+    """
+    v4 = {(each.kind, each.port) for each in addresses if not each.v6 and each.port}
+    return [
+        each.replace(ipv6only=True)
+        if each.v6 and (each.kind, each.port) in v4 and _where_is_any(each)
+        else each
+        for each in addresses
+    ]
+
+
+def _where_is_any(address: Address) -> bool:
+    try:
+        return not any(socket.inet_pton(socket.AF_INET6, address.host))
+    except OSError:
+        return False
 
 
 def _where(address: Address) -> Any:
@@ -660,8 +699,8 @@ def _where(address: Address) -> Any:
 def _bind_inet(
     address: Address, where: Any, backlog: int, like: socket.socket | None = None
 ) -> socket.socket:
-    """A new TCP or UDP socket, bound to `where` and listening; a v6 one is for v6 alone, unless
-    `like` is for both.
+    """A new TCP or UDP socket, bound to `where` and listening. At `[::]` it is for IPv4, too, unless
+    the address says otherwise, or `like`, the one in whose place it comes.
     """
     sock = socket.socket(
         socket.AF_INET6 if address.v6 else socket.AF_INET,
@@ -670,7 +709,7 @@ def _bind_inet(
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.v6:
-            only = like.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) if like else 1
+            only = _v6_only(like) if like else address.ipv6only or where[0] != ANY_V6
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         sock.bind(where)
         if address.stream and not where[1]:

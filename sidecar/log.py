@@ -29,7 +29,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
     "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
-    "listening": (INFO, "listening on {address} (fd {fd} in the workers)"),
+    "listening": (INFO, "listening on {address}{families} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),
     "listener_closed": (
         INFO,
@@ -302,6 +302,8 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         )
         if fields["degraded"]:
             shown["still_serving"] += ", degraded: workers that had taken over stay"
+    if event == "listening":
+        shown["families"] = f", {fields['families']}" if fields["families"] else ""
     if event == "recycling":
         shown["held"], shown["most"] = (
             f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit")

@@ -154,9 +154,11 @@ def _port(text: str) -> address.Address:
         # Neither sidecar's options behind a comma nor a path are anything here.
         if "," in where or "/" in port:
             raise ValueError
-        return address.parse(host + colon + port)
+        found = address.parse(host + colon + port)
     except ValueError:
         raise Refused(f"invalid ``port'' value:{text}") from None
+    # As in Perl: an IPv6 address is for IPv6 alone.
+    return found.replace(ipv6only=found.v6)
 
 
 def _path(text: str) -> address.Address:

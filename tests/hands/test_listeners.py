@@ -242,13 +242,76 @@ def test_port_zero_is_published_as_the_port_that_the_kernel_chose(listen: Open) 
     ]
 
 
+def v6_only(listener: Listener) -> int:
+    return listener.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
 @needs_v6
-def test_a_v6_address_is_for_v6_alone_so_that_the_same_v4_port_stays_free(listen: Open) -> None:
-    listener = only(listen("[::]:0"))
-    assert listener.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
-    port = listener.sock.getsockname()[1]
-    assert listener.key == f"[::]:{port}"
-    listen(str(port))
+@pytest.mark.parametrize("kind", ["", "u"])
+def test_every_v6_address_is_every_v4_address_too_unless_asked_otherwise(
+    listen: Open, kind: str
+) -> None:
+    both = only(listen(f"[::]:{kind}0"))
+    port = both.where[1]
+    assert (both.key, both.families) == (f"[::]:{port}", "IPv6 and IPv4")
+    for host in ("127.0.0.1", "::1"):
+        if kind:
+            with socket.socket(family_of((host, port)), socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"hello", (host, port))
+            assert waiting(both.sock, 5000)
+            assert both.sock.recv(5) == b"hello"
+        else:
+            assert answers((host, port), both.sock)
+    for option in ("ipv6only", "ipv6only=on"):
+        alone = only(listen(f"[::]:{kind}0,{option}"))
+        assert (v6_only(alone), alone.families) == (1, "IPv6 only")
+        listen(f"{kind}{alone.where[1]}")
+
+
+@needs_v6
+def test_an_address_of_one_interface_has_one_family(listen: Open) -> None:
+    listeners = [*listen("[::1]:0", "127.0.0.1:0", "0")]
+    assert v6_only(listeners[0]) == 1
+    assert [each.families for each in listeners] == [""] * 3
+
+
+@needs_v6
+@pytest.mark.parametrize("v4", ["", "0.0.0.0:", "127.0.0.1:"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_given_together_each_family_has_a_socket_of_its_own(
+    listen: Open, v4: str, first: int
+) -> None:
+    port = free_port("::")
+    specs = [f"[::]:{port}", f"{v4}{port}"]
+    six, four = list(listen(*specs[first:], *specs[:first]))[:: -1 if first else 1]
+    assert six.families == "IPv6 only"
+    assert answers(("127.0.0.1", port), four.sock)
+    assert answers(("::1", port), six.sock)
+
+
+@needs_v6
+def test_a_reload_that_adds_the_other_family_is_refused_and_says_who_listens_there(
+    listen: Open,
+) -> None:
+    living = listen("[::]:0")
+    port = only(living).where[1]
+    specs = [f"[::]:{port}", str(port)]
+    with pytest.raises(ListenError) as caught:
+        Listeners.changed([address.parse(each) for each in specs], [living], backlog=None)
+    assert caught.value.problems == (
+        f"--port {port}: --port [::]:0 listens there already; drop it with one reload, and take this one with the next",
+    )
+    assert only(living).families == "IPv6 and IPv4"
+
+
+@needs_v6
+def test_a_socket_for_both_families_that_is_bound_anew_is_for_both_again(listen: Open) -> None:
+    listeners = listen("[::]:u0", "[::]:u0,ipv6only")
+    for each in listeners:
+        with pytest.raises(OSError, match="not connected"):
+            each.sock.shutdown(socket.SHUT_RDWR)
+    assert len(listeners.mend()) == 2
+    assert [each.families for each in listeners] == ["IPv6 and IPv4", "IPv6 only"]
 
 
 def test_a_host_name_is_resolved_and_keeps_its_name_as_key(listen: Open) -> None:

@@ -308,6 +308,7 @@ def test_ports_in_all_forms():
         (address.TCP, "80", None), (address.UDP, "127.0.0.1:81", 9), (address.TCP, "[::1]:82", None), (address.TCP, "[::1]:83", None),
         (address.TCP, "84", None), (address.UNIX, "a.sock", None), (address.UNIX, "/b.sock", None),
     ]  # fmt: skip
+    assert [each.ipv6only for each in got] == [False, False, True, True, False, False, False]
 
 
 def test_the_command_starts_at_the_first_word_that_is_no_option():
