@@ -136,6 +136,8 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
             *lines, data = (data + part).split(b"\n")
             for line in lines:
                 reply = json.loads(line)
+                if not isinstance(reply, dict):
+                    raise ValueError("what it said is no object")
                 yield reply
                 if "done" in reply:
                     return

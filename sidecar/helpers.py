@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     Handoff = list[tuple[int, int]]
+    # What a line is made of: by the name of each member, whether a value may be its; None stands
+    # for one that is missing.
+    Shape = Mapping[str, Callable[[object], bool]]
 
 # A line of a helper's is shorter than this (bytes): PID 1 keeps no more of what it cannot read yet.
 LONGEST_LINE = 1 << 16
@@ -49,22 +52,44 @@ PLAIN = (
 )
 
 
-class Mad(Exception):
-    """A helper wrote what is no line of JSON."""
+def text(value: object) -> bool:
+    """Whether it is a text that may be a path, or go into an environment (execve(2): no NUL)."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # a half of a surrogate pair, which is no byte of a file's name
+        return False
+    return True
+
+
+def texts(value: object) -> bool:
+    """Whether it is a list of such."""
+    return isinstance(value, list) and all(map(text, value))
+
+
+def number(value: object) -> bool:
+    """Whether it is a whole number, of things that were counted."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def flag(value: object) -> bool:
+    """Whether it is true, false, or missing."""
+    return value is None or isinstance(value, bool)
 
 
 class Helper:
     """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is
     due (seconds on the caller's clock).
 
-    `says` names the events that are heeded; `given` makes what it finds from descriptor 3 up, for
+    `says` has the shape of each event that is heeded; `given` makes what it finds from descriptor 3 up, for
     one start; `to_the_end`: it is started again even while sidecar stops; `ends_on` is the signal
     that ends it when another version is to take its place.
     """
 
     def __init__(
         self, name: str, argv: tuple[str, ...], start_at: float, *,
-        environment: Mapping[str, str], given: Callable[[], Handoff], says: tuple[str, ...],
+        environment: Mapping[str, str], given: Callable[[], Handoff], says: Mapping[str, Shape],
         to_the_end: bool = False, ends_on: str = "KILL",
     ) -> None:  # fmt: skip
         self.name = name
@@ -83,6 +108,8 @@ class Helper:
         self._theirs: tuple[int, ...] = ()
         #: One of an earlier version of sidecar: it is to end, and another is started at once.
         self.outdated = False
+        #: Why what it wrote cannot be understood, "" as long as it can.
+        self.mad = ""
 
     def dump(self) -> dict[str, Any]:
         """For a later version of sidecar: it reads what this one has still to say, and ends it."""
@@ -136,9 +163,9 @@ class Helper:
         return self._read
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has said since. Raises Mad."""
-        import json  # noqa: PLC0415  (only who has a helper pays for it)
-
+        """What it has said since, each of an event that is heeded and in its shape; up to the first
+        line that is none, of which `mad` then speaks. Nothing after that is read.
+        """
         taken = 0
         while taken < READ_AT_ONCE:
             try:
@@ -150,24 +177,42 @@ class Helper:
             taken += len(part)
             self._partial += part
         *whole, self._partial = self._partial.split(b"\n")
-        if len(self._partial) > LONGEST_LINE:
-            raise Mad("its line has no end")
         said = []
         for line in whole:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                raise Mad("what it wrote is no JSON") from None
-            if not isinstance(value, dict) or not isinstance(value.get("event"), str):
-                raise Mad("what it wrote is no event")
-            said.append(value)
+            if not self.mad and (value := self._understood(line)) is not None:
+                said.append(value)
+        if len(self._partial) > LONGEST_LINE:
+            self.mad = self.mad or "its line has no end"
+            self._partial = b""
         return said
+
+    def _understood(self, line: bytes) -> dict[str, Any] | None:
+        """One line; None if it is not heeded, or `mad` says why it cannot be."""
+        import json  # noqa: PLC0415  (only who has a helper pays for it)
+
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            self.mad = "what it wrote is no JSON"
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+            self.mad = "what it wrote is no event"
+            return None
+        shape = self.says.get(value["event"])
+        if shape is None:
+            return None
+        for name, fits in shape.items():
+            if not fits(value.get(name)):
+                self.mad = f'"{name}" of its event "{value["event"]}" is not what it has to be'
+                return None
+        return {"event": value["event"], **{name: value.get(name) for name in shape}}
 
     def ended(self, now: float, chance: float) -> float:
         """It has gone, or could not be started; the pause until it is started again, in seconds."""
         self.close()
         lived = now - self._since if self.pid else 0.0
         self.pid = 0
+        self.mad = ""
         if self.outdated:
             self.outdated, self.start_at = False, now
             return 0.0

@@ -118,6 +118,20 @@ STOP_SLACK = 5.0
 # that it may ask there.
 WATCHERS_MEMORY = 3
 ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
+# What these two say, by event.
+REMARK: helpers.Shape = {"remark": helpers.text}
+WATCHER_SAYS: dict[str, helpers.Shape] = {
+    "watching": {
+        "roots": helpers.texts,
+        "directories": helpers.number,
+        "mode": helpers.text,
+        "why": helpers.text,
+    },
+    "changed": {"paths": helpers.texts, "count": helpers.number, "settings": helpers.flag},
+    "env": {"names": helpers.texts, "error": helpers.text},
+    "remark": REMARK,
+}
+ADMIN_SAYS: dict[str, helpers.Shape] = {"remark": REMARK}
 # The clock of files' times (time.h): what was written after this moment does not look older. The
 # module `time` does not name it.
 CLOCK_REALTIME_COARSE = 5
@@ -1089,7 +1103,7 @@ class Host:
         return helpers.Helper(
             "the watcher", helpers.module("sidecar.watch"), now,
             environment={**helpers.environment(self.started_with), "SIDECAR_WATCHER": json.dumps(config)},
-            given=given, says=("watching", "changed", "env", "remark"),
+            given=given, says=WATCHER_SAYS,
         )  # fmt: skip
 
     def _make_admin(self, listener: int, now: float) -> helpers.Helper:
@@ -1122,7 +1136,7 @@ class Host:
         }
         admin = helpers.Helper(
             "the admin", helpers.module("sidecar.admin", *words), now,
-            environment=environment, given=given, says=("remark",), to_the_end=True, ends_on="TERM",
+            environment=environment, given=given, says=ADMIN_SAYS, to_the_end=True, ends_on="TERM",
         )  # fmt: skip
         return admin
 
@@ -1164,15 +1178,13 @@ class Host:
             )
 
     def _read_helper(self, helper: helpers.Helper, now: float) -> None:
-        try:
-            said = helper.lines()
-        except helpers.Mad as error:
-            self._say("cannot", {"what": f"understand {helper.name}", "cause": str(error)})
+        was_mad = helper.mad
+        for each in helper.lines():
+            told = getattr(self, f"_told_{each['event']}")
+            self._try(f"act upon what {helper.name} said", told, each, now)
+        if helper.mad and not was_mad:
+            self._say("cannot", {"what": f"understand {helper.name}", "cause": helper.mad})
             self._send(helper.pid, "KILL")
-            return
-        for each in said:
-            if each["event"] in helper.says:
-                getattr(self, f"_told_{each['event']}")(each, now)
 
     def _told_watching(self, told: dict[str, Any], now: float) -> None:
         roots = [
@@ -1188,7 +1200,7 @@ class Host:
     def _told_changed(self, told: dict[str, Any], now: float) -> None:
         paths = shortened(told["paths"])
         self._say("files_changed", {"paths": paths, "count": told["count"]})
-        if told.get("settings") is True and not self.stopping():
+        if told["settings"] and not self.stopping():
             self._reread_settings("watch", now, paths)
         else:
             self._observe(events.SwapTriggered("watch", supersedes=True, changed=paths), now)

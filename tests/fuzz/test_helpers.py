@@ -1,0 +1,103 @@
+"""A helper may write anything: PID 1 takes what makes sense, says what does not, and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import helpers, host
+from sidecar.host import ADMIN_SAYS, WATCHER_SAYS, Host
+from sidecar.manager import Manager
+from sidecar.settings import Settings
+from sidecar.supervisor import Supervisor
+from sidecar.workers import Workers
+from tests.fuzz.test_fuzz import ANYTHING, fuzz
+from tests.support import SERVER
+
+NOBODY = 1 << 22  # no process has this number (proc(5), pid_max): signals to it reach nobody
+NAMES = sorted({name for shape in WATCHER_SAYS.values() for name in shape})
+#: Texts such as no file's name can be, too.
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+MEMBER = ANYTHING | TEXT | st.lists(TEXT, max_size=3) | st.integers(-5, 5)
+EVENTS = st.fixed_dictionaries(
+    {"event": st.sampled_from([*WATCHER_SAYS, "other"]) | ANYTHING},
+    optional=dict.fromkeys(NAMES, MEMBER),
+)
+RIGHT = st.one_of(
+    st.builds(lambda text: {"event": "remark", "remark": text}, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)),
+    st.builds(
+        lambda paths: {"event": "changed", "paths": paths, "count": 3},
+        st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=3),
+    ),
+)  # fmt: skip
+LINES = (
+    st.builds(lambda value: json.dumps(value).encode(), EVENTS | RIGHT | ANYTHING)
+    | st.binary(max_size=50)
+    | st.just(b"[" * 100_000)
+    | st.just(b'{"event": "changed", "paths": [], "count": ' + b"9" * 5000 + b"}")
+)
+
+
+@pytest.fixture(scope="module")
+def heard() -> Iterator[tuple[Host, helpers.Helper]]:
+    """A host that runs no loop, its watcher, which writes what the test does."""
+    settings = Settings(command=SERVER, log_format="json")
+    made = Host(settings, {})
+    null = os.open(os.devnull, os.O_WRONLY)
+    made.log.fd = null
+    made.supervisor = Supervisor(settings, time.monotonic(), host.chance)
+    made.manager = Manager("")
+    made.workers = Workers(set(), {})
+    says = {**WATCHER_SAYS, **ADMIN_SAYS}
+    watcher = helpers.Helper("the watcher", (), 0.0, environment={}, given=list, says=says)
+    yield made, watcher
+    os.close(null)
+
+
+def write(watcher: helpers.Helper, data: bytes) -> None:
+    """Have the watcher live, and have written this."""
+    stdout = watcher.open()[1][0]
+    os.set_blocking(stdout, False)
+    os.write(stdout, data)
+    watcher.started(NOBODY, time.monotonic())
+
+
+@fuzz
+@given(lines=st.lists(LINES, max_size=5), end=st.booleans())
+def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
+    made, watcher = heard
+    write(watcher, b"\n".join(lines)[:60_000] + b"\n" * end)
+    before = made.chronicle.events[-1]["number"] if made.chronicle.events else 0
+    try:
+        made._read_helper(watcher, time.monotonic())
+        said = [each for each in made.chronicle.events if each["number"] > before]
+        assert [each for each in said if each["event"] == "defect"] == []
+        # Whoever wrote nonsense is killed for it, and that is said.
+        mad = [each for each in said if each["event"] == "cannot"]
+        assert len(mad) == bool(watcher.mad)
+        made.supervisor.reconcile(time.monotonic())
+        for path in made.supervisor._wish.changed if made.supervisor._wish else ():
+            os.fsencode(path)
+            assert "\0" not in path
+    finally:
+        watcher.ended(time.monotonic(), 0.5)
+
+
+@fuzz
+@given(right=st.lists(RIGHT, min_size=1, max_size=3), wrong=st.binary(max_size=20))
+def test_what_came_before_the_nonsense_is_heeded(heard, right, wrong):
+    _, watcher = heard
+    write(watcher, b"".join(json.dumps(each).encode() + b"\n" for each in right) + wrong + b"{\n")
+    try:
+        told = watcher.lines()
+        assert [each["event"] for each in told] == [each["event"] for each in right]
+        assert watcher.mad
+        assert watcher.lines() == []
+    finally:
+        watcher.ended(time.monotonic(), 0.5)
