@@ -184,7 +184,9 @@ class Waiting(Answer):
             return [record]
         return [
             record,
-            done(DONE if event == "serving" else NO, record.get("cause", ""), generation=number),
+            done(DONE, generation=number)
+            if event == "serving"
+            else done(NO, record["cause"], generation=number, again=record["again"]),
         ]
 
 
@@ -445,6 +447,8 @@ def page(status: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"next swap     in {span(status['next_swap']['in'])} (trigger: {status['next_swap']['trigger']})"
         )
+    elif status["failed"] and status["state"] in ("serving", "degraded"):
+        lines.append("next swap     none: what failed is not tried again by itself")
     if status["next_restart_in"] is not None:
         lines.append(f"next restart  in {span(status['next_restart_in'])}")
     lines += [f"settings      {problem}" for problem in status["problems"]]

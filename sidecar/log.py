@@ -72,7 +72,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
     "swap_failed": (
         ERROR,
-        "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}",
+        "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}; {next_attempt}",
     ),
     "swap_superseded": (
         INFO,
@@ -302,6 +302,7 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         )
         if fields["degraded"]:
             shown["still_serving"] += ", degraded: workers that had taken over stay"
+        shown["next_attempt"] = _next_attempt(fields["again"])
     if event == "listening":
         shown["families"] = f", {fields['families']}" if fields["families"] else ""
     if event == "recycling":
@@ -360,6 +361,14 @@ def _shorten(record: dict[str, Any]) -> bool:
         record[longest] = value[-half:] if longest == "output" else value[:half]
     record["truncated"] = sorted({*record.get("truncated", ()), longest})
     return True
+
+
+def _next_attempt(again: float | None) -> str:
+    return (
+        "it is not tried again by itself"
+        if again is None
+        else f"the next attempt is in {_show(again)} s"
+    )
 
 
 def _failure(fields: Mapping[str, Any], times: int) -> tuple[str, list[str]]:

@@ -253,6 +253,8 @@ class Settings(Record):
     signal_on_int: str = ""
     lenient_envdir: bool = False
     pace_from_environment: bool = False
+    # What follows a failure is what Server::Starter makes of it: every swap is tried again.
+    as_server_starter: bool = False
     # And this one `sidecar dev`: Enter swaps, q stops.
     keys: bool = False
     # The names of those whose value was filled in from the environment: it is not shown.

@@ -233,6 +233,7 @@ def resolve(
         drain_timeout=settings.duration(last("drain-timeout") or str(DRAIN_TIMEOUT)),
         **pace,
         pace_from_environment=True,
+        as_server_starter=True,
         max_failures=0,
         pid_file=last("pid-file"),
         status_file=last("status-file"),

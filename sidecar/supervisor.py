@@ -56,6 +56,11 @@ ECHO = 0.1
 SOON_TOO_BIG, SELDOM = 600.0, 600.0
 
 
+# The triggers that nobody has pulled: the first start, what has died, a listener that a program has
+# broken.
+UNASKED = ("start", "crash", "listener")
+
+
 class Wish(Record):
     """A swap that is wanted. `supersedes`: the code or environment has `changed` under the
     generation that is coming.
@@ -484,38 +489,57 @@ class Supervisor:
                 if worker.generation != coming.number
             }
         )
+        if not self.ever_ready:
+            self.failures += 1
+        enough = not self.ever_ready and 0 < self.settings.max_failures <= self.failures
+        pause = None
+        if not enough and self.ending.asked == 0 and self._is_tried_again(coming, still, taken):
+            pause = self._try_again(coming.trigger, now)
+        # What is not tried again is due at the next interval, not at the one that is over.
+        if self._interval.due_at <= now:
+            self._wind(now)
         self._say(
             "swap_failed", generation=coming.number, trigger=coming.trigger, cause=failure.cause, lasted=now - coming.begun_at,
-            still=still, degraded=taken, changed=list(coming.changed), output=failure.output,
+            still=still, degraded=taken, again=None if enough else self._next_attempt(now), changed=list(coming.changed),
+            output=failure.output,
         )  # fmt: skip
+        if pause is not None:
+            self._say("retry", trigger=coming.trigger, pause=pause)
         self.failed = (coming.number, failure.cause)
         self._give_up(coming, now)
         self._failure = None
-        if not self.ever_ready:
-            self.failures += 1
-            if self.settings.max_failures and self.failures >= self.settings.max_failures:
-                self.ending.asked += 1
-                self.ending.lame_duck = False
-                self.ending.status = failure.status
-                self.ending.reason = failure.cause
-                self._say(
-                    "gave_up", failures=self.failures, cause=failure.cause, status=failure.status
-                )
-                self._end(now)
-                return
+        if enough:
+            self.ending.asked += 1
+            self.ending.lame_duck = False
+            self.ending.status = failure.status
+            self.ending.reason = failure.cause
+            self._say("gave_up", failures=self.failures, cause=failure.cause, status=failure.status)
+            self._end(now)
+
+    def _is_tried_again(self, failed: Generation, still: list[int], taken: bool) -> bool:
+        """Whether a failed generation is followed by another attempt that nobody has asked for.
+
+        While something serves, who asked for a swap has been told how it ended, and asks again; a
+        file or an envdir is changed again; the interval comes again. What nobody asked for is
+        always mended.
+        """
+        serves = bool(still) or taken
+        return not serves or failed.trigger in UNASKED or self.settings.as_server_starter
+
+    def _try_again(self, trigger: str, now: float) -> float | None:
+        """Wish for another attempt after a pause: the pause, None if something else comes first."""
         current = self.roster.current
         if current is not None:
             self._attempts.held_out(current.serving_at, now)
         again = self._attempts.failed(now, 0.0, self.chance())
-        # What a change of code or environment triggered waits for the next change, as long as
-        # something serves.
-        waits_for_change = coming.trigger in ("watch", "envdir") and self.roster.serving()
-        if (
-            not waits_for_change
-            and self.ending.asked == 0
-            and self._want(Wish(coming.trigger, again))
-        ):
-            self._say("retry", trigger=coming.trigger, pause=again - now)
+        return again - now if self._want(Wish(trigger, again)) else None
+
+    def _next_attempt(self, now: float) -> float | None:
+        """In how many seconds a generation will be begun without a further word, None if never."""
+        if self.ending.asked:
+            return None
+        due_at = self.next_restart if self._wish is None else self._wish.not_before
+        return max(0.0, due_at - now) if due_at < float("inf") else None
 
     def _give_up(self, generation: Generation, now: float) -> None:
         """`generation` will not take over any more; those of its workers that have are all there is

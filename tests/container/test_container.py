@@ -420,6 +420,7 @@ def test_no_room_for_another_process_keeps_the_old_generation(run_container):
     running.wait_event("swap_failed", generation=2)
     assert running.get()[1]["generation"] == 1
     running.get("/release")
+    running.container.kill("HUP")
     running.wait_until(
         lambda: [event for event in running.events("serving") if event["generation"] > 1],
         "a later generation",

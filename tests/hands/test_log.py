@@ -17,6 +17,7 @@ FIELDS = {
         "lasted": 1.5,
         "still": [1],
         "degraded": False,
+        "again": None,
     },
 }
 
@@ -24,7 +25,8 @@ FIELDS = {
 def test_a_line_of_text_says_when_who_and_what():
     text = line("text", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25)
     assert text == (
-        "2001-09-09T01:46:40.250Z sidecar: error: generation 2 failed after 1.5 s (trigger: signal): x y; generation 1 serves on\n"
+        "2001-09-09T01:46:40.250Z sidecar: error: generation 2 failed after 1.5 s (trigger: signal): x y; generation 1 serves on; "
+        "it is not tried again by itself\n"
     )
 
 

@@ -15,7 +15,8 @@ the host: between two rows nothing may happen, so a row too few fails as surely 
 Facts::
 
     start                           nothing but the beginning
-    hup, command, watch, envdir     a swap is triggered (watch and envdir supersede)
+    hup, command, key, listener     a swap is triggered
+    watch, envdir                   likewise, and the code or environment has changed
     configured workers=3 …          the settings were read anew
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
@@ -160,7 +161,7 @@ class History:
         match text.split():
             case ["start"] | ["-"]:
                 pass
-            case ["hup" | "command" as trigger]:
+            case ["hup" | "command" | "key" | "listener" as trigger]:
                 self._observe(events.SwapTriggered("HUP" if trigger == "hup" else trigger))
             case ["watch" | "envdir" as trigger]:
                 self._observe(events.SwapTriggered(trigger, supersedes=True))

@@ -337,7 +337,7 @@ def test_a_reload_that_a_saved_file_supersedes_ends_with_what_superseded_it():
 
 
 def test_a_reload_merges_into_a_retry_that_waits_and_does_not_wait_for_its_turn():
-    desk = Desk().play(f"""{SERVING}
+    desk = Desk(Settings(as_server_starter=True)).play(f"""{SERVING}
         10   hup        | prepare 2, spawn 2/0=201
         11   exit 201 1 | close 2, !retry
     """)

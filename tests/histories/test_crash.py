@@ -84,7 +84,7 @@ def test_failures_are_no_reason_to_give_up_once_a_worker_was_ready() -> None:
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         2     hup        | prepare 2, spawn 2/0=201
-        3     exit 201 1 | close 2, !swap_failed, !retry
+        3     exit 201 1 | close 2, !swap_failed
     """)  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def test_last_worker_that_is_never_ready_is_followed_by_a_generation_after_a_pau
 
 
 def test_retry_that_waits_for_its_turn_does_not_keep_the_restart_of_what_has_died_waiting() -> None:
-    play(Settings(min_uptime=5.0), """
+    play(Settings(min_uptime=5.0, as_server_starter=True), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201

@@ -123,7 +123,6 @@ def test_nothing_is_recycled_during_a_swap_or_in_favour_of_a_generation_that_may
         1001  big 101    |
         1002  ready 201  |
         1003  exit 201 1 | !swap_failed, spawn 1/0=102, close 2
-        1003.25 -        | prepare 3, spawn 3/0=301
         1004  ready 102  |
         1009  -          | retire 101 TERM
     """)  # fmt: skip

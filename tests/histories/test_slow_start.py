@@ -88,7 +88,7 @@ def test_when_the_new_one_dies_the_old_gets_back_all_that_it_gave() -> None:
         12   takes 201 2                        | pass 101 TTOU
         13   exit 201 1                         | pass 101 TTIN, close 2, !swap_failed
         13.1 -                                  | pass 101 TTIN
-        13.25 -                                 | prepare 3, spawn 3/0=301
+        13.25 hup                               | prepare 3, spawn 3/0=301
         14   takes 101 4; ready 301; takes 301 1| pass 101 TTOU
         15   takes 301 4                        | retire 101 TERM, !serving
     """)  # fmt: skip

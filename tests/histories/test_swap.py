@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sidecar import events
 from sidecar.settings import Settings
 
@@ -59,7 +61,7 @@ def test_new_worker_that_exits_before_it_is_ready_fails_the_swap_whatever_its_co
             1    ready 101; ready 102 |
             9    hup                  | prepare 2, spawn 2/0=201, spawn 2/1=202
             10   ready 202            |
-            11   {end}                | retire 202 TERM, !swap_failed, !retry
+            11   {end}                | retire 202 TERM, !swap_failed
             11.1 exit 202 0           | close 2
         """)  # fmt: skip
         (failed,) = history.what_was_said("swap_failed")
@@ -79,6 +81,7 @@ def test_new_worker_that_is_not_ready_in_time_fails_the_swap_and_is_killed_soon_
         1    ready 101 |
         9    hup       | prepare 2, spawn 2/0=201
         14   -         | retire 201 TERM, !worker_overdue, !swap_failed
+        15   hup       |
         16   -         | prepare 3, kill 201, spawn 3/0=301
         16   killed 201 KILL | close 2
         17   ready 301 | retire 101 TERM, !serving
@@ -93,8 +96,8 @@ def test_new_worker_that_dies_within_kill_old_delay_fails_the_swap_and_the_old_o
         1    ready 101  | !serving
         9    hup        | prepare 2, spawn 2/0=201
         10   ready 201  |
-        12   exit 201 1 | close 2, !swap_failed, !retry
-        12.25 -         | prepare 3, spawn 3/0=301
+        12   exit 201 1 | close 2, !swap_failed
+        12.25 hup       | prepare 3, spawn 3/0=301
         13   ready 301  |
         16   -          | retire 101 TERM, !serving
         17   exit 101 0 | close 1
@@ -138,8 +141,73 @@ def test_answer_to_a_preparation_that_was_given_up_is_no_answer_to_the_next() ->
     """, prepare="later")  # fmt: skip
 
 
-def test_failed_swap_is_retried_after_growing_pauses() -> None:
-    play(Settings(max_backoff=1.5), """
+@pytest.mark.parametrize("trigger", ["hup", "command", "key", "watch", "envdir"])
+def test_swap_that_was_asked_for_and_failed_is_not_tried_again_while_something_serves(
+    trigger: str,
+) -> None:
+    history = play(Settings(), f"""
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  |
+        10    {trigger}  | prepare 2, spawn 2/0=201
+        11    exit 201 1 | close 2, !swap_failed
+        9999  -          |
+        9999  {trigger}  | prepare 3, spawn 3/0=301
+        10001 ready 301  | retire 101 TERM
+    """)  # fmt: skip
+    assert [each["again"] for each in history.what_was_said("swap_failed")] == [None]
+    assert history.what_was_said("retry") == []
+
+
+def test_automatic_restart_that_failed_waits_for_its_next_interval() -> None:
+    history = play(Settings(enable_auto_restart=True, auto_restart_interval=100.0), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  |
+        101   -          | prepare 2, spawn 2/0=201, !interval_due
+        103   exit 201 1 | close 2, !swap_failed
+        203   -          | prepare 3, spawn 3/0=301, !interval_due
+        204   ready 301  | retire 101 TERM
+    """)  # fmt: skip
+    assert [each["again"] for each in history.what_was_said("swap_failed")] == [100.0]
+
+
+def test_failed_swap_does_not_put_the_automatic_restart_off_unless_that_is_over() -> None:
+    history = play(Settings(enable_auto_restart=True, auto_restart_interval=100.0), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  |
+        50    hup        | prepare 2, spawn 2/0=201
+        51    exit 201 1 | close 2
+        99    hup        | prepare 3, spawn 3/0=301
+        102   exit 301 1 | close 3
+        202   -          | prepare 4, spawn 4/0=401, !interval_due
+    """)  # fmt: skip
+    assert [each["again"] for each in history.what_was_said("swap_failed")] == [50.0, 100.0]
+
+
+def test_failed_swap_whose_successor_was_asked_for_meanwhile_says_when_it_begins() -> None:
+    history = play(Settings(), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  |
+        10    hup        | prepare 2, spawn 2/0=201
+        11    hup        |
+        12    exit 201 1 | prepare 3, close 2, spawn 3/0=301
+    """)  # fmt: skip
+    assert [each["again"] for each in history.what_was_said("swap_failed")] == [0.0]
+
+
+def test_swap_for_a_broken_listener_is_tried_again() -> None:
+    """Nobody has asked for it, and who connects reaches nobody until it is done."""
+    history = play(Settings(), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  |
+        10    listener   | prepare 2, spawn 2/0=201
+        11    exit 201 1 | close 2, !swap_failed, !retry
+        11.25 -          | prepare 3, spawn 3/0=301
+    """)  # fmt: skip
+    assert [each["again"] for each in history.what_was_said("swap_failed")] == [0.25]
+
+
+def test_server_starter_tries_a_failed_swap_again_after_growing_pauses() -> None:
+    play(Settings(max_backoff=1.5, as_server_starter=True), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -158,7 +226,7 @@ def test_failed_swap_is_retried_after_growing_pauses() -> None:
 
 
 def test_pauses_between_retries_begin_anew_once_a_swap_has_held_out() -> None:
-    play(Settings(min_uptime=5.0), """
+    play(Settings(min_uptime=5.0, as_server_starter=True), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -177,7 +245,7 @@ def test_pauses_between_retries_begin_anew_once_a_swap_has_held_out() -> None:
 
 
 def test_pauses_go_on_growing_if_a_swap_has_not_held_out() -> None:
-    play(Settings(min_uptime=50.0), """
+    play(Settings(min_uptime=50.0, as_server_starter=True), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -200,7 +268,7 @@ def test_jitter_shortens_a_pause_by_up_to_half() -> None:
 
 
 def test_hup_during_a_pause_starts_at_once() -> None:
-    play(Settings(), """
+    play(Settings(as_server_starter=True), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -212,20 +280,7 @@ def test_hup_during_a_pause_starts_at_once() -> None:
     """)  # fmt: skip
 
 
-def test_swap_that_a_saved_file_or_a_changed_envdir_triggered_is_not_retried() -> None:
-    for trigger in ("watch", "envdir"):
-        play(Settings(), f"""
-            0     start      | prepare 1, spawn 1/0=101
-            1     ready 101  |
-            10    {trigger}  | prepare 2, spawn 2/0=201
-            11    exit 201 1 | close 2, !swap_failed
-            99    -          |
-            100   {trigger}  | prepare 3, spawn 3/0=301
-            101   ready 301  | retire 101 TERM
-        """)  # fmt: skip
-
-
-def test_swap_that_a_saved_file_triggered_is_retried_when_nothing_serves() -> None:
+def test_failed_swap_is_tried_again_when_nothing_serves() -> None:
     play(Settings(), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
@@ -357,7 +412,7 @@ def test_no_process_can_be_made_the_swap_fails_and_the_old_serves() -> None:
         1     ready 101; ready 102 |
         10    hup; refuse 1        | prepare 2, spawn 2/0 refused, spawn 2/1=201, retire 201 TERM, !spawn_failed, !swap_failed
         10.1  exit 201 0           | close 2
-        10.25 -                    | prepare 3, spawn 3/0=301, spawn 3/1=302
+        99    -                    |
     """)  # fmt: skip
     assert "EAGAIN" in history.what_was_said("swap_failed")[0]["cause"]
 
@@ -441,15 +496,15 @@ def test_rolling_swap_waits_kill_old_delay_in_each_round() -> None:
     """)  # fmt: skip
 
 
-def test_rolling_swap_that_fails_halfway_keeps_what_has_taken_over_and_is_retried() -> None:
+def test_rolling_swap_that_fails_halfway_keeps_what_has_taken_over_for_the_next() -> None:
     history = play(Settings(workers=4, max_surge=1), """
         0     start      | prepare 1, spawn 1/0=101, spawn 1/1=102, spawn 1/2=103, spawn 1/3=104
         1     ready 101; ready 102; ready 103; ready 104 |
         10    hup        | prepare 2, spawn 2/0=201
         11    ready 201  | retire 101 TERM
         12    exit 101 0 | spawn 2/1=202
-        13    exit 202 1 | !swap_failed, !retry
-        13.25 -          | prepare 3, spawn 3/0=301
+        13    exit 202 1 | !swap_failed
+        13.25 hup        | prepare 3, spawn 3/0=301
         14    ready 301  | retire 201 TERM
         15    exit 201 0 | spawn 3/1=302, close 2
         16    ready 302  | retire 102 TERM
@@ -554,7 +609,9 @@ def test_automatic_restart_waits_for_what_drains_but_not_for_ever() -> None:
 
 
 def test_what_a_new_environment_says_of_the_pace_counts_from_its_generation_on() -> None:
-    settings = Settings(enable_auto_restart=True, auto_restart_interval=100.0)
+    settings = Settings(
+        enable_auto_restart=True, auto_restart_interval=100.0, as_server_starter=True
+    )
     play(settings, """
         0    start                       | prepare 1
         0    pace on 50 0; prepared 1    | spawn 1/0=101
@@ -611,6 +668,6 @@ def test_a_preparation_that_does_not_end_fails_like_a_worker_that_is_never_ready
         1     prepared 1 | spawn 1/0=101
         2     ready 101  |
         10    hup        | prepare 2
-        40    -          | close 2, !swap_failed, !retry
+        40    -          | close 2, !swap_failed
         40.1  prepared 2 |
     """, prepare="later")  # fmt: skip

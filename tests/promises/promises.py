@@ -368,6 +368,7 @@ class NoSpin(Promise):
         self.failures = 0
         self.failed_at = -INF
         self.due = False
+        self.interval_failed_at = -INF
         self.turns: list[float] = []  # moments from which another attempt is all right
         self.slots: dict[int, tuple[int, float]] = {}
 
@@ -441,7 +442,11 @@ class NoSpin(Promise):
                         order.fields["generation"], order.fields["slot"], 0.0, frozenset(asked)
                     )
             elif isinstance(order, orders.Say) and order.event == "swap_failed":
-                current = world.current
+                life, current = world.generations[order.fields["generation"]], world.current
+                if life.trigger == "interval":
+                    self.interval_failed_at = world.now
+                if (order.fields["still"] or order.fields["degraded"]) and world.forgives(life):
+                    continue  # whoever asked for it asks again
                 if (
                     current is not None
                     and current.serving_at > self.failed_at
@@ -449,16 +454,15 @@ class NoSpin(Promise):
                 ):
                     self.failures = 0
                 self._failed(long=False)
-                if order.fields["trigger"] in ("watch", "envdir") and order.fields["still"]:
-                    self.turns.pop()  # the next change is its retry
             elif isinstance(order, orders.Say) and order.event == "retry":
                 if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
             elif isinstance(order, orders.Say) and order.event == "interval_due":
-                current = world.current
+                current, interval = world.current, world.settings.auto_restart_interval
                 if (
                     current is None
-                    or world.now < current.serving_at + world.settings.auto_restart_interval - BIT
+                    or world.now < current.serving_at + interval - BIT
+                    or world.now < self.interval_failed_at + interval - BIT
                 ):
                     raise self.broken(f"too early for an automatic restart: {order}")
                 self.due = True

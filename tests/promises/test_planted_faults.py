@@ -230,9 +230,14 @@ FAULTS = [
         module="pacing",
     ),
     Fault(
-        "a swap that a saved file triggered is retried while something serves",
+        "a swap that was asked for is tried again while something serves",
         "No spin",
-        ('coming.trigger in ("watch", "envdir") and self.roster.serving()', "False"),
+        ("failed.trigger in UNASKED or", "True or"),
+    ),
+    Fault(
+        "an automatic restart that failed is tried again at once",
+        "No spin",
+        ("        if self._interval.due_at <= now:\n            self._wind(now)\n", ""),
     ),
     Fault(
         "a deadline is a second late",
@@ -378,9 +383,14 @@ FAULTS = [
         ),
     ),
     Fault(
-        "a failed swap is not retried",
+        "what failed is not tried again though nothing serves",
         "Recovery",
-        ("and self._want(Wish(coming.trigger, again))", "and self is None"),
+        ("return not serves or failed.trigger", "return failed.trigger"),
+    ),
+    Fault(
+        "a swap for a broken listener that failed is not tried again",
+        "Recovery",
+        ('UNASKED = ("start", "crash", "listener")', 'UNASKED = ("start", "crash")'),
     ),
     Fault(
         "a crashed slot is not filled",

@@ -235,7 +235,11 @@ class World:
         splay = others.choice((0.0, 0.0, 2.0, 10.0))
         self.growth = random.Random(copy.copy(dice).getrandbits(32))
         self.growing = self.growth.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.6, 1.0))
-        self.settings = draw_settings(dice).replace(env_splay=splay)
+        #: Dice for what came later still.
+        self.spice = random.Random(copy.copy(dice).getrandbits(31))
+        self.settings = draw_settings(dice).replace(
+            env_splay=splay, as_server_starter=self.spice.random() < 0.1
+        )
         #: All that were ever in force.
         self.ever = [self.settings]
         self.mood = Mood(dice)
@@ -341,6 +345,8 @@ class World:
 
     def _stimulus(self, kind: str) -> Callable[[], events.Fact | None]:
         def happen() -> events.Fact | None:
+            if kind == "HUP" and self.spice.random() < 0.1:
+                return None if self.calm else events.SwapTriggered("listener")
             if self.calm and not self.stops and kind in ("TERM", "INT"):
                 # a straggler of the burst: the last part of the schedule asks for the stop itself
                 return None
@@ -545,13 +551,13 @@ class World:
     def healthy(self) -> bool:
         """The generation begun last serves, complete, and nothing else is wanted.
 
-        A swap that a saved file triggered and that failed is not retried: then the one before
-        serves, perhaps not alone.
+        A swap that was asked for and that failed is not tried again: then the one before serves,
+        perhaps not alone.
         """
         last, current = self.generations.get(self.begun), self.current
         if last is None or current is None or self.coming is not None or self.pending:
             return False
-        forgiven = last is not current and last.fault != "" and last.trigger in ("watch", "envdir")
+        forgiven = last is not current and last.fault != "" and self.forgives(last)
         if last is not current and not forgiven:
             return False
         held = sorted(process.slot for process in self.wanted() if not self.superfluous(process))
@@ -561,6 +567,11 @@ class World:
             and (process.generation == current.number or forgiven)
             for process in self.wanted()
         )
+
+    def forgives(self, failed: Life) -> bool:
+        """Whether nobody has to try again what has failed while something served."""
+        asked = failed.trigger not in ("start", "crash", "listener")
+        return asked and not failed.settings.as_server_starter
 
     # --- the book
 

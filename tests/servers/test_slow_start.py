@@ -128,7 +128,7 @@ def test_the_old_processes_leave_one_by_one_and_nothing_is_lost(running):
 
 
 def test_a_swap_that_fails_halfway_leaves_the_old_program_at_full_strength(running):
-    """The new master is killed when two of its processes serve; the retry then takes over as if
+    """The new master is killed when two of its processes serve; the next one takes over as if
     nothing had been.
     """
     run = running.sidecar
@@ -143,6 +143,7 @@ def test_a_swap_that_fails_halfway_leaves_the_old_program_at_full_strength(runni
     run.wait("shifted", SIZE - 1, signal="TTIN")
     running.until((1, SIZE))
     assert [each["left"] for each in run.seen("shifted")] == [2, 1, 2, 3]
+    run.signal("HUP")
     for number in range(1, SIZE + 1):
         running.open(3, number)
     run.wait("serving", generation=3)

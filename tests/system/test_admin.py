@@ -242,6 +242,7 @@ def test_the_metrics_are_what_happened_and_well_formed(start, tmp_path):
     run.signal("HUP")
     run.wait("swap_failed")
     (tmp_path / "env" / "DIE").unlink()
+    run.signal("HUP")
     number = run.wait("serving", count=3)["generation"]
     run.alone(number)
     until(lambda: admin.json("/status")[1]["state"] == "serving", "two workers")

@@ -59,7 +59,7 @@ def test_it_is_told_of_the_start_each_reload_and_the_stop(sidecar, manager):
     assert manager.senders == {run.pid}
 
 
-def test_a_reload_that_failed_has_ended_and_its_retry_is_none(sidecar, manager):
+def test_a_reload_that_failed_has_ended_and_the_next_is_another(sidecar, manager):
     run = sidecar(env={"NOTIFY_SOCKET": manager.address}, program=SECOND_FAILS)
     manager.next(READY="1")
     run.signal("HUP")
@@ -68,11 +68,14 @@ def test_a_reload_that_failed_has_ended_and_its_retry_is_none(sidecar, manager):
     manager.next(
         STATUS="generation 1 serves, 1 of 1 workers ready; generation 2 failed: exited with status 3 before it was ready"
     )
+    run.signal("HUP")
+    manager.next(RELOADING="1")
     run.wait("serving", generation=3)
+    manager.next(READY="1")
     manager.next(STATUS="generation 3 serves, 1 of 1 workers ready")
     assert run.stop() == 0
     manager.next(STOPPING="1")
-    assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
+    assert manager.states() == ["READY", "RELOADING", "READY", "RELOADING", "READY", "STOPPING"]
 
 
 def test_what_nobody_asked_for_is_no_reload(sidecar, manager):

@@ -567,6 +567,8 @@ def test_a_slow_start_after_it_is_as_slow_and_one_that_failed_before_it_is_taken
     os.kill(run.wait("worker_started", generation=2)["pid"], signal.SIGKILL)
     run.wait("swap_failed", generation=2)
     run.wait("shifted", signal="TTIN")
+    run.wait("upgraded", 2)
+    run.signal("HUP")
     for number in range(3):
         (tmp_path / f"gate-3-{number}").touch()
         if number < 2:

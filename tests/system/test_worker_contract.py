@@ -275,6 +275,7 @@ def test_no_value_of_an_envdir_is_ever_said(sidecar, tmp_path):
     assert "TOKEN" in run.wait("swap_failed")["cause"]
     (tmp_path / "TOKEN").write_text(secret)
     (tmp_path / "DIE").write_text("1")
+    run.signal("HUP")
     run.wait("swap_failed", count=2)
     assert run.stop() == 0
     assert secret not in str(run)
