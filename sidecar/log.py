@@ -81,7 +81,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (
         ERROR,
-        "no generation was ever ready after {failures} failed starts; leaving with status {status}: {cause}",
+        "nothing serves after {failures} failures in a row (--max-failures); leaving with status {status}: {cause}",
     ),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
     "shifted": (

@@ -416,7 +416,11 @@ class Settings(Record):
         duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE
     )
     max_failures: int = setting(
-        count(0), 5, "N", "exit after N failed starts if none was ever ready, 0: never", group=PACE
+        count(0),
+        5,
+        "N",
+        "exit after N failures in a row with nothing serving, 0: never",
+        group=PACE,
     )
     min_uptime: float = setting(
         duration, 10.0, "TIME", "what lived shorter is restarted after a growing pause", group=PACE

@@ -132,12 +132,15 @@ class Supervisor:
         self.size = settings.workers
         self.number = 0
         self.ever_ready = False
-        self.failures = 0
         self.ending = Ending()
         self.exited = False
         self._wish: Wish | None = Wish("start", now)
         self._failure: Failure | None = None
         self._attempts = Backoff(settings.min_uptime, settings.max_backoff)
+        # How often in a row nothing has served, which counts against --max-failures; and why, if
+        # that has not been looked at yet.
+        self._outages = Backoff(settings.min_uptime, settings.max_backoff)
+        self._outage: Failure | None = None
         self._slots: dict[int, Backoff] = {}
         self._recycled: dict[int, Backoff] = {}
         self._interval = IntervalClock()
@@ -187,7 +190,7 @@ class Supervisor:
         after = fact.settings
         if after.workers != before.workers:  # else it may be what TTIN and TTOU have made of it
             self._resize(after.workers, "")
-        for pace in (self._attempts, *self._slots.values()):
+        for pace in (self._attempts, self._outages, *self._slots.values()):
             pace.limit(after.min_uptime, after.max_backoff)
         clock = (after.enable_auto_restart, after.auto_restart_interval)
         if (
@@ -353,6 +356,7 @@ class Supervisor:
             current = self.roster.current
             if current is not None and not self.roster.serving():
                 self._attempts.failed(now, now - current.serving_at, self.chance())
+                self._serves_nothing(failure, now, now - current.serving_at)
 
     def _pace(self, slot: int) -> Backoff:
         return self._slots.setdefault(
@@ -370,6 +374,7 @@ class Supervisor:
         self._step(self._end, now)
         if self.ending.phase != "leaving":
             self._step(self._judge, now)
+            self._step(self._give_up_for_good, now)
             self._step(self._take_over, now)
             self._step(self._trim, now)
             self._step(self._begin, now)
@@ -489,9 +494,14 @@ class Supervisor:
                 if worker.generation != coming.number
             }
         )
-        if not self.ever_ready:
-            self.failures += 1
-        enough = not self.ever_ready and 0 < self.settings.max_failures <= self.failures
+        if not still and not taken:
+            self._serves_nothing(failure, now)
+        stay = [
+            worker
+            for worker in self.roster.serving()
+            if worker.took_over or worker.generation != coming.number
+        ]
+        enough = self._is_hopeless(stay)
         pause = None
         if not enough and self.ending.asked == 0 and self._is_tried_again(coming, still, taken):
             pause = self._try_again(coming.trigger, now)
@@ -508,13 +518,38 @@ class Supervisor:
         self.failed = (coming.number, failure.cause)
         self._give_up(coming, now)
         self._failure = None
-        if enough:
-            self.ending.asked += 1
-            self.ending.lame_duck = False
-            self.ending.status = failure.status
-            self.ending.reason = failure.cause
-            self._say("gave_up", failures=self.failures, cause=failure.cause, status=failure.status)
-            self._end(now)
+
+    def _serves_nothing(self, failure: Failure, now: float, lived: float = 0.0) -> None:
+        """A start has failed, or what served has died after `lived` seconds, and nothing else takes
+        connections: one of --max-failures in a row, unless something has held out since the last.
+        """
+        current = self.roster.current
+        if current is not None:
+            self._outages.held_out(current.serving_at, now)
+        self._outages.failed(now, lived, 0.0)
+        self._outage = failure
+
+    def _is_hopeless(self, left: list[Worker]) -> bool:
+        """Whether --max-failures have come in a row and no worker is left to hope for."""
+        enough = 0 < self.settings.max_failures <= self._outages.failures
+        return enough and not left and self.ending.asked == 0
+
+    def _give_up_for_good(self, now: float) -> None:
+        """End by itself when the latest failure has made it hopeless, with what that ends with."""
+        failure, ending = self._outage, self.ending
+        if failure is None or self.roster.coming is not None:
+            return
+        self._outage = None
+        if not self._is_hopeless(self.roster.serving()):
+            return
+        ending.asked += 1
+        ending.lame_duck = False
+        ending.status = failure.status
+        ending.reason = failure.cause
+        self._say(
+            "gave_up", failures=self._outages.failures, cause=failure.cause, status=failure.status
+        )
+        self._end(now)
 
     def _is_tried_again(self, failed: Generation, still: list[int], taken: bool) -> bool:
         """Whether a failed generation is followed by another attempt that nobody has asked for.
@@ -656,6 +691,7 @@ class Supervisor:
         """`generation` serves from now on; the one before is outdated, and its workers leave."""
         before = self.roster.current
         if before is not None:
+            self._outages.held_out(before.serving_at, now)
             before.move(OUTDATED)
         generation.move(SERVING)
         generation.serving_at = now

@@ -110,3 +110,15 @@ def test_settings_read_during_a_stop_change_nothing_about_it() -> None:
         8    killed 101 KILL                       | close 1, exit 0
         """,
     )
+
+
+def test_fewer_failures_allowed_from_now_on_are_counted_from_the_next_failure() -> None:
+    """Whoever has the settings read is not told of an end for what failed before."""
+    play(Settings(max_failures=5), """
+        0    start                          | prepare 1, spawn 1/0=101
+        1    exit 101 1                     | close 1, !retry
+        1.25 -                              | prepare 2, spawn 2/0=201
+        2    exit 201 1                     | close 2, !retry
+        2.1  configured max_failures=1; hup | prepare 3, spawn 3/0=301
+        3    exit 301 7                     | close 3, exit 7, !gave_up
+    """)  # fmt: skip

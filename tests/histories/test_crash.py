@@ -79,7 +79,72 @@ def test_without_max_failures_it_is_tried_for_ever() -> None:
     """)  # fmt: skip
 
 
-def test_failures_are_no_reason_to_give_up_once_a_worker_was_ready() -> None:
+def test_what_served_once_and_never_starts_again_is_given_up() -> None:
+    """So that an orchestrator hears of it: a container that ends is started anew, with pauses."""
+    history = play(Settings(max_failures=2, min_uptime=10.0), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  | !serving
+        50    exit 101 1 | prepare 2, spawn 2/0=201
+        51    exit 201 7 | close 2, !swap_failed, !retry
+        51.25 -          | prepare 3, spawn 3/0=301
+        52    exit 301 7 | close 1, close 3, exit 7, !gave_up
+    """)  # fmt: skip
+    assert [each["again"] for each in history.what_was_said("swap_failed")] == [0.25, None]
+    assert history.what_was_said("gave_up") == [
+        {"failures": 2, "cause": "exited with status 7 before it was ready", "status": 7}
+    ]
+
+
+def test_who_takes_over_and_dies_soon_again_and_again_is_given_up() -> None:
+    """Taking over may be easy: with the readiness of an interval it is being alive."""
+    history = play(Settings(max_failures=3, min_uptime=10.0), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     -          | !serving
+        2     exit 101 3 | !retry
+        2.25  -          | prepare 2, spawn 2/0=201
+        3.25  -          | close 1, !serving
+        4     exit 201 3 | !retry
+        4.5   -          | prepare 3, spawn 3/0=301
+        5.5   -          | close 2, !serving
+        6     exit 301 3 | close 3, exit 3, !gave_up
+    """, readiness="interval")  # fmt: skip
+    assert history.what_was_said("gave_up")[0]["status"] == 3
+
+
+def test_generation_that_holds_out_begins_the_count_anew() -> None:
+    play(Settings(max_failures=2, min_uptime=10.0), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     exit 101 1 | close 1, !retry
+        1.25  -          | prepare 2, spawn 2/0=201
+        2     ready 201  | !serving
+        100   hup        | prepare 3, spawn 3/0=301
+        101   ready 301  | retire 201 TERM
+        101   exit 201 0 | close 2
+        102   exit 301 1 | !retry
+        102.5 -          | prepare 4, spawn 4/0=401
+        103   ready 401  | close 3
+        200   exit 401 1 | prepare 5, spawn 5/0=501
+        201   exit 501 1 | close 5, !retry
+        201.25 -         | prepare 6, spawn 6/0=601
+        202   exit 601 1 | close 4, close 6, exit 1
+    """)  # fmt: skip
+
+
+def test_nothing_is_given_up_while_a_worker_is_being_started_again() -> None:
+    play(Settings(max_failures=1, workers=2), """
+        0     start                | prepare 1, spawn 1/0=101, spawn 1/1=102
+        1     ready 101; ready 102 |
+        50    exit 102 1           | spawn 1/1=103
+        50    exit 101 1           | spawn 1/0=104
+        51    hup                  | prepare 2, spawn 2/0=201, spawn 2/1=202
+        52    exit 201 1           | retire 202 TERM, !swap_failed
+        52    exit 202 1           | close 2
+        52.25 -                    | prepare 3, spawn 3/0=301, spawn 3/1=302
+        53    ready 103            |
+    """)  # fmt: skip
+
+
+def test_failures_are_no_reason_to_give_up_while_something_serves() -> None:
     play(Settings(max_failures=1), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |

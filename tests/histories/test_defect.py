@@ -13,6 +13,7 @@ from tests.histories.history import History
 STEPS = [
     "_ripen",
     "_judge",
+    "_give_up_for_good",
     "_take_over",
     "_trim",
     "_begin",

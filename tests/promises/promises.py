@@ -333,7 +333,8 @@ class DrainEnds(Promise):
         for order in given:
             if isinstance(order, orders.Kill):
                 process = world.processes[order.pid]
-                at_once = order.pid in asked and (
+                now_asked = order.pid in asked or was_said(given, "gave_up")
+                at_once = now_asked and (
                     world.settings.drain_timeout == 0.0 or len(world.stops) > 1
                 )
                 if world.now < process.kill_due - BIT and not at_once:
@@ -347,7 +348,63 @@ class DrainEnds(Promise):
                 raise self.broken(f"{process} should have been killed at {process.kill_due:g}")
 
 
-class NoSpin(Promise):
+class Losses(Promise):
+    """Keeps count of what dies, or is never ready, without having been asked to leave."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.min_uptime = max(world.settings.min_uptime, 0.25)
+        self.slots: dict[int, tuple[int, float]] = {}
+
+    def nothing_left(self, served: float) -> None:
+        """The last worker that was wanted is lost; the generation had served for so long."""
+
+    def fact(self, fact: events.Fact) -> None:
+        """Count what fails."""
+        world = self.world
+        if isinstance(fact, events.SizeChanged):
+            self.slots.clear()
+        elif isinstance(fact, events.Configured):
+            self.slots.clear()
+            self.min_uptime = max(world.settings.min_uptime, 0.25)
+        elif isinstance(fact, events.SpawnFailed):
+            self._slot_lost(fact.generation, fact.slot, 0.0)
+        elif (
+            isinstance(fact, events.WorkerExited)
+            and world.just_left is not None
+            and world.just_left.retired_at is None
+        ):
+            process = world.just_left
+            self._slot_lost(
+                process.generation,
+                process.slot,
+                0.0 if process.ready_at is None else world.now - process.ready_at,
+            )
+
+    def overdue(self, order: orders.Say, asked: set[int]) -> None:
+        """It was said that a worker is not ready in time; it and those `asked` leave."""
+        asked.add(order.fields["pid"])
+        if not self.world.stops:  # a stop gives a coming generation up in the same breath
+            self._slot_lost(order.fields["generation"], order.fields["slot"], 0.0, frozenset(asked))
+
+    def _slot_lost(
+        self, generation: int, slot: int, served: float, asked: frozenset[int] = frozenset()
+    ) -> None:
+        world = self.world
+        life = world.generations[generation]
+        if life.state == COMING:
+            return
+        failures, _ = self.slots.get(slot, (0, 0.0))
+        failures = 0 if served >= self.min_uptime else failures + 1
+        self.slots[slot] = (failures, world.now)
+        current = world.current
+        if current is not None and not [
+            process for process in world.wanted() if process.pid not in asked
+        ]:
+            self.nothing_left(world.now - current.serving_at)
+
+
+class NoSpin(Losses):
     """ "Any crash loop is paced (exponential backoff with jitter, reset after a minimum uptime). CPU
     at idle is zero."
 
@@ -364,56 +421,25 @@ class NoSpin(Promise):
         settings = world.settings
         #: The longest pause that was ever allowed, and the least of the longest.
         self.longest = self.least_longest = max(settings.max_backoff, 0.25)
-        self.min_uptime = max(settings.min_uptime, 0.25)
         self.failures = 0
         self.failed_at = -INF
         self.due = False
         self.interval_failed_at = -INF
         self.turns: list[float] = []  # moments from which another attempt is all right
-        self.slots: dict[int, tuple[int, float]] = {}
 
     def fact(self, fact: events.Fact) -> None:
         """Count what fails."""
-        world = self.world
-        if isinstance(fact, events.SizeChanged):
-            self.slots.clear()
-        elif isinstance(fact, events.Configured):
-            self.slots.clear()
-            longest = max(world.settings.max_backoff, 0.25)
+        if isinstance(fact, events.Configured):
+            longest = max(self.world.settings.max_backoff, 0.25)
             self.longest, self.least_longest = (
                 max(self.longest, longest),
                 min(self.least_longest, longest),
             )
-            self.min_uptime = max(world.settings.min_uptime, 0.25)
-        elif isinstance(fact, events.SpawnFailed):
-            self._slot_lost(fact.generation, fact.slot, 0.0)
-        elif (
-            isinstance(fact, events.WorkerExited)
-            and world.just_left is not None
-            and world.just_left.retired_at is None
-        ):
-            process = world.just_left
-            self._slot_lost(
-                process.generation,
-                process.slot,
-                0.0 if process.ready_at is None else world.now - process.ready_at,
-            )
+        super().fact(fact)
 
-    def _slot_lost(
-        self, generation: int, slot: int, served: float, asked: frozenset[int] = frozenset()
-    ) -> None:
-        world = self.world
-        life = world.generations[generation]
-        if life.state == COMING:
-            return
-        failures, _ = self.slots.get(slot, (0, 0.0))
-        failures = 0 if served >= self.min_uptime else failures + 1
-        self.slots[slot] = (failures, world.now)
-        current = world.current
-        if current is not None and not [
-            process for process in world.wanted() if process.pid not in asked
-        ]:
-            self._failed(long=world.now - current.serving_at >= self.min_uptime)
+    def nothing_left(self, served: float) -> None:
+        """It is another attempt's turn."""
+        self._failed(long=served >= self.min_uptime)
 
     def _failed(self, *, long: bool) -> None:
         self.failures = 0 if long else self.failures + 1
@@ -436,11 +462,7 @@ class NoSpin(Promise):
                 if all(process.pid in asked for process in world.wanted()):
                     self.turns.append(world.now)  # the last that was left was one too many
             elif isinstance(order, orders.Say) and order.event == "worker_overdue":
-                asked.add(order.fields["pid"])
-                if not world.stops:  # a stop gives a coming generation up in the same breath
-                    self._slot_lost(
-                        order.fields["generation"], order.fields["slot"], 0.0, frozenset(asked)
-                    )
+                self.overdue(order, asked)
             elif isinstance(order, orders.Say) and order.event == "swap_failed":
                 life, current = world.generations[order.fields["generation"]], world.current
                 if life.trigger == "interval":
@@ -828,30 +850,82 @@ class Orderly(Promise):
                 raise self.broken(f"generation {life.number} is gone and not closed")
 
 
-class Persistence(Promise):
-    """ "First start: if no worker ever gets ready, after --max-failures exit with the program's own
-    status" — not before, not later.
+class Persistence(Losses):
+    """ "After --max-failures failures in a row with nothing serving sidecar ends, with the status
+    that the last of them would have" — not before, not later.
+
+    A failure is a generation that fails while no worker of another takes connections, and the death
+    of the last worker of one that had not held out for --min-uptime. One that has held out begins
+    the count anew.
     """
 
     name = "Max failures"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.failed = 0
-        self.ever_ready = False
+        self.failures = 0
+        self.failed_at = -INF
+        # Whether the last was one too many, by the settings of that moment.
         self.enough = False
+
+    def fact(self, fact: events.Fact) -> None:
+        """Who reads the settings anew hopes again."""
+        if isinstance(fact, events.Configured):
+            self.enough = False
+        super().fact(fact)
+
+    def nothing_left(self, served: float) -> None:
+        """What served has died."""
+        self._count(served)
+
+    def _count(self, served: float) -> None:
+        current = self.world.current
+        if current is not None:
+            self._held_out(current.serving_at)
+        self.failures = 0 if served >= self.min_uptime else self.failures + 1
+        self.failed_at = self.world.now
+        self.enough = 0 < self.world.settings.max_failures <= self.failures
+
+    def _held_out(self, since: float) -> None:
+        if since > self.failed_at and self.world.now - since >= self.min_uptime:
+            self.failures = 0
 
     def ordered(self, given: list[orders.Order]) -> None:
         """Count."""
         world = self.world
-        self.ever_ready |= was_said(given, "worker_ready")
-        if said(given, "swap_failed"):
-            self.failed += 1
-            self.enough = 0 < world.settings.max_failures <= self.failed and not self.ever_ready
-        if was_said(given, "gave_up") and not self.enough:
-            raise self.broken(f"given up after {self.failed} failures")
-        if any(isinstance(order, orders.Prepare) for order in given) and self.enough:
-            raise self.broken(f"tried again after {self.failed} failures")
+        asked: set[int] = set()
+        for order in given:
+            if isinstance(order, orders.Retire):
+                asked.add(order.pid)
+            elif isinstance(order, orders.Say) and order.event == "worker_overdue":
+                self.overdue(order, asked)
+            elif isinstance(order, orders.Say) and order.event == "serving":
+                if world.current is not None:
+                    self._held_out(world.current.serving_at)
+            elif isinstance(order, orders.Say) and order.event == "swap_failed":
+                if not order.fields["still"] and not order.fields["degraded"]:
+                    self._count(0.0)
+            elif isinstance(order, orders.Say) and order.event == "gave_up":
+                if not 0 < world.settings.max_failures <= self.failures:
+                    raise self.broken(f"given up after {self.failures} failures")
+                if left := [each for each in world.wanted() if each.pid not in asked]:
+                    raise self.broken(f"given up although {left} are there")
+            elif isinstance(order, orders.Prepare) and self.enough:
+                left = [each for each in world.wanted() if each.pid not in asked]
+                if not left and not was_said(given, "swap_superseded"):
+                    raise self.broken(f"tried again after {self.failures} failures")
+
+    def settled(self) -> None:
+        """It does not wait for nothing."""
+        world = self.world
+        if (
+            self.enough
+            and world.coming is None
+            and not world.wanted()
+            and not world.stops
+            and not world.gave_up
+        ):
+            raise self.broken(f"still there after {self.failures} failures")
 
 
 class Recycling(Promise):

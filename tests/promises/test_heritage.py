@@ -87,10 +87,10 @@ def test_what_a_state_lacks_is_as_at_a_start_and_what_it_has_too_much_is_refused
         return heritage.supervisor(told, Settings(), 5.0, lambda: 0.0)
 
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
-    supervisor.size, supervisor.failures = 7, 2
+    supervisor.size, supervisor.number = 7, 2
     told = plain(supervisor)
-    del told["failures"]
-    assert (made(told).size, made(told).failures) == (7, 0)
+    del told["number"]
+    assert (made(told).size, made(told).number) == (7, 0)
     told["moods"] = []
     with pytest.raises(
         Unfit, match=r"a Supervisor\.moods in its state, which this version does not know"

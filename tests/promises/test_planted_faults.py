@@ -328,12 +328,11 @@ FAULTS = [
     ),
     Fault(
         "a worker that is not ready in time counts as serving when its loss is paced",
-        "No spin",
+        "No spin or Max failures",
         (
             RETIRED + LOST,
             LOST + RETIRED,
         ),
-        first=17000,
     ),
     Fault(
         "a generation is given up for any trigger",
@@ -384,7 +383,7 @@ FAULTS = [
     ),
     Fault(
         "what failed is not tried again though nothing serves",
-        "Recovery",
+        "Recovery or No spin",
         ("return not serves or failed.trigger", "return failed.trigger"),
     ),
     Fault(
@@ -437,14 +436,33 @@ FAULTS = [
         "it gives up one failure too late",
         "Max failures",
         (
-            "self.failures >= self.settings.max_failures",
-            "self.failures > self.settings.max_failures",
+            "0 < self.settings.max_failures <= self._outages.failures",
+            "0 < self.settings.max_failures < self._outages.failures",
         ),
     ),
     Fault(
-        "it gives up although a worker was ready once",
+        "it gives up although something serves",
+        "Max failures or Continuity",
+        ("        if not still and not taken:\n", "        if True:\n"),
+        ("return enough and not left and", "return enough and"),
+    ),
+    Fault(
+        "it never gives up once something has served",
         "Max failures",
-        ("        if not self.ever_ready:\n", "        if True:\n"),
+        (
+            "        if not still and not taken:\n",
+            "        if not still and not taken and not self.ever_ready:\n",
+        ),
+    ),
+    Fault(
+        "who takes over and dies soon, again and again, is not given up",
+        "Max failures",
+        ("                self._serves_nothing(failure, now, now - current.serving_at)\n", ""),
+    ),
+    Fault(
+        "failures from before a generation that has held out are still counted",
+        "Max failures",
+        ("            self._outages.held_out(before.serving_at, now)\n", ""),
     ),
     Fault(
         "a stop retires with the signal of a swap",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from tests.support import SERVER, Load
@@ -119,6 +122,16 @@ def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(side
     assert pauses[0] < pauses[2]
 
 
+def test_what_served_once_and_never_starts_again_ends_sidecar_with_its_status(sidecar, tmp_path):
+    """So that whoever looks after the container hears of it."""
+    run = sidecar("--envdir", str(tmp_path), "--max-failures", "3", "--max-backoff", "300ms")
+    run.wait("serving")
+    (tmp_path / "DIE").write_text("7")
+    os.kill(run.workers()[0], signal.SIGKILL)
+    assert run.exit() == 7
+    assert run.seen("gave_up")[0]["failures"] == 3
+
+
 @pytest.mark.parametrize(
     ("program", "status", "words"),
     [
@@ -161,7 +174,7 @@ def test_a_crash_loop_is_paced(sidecar):
     """A worker that dies whenever it is ready: the pauses double, the generation number goes up,
     nothing spins.
     """
-    run = sidecar("--max-backoff", "2s", env={"CRASH": "0.01"})
+    run = sidecar("--max-backoff", "2s", "--max-failures", "0", env={"CRASH": "0.01"})
     run.wait("retry", count=4)
     pauses = [each["pause"] for each in run.seen("retry", trigger="crash")]
     assert pauses[0] < pauses[2]
