@@ -36,6 +36,7 @@ from sidecar import (
     profiles,
     readiness,
     report,
+    terminal,
     upgrade,
     workers,
 )
@@ -282,6 +283,8 @@ class Host:
         #: When to listen to it again: it is not listened to while somebody floods it.
         self._notify_at = float("inf")
         self.pid_file: PidFile | None = None
+        self.terminal: terminal.Terminal | None = None
+        self._in_a_terminal = False
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
         self._status_failed = ""
         self.output: Output | None = None
@@ -376,7 +379,9 @@ class Host:
         self.selector = selectors.DefaultSelector()
         self._listen_to(self.wakeup, self._hear)
         if self.settings.keys and os.isatty(0):
-            self._listen_to(0, self._read_keys)
+            self.terminal = terminal.Terminal()
+            self._listen_to(self.terminal, self._read_keys)
+        self._in_a_terminal = self.settings.keys and terminal.controlling()
         if self.control is not None:
             self._listen_to(self.control, self._read_control)
         if self.heritage is None:
@@ -396,6 +401,8 @@ class Host:
                 self._try(f"close the pipes of {helper.name}", helper.close)
             self._try("end what is left", self._leave_nothing)
             self.selector.close()
+            if self.terminal is not None:
+                self.terminal.close()
             if self.notify:
                 self.notify.close()
             self.manager.close()
@@ -994,6 +1001,10 @@ class Host:
             self._reap_at = now
         elif name in ("TERM", "INT", "QUIT"):
             self._observe(events.StopAsked(name, lame_duck=name == "TERM"), now)
+        elif name == "HUP" and self._terminal_has_gone():
+            if not self.stopping():
+                self._say("terminal_gone", {})
+                self._observe(events.StopAsked(name, lame_duck=False), now)
         elif name == "HUP":
             self.reload("signal", asked=name)
         elif name in ("TTIN", "TTOU"):
@@ -1492,22 +1503,20 @@ class Host:
 
     def _read_keys(self, now: float) -> None:
         """In a terminal, line by line: Enter swaps, q stops."""
-        data = b""
-        try:
-            # In the background the terminal is not ours to read.
-            if os.tcgetpgrp(0) == os.getpgrp():
-                data = os.read(0, 4096)
-        except OSError:
-            pass
-        if not data:  # or it has gone
-            self._stop_listening(0)
-        for line in data.splitlines():
+        for line in self.terminal.lines() if self.terminal is not None else ():
             if line.strip().lower() in (b"q", b"quit"):
                 self._say("key", {"key": "q"})
                 self._observe(events.StopAsked("INT", lame_duck=False), now)
             else:
                 self._say("key", {"key": "Enter"})
                 self._observe(events.SwapTriggered("key"), now)
+
+    def _terminal_has_gone(self) -> bool:
+        """Whether `sidecar dev` was started in a terminal that has been closed (and not by `nohup`):
+        HUP says so then.
+        """
+        ignored = self.wakeup.dispositions[signal.SIGHUP] is signal.SIG_IGN
+        return self._in_a_terminal and not ignored and not terminal.controlling()
 
     def _reopen_log(self) -> None:
         if self.output is not None:

@@ -64,6 +64,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "check_output": (INFO, "the check of generation {generation} said: {output}"),
     "key": (INFO, "{key} was pressed"),
+    "terminal_gone": (INFO, "the terminal was closed"),
     "log_command_ended": (
         WARNING,
         "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s",
@@ -184,6 +185,7 @@ DEV = {
     "files_changed": "~ {paths}",
     "environment_changed": "~ environment: {names}",
     "key": "~ {key}",
+    "terminal_gone": "~ the terminal was closed",
     "asked": "~ SIG{signal}",
     "check_output": "· {output}",
     "serving": "● generation {generation} serves after {took} s",

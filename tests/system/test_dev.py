@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -69,12 +71,14 @@ class Dev:
             preexec_fn=_take_terminal if terminal else None,
         )
         os.close(theirs)
-        self.text = ""
+        self.text, self.closing = "", os.eventfd(0)
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
 
     def _listen(self) -> None:
         while True:
+            if self.closing in select.select([self.read, self.closing], [], [])[0]:
+                return
             try:
                 part = os.read(self.read, 65536)
             except OSError:  # a terminal's end
@@ -115,7 +119,9 @@ class Dev:
         for pid in marked(self.mark):
             os.kill(pid, signal.SIGKILL)
         self._reader.join(PATIENCE)
-        os.close(self.read)
+        os.close(self.closing)
+        if self.read >= 0:
+            os.close(self.read)
 
 
 def _take_terminal() -> None:
@@ -229,6 +235,135 @@ def test_an_end_of_input_is_no_wish(dev):
     run.wait("generation 2 serves")
     os.kill(run.process.pid, signal.SIGTERM)
     assert run.exit() == 0
+
+
+class Shell(Dev):
+    """An interactive shell in the terminal, in which `sidecar dev` is typed. `pid` is sidecar's."""
+
+    def __init__(self, directory: Path, before: str = "") -> None:
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "PS1": "% ", "TERM": "xterm"}
+        self.port, self.mark = free_port(), f"{os.getpid()}-{id(self)}"
+        self.read, theirs = pty.openpty()
+        shell = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
+        self.process = subprocess.Popen(
+            shell, cwd=directory, env=environ, stdin=theirs, stdout=theirs, stderr=theirs,
+            start_new_session=True, preexec_fn=_take_terminal,
+        )  # fmt: skip
+        os.close(theirs)
+        self.text, self.closing = "", os.eventfd(0)
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+        words = [sys.executable, "-m", "sidecar", "dev", "--port", f"127.0.0.1:{self.port}"]
+        file = directory.parent / "pid"
+        words += ["--pid-file", str(file), "--", *SERVER]
+        self.type(f"MARK={self.mark} {before} {shlex.join(words)}\n")
+        self.begun()
+        self.pid = int(file.read_text())
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a window is closed."""
+        os.eventfd_write(self.closing, 1)
+        self._reader.join(PATIENCE)
+        os.close(self.read)
+        self.read = -1
+
+
+@pytest.fixture
+def shell(tree) -> Iterator[Callable[..., Shell]]:
+    started: list[Shell] = []
+
+    def start(before: str = "") -> Shell:
+        started.append(Shell(tree, before))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.clean_up()
+        print(each.text)
+
+
+def test_keys_live_on_after_the_background(shell):
+    """Ctrl-Z, bg, fg: what is typed meanwhile is the shell's, and read by it alone."""
+    run = shell()
+    run.type("\x1a")
+    run.wait("Stopped")
+    run.type("bg\n")
+    run.type("echo $((40 + 2)) for the shell\n")
+    run.wait("42 for the shell")
+    run.type("fg\n")
+    until(lambda: os.tcgetpgrp(run.read) == os.getpgid(run.pid), "sidecar in the foreground")
+    run.type("\n")
+    run.wait("~ Enter")
+    run.wait("generation 2 serves")
+    run.type("q\n")
+    run.wait("· stopped")
+    assert "\n".join(run.lines()).count("~ Enter") == 1
+    until(lambda: marked(run.mark) == [], "its end")
+
+
+def test_in_the_background_nothing_is_spent_on_a_line_that_nobody_reads(shell):
+    run = shell()
+    run.type("\x1a")
+    run.wait("Stopped")
+    run.type("bg\n")
+    run.type("sleep 1000\n")
+    until(lambda: os.tcgetpgrp(run.read) != os.getpgid(run.process.pid), "a program of the shell's")
+    run.type("a line\nand another\n")
+    os.kill(run.pid, signal.SIGHUP)
+    run.wait("generation 2 serves")
+    until(lambda: get(run.port).split()[1] == "2", "the new generation alone")
+    before = ticks(run.pid)
+    os.kill(run.pid, signal.SIGHUP)
+    run.wait("generation 3 serves")
+    assert ticks(run.pid) - before < os.sysconf("SC_CLK_TCK")
+    run.type("\x03")
+
+
+def ticks(pid: int) -> int:
+    """The CPU time of a process, in the kernel's ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_closing_the_terminal_ends_it(shell, background):
+    run = shell()
+    if background:
+        run.type("\x1a")
+        run.wait("Stopped")
+        run.type("bg\n")
+        run.type("echo $((40 + 2)) for the shell\n")
+        run.wait("42 for the shell")
+    run.hang_up()
+    until(lambda: marked(run.mark) == [], "the end of sidecar and of all it started")
+
+
+def test_started_deaf_to_hup_it_outlives_the_terminal(shell):
+    """As by `nohup`, which it was asked to."""
+    run = shell("""sh -c 'trap "" HUP; exec "$@"' sh""")
+    run.hang_up()
+    run.process.wait(PATIENCE)
+    assert get(run.port).split()[1] == "1"
+    os.kill(run.pid, signal.SIGTERM)
+    until(lambda: marked(run.mark) == [], "its end")
+
+
+def test_run_outlives_the_terminal(shell, tree):
+    """A HUP is a swap for it, whoever sends it."""
+    run = shell()
+    run.type("q\n")
+    run.wait("· stopped")
+    file = tree.parent / "again"
+    words = [sys.executable, "-m", "sidecar", "run", "--port", f"127.0.0.1:{run.port}"]
+    words += ["--pid-file", str(file), "--log-file", f"{tree.parent}/log", "--", *SERVER]
+    run.type(f"MARK={run.mark} {shlex.join(words)}\n")
+    log = tree.parent / "log"
+    until(lambda: log.exists() and "generation 1 serves" in log.read_text(), "it serves")
+    pid = int(file.read_text())
+    run.hang_up()
+    until(lambda: "generation 2 serves" in log.read_text(), "a swap")
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: marked(run.mark) == [], "its end")
 
 
 def test_a_program_that_does_not_start_waits_for_the_save_that_mends_it(dev, tree):
