@@ -414,7 +414,7 @@ def page(status: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"not ready: {reason}" for reason in status["reasons"]]
     lines += ["listening on " + ", ".join(status["listeners"])] if status["listeners"] else []
-    rows = [("GENERATION", "STATE", "WORKER", "PID", "STATE", "AGE", "READY AFTER", "MEMORY", "")]
+    rows = [("GENERATION", "STATE", "SLOT", "PID", "WORKER", "AGE", "READY AFTER", "MEMORY", "")]
     for generation in reversed(status["generations"]):
         first = (str(generation["generation"]), generation["state"])
         for worker in generation["workers"] or [None]:
@@ -436,6 +436,8 @@ def page(status: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}"
             )
+    if status["failing"] > 1:
+        lines.append(f"failures      {status['failing']} in a row")
     if status["recycled"]:
         lines.append(f"recycled      {status['recycled']} workers that were too big")
     if status["last_upgrade"]:

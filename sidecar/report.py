@@ -66,11 +66,11 @@ def _state(supervisor: Supervisor, reasons: list[str]) -> str:
         return "starting" if not supervisor.ever_ready else "down"
     if supervisor.roster.coming is not None:
         return "swapping"
-    # Fewer than wanted, or of a generation that was to be replaced.
+    # Fewer than there were to be, or of a generation that was to be replaced.
     ready = supervisor.roster.ready()
     return (
         "serving"
-        if len(ready) >= supervisor.size
+        if (len(ready) >= supervisor.size or not supervisor.lost())
         and all(each.generation == ready[-1].generation for each in ready)
         else "degraded"
     )

@@ -414,6 +414,16 @@ class Supervisor:
         """The moment of the next automatic restart, infinity if there is none."""
         return self._interval.due_at if self.settings.enable_auto_restart else float("inf")
 
+    def lost(self) -> bool:
+        """Whether a slot has no ready worker because it has lost one. Otherwise those that are
+        missing have only just been asked for.
+        """
+        ready = {worker.slot for worker in self.roster.ready()}
+        return any(
+            slot < self.size and slot not in ready and pace.failed_at > float("-inf")
+            for slot, pace in self._slots.items()
+        )
+
     def respawns(self) -> dict[int, float]:
         """The slots that wait to be filled again, and until when."""
         held = {worker.slot for worker in self.roster.serving()}

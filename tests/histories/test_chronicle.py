@@ -222,10 +222,24 @@ def test_the_states_of_a_run_and_whether_it_is_ready():
         desk.play(row)
         now()
     assert said == [
-        "starting", "degraded", "serving", "swapping", "swapping", "serving", "serving", "degraded", "degraded", "serving",
+        "starting", "serving", "serving", "swapping", "swapping", "serving", "serving", "degraded", "degraded", "serving",
         "stopping", "stopping",
     ]  # fmt: skip
     assert desk.ask("status")[0]["reasons"] == ["stopping", "no worker is ready"]
+
+
+def test_more_workers_than_before_are_not_fewer_than_wanted():
+    """It serves while they start; a worker that was lost, also one of the new ones, degrades it."""
+    desk = Desk(Settings(workers=1)).play("""
+        0    start                  | prepare 1, spawn 1/0=101
+        1    ready 101              | !serving
+        20   ttin; ttin             | spawn 1/1=102, spawn 1/2=103
+    """)
+    states = [desk.ask("status")[0]["state"]]
+    for row in ("21 ready 102 |", "22 exit 103 1 |", "22.25 - | spawn 1/2=104", "31 ready 104 |"):
+        desk.play(row)
+        states.append(desk.ask("status")[0]["state"])
+    assert states == ["serving", "serving", "degraded", "degraded", "serving"]
 
 
 def test_the_page_tells_what_there_is_to_know():
@@ -251,6 +265,10 @@ def test_the_page_tells_what_there_is_to_know():
     for word in ("pid 1, up 2h: serving", "listening on 127.0.0.1:80", "10 MiB", "last swap", "last failure", "status 3", "killed in",
                  "next swap", "sidecar.yml:3: no"):  # fmt: skip
         assert word in text
+    assert "failures" not in text  # in a row, if there are several
+    assert "failures      3 in a row" in "\n".join(commands.page({**status, "failing": 3}))
+    header = next(line for line in text.splitlines() if line.startswith("GENERATION")).split("  ")
+    assert len({*filter(None, header)}) == len([*filter(None, header)]) == 8
     assert max(map(len, text.splitlines())) < 120
 
 
