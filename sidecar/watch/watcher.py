@@ -24,6 +24,7 @@ import hashlib
 import json
 import marshal
 import os
+import re
 import select
 import signal
 import stat
@@ -31,7 +32,7 @@ import time
 
 from sidecar.watch.memory import Memory
 from sidecar.watch.places import blind, trail, writer
-from sidecar.watch.tree import AT_ONCE, AT_ONCE_BYTES, ENV, Scan, Tree
+from sidecar.watch.tree import AT_ONCE, AT_ONCE_BYTES, ENV, LARGEST, Scan, Tree
 from sidecar.watch.variables import State, Variables
 
 TYPE_CHECKING = False
@@ -51,6 +52,13 @@ SAFETY_SHARE, POLL_SHARE = (
 )  # a scan's cost times this is the least time to the next: 1 % and 2 % of a core
 ENV_POLL_BLIND = 2.0
 HUNG = 90  # whole seconds
+# What stops a program in a debugger that reads the terminal, by the ending of a file's name.
+STOPS = {
+    ".py": re.compile(
+        r"^[ \t]*(?:import i?pdb; *)?(?:breakpoint\(|i?pdb\.set_trace\()", re.MULTILINE
+    ),
+    ".rb": re.compile(r"^[ \t]*(?:binding\.(?:irb|pry|break)\b|byebug\b|debugger\b)", re.MULTILINE),
+}
 LINE, PATHS = 3900, 20
 # Changes of one path in so many bursts, each so soon after the one before, are said: where the
 # program has it open for writing; else.
@@ -487,6 +495,11 @@ class Watcher:
         before, self._repeats = self._repeats, {}
         for each in differences[:PATHS]:
             path = self._tree.shown(each.path)
+            if line := breakpoint_in(each.path) if each.entry is not None else 0:
+                self._remark(
+                    f"{path}: breakpoint",
+                    f"{path}:{line} stops in a debugger, which has no terminal under sidecar: use remote-pdb (docs/dev-loop.md)",
+                )
             count, when = before.get(path, (0, now))
             count = count + 1 if now - when <= SOON else 1
             self._repeats[path] = (count, now)
@@ -632,6 +645,22 @@ def say(event: str, **fields: object) -> None:
 def alive() -> None:
     """Put the alarm off."""
     signal.alarm(HUNG)
+
+
+def breakpoint_in(path: str) -> int:
+    """The line of a Python or Ruby program that stops it in a debugger of the terminal's; 0 if none
+    does.
+    """
+    found = STOPS.get(os.path.splitext(path)[1])
+    if found is None or os.environ.get("PYTHONBREAKPOINT"):
+        return 0
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(LARGEST)
+    except OSError:
+        return 0
+    first = found.search(text)
+    return text.count("\n", 0, first.start()) + 1 if first else 0
 
 
 def _signature(differences: list[Difference]) -> object:

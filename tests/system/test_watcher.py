@@ -611,6 +611,29 @@ def test_file_systems_without_files_are_not_entered(
     nothing_more(watcher, tree)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("app.py", "x = 1\nif x:\n    breakpoint()\n", 3),
+        ("app.py", "import pdb; pdb.set_trace()\n", 1),
+        ("app.rb", "x = 1\nbinding.irb\n", 2),
+        ("app.py", "# breakpoint()\nbreakpoints = 1\n", 0),
+        ("app.txt", "breakpoint()\n", 0),
+    ],
+)
+def test_a_breakpoint_that_is_saved_is_said_once(
+    start: Callable[..., Watcher], tree: Path, name: str, text: str, line: int
+) -> None:
+    watcher = start([tree], settle=LONG)
+    watcher.watching()
+    for number in range(2):
+        (tree / name).write_text(text + "\n" * number)
+        assert watcher.changed()
+        if line and not number:
+            assert f"{name}:{line} stops in a debugger" in watcher.next()["remark"]
+    nothing_more(watcher, tree)
+
+
 # What is ignored.
 
 
