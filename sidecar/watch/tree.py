@@ -100,6 +100,11 @@ def changed_at(entry: bytes) -> int:
     return int(_STAMP.unpack_from(entry)[2])
 
 
+def written_at(entry: bytes) -> int:
+    """The mtime, in ns."""
+    return int(_STAMP.unpack_from(entry)[1])
+
+
 def differs(old: bytes, new: bytes) -> bool:
     """Whether the content of a file is another one, as far as the two entries tell."""
     if old == new:
@@ -472,10 +477,14 @@ class Tree:
     def forget_since(self, since: int) -> set[str]:
         """Forget files that changed after `since` (ns), as if they had not been there; their
         directories.
+
+        In a volume that a kubelet writes the mtime counts: variables.py says why.
         """
         result = set()
+        volumes = {root for root in self.roots if os.path.islink(os.path.join(root, "..data"))}
         for path, directory in self.dirs.items():
-            late = [name for name, entry in directory.files.items() if changed_at(entry) > since]
+            moment = written_at if self.rules.root(path) in volumes else changed_at
+            late = [name for name, entry in directory.files.items() if moment(entry) > since]
             for name in late:
                 del directory.files[name]
                 result.add(path)

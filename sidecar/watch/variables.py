@@ -104,20 +104,26 @@ class Variables:
     def since(self, moment: int) -> tuple[bool, list[str]]:
         """Whether something has been changed after `moment` (ns); and which variables, where that
         can be told.
+
+        A kubelet never changes a file that it has written: a change is a new directory and a new
+        link to it. But it gives them all to the pod's fsGroup again whenever it looks at the pod,
+        which is a new ctime each time. So there the mtimes count, which nobody sets back.
         """
         names, late = set(), False
         for directory, upper, prefix in self._parts:
             data = os.path.join(directory, "..data")
-            place = data if os.path.islink(data) else directory
+            kubelet = os.path.islink(data)
+            place, changed = (data, _mtime) if kubelet else (directory, _ctime)
             try:
-                late |= os.lstat(place).st_ctime_ns > moment or os.stat(place).st_ctime_ns > moment
+                late |= (
+                    changed(os.stat(directory)) > moment
+                    or changed(os.lstat(place)) > moment
+                    or changed(os.stat(place)) > moment
+                )
                 with os.scandir(place) as entries:
                     for each in entries:
                         late_file = (
-                            max(
-                                each.stat(follow_symlinks=False).st_ctime_ns,
-                                each.stat().st_ctime_ns,
-                            )
+                            max(changed(each.stat(follow_symlinks=False)), changed(each.stat()))
                             > moment
                         )
                         if (
@@ -130,3 +136,11 @@ class Variables:
             except OSError:
                 continue
         return late or bool(names), sorted(names)
+
+
+def _mtime(status: os.stat_result) -> int:
+    return status.st_mtime_ns
+
+
+def _ctime(status: os.stat_result) -> int:
+    return status.st_ctime_ns

@@ -5,6 +5,7 @@ tests/system/test_watcher.py.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from sidecar.watch.memory import Memory
 from sidecar.watch.rules import Rules, anchored
 from sidecar.watch.tree import Tree
 from sidecar.watch.variables import State, Variables
+from tests.saves import AtomicWriter
+from tests.support import until
+
+REALTIME_COARSE = 5  # linux/time.h; what the kernel stamps files with
 
 # Rules.
 
@@ -365,3 +370,59 @@ def test_digests_tell_nothing_without_the_key(tmp_path: Path) -> None:
         for _ in range(2)
     )
     assert one.digests != other.digests
+
+
+def moment_after(directory: Path) -> int:
+    """The last moment (ns) that a file below the directory is stamped with; what is changed from
+    now on has a later one.
+    """
+    stamp = max(os.lstat(each).st_ctime_ns for each in (directory, *directory.rglob("*")))
+    until(lambda: time.clock_gettime_ns(REALTIME_COARSE) > stamp, "a tick")
+    return stamp
+
+
+def owned_again(volume: Path) -> None:
+    """As a kubelet does it for fsGroup whenever it looks at the pod: it changes ctimes alone."""
+    for path in (volume, *volume.rglob("*")):
+        os.lchown(path, os.geteuid(), os.getegid())
+
+
+def test_a_volume_of_kubernetes_that_is_only_chowned_has_not_changed(tmp_path: Path) -> None:
+    volume = tmp_path / "env"
+    volume.mkdir()
+    writer = AtomicWriter(volume)
+    writer.write({"A": "1", "B": "2"})
+    watched = Variables([str(volume)], False, False, os.urandom(32))
+    moment = moment_after(volume)
+    owned_again(volume)
+    assert os.lstat(volume / "..data").st_ctime_ns > moment
+    assert watched.since(moment) == (False, [])
+    writer.write({"A": "1", "B": "3"})
+    assert watched.since(moment) == (True, ["A", "B"])
+
+
+def test_a_plain_directory_has_changed_also_where_the_mtime_was_set_back(tmp_path: Path) -> None:
+    (tmp_path / "A").write_text("1")
+    watched = Variables([str(tmp_path)], False, False, os.urandom(32))
+    before, moment = os.stat(tmp_path / "A"), moment_after(tmp_path)
+    (tmp_path / "A").write_text("2")
+    os.utime(tmp_path / "A", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert watched.since(moment) == (True, ["A"])
+
+
+def test_code_in_a_volume_of_kubernetes_that_is_only_chowned_has_not_changed(
+    tmp_path: Path,
+) -> None:
+    volume = tmp_path / "code"
+    volume.mkdir()
+    writer = AtomicWriter(volume)
+    writer.write({"app.py": "1"})
+    moment = moment_after(volume)
+    owned_again(volume)
+    watched = Tree([str(volume)])
+    watched.accept(watched.scan(None))
+    assert watched.forget_since(moment) == set()
+    writer.write({"app.py": "2"})
+    watched = Tree([str(volume)])
+    watched.accept(watched.scan(None))
+    assert watched.forget_since(moment)
