@@ -13,6 +13,7 @@ import threading
 import time
 
 from sidecar.errors import SettingsError
+from sidecar.printable import printable
 from sidecar.rollout import job, plan, show, summary
 from sidecar.rollout.course import (
     DONE,
@@ -106,7 +107,7 @@ def main(words: Sequence[str]) -> int:
             print(f"sidecar rollout: {problem}", file=sys.stderr)
         return WRONG
     except Lost as error:
-        print(f"sidecar rollout: {error}", file=sys.stderr)
+        print(f"sidecar rollout: {printable(str(error))}", file=sys.stderr)
         return UNREACHABLE
     except KeyboardInterrupt:
         print("sidecar rollout: interrupted; nothing has been changed", file=sys.stderr)
@@ -263,7 +264,7 @@ class Rollout:
 
     def _report(self, course: Course, status: int) -> int:
         course.end()
-        self.face.tell("report", **summary.summary(course))
+        self.face.tell("report", **summary.summary(course, self.plan.dry_run))
         return UNREACHABLE if course.lost else status
 
     def _confirmed(self, count: int) -> bool:

@@ -17,7 +17,17 @@ import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 
-from sidecar.rollout.fleet import Failed, Finished, Lost, Target, Trouble, Vanished, natural
+from sidecar.rollout.fleet import (
+    MOST_OUTPUT,
+    Failed,
+    Finished,
+    Lost,
+    Target,
+    TooMuch,
+    Trouble,
+    Vanished,
+    natural,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,11 +107,15 @@ class Containers:
         with self._spoken(target, directory):
             self._api.put_archive(target.id, directory, archive)
 
-    def get(self, target: Target, directory: str, into: IO[bytes]) -> None:
+    def get(self, target: Target, directory: str, into: IO[bytes], most: int) -> None:
         """Everything below the directory."""
         with self._spoken(target, directory):
-            for piece in self._api.get_archive(target.id, directory.rstrip("/") + "/.")[0]:
-                into.write(piece)
+            pieces = self._api.get_archive(target.id, directory.rstrip("/") + "/.")[0]
+            with contextlib.closing(pieces):
+                for piece in pieces:
+                    if into.tell() + len(piece) > most:
+                        raise TooMuch(f"{directory} holds too much")
+                    into.write(piece)
 
     def owner(self, target: Target) -> int:
         """A name is looked up where the container has it: in its own /etc/passwd."""
@@ -110,16 +124,21 @@ class Containers:
                 self._api.inspect_container(target.id)["Config"].get("User", "").partition(":")[0]
                 or "0"
             )
-        if name.isdigit():
+        if name.isdecimal():
             return int(name)
-        with self._spoken(target, "/etc/passwd"):
-            data = b"".join(self._api.get_archive(target.id, "/etc/passwd")[0])
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            file = archive.extractfile("passwd")
-            for line in file.read().decode(errors="replace").splitlines() if file else ():
-                parts = line.split(":")
-                if parts[0] == name and len(parts) > 2 and parts[2].isdigit():
-                    return int(parts[2])
+        file = io.BytesIO()
+        try:
+            self.get(target, "/etc/passwd", file, MOST_OUTPUT)
+            file.seek(0)
+            with tarfile.open(fileobj=file) as archive:
+                found = archive.extractfile("passwd")
+                text = found.read().decode(errors="replace") if found else ""
+        except (tarfile.TarError, LookupError, TooMuch):
+            raise Failed("copy", "its /etc/passwd cannot be read") from None
+        for line in text.splitlines():
+            parts = line.split(":")
+            if parts[0] == name and len(parts) > 2 and parts[2].isdecimal():
+                return int(parts[2])
         raise Failed("copy", f"its user {name!r} is not in its /etc/passwd")
 
     def check(self, target: Target) -> None:
@@ -164,13 +183,18 @@ class Containers:
             raise Lost(f"the engine does not answer any more: {_reason(error)}") from None
 
 
-def _frames(raw: Any) -> tuple[bytes, bytes]:
+def _frames(raw: Any) -> tuple[bytearray, bytearray]:
     """Standard output and standard error, which come as frames: which one, three zeros, a length,
     and so many bytes.
     """
-    parts = {1: b"", 2: b""}
+    parts = {1: bytearray(), 2: bytearray()}
+    left = MOST_OUTPUT
     while len(head := raw.read(8)) == 8:
-        parts[2 if head[0] == 2 else 1] += raw.read(int.from_bytes(head[4:], "big"))
+        length = int.from_bytes(head[4:], "big")
+        left -= length
+        if left < 0:
+            raise Failed("refused", "its sidecar writes without an end")
+        parts[2 if head[0] == 2 else 1] += raw.read(length)
     return parts[1], parts[2]
 
 

@@ -26,7 +26,7 @@ WAITING, UNDER_WAY, DONE, FAILED, UNTOUCHED = "waiting", "under way", "done", "f
 INF = float("inf")
 
 # Ends at which nobody saw what serves now.
-UNSEEN = ("vanished", "lost", "left", "hung", "interrupted", "error")
+UNSEEN = ("vanished", "lost", "left", "hung", "unreachable", "interrupted", "error")
 
 
 class Member:

@@ -30,11 +30,17 @@ if TYPE_CHECKING:
         def put(self, target: Target, directory: str, archive: IO[bytes]) -> None:
             """Unpack a tar archive into a directory that is there already."""
 
-        def get(self, target: Target, directory: str, into: IO[bytes]) -> None:
-            """A tar archive of what is in the directory, one that `put` takes."""
+        def get(self, target: Target, directory: str, into: IO[bytes], most: int) -> None:
+            """A tar archive of what is in the directory, one that `put` takes. Raises TooMuch
+            where it has more than `most` bytes.
+            """
 
         def owner(self, target: Target) -> int:
             """The number of the user that its program runs as."""
+
+
+# So much (bytes) of what a command writes is taken; more is no answer of a sidecar.
+MOST_OUTPUT = 4 << 20
 
 
 class Target(Record):
@@ -71,6 +77,10 @@ class Lost(Trouble):
     """The engine does not answer."""
 
     kind = "lost"
+
+
+class TooMuch(Trouble):
+    """The container gives more than is taken of it."""
 
 
 class Absent(Trouble):

@@ -67,6 +67,7 @@ VARIABLES = {
     "after_each": (*EACH, "new", "outcome"),
     "after": ("containers", "done", "failed", "untouched", "outcome"),
 }
+SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh", "busybox")
 VARIABLE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -357,8 +358,26 @@ class Page:
                             word,
                             f"{what}: {{{name}}} is not known there; say {', '.join(f'{{{each}}}' for each in known)}",
                         )
+            if (script := shell_script(words)) is not None and VARIABLE.search(words[script]):
+                self.wrong(
+                    each.value[script],
+                    f"{what}: a shell reads this word, so nothing is put into it; say "
+                    f"{VARIABLE.sub(lambda it: f'$ROLLOUT_{it[1].upper()}', words[script])}",
+                )
             found.append(tuple(word or "" for word in words))
         return tuple(found)
+
+
+def shell_script(words: Sequence[str | None]) -> int | None:
+    """Which of a command's words a shell is given to read, as in `sh -c SCRIPT`; None: none of
+    them.
+    """
+    shell = False
+    for place, word in enumerate(words[:-1]):
+        shell = shell or (word or "").rpartition("/")[2] in SHELLS
+        if shell and re.fullmatch(r"-[a-z]*c", word or ""):
+            return place + 1
+    return None
 
 
 def filled(argv: Sequence[str], values: Mapping[str, object]) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 
+from sidecar.printable import printable
 from sidecar.rollout import summary
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ class Text(Lines):
     def tell(self, event: str, **fields: Any) -> None:
         """As a line, or as nothing."""
         for line in said(event, fields):
-            self.write("".join(char if char.isprintable() else "?" for char in line))
+            self.write(printable(line))
 
     def write(self, line: str) -> None:
         """Below what is there."""

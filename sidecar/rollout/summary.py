@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from sidecar.rollout.course import Course, Member
 
 
-def summary(course: Course) -> dict[str, Any]:
-    """Everything, in the order of the rollout."""
+def summary(course: Course, dry_run: bool = False) -> dict[str, Any]:
+    """Everything, in the order of the rollout; after a dry run, which has only looked, that all of
+    them could be reloaded is the good end.
+    """
     members = course.members.values()
     counts = {state: len(course.of(state)) for state in (DONE, FAILED, UNTOUCHED)}
     outcome = (
@@ -21,12 +23,15 @@ def summary(course: Course) -> dict[str, Any]:
         if course.lost
         else "interrupted"
         if course.interrupts
+        else "looked"
+        if dry_run and not counts[FAILED]
         else "stopped"
-        if counts[UNTOUCHED]
+        if counts[UNTOUCHED] and not dry_run
         else "failed"
     )
     return {
-        "outcome": "done" if counts[DONE] == len(members) else outcome,
+        "outcome": "done" if counts[DONE] == len(members) and not dry_run else outcome,
+        "dry_run": dry_run,
         **counts,
         "containers": [one(each) for each in members],
     }
@@ -94,6 +99,11 @@ def remark(each: Mapping[str, Any]) -> str:
 
 def sentence(report: Mapping[str, Any]) -> str:
     """The end in one line."""
+    if report["dry_run"] and report["outcome"] in ("looked", "failed"):
+        return (
+            "a dry run, nothing has been changed: "
+            f"{report['untouched']} can be reloaded, {report['failed']} cannot"
+        )
     counts = f"{report['done']} done, {report['failed']} failed, {report['untouched']} untouched"
     how = {
         "done": "the rollout is done",

@@ -22,6 +22,11 @@ import threading
 import docker.errors
 import pytest
 
+from sidecar.rollout import job
+from sidecar.rollout.containers import Containers
+from sidecar.rollout.fleet import Failed
+from sidecar.rollout.parcel import parcels
+from sidecar.rollout.plan import Plan, copy
 from tests.support import free_port, until
 
 from .conftest import APPS, LABEL
@@ -379,10 +384,11 @@ copy:
 envdir: {{from: env, to: /srv/env}}
 confirm: no
 parallel: 2
-before: [[sh, -c, 'echo before {{containers}} >> log']]
-before-each: [[sh, -c, 'echo out {{name}} {{old}} >> log']]
-after-each: [[sh, -c, 'echo in {{name}} {{old}} {{new}} {{outcome}} >> log; echo told']]
-after: [[sh, -c, 'echo after {{done}} {{failed}} {{untouched}} {{outcome}} >> log']]
+before: [[sh, -c, 'echo before $ROLLOUT_CONTAINERS >> log']]
+before-each: [[sh, -c, 'echo out $1 $2 >> log', sh, '{{name}}', '{{old}}']]
+after-each:
+  - [sh, -c, 'echo in $ROLLOUT_NAME $ROLLOUT_OLD $ROLLOUT_NEW $ROLLOUT_OUTCOME >> log; echo told']
+after: [[sh, -c, 'echo after $1 >> log', sh, '{{done}} {{failed}} {{untouched}} {{outcome}}']]
 """
     )
     rollout = Rollout("deploy.yml", cwd=tmp_path)
@@ -402,6 +408,23 @@ after: [[sh, -c, 'echo after {{done}} {{failed}} {{untouched}} {{outcome}} >> lo
         for line in (f"out {shop.label}-{name} {number}", f"in {shop.label}-{name} {number} {number + 1} done")
     )  # fmt: skip
     assert [each["output"] for each in rollout.events if each["event"] == "hook"] == [["told"]] * 3
+
+
+def test_a_container_that_has_too_much_for_a_rollback_is_left_alone(shop, release, monkeypatch):
+    """A sparse file costs nothing there, and would fill the disk here."""
+    before = shop.serves("1")
+    shop.execute("1", "truncate", "-s", "10G", "/srv/code/sparse")
+    monkeypatch.setattr(job, "MOST_KEPT", 1 << 20)
+    plan = Plan(label=(f"rollout={shop.label}",), rollback=True)
+    fleet = Containers(plan, PATIENCE)
+    target = next(each for each in fleet.find() if each.name == f"{shop.label}-1")
+    packed, _ = parcels([(copy(release("large")), False)], "")
+    told: list[object] = []
+    with pytest.raises(Failed, match="holds more than --rollback keeps"):
+        job.roll(fleet, target, plan, packed, told.append)
+    assert shop.serves("1") == before
+    assert "large" not in shop.execute("1", "cat", "/srv/code/release.json")[1]
+    shop.execute("1", "rm", "/srv/code/sparse")
 
 
 def test_a_hook_that_fails_before_all_leaves_everything_alone_and_one_before_a_container_that_one(

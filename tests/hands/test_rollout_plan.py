@@ -137,6 +137,28 @@ def test_what_is_no_plan_is_refused(text, part):
     assert any(part in each for each in problems((), text))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "[sh, -c, 'echo {name}']",
+        "[/bin/bash, -ec, 'echo {name}']",
+        "[env, A=1, dash, -x, -c, 'echo {name}']",
+        "[[true], [sudo, sh, -c, 'echo {name}', x, y]]",
+    ],
+)
+def test_nothing_is_put_into_a_word_that_a_shell_reads(command):
+    assert problems((), f"targets: {{service: web}}\nbefore-each: {command}\n") == (
+        "deploy.yml:2: before-each: a shell reads this word, so nothing is put into it; say "
+        "echo $ROLLOUT_NAME",
+    )
+
+
+def test_other_words_of_a_shell_are_filled_in():
+    text = "targets: {service: web}\nbefore-each: [sh, -c, 'echo $1', sh, '{name}']\n"
+    (command,) = resolve((), "deploy.yml", text).before_each
+    assert filled(command, {"name": "web-1"})[-1] == "web-1"
+
+
 def test_a_hooks_other_braces_stay_as_they_are():
     assert filled(['{"text": "{outcome}"}', "{}", "{other}"], {"outcome": "done"}) == [
         '{"text": "done"}',

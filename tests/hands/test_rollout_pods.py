@@ -5,6 +5,7 @@ channels); its pods are real sidecars.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from kubernetes.config import incluster_config
 
+from sidecar.rollout.fleet import MOST_OUTPUT
+from sidecar.rollout.plan import Plan
+from sidecar.rollout.pods import Pods
+from sidecar.rollout.summary import sentence
 from tests.support import PATIENCE, ROOT, Sidecar, until
 
 NAMES = ("web-1", "web-2", "web-10")
@@ -30,6 +36,12 @@ class Cluster:
         self.gone: set[str] = set()
         self.without: set[str] = set()
         self.asked: list[str] = []
+        # Answers that are no success, as real API servers give them: to the list, and by pod to the
+        # handshake of an exec. And pods that have been deleted and are still there.
+        self.list_refused: tuple[int, dict] | None = None
+        self.exec_refused: dict[str, tuple[int, dict]] = {}
+        self.deleted: set[str] = set()
+        self.says: dict[str, bytes] = {}
         self.before_exec = lambda name, argv: None
         self.directory = tmp_path
         cluster = self
@@ -38,7 +50,8 @@ class Cluster:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                cluster.answer(self)
+                with contextlib.suppress(ConnectionError):  # a client that has had enough
+                    cluster.answer(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -80,6 +93,7 @@ class Cluster:
             "metadata": {
                 "name": name,
                 "namespace": "shop",
+                **({"deletionTimestamp": "2026-11-26T00:00:00Z"} if name in self.deleted else {}),
                 "annotations": {"kubectl.kubernetes.io/default-container": "app"},
             },
             "spec": {"containers": containers},
@@ -92,6 +106,9 @@ class Cluster:
         assert request.headers["authorization"] == "Bearer t"
         if len(path) == 6:
             self.asked.append(query["labelSelector"][0])
+            if self.list_refused:
+                self.say(request, *self.list_refused)
+                return
             found = [
                 self.pod(name)
                 for name in NAMES
@@ -99,15 +116,15 @@ class Cluster:
             ]
             self.say(request, 200, {"kind": "PodList", "apiVersion": "v1", "items": found})
         elif path[6] in self.gone:
-            self.say(
-                request,
-                404,
-                {"kind": "Status", "message": f'pods "{path[6]}" not found', "code": 404},
-            )
+            self.say(request, *not_found(path[6]))
         elif len(path) == 7:
             self.say(request, 200, self.pod(path[6]))
         else:
             assert query["container"] == ["app"]
+            if path[6] in self.exec_refused:
+                # Before the protocol is changed, as it is done: with a body.
+                self.say(request, *self.exec_refused[path[6]])
+                return
             self.execute(request, path[6], query["command"])
 
     def say(self, request, status: int, body: dict) -> None:
@@ -140,6 +157,8 @@ class Cluster:
         done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
         if name in self.gone:
             return  # the connection just ends
+        if name in self.says:
+            done.stdout = self.says[name]
         for channel, data in ((1, done.stdout), (2, done.stderr)):
             # In pieces, as large output comes.
             for start in range(0, len(data), 1000):
@@ -166,6 +185,39 @@ class Cluster:
         request.wfile.write(head + payload)
 
 
+def refusal(code: int, reason: str, message: str) -> tuple[int, dict]:
+    """An answer of an API server that is no success."""
+    return code, {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code,
+    }
+
+
+def not_found(name: str) -> tuple[int, dict]:
+    return refusal(404, "NotFound", f'pods "{name}" not found')
+
+
+def forbidden(verb: str, resource: str) -> tuple[int, dict]:
+    return refusal(
+        403,
+        "Forbidden",
+        f'{resource} is forbidden: User "system:serviceaccount:shop:deploy" cannot {verb} resource '
+        f'"{resource}" in API group "" in the namespace "shop": '
+        'RBAC: role.rbac.authorization.k8s.io "deploy" not found',
+    )
+
+
+def no_kubelet() -> tuple[int, dict]:
+    """The node is down."""
+    said = "error dialing backend: dial tcp 10.0.0.7:10250: connect: connection refused"
+    return refusal(500, "InternalError", said)
+
+
 @pytest.fixture
 def cluster(tmp_path):
     made = Cluster(tmp_path)
@@ -176,8 +228,9 @@ def cluster(tmp_path):
 
 
 def rollout(cluster: Cluster, *words: str) -> tuple[int, list[dict], str]:
+    file = [word for word in words[:1] if not word.startswith("-")]
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "rollout", "--context", "shop", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        [sys.executable, "-m", "sidecar", "rollout", *file, "--context", "shop", *words[len(file) :]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
         env={**os.environ, "KUBECONFIG": str(cluster.config), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}, cwd=ROOT, timeout=PATIENCE,
     )  # fmt: skip
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
@@ -257,6 +310,144 @@ def test_a_reader_that_leaves_does_not_stop_it_halfway(cluster):
     assert (process.stderr.read(), process.wait(PATIENCE)) == (b"", 0)
     process.stderr.close()
     assert serving(cluster) == dict.fromkeys(NAMES, 2)
+
+
+def test_without_the_right_to_exec_each_pod_is_refused_and_nothing_is_lost(cluster):
+    cluster.exec_refused = dict.fromkeys(NAMES, forbidden("get", "pods/exec"))
+    status, events, errors = rollout(cluster, "--selector", "app=web", "--yes")
+    assert (status, errors, events[-1]["outcome"]) == (1, "", "failed")
+    assert outcomes(events)["web-1"] == ("failed", None, "refused")
+    cause = next(each["cause"] for each in events[-1]["containers"] if each["name"] == "web-1")
+    assert 'cannot get resource "pods/exec"' in cause
+    assert "docs/rollout.md" in cause
+
+
+def test_a_pod_on_a_dead_node_fails_by_itself(cluster):
+    cluster.exec_refused = {"web-2": no_kubelet()}
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--max-failures", "1", "--yes")
+    assert (status, events[-1]["outcome"]) == (1, "failed")
+    assert outcomes(events) == {
+        "web-1": ("done", 2, None),
+        "web-2": ("failed", None, "unreachable"),
+        "web-10": ("done", 2, None),
+    }
+    assert "error dialing backend" in json.dumps(events)
+
+
+def test_a_node_that_dies_midway_costs_its_pod(cluster):
+    def die(name: str, argv: list[str]) -> None:
+        if name == "web-1" and "reload" in argv:
+            cluster.exec_refused[name] = no_kubelet()
+
+    cluster.before_exec = die
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--max-failures", "1", "--yes")
+    assert (status, events[-1]["outcome"]) == (1, "failed")
+    assert outcomes(events)["web-1"] == ("failed", None, "unreachable")
+    assert outcomes(events)["web-2"] == ("done", 2, None)
+
+
+def test_a_container_that_does_not_run(cluster):
+    said = 'unable to upgrade connection: container not found ("app")'
+    cluster.exec_refused = {"web-2": refusal(500, "InternalError", said)}
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--max-failures", "1", "--yes")
+    assert status == 1
+    assert outcomes(events)["web-2"] == ("failed", None, "vanished")
+
+
+def test_a_forbidden_list_is_an_error_in_words(cluster):
+    cluster.list_refused = forbidden("list", "pods")
+    status, events, errors = rollout(cluster, "--selector", "app=web", "--yes")
+    assert (status, events) == (3, [])
+    assert errors.startswith("sidecar rollout: the cluster refuses: pods is forbidden")
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_pod_that_is_deleted_gracefully_midway_has_vanished(cluster):
+    """The API server marks it, the kubelet sends TERM, and sidecar says no to the reload."""
+
+    def delete(name: str, argv: list[str]) -> None:
+        if name == "web-2" and "reload" in argv:
+            cluster.deleted.add(name)
+            os.kill(cluster.pods[name].pid, signal.SIGTERM)
+            cluster.pods[name].wait("stopping")
+
+    cluster.before_exec = delete
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--max-failures", "1", "--yes")
+    assert status == 1
+    assert outcomes(events) == {
+        "web-1": ("done", 2, None),
+        "web-2": ("failed", None, "vanished"),
+        "web-10": ("done", 2, None),
+    }
+
+
+def test_a_dry_run_that_finds_all_well_says_so(cluster):
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--dry-run")
+    assert (status, events[-1]["outcome"], events[-1]["dry_run"]) == (0, "looked", True)
+    assert sentence(events[-1]).endswith("nothing has been changed: 3 can be reloaded, 0 cannot")
+    cluster.without.add("web-2")
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--dry-run")
+    assert (status, events[-1]["outcome"]) == (1, "failed")
+    assert sentence(events[-1]).endswith("nothing has been changed: 2 can be reloaded, 1 cannot")
+
+
+def test_hooks_find_the_values_in_their_environment(cluster, tmp_path):
+    plan = tmp_path / "plan.yml"
+    plan.write_text(
+        "targets: {selector: app=web}\nconfirm: no\n"
+        "after-each: [[sh, -c, 'echo $ROLLOUT_NAME $ROLLOUT_OLD $ROLLOUT_NEW $ROLLOUT_OUTCOME']]\n"
+        "after: [[sh, -c, 'echo $1 $ROLLOUT_DONE', sh, '{outcome}']]\n"
+    )
+    status, events, errors = rollout(cluster, str(plan))
+    assert (status, errors) == (0, "")
+    assert [each["output"] for each in events if each["event"] == "hook"] == [
+        *([f"{name} 1 2 done"] for name in NAMES),
+        ["done 3"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"generation": "$(touch it)", "ready": true, "reasons": []}',
+        b'{"generation": true, "ready": true, "reasons": []}',
+        b'{"generation": -1, "ready": true, "reasons": []}',
+        b'{"generation": 1, "ready": "yes", "reasons": []}',
+        b'{"generation": 1, "ready": true, "reasons": "none"}',
+        b'{"ready": true, "reasons": []}',
+        b"[" * 100_000,
+        b'{"generation": ' + b"9" * 5000 + b', "ready": true, "reasons": []}',
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_an_answer_of_another_shape_is_refused(cluster, said):
+    cluster.says["web-2"] = said
+    status, events, errors = rollout(cluster, "--selector", "app=web", "--yes")
+    assert (status, errors) == (1, "")
+    assert outcomes(events)["web-2"] == ("failed", None, "refused")
+    assert outcomes(events)["web-1"] == ("untouched", 1, None)
+
+
+def test_output_without_an_end_is_not_taken(cluster):
+    cluster.says["web-2"] = b"x" * (MOST_OUTPUT + 1)
+    status, events, _ = rollout(cluster, "--selector", "app=web", "--yes")
+    assert status == 1
+    assert outcomes(events)["web-2"] == ("failed", None, "refused")
+
+
+def test_in_a_pod_the_namespace_is_that_of_its_service_account(tmp_path, monkeypatch):
+    for name, text in (("token", "t"), ("ca.crt", "c"), ("namespace", "shop\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", f"{tmp_path}/token")
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", f"{tmp_path}/ca.crt")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/none")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert Pods(Plan(selector="app=web"), 1.0).namespace == "shop"
+    assert Pods(Plan(selector="app=web", namespace="other"), 1.0).namespace == "other"
+    (tmp_path / "namespace").unlink()
+    assert Pods(Plan(selector="app=web"), 1.0).namespace == "default"
 
 
 def test_nothing_to_select_and_no_cluster(cluster, tmp_path):
