@@ -32,11 +32,13 @@ it is from a flag, a variable, a line of sidecar.yml, a profile, or the default.
     --grace TIME     whether a stop ends within Kubernetes' terminationGracePeriodSeconds (or Docker's
                      stop_grace_period); --pre-stop TIME is what a preStop hook takes of it
 
+In a container whose PID 1 is `sidecar run …`, its options and its program need not be said again.
 Exit status: 0 right, 2 wrong. Remarks are about what is allowed and may be meant otherwise.
 """
 # What a stop may take beyond lame duck and drain: for the end of what was killed.
 LAST_SECONDS = 5.0
 USUAL_GRACE = 30.0
+PID_1 = "/proc/1"
 NOT_SHOWN = "(filled in from the environment)"
 
 
@@ -47,6 +49,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     chosen = arguments.Chosen(argv, environ, own=OWN)
     choice = chosen.choice(chosen.read())
+    borrowed = [] if choice.settings.command else _with_those_of_pid_1(argv)
+    if borrowed:
+        chosen = arguments.Chosen(borrowed, environ, own=OWN)
+        choice = chosen.choice(chosen.read())
     settings = choice.settings
     problems = [*choice.problems]
     try:
@@ -58,6 +64,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         problems.append(f"--grace, --pre-stop: {error}")
         grace = before = None
     more, remarks = _looked_at(settings, environ, grace, before or 0.0)
+    if borrowed:
+        remarks.insert(
+            0, "no program was named: the options and the program are those PID 1 was started with"
+        )
     problems = [hidden(each, settings.hide) for each in (*problems, *more)]
     remarks = [hidden(each, settings.hide) for each in remarks]
     rows = {"command": _row(settings, "command", choice.origins)}
@@ -77,6 +87,34 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         for each in problems:
             print(f"sidecar: {each}", file=sys.stderr)
     return 2 if problems else 0
+
+
+def _with_those_of_pid_1(argv: Sequence[str]) -> list[str]:
+    """In a container that was started with `sidecar run OPTIONS -- PROGRAM`, whoever looks from
+    inside has no reason to say all that again: PID 1's words, with what is said now behind its
+    options. None where PID 1 is no such thing.
+    """
+    words = _words_of_run(PID_1)
+    command = arguments.parse(words)[1]
+    options, said = words[: len(words) - len(command)], list(argv)
+    for each in (options, said):
+        if each[-1:] == ["--"]:
+            each.pop()
+    return [*options, *said, "--", *command] if command else []
+
+
+def _words_of_run(process: str) -> list[str]:
+    """The words behind `sidecar run` that a process was started with; none if it is no such one."""
+    try:
+        with open(f"{process}/cmdline", "rb") as file:
+            line = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return []
+    # `python …/bin/sidecar run`, or `python -m sidecar run`.
+    for place, word in enumerate(line[:-1]):
+        if os.path.basename(word) == "sidecar" and line[place + 1] == "run":
+            return line[place + 2 :]
+    return []
 
 
 def _row(settings: Settings, name: str, origins: Mapping[str, str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from sidecar import config, schema, settings, yamlfile
+from sidecar import check, config, schema, settings, yamlfile
 from sidecar.errors import SettingsError
 from sidecar.settings import TABLE
 from tests.support import ROOT
@@ -486,6 +486,28 @@ def test_check_shows_each_setting_with_where_it_came_from(tmp_path):
         "secret": True,
     }
     assert shown["problems"] == []
+
+
+def test_check_in_a_container_has_the_options_and_the_program_of_pid_1(
+    sidecar, tmp_path, monkeypatch, capsys
+):
+    """As `kubectl exec POD -- sidecar check --grace 40s`."""
+    running = sidecar("--drain-timeout", "20s", "--lame-duck", "10s")
+    running.wait("serving")
+    monkeypatch.setattr(check, "PID_1", f"/proc/{running.pid}")
+    monkeypatch.chdir(tmp_path)
+    assert check.main(["--grace", "40s"], {}) == 0
+    told = capsys.readouterr()
+    assert "drain-timeout" in told.out
+    assert "the program are those PID 1 was started with" in told.out
+    assert check.main(["--grace", "34s"], {}) == 2
+    assert "a stop may take 35 s" in capsys.readouterr().err
+    assert check.main(["--grace", "34s", "--lame-duck", "1s"], {}) == 0  # said now, so it wins
+    assert check.main(["--grace", "34s", "--", "true"], {}) == 0  # a program of one's own: nothing
+    capsys.readouterr()
+    monkeypatch.setattr(check, "PID_1", "/proc/self")
+    assert check.main(["--grace", "40s"], {}) == 2
+    assert "the program to run is missing" in capsys.readouterr().err
 
 
 def test_check_shows_an_address(tmp_path):

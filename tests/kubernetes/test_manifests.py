@@ -114,10 +114,10 @@ def fits_together(resources: list[dict[str, Any]]) -> None:
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert service["spec"]["selector"].items() <= labels.items()
     assert {each["targetPort"] for each in service["spec"]["ports"]} <= ports
-    assert (
-        volumes["config"]["configMap"]["name"]
-        == of_kind(resources, "ConfigMap")["metadata"]["name"]
-    )
+    maps = {each["metadata"]["name"] for each in resources if each["kind"] == "ConfigMap"}
+    assert volumes["config"]["configMap"]["name"] in maps
+    # `kubectl exec`, `kubectl logs` and `sidecar rollout` mean the program, whatever is beside it.
+    assert template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == "hello"
     assert (
         volumes["secret"]["secret"]["secretName"]
         == of_kind(resources, "Secret")["metadata"]["name"]
@@ -127,11 +127,12 @@ def fits_together(resources: list[dict[str, Any]]) -> None:
         assert ("exec" in probe) != ("httpGet" in probe)
         assert "exec" in probe or probe["httpGet"]["port"] in ports
     for each in (*pod["containers"], *pod.get("initContainers", ())):
+        assert {one["configMapRef"]["name"] for one in each.get("envFrom", ())} <= maps
         assert {mount["name"] for mount in each["volumeMounts"]} <= set(volumes)
         assert not [
             mount for mount in each["volumeMounts"] if "subPath" in mount or "subPathExpr" in mount
         ]
-        assert "envFrom" not in each
+        assert each["name"] != "hello" or "envFrom" not in each
         assert each["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         }  # fmt: skip
@@ -191,7 +192,7 @@ def test_every_variable_of_sidecars_is_a_setting():
         path = overlay / "deployment.yaml"
         pod = documents(path)[0]["spec"]["template"]["spec"] if path.exists() else {}
         for container in pod.get("containers", ()):
-            names = {each["name"] for each in container["env"]}
+            names = {each["name"] for each in container.get("env", ())}
             assert {name for name in names if name.startswith("SIDECAR_")} <= known, path
             assert container["name"] != "hello" or names
 
@@ -214,6 +215,43 @@ def test_a_stop_fits_into_the_grace_with_a_margin():
     assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) < seconds(
         variables["SIDECAR_LAME_DUCK"]
     )
+
+
+@pytest.mark.parametrize("overlay", [BASE, *OVERLAYS], ids=lambda path: path.name)
+def test_liveness_bears_a_stall_of_a_busy_node(overlay):
+    deployment = (
+        of_kind(built(overlay), "Deployment")
+        if overlay != BASE
+        else documents(BASE / "deployment.yaml")[0]
+    )
+    probe = container_of(deployment)["livenessProbe"]
+    assert probe["timeoutSeconds"] >= 10
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
+
+
+def test_the_repository_is_said_in_one_place(tmp_path):
+    """An overlay of one's own says it once, and both of git-sync's containers have it."""
+    (tmp_path / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [{os.path.relpath(DEPLOY / 'overlays' / 'code-volume', tmp_path)}]\n"
+        "configMapGenerator:\n"
+        '  - {name: git-sync, behavior: merge, literals: ["GITSYNC_REPO=https://own/one.git"]}\n'
+    )
+    resources = built(tmp_path)
+    assert "git.example" not in json.dumps(resources)
+    (found,) = (
+        each
+        for each in resources
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"].startswith("git-sync")
+    )
+    assert found["data"]["GITSYNC_REPO"] == "https://own/one.git"
+    pod = of_kind(resources, "Deployment")["spec"]["template"]["spec"]
+    where = [
+        each["envFrom"][0]["configMapRef"]["name"]
+        for each in (*pod["initContainers"], *pod["containers"])
+        if each["name"].startswith("git-sync")
+    ]
+    assert where == [found["metadata"]["name"]] * 2
 
 
 def check(deployment: dict[str, Any], where: Path, *more: str) -> subprocess.CompletedProcess[str]:
