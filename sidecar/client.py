@@ -15,7 +15,9 @@ import time
 
 from sidecar import log
 from sidecar.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
+from sidecar.printable import printable
 from sidecar.settings import duration
+from sidecar.trust import listener, trusted
 from sidecar.whereabouts import NAME, places
 
 TYPE_CHECKING = False
@@ -47,10 +49,14 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
         raise Unreachable("its control socket is turned off (SIDECAR_CONTROL=none)")
     if path:
         try:
-            return _connected(path)
+            sock = _connected(path)
         except OSError as error:
             raise Unreachable(f"no sidecar answers at {path}: {error.strerror or error}") from None
-    found: list[tuple[str, socket.socket]] = []
+        if not trusted(uid := listener(sock), path, named=True):
+            sock.close()
+            raise Unreachable(f"who listens at {path} is not to be trusted: it is uid {uid}")
+        return sock
+    found: list[Found] = []
     refused = ""
     for place in dict.fromkeys(places(environ)):
         try:
@@ -62,35 +68,42 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
         except OSError:
             continue
         for name in names:
+            there = os.path.join(place, name)
             try:
-                sock = _connected(os.path.join(place, name))
+                sock = _connected(there)
             except PermissionError:
-                refused = os.path.join(place, name)
+                refused = f"the sidecar at {there} belongs to another user"
                 continue
             except OSError:
                 continue  # left behind
-            if not _trusted(sock):
-                sock.close()
-            elif name == NAME.format(pid=1):
-                for _, other in found:
-                    other.close()
-                return sock
+            uid = listener(sock)
+            if trusted(uid, there, named=False):
+                found.append(Found(there, sock, uid))
             else:
-                found.append((os.path.join(place, name), sock))
+                sock.close()
+                refused = f"who listens at {there} is not to be trusted: it is uid {uid}"
     if not found:
-        raise Unreachable(
-            f"the sidecar at {refused} belongs to another user"
-            if refused
-            else "no sidecar runs here; say --control PATH"
-        )
-    for _, sock in found[1:]:
-        sock.close()
-    if len(found) > 1:
-        found[0][1].close()
-        raise Unreachable(
-            f"several run here; say --control with one of {', '.join(path for path, _ in found)}"
-        )
-    return found[0][1]
+        raise Unreachable(refused or "no sidecar runs here; say --control PATH")
+    # The container's own; else one's own, before those of others.
+    chosen = (
+        [each for each in found if os.path.basename(each.path) == NAME.format(pid=1)][:1]
+        or [each for each in found if each.uid == os.geteuid()]
+        or found
+    )
+    for each in found:
+        if len(chosen) > 1 or each is not chosen[0]:
+            each.sock.close()
+    if len(chosen) > 1:
+        several = ", ".join(each.path for each in chosen)
+        raise Unreachable(f"several run here; say --control with one of {several}")
+    return chosen[0].sock
+
+
+class Found:
+    """A sidecar that was found: where, the connection to it, and whose it is."""
+
+    def __init__(self, path: str, sock: socket.socket, uid: int) -> None:
+        self.path, self.sock, self.uid = path, sock, uid
 
 
 def _connected(path: str) -> socket.socket:
@@ -104,14 +117,6 @@ def _connected(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _trusted(sock: socket.socket) -> bool:
-    """Whether who listens there is root or ourselves. In a directory like /tmp anybody may; root
-    may ask everybody.
-    """
-    _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid in (0, os.geteuid()) or os.geteuid() == 0
 
 
 def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterator[dict[str, Any]]:
@@ -145,7 +150,7 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
         raise Gone("sidecar has left without an answer") from None
     except TimeoutError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Unreachable(f"sidecar does not answer: {error}") from None
 
 
@@ -207,7 +212,7 @@ def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
         print(f"sidecar {name}: {error}", file=sys.stderr)
         return UNREACHABLE
     except Unreachable as error:
-        print(f"sidecar {name}: {error}", file=sys.stderr)
+        print(f"sidecar {name}: {printable(str(error))}", file=sys.stderr)
         return UNREACHABLE
     except TimeoutError:
         print(f"sidecar {name}: no answer in time", file=sys.stderr)
@@ -258,10 +263,10 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
         print(json.dumps(reply), flush=True)
         return
     if reply.get("cause") and reply.get("done"):
-        print(f"sidecar {command.name}: {reply['cause']}", file=sys.stderr)
+        print(f"sidecar {command.name}: {printable(str(reply['cause']))}", file=sys.stderr)
     if reply.get("done", DONE) == DONE:
         for line in command.lines(reply, tell):
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
 
 def tell(record: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ import select
 import signal
 import time
 
+from sidecar.printable import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -260,7 +262,7 @@ class Log:
         if event == "serving":
             text += ", mended" * (self._failed is not None)
             self._failed = None
-        lines = [time.strftime("%H:%M:%S ") + text.replace("\n", " "), *more]
+        lines = [time.strftime("%H:%M:%S ") + printable(text.replace("\n", " "), "\t"), *more]
         if self._colour:
             lines[0] = f"\033[{COLOURS[text[0]]}m{lines[0]}\033[m"
         return "\n".join(lines) + "\n"
@@ -314,7 +316,7 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     if event == "recycled":
         seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
         shown["hint"] = seldom if fields["pause"] else ""
-    message = phrase.format_map(shown).replace("\n", " ")
+    message = printable(phrase.format_map(shown).replace("\n", " "), "\t")
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)
 
@@ -330,7 +332,7 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
             **rounded,
         }
         while True:
-            text = json.dumps(record, ensure_ascii=False, default=str) + "\n"
+            text = _escaped(json.dumps(record, ensure_ascii=False, default=str)) + "\n"
             if len(text.encode("utf-8", "backslashreplace")) < LONGEST or not _shorten(record):
                 return text
     if style == "start_server":
@@ -397,7 +399,7 @@ def _failure(fields: Mapping[str, Any], times: int) -> tuple[str, list[str]]:
     first = f"✗ generation {fields['generation']} failed after {_show(fields['lasted'])} s: {fields['cause']}"
     return first, [
         *(f"         │ {each}" for each in output),
-        *(f"         {each}" for each in told),
+        *(f"         {printable(each)}" for each in told),
     ]
 
 
@@ -422,7 +424,24 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
         variant += " delayed" if fields["delay"] else ""
         shown["pids"] = shown["pids"] or "none"
     phrase = START_SERVER.get(variant)
-    return otherwise if phrase is None else before + phrase.format_map(shown) + "\n"
+    if phrase is None:
+        return otherwise
+    return before + printable(phrase.format_map(shown), "\n\t") + "\n"
+
+
+def _escaped(text: str) -> str:
+    """A line of JSON whose control characters beyond ASCII's, which JSON leaves, are escapes too:
+    the same value, and nothing that a terminal obeys.
+    """
+    if text.isprintable():
+        return text
+    import json  # noqa: PLC0415
+
+    return "".join(
+        # What is no UTF-8 is written as an escape later.
+        char if char.isprintable() or "\ud800" <= char <= "\udfff" else json.dumps(char)[1:-1]
+        for char in text
+    )
 
 
 def _show(value: object) -> str:

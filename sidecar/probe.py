@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from sidecar.trust import listener, trusted
 from sidecar.whereabouts import NAME, places
 
 TYPE_CHECKING = False
@@ -35,6 +36,8 @@ def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
         try:
             sock.settimeout(PATIENCE)
             sock.connect(path)
+            if not trusted(listener(sock), path, bool(named)):
+                continue
             sock.send(
                 b'{"command": "health", "live": '
                 + (b"true" if "--live" in words else b"false")

@@ -104,3 +104,20 @@ def test_every_phrase_can_be_said(event):
             return [1]
 
     PHRASES[event][1].format_map(Anything())
+
+
+def test_what_a_terminal_would_obey_is_shown_as_an_escape() -> None:
+    """In every style; JSON keeps the value, whoever reads it."""
+    name = "a\x1b[2J\x9b1m\u202e\x07\x7f\U000e0001é\u3000\udcff"
+    fields = {"paths": [name], "count": 1}
+    for style in ("text", "json", "dev"):
+        read, write = os.pipe()
+        Log(style, write).say("files_changed", fields)
+        os.close(write)
+        with open(read, "rb") as file:
+            text = file.read().decode()
+        assert all(char.isprintable() or char in "\n\u3000" for char in text)
+        if style == "json":
+            assert json.loads(text)["paths"] == [name]
+        elif text:
+            assert "a\\x1b[2J\\x9b1m\\u202e\\x07\\x7f\\U000e0001é\u3000\\udcff" in text

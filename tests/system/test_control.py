@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -564,6 +565,146 @@ def test_the_only_one_there_is_found_and_of_several_none_is_guessed(sidecar, tmp
         each.process.wait()
     assert json.loads(tell("status", "--json").stdout)["pid"] == one.pid
     assert one.stop() == 0
+
+
+# --- impostors
+
+IMPOSTOR = r"""
+import os, socket, sys
+os.setgid(4242); os.setuid(4242)
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+sock.listen()
+print("listens", flush=True)
+while True:
+    one = sock.accept()[0]
+    asked = one.recv(4096)
+    if asked:
+        print(asked.decode(), flush=True)
+    one.sendall(b'{"ready": true, "generation": 1, "pid": 4242, "done": 0}\n')
+    one.close()
+"""
+
+
+@pytest.fixture
+def impostor() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Starts who listens at a path as uid 4242, and says yes to everything."""
+    made: list[subprocess.Popen[str]] = []
+
+    def make(path: Path) -> subprocess.Popen[str]:
+        made.append(
+            subprocess.Popen(
+                [sys.executable, "-c", IMPOSTOR, str(path)], stdout=subprocess.PIPE, text=True
+            )
+        )
+        assert made[-1].stdout.readline() == "listens\n"
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+        each.communicate()
+
+
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """A directory as /tmp is."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o1777)
+        yield Path(place)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize(
+    "words", [("health",), ("health", "--live"), ("health", "--json"), ("status",), ("reload",)]
+)
+@pytest.mark.parametrize("how", ["found", "named", "named in the environment"])
+def test_nobody_believes_an_impostor(words, how, impostor, anybodys):
+    """Neither what it says nor that it is there: it is asked nothing."""
+    path = anybodys / "sidecar-1.sock"
+    there = impostor(path)
+    more = ("--control", str(path)) if how == "named" else ()
+    environ = environment()
+    if how == "named in the environment":
+        environ["SIDECAR_CONTROL"] = str(path)
+    start = (
+        "import sys; from sidecar import cli, client, probe; here = sys.argv.pop(1)\n"
+        "probe.places = client.places = lambda environ: [here]\nsys.exit(cli.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start, str(anybodys), *words, *more], cwd=ROOT, env=environ,
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"who listens at {path} is not to be trusted: it is uid 4242" in done.stderr
+    there.kill()
+    assert there.stdout.read() == ""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_the_real_one_is_found_beside_impostors(sidecar, impostor, anybodys, tmp_path):
+    run = sidecar("--control", str(tmp_path / "sidecar-7.sock"))
+    run.wait("serving")
+    impostor(anybodys / "sidecar-1.sock")
+    own = anybodys / "own"
+    there = impostor(own)
+    # It may have the name of its own process: it is believed to be that user's, who may run one.
+    os.rename(own, anybodys / f"sidecar-{there.pid}.sock")
+    start = (
+        "import sys; from sidecar import cli, client, probe; here = sys.argv.pop(1).split()\n"
+        "probe.places = client.places = lambda environ: here\nsys.exit(cli.main())"
+    )
+    for places in (f"{tmp_path} {anybodys}", f"{anybodys} {tmp_path}"):
+        done = subprocess.run(
+            [sys.executable, "-c", start, places, "status", "--json"], cwd=ROOT, env=environment(),
+            capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["pid"] == run.pid, done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_root_may_ask_a_users_sidecar(anybodys):
+    """In a container whose user is not root, `docker exec -u 0`."""
+    mine = anybodys / "mine"
+    mine.mkdir(mode=0o755)
+    os.chown(mine, 4242, 4242)
+    run = Sidecar(
+        "--control", str(mine / "control.sock"), user=4242, group=4242, extra_groups=(),
+        env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        run.wait("serving")
+        run.control = str(mine / "control.sock")
+        assert ask(run, "health").stdout == "ready\n"
+        # Its name says whose process it is.
+        os.rename(mine / "control.sock", anybodys / f"sidecar-{run.pid}.sock")
+        run.control = str(anybodys / f"sidecar-{run.pid}.sock")
+        assert ask(run, "health").stdout == "ready\n"
+        os.rename(run.control, anybodys / "control.sock")
+        run.control = str(anybodys / "control.sock")
+        assert "is not to be trusted" in ask(run, "health").stderr
+    finally:
+        run.clean_up()
+
+
+# --- what a terminal would obey
+
+
+def test_a_files_name_moves_nobodys_cursor(start, tmp_path, asking):
+    """Whoever may save a file could write over what is on the screen: in the log and in `events`."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    out = tmp_path / "log"
+    out.touch()
+    run = start("--watch", str(tree), "--log-format", "text", "--log-file", str(out))
+    until(lambda: "watching" in out.read_text(), "the watcher")
+    (tree / "a\x1b[2J\x9b1m\u202eb\nc.py").write_text("x")
+    until(lambda: "changed:" in out.read_text(), "the change")
+    name = "a\\x1b[2J\\x9b1m\\u202eb"
+    for text in (out.read_text(), ask(run, "events").stdout):
+        assert name in text
+        assert not set(text) & set("\x1b\x9b\u202e")
 
 
 @pytest.mark.parametrize(
