@@ -3,16 +3,22 @@
 `PHRASES` is the list of everything sidecar ever says: the event's name is stable and so are its
 fields (docs/logging.md). Values of variables never reach this module.
 
-A reader that has stopped reading must not stop PID 1: a line is written only if stderr has room for
-it now. Lines that had no room are counted, and the count is said with the next one that has. Stderr
-itself stays blocking, because it is shared with the workers.
+A reader that has stopped reading must not stop PID 1: a line is written only as far as stderr has
+room for it now. Lines that had no room are counted, and the count is said with the next one that
+has. Stderr itself stays blocking, because it is shared with the workers; a pipe or terminal is
+opened once more for each line, and that open file does not block. (That poll(2) says there is room
+is not enough: a terminal takes a part of a line and then blocks, and a worker that fills the last of
+a pipe comes in between.)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
+import socket
+import stat
 import time
 
 from sidecar.printable import printable
@@ -214,6 +220,8 @@ class Log:
         self.style = style
         self.fd = fd
         self.lost = 0
+        #: What was not taken yet of the line written last.
+        self._rest = b""
         self._terminal = os.isatty(fd)
         self._colour = colour and self._terminal
         self._failed: object = None
@@ -268,28 +276,63 @@ class Log:
         return "\n".join(lines) + "\n"
 
     def _write(self, text: str) -> bool:
+        """Write a line, or begin to; whether there was room for any of it."""
         if not text:
             return True
         data = text.encode("utf-8", "backslashreplace")
         if len(data) >= LONGEST:
             data = data[: LONGEST - 5] + "…".encode() + b"\n"
+        if self._rest:
+            self._rest = self._rest[self._written(self._rest) :]
+        if self._rest:
+            return False
+        done = self._written(data)
+        self._rest = data[done:] if done else b""
+        return bool(done)
+
+    def _written(self, data: bytes) -> int:
+        """How many bytes were taken, without waiting for room; all of them where nobody is left to
+        tell.
+        """
+        # In the background of a terminal with `stty tostop` the write would send us TTOU, which
+        # asks for one worker fewer.
+        if self._terminal:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
         try:
-            if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
-                return False
-            if self._terminal:
-                # In the background of a terminal with `stty tostop` the write would send us TTOU,
-                # which asks for one worker fewer.
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
-            try:
-                os.write(self.fd, data)
-            finally:
-                if self._terminal:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return self._send(data)
+        except BlockingIOError:
+            return 0
         except OSError:
             # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full: nobody to
             # tell.
-            pass
-        return True
+            return len(data)
+        finally:
+            if self._terminal:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _send(self, data: bytes) -> int:
+        kind = os.fstat(self.fd).st_mode
+        if stat.S_ISSOCK(kind):
+            with socket.socket(fileno=os.dup(self.fd)) as sock:
+                return sock.send(data, socket.MSG_DONTWAIT)
+        if stat.S_ISFIFO(kind) or self._terminal:
+            try:
+                end = os.open(
+                    f"/proc/self/fd/{self.fd}",
+                    os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
+                )
+            except OSError as error:
+                if error.errno in (errno.ENXIO, errno.EIO):
+                    return len(data)  # the reader is gone, the terminal hung up
+                # It is not ours to open, or no descriptor is left: go by what poll says.
+                if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
+                    return 0
+            else:
+                try:
+                    return os.write(end, data)
+                finally:
+                    os.close(end)
+        return os.write(self.fd, data)
 
 
 def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:

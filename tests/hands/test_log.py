@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from sidecar.log import PHRASES, Log, line
+from tests.support import PATIENCE, ROOT
 
 FIELDS = {
     "swap_failed": {
@@ -56,6 +62,65 @@ def test_what_is_lost_while_the_reader_sleeps_is_counted_and_said():
     os.close(read)
     log.say("asked", {"signal": "HUP"})  # the reader is gone: no error, nobody to tell
     os.close(write)
+
+
+MUCH = """
+import sys
+from sidecar.log import Log
+log = Log("text", 2)
+for number in range(2000):
+    log.say("remark", {"remark": f"line {number}"})
+print(log.lost)
+"""
+
+
+@pytest.mark.parametrize("ends", [pty.openpty, socket.socketpair, os.pipe])
+def test_a_reader_that_never_reads_holds_nobody_up(ends):
+    """Be it a terminal, which takes parts of lines, a socket or a pipe; and the end stays blocking
+    for the workers.
+    """
+    reading, writing = (each if isinstance(each, int) else each.detach() for each in ends())
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", MUCH],
+            stdout=subprocess.PIPE,
+            stderr=writing,
+            cwd=ROOT,
+            timeout=PATIENCE,
+        )
+        assert int(done.stdout) > 0
+        assert os.get_blocking(writing)
+    finally:
+        os.close(writing)
+    os.set_blocking(reading, False)
+    said = b""
+    try:
+        while part := os.read(reading, 1 << 16):
+            said += part
+    except OSError:  # a terminal's end
+        pass
+    os.close(reading)
+    lines = said.replace(b"\r", b"").split(b"\n")
+    whole = re.compile(rb"2\S* sidecar: warning: (line \d+|\d+ lines .* stderr was full)")
+    assert [line for line in lines[:-1] if not whole.fullmatch(line)] == []
+
+
+def test_a_line_that_a_terminal_took_a_part_of_is_ended_before_the_next():
+    reading, writing = pty.openpty()
+    log = Log("text", writing)
+    while not log.lost:
+        log.say("remark", {"remark": "x" * 999})
+    said = b""
+    while b"SIGTERM received" not in said:
+        said += os.read(reading, 1 << 16)
+        log.say("asked", {"signal": "TERM"})
+    lines = said.decode().split("\r\n")
+    # Each is whole: begins with a time, is as long as it should be.
+    assert all(line.startswith("2") for line in lines[:-1])
+    assert {line.count("x") for line in lines if "xxx" in line} == {999}
+    assert sum("of sidecar's own log were lost" in line for line in lines) == 1
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_line_is_never_longer_than_a_pipe_takes_at_once():
