@@ -44,11 +44,12 @@ from sidecar.chronicle import Chronicle
 from sidecar.containment import Containment, place
 from sidecar.errors import EnvdirError, SettingsError, SidecarError, StartError
 from sidecar.generation import LINGERING, STARTING
+from sidecar.listener_watch import ListenerWatch
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.manager import Manager
 from sidecar.output import Output
-from sidecar.pacing import Backoff
+from sidecar.pacing import Allowance, Backoff
 from sidecar.record import Descriptor
 from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
 from sidecar.status import PidFile, StatusFile
@@ -100,6 +101,11 @@ NOT_PASSED_ON = (
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
+
+# Programs that spoil listeners without end have them repaired once in so many seconds, but for so
+# many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
+MENDING = (0.05, 5.0)
+LONGEST_BROKEN = 30.0
 
 # The log command has this long (seconds) to write out what it has read; one that dies is started
 # again after a pause, at most the longest.
@@ -288,6 +294,14 @@ class Host:
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
         self._status_failed = ""
         self.output: Output | None = None
+        #: What tells when a listener is spoilt, and when to look at all of them, whatever it tells.
+        self.listener_watch: ListenerWatch | None = None
+        self._watch_problem = ""
+        self._mend_at = float("-inf")
+        self._mend_allowance = Allowance(*MENDING)
+        self._mend_pace = Backoff(0.0, LONGEST_BROKEN)
+        #: What is said of those that could not be repaired.
+        self._broken: tuple[str, ...] = ()
         self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
         self._log_command_at = float("inf")
         self._log_command_since = 0.0
@@ -400,6 +414,7 @@ class Host:
             for helper in self.helpers:
                 self._try(f"close the pipes of {helper.name}", helper.close)
             self._try("end what is left", self._leave_nothing)
+            self._unwatch_listeners()
             self.selector.close()
             if self.terminal is not None:
                 self.terminal.close()
@@ -746,6 +761,7 @@ class Host:
             ),
             Part("listen to NOTIFY_SOCKET", lambda: self._notify_at, self._listen_to_notify),
             Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
+            Part("repair the listeners", lambda: self._mend_at, self._mend),
             Part("start the log command", lambda: self._log_command_at, self._start_log_command),
             Part("start its helpers", self._next_start, self._start_helpers),
             Part("give up reading the settings", reading, self._give_up_reading),
@@ -1447,6 +1463,8 @@ class Host:
             self._weigh_at = now + LOOK_AT_MEMORY if new.max_memory else float("inf")
         if listeners is not self.listeners:
             self.listeners = listeners
+            self._unwatch_listeners()
+            self._mend_at = now
             self.sets.append(listeners)
             self._close_listeners()
         if {"command", "profile", "handoff", "port"} & {*changed}:
@@ -1917,6 +1935,9 @@ class Host:
         self._try("repair the listeners", self._mend, now)
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
+        if order.event == "serving":
+            # It is not said of a door that is closed.
+            self._try("repair the listeners", self._mend, now)
         self._say(order.event, order.fields)
         self.manager.heed(order.event, order.fields)
 
@@ -1928,13 +1949,51 @@ class Host:
             leave_a_reason(order.reason)
 
     def _mend(self, now: float) -> None:
-        """A program that has gone may have shut a listener down, or removed its path."""
-        before = self.listeners.inodes()
-        for remark in self.listeners.mend():
+        """Repair the listeners: a program may have shut one down, or removed its path. Not once the
+        workers have been asked to leave for good: then a closed door is right.
+        """
+        if self.listener_watch is not None:
+            self.listener_watch.take()
+        if self.supervisor.ending.phase == "leaving":
+            self._mend_at = float("inf")
+            return
+        before, known = self.listeners.inodes(), self._broken
+        news = [remark for remark in self.listeners.mend() if remark not in known]
+        self._broken = tuple(self.listeners.broken.values())
+        for remark in news:
             self._say("mended", {"remark": remark})
         if self.listeners.inodes() != before:
             # Bound anew: the workers that live hold a socket nobody can reach any more.
             self._observe(events.SwapTriggered("listener"), now)
+        if news or self.listener_watch is None:
+            # There may be other sockets and files now: watch these, and look once more, because
+            # something may have happened to them meanwhile. Who spoils them without end is not
+            # heard each time.
+            self._unwatch_listeners()
+            self._mend_at = self._mend_allowance.use(now)
+            if self._mend_at <= now:
+                self._watch_listeners()
+        elif self._broken:
+            self._mend_at = self._mend_pace.failed(now, 0.0, chance())
+        else:
+            self._mend_pace.failures = 0
+            self._mend_at = float("inf")
+
+    def _watch_listeners(self) -> None:
+        """Hear at once when a program spoils a listener of now."""
+        self.listener_watch = ListenerWatch(self.listeners.watched())
+        self._listen_to(self.listener_watch, self._mend)
+        problem = self.listener_watch.problem
+        if problem and problem != self._watch_problem:
+            remark = f"a removed path of a listener is noticed only when a worker ends ({problem})"
+            self._say("remark", {"remark": remark})
+        self._watch_problem = problem
+
+    def _unwatch_listeners(self) -> None:
+        if self.listener_watch is not None:
+            self._stop_listening(self.listener_watch)
+            self.listener_watch.close()
+            self.listener_watch = None
 
     def _write_status(self, _now: float) -> None:
         if self.status_file is None:

@@ -227,6 +227,8 @@ class Listeners:
         self._listeners: list[Listener] = []
         #: The paths of the stale sockets that were removed.
         self.removed: list[str] = []
+        #: What `mend` could not repair the last time, with a sentence on each.
+        self.broken: dict[Listener, str] = {}
 
     @classmethod
     def open(
@@ -433,7 +435,8 @@ class Listeners:
         for listener in self:
             poll.register(listener.sock, select.POLLRDHUP)
         shut = {fd for fd, _ in poll.poll(0)}
-        said = []
+        said: list[str] = []
+        were, self.broken = self.broken, {}
         for listener in self:
             try:
                 sentence = listener.mend(listener.sock.fileno() in shut)
@@ -442,9 +445,20 @@ class Listeners:
                 sentence = (
                     f"new connections do not reach it any more, and it cannot be repaired: {why}"
                 )
+                self.broken[listener] = f"listener {listener.key}: {sentence}"
+            if not sentence and listener in were:
+                sentence = "new connections reach it again"
             if sentence:
                 said.append(f"listener {listener.key}: {sentence}")
         return said
+
+    def watched(self) -> list[tuple[int, str]]:
+        """For ListenerWatch: the descriptor of each that is well, and its path if it has a file."""
+        return [
+            (each.sock.fileno(), each.address.path if each.file is not None else "")
+            for each in self
+            if each not in self.broken
+        ]
 
     def close(self) -> None:
         """Close all; unlink the unix paths that still name our sockets, and the private links."""

@@ -55,6 +55,24 @@ class Backoff:
             self.failures = 0
 
 
+class Allowance:
+    """How often something may be done that others cause: each time uses `pace` seconds up, and so
+    much as `burst` seconds may be used up in advance.
+    """
+
+    __slots__ = ("burst", "pace", "used")
+
+    def __init__(self, pace: float, burst: float) -> None:
+        self.pace = pace
+        self.burst = burst
+        self.used = float("-inf")
+
+    def use(self, now: float) -> float:
+        """It is done at `now`: the moment before which it should not be done again."""
+        self.used = max(self.used, now) + self.pace
+        return max(now, self.used - self.burst)
+
+
 class IntervalClock:
     """The automatic restart: due an interval after the last swap, up to a tenth later, and forced
     after twice the interval.

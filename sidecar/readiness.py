@@ -39,6 +39,7 @@ from errno import EIO
 from functools import cache  # comes with socket
 
 from sidecar.errors import SidecarError
+from sidecar.pacing import Allowance
 from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
@@ -686,7 +687,7 @@ class NotifySocket:
         """
         self.ignored = 0
         """How many messages were of strangers or made no sense."""
-        self._used = 0.0
+        self._allowance = Allowance(self.PACE, self.BURST)
         if state is not None:
             self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
             return
@@ -716,8 +717,7 @@ class NotifySocket:
         """Count a turn of `receive` at `now`; the moment (seconds on the caller's clock) before
         which there should be no other one, `now` unless somebody writes without end.
         """
-        self._used = max(self._used, now) + self.PACE
-        return max(now, self._used - self.BURST)
+        return self._allowance.use(now)
 
     def receive(self, leaders: Collection[int]) -> list[tuple[int, dict[str, str]]]:
         """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +145,81 @@ def test_a_listener_shut_down_by_the_program_is_mended(sidecar, tmp_path):
     assert run.get().split()[1] == "3"
 
 
+def test_a_listener_shut_down_by_a_program_that_stays_a_while_is_mended_at_once(sidecar, tmp_path):
+    """The old worker has a request to finish: who connects meanwhile is not refused."""
+    (tmp_path / "SHUT").write_text("1")
+    run = sidecar("--envdir", str(tmp_path))
+    run.wait("serving")
+    (tmp_path / "SHUT").unlink()
+    (old,) = run.workers()
+    with socket.create_connection(("127.0.0.1", run.port)) as busy:
+        busy.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert busy.recv(1)
+        run.swap(2, gone=False)
+        run.wait("mended")
+        for _ in range(10):
+            assert run.get().split()[1] == "2"
+        assert old in run.workers()
+    assert run.stop() == 0
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short name, because a unix socket's path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="sl", dir="/tmp") as directory:
+        yield Path(directory)
+
+
+def test_a_removed_path_is_put_back_at_once(sidecar, short):
+    """By hand, while nothing else happens; and when its directory has gone, as soon as it is back."""
+    place = short / "in"
+    place.mkdir()
+    run = sidecar("--port", f"unix:{place}/s")
+    run.wait("serving")
+
+    def mended(count: int, sentence: str) -> None:
+        assert sentence in run.wait("mended", count=count)["remark"]
+
+    def works() -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{place}/s")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b" 200 " in client.recv(4096)
+
+    works()
+    (place / "s").unlink()
+    mended(1, "removed the socket's path; it is put back")
+    works()
+    (place / "s").rename(place / "other")
+    mended(2, "it is put back")
+    works()
+    place.rename(short / "elsewhere")
+    mended(3, "it cannot be repaired")
+    (short / "elsewhere").rename(place)
+    mended(4, "new connections reach it again")
+    works()
+    assert len(run.seen("swap_started")) == 1
+    assert run.stop() == 0
+    assert len(run.seen("mended")) == 4
+    assert not (place / "s").exists()
+
+
+def test_a_path_that_the_leaving_program_removes_is_put_back_while_it_drains(sidecar, short):
+    """As gunicorn and php-fpm do: unlink first, then drain."""
+    program = f"trap 'rm {short}/s; sleep 60 & wait $!' TERM; sleep 600 & wait $!"
+    run = sidecar(
+        "--port", f"unix:{short}/s", "--ready", "interval", "--interval", "10ms", "--drain-timeout", "60s",
+        program=("bash", "-c", program),
+    )  # fmt: skip
+    run.wait("serving")
+    (old,) = run.workers()
+    run.swap(2, gone=False)
+    run.wait("mended")
+    assert old in run.workers()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{short}/s")
+
+
 def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar):
     """One of three dies: its slot is filled again in the same generation, nobody else is touched."""
     import os
@@ -161,11 +240,11 @@ def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar
 
 
 @pytest.mark.parametrize("options", [(), ("--slow-start",)], ids=["plain", "slow start"])
-def test_idle_means_idle(sidecar, options):
-    """Promise 4: at rest PID 1 has one thread and is not woken at all (the wait here is the thing
-    measured).
+def test_idle_means_idle(sidecar, options, short):
+    """Promise 4: at rest, and while requests come in, PID 1 has one thread and is not woken at all
+    (the wait here is the thing measured).
     """
-    run = sidecar("--workers", "2", *options)
+    run = sidecar("--workers", "2", "--port", f"unix:{short}/s", *options)
     run.wait("worker_ready", count=2)
     run.swap(2)
     run.get()
@@ -179,5 +258,11 @@ def test_idle_means_idle(sidecar, options):
 
     until(lambda: switches() == (time.sleep(0.2), switches())[1], "the loop's first rest")
     before = switches()
+    for number in range(50):
+        run.get()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{short}/s")
+        (short / f"{number}").touch()
+        (short / f"{number}").unlink()
     time.sleep(3)
     assert switches() == before

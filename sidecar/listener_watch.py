@@ -1,0 +1,92 @@
+"""Wait until a program spoils a listener: calls shutdown() on it, or removes its path.
+
+Nothing else ends the wait, neither a connection nor another file in the same directory:
+
+    shutdown()      an epoll set holds the sockets and asks for a hang-up only. The kernel tells the
+                    waiter what has happened, so one who does not ask for EPOLLIN is not woken by a
+                    connection. Edge-triggered: what cannot be repaired does not keep us awake.
+    a removed path  inotify(7) on the socket's file itself: its number of names changes (IN_ATTRIB)
+                    when one of them is removed or replaced, and it hears that it is moved. The
+                    directory is watched only for its own end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# inotify(7), <sys/inotify.h>.
+_ATTRIB, _DELETE_SELF, _MOVE_SELF = 0x004, 0x400, 0x800
+_ONLY_DIRECTORY, _NO_LINK = 0x0100_0000, 0x0200_0000
+
+
+class ListenerWatch:
+    """Readable when one of the listeners has been spoilt; made anew when there are other ones."""
+
+    def __init__(self, listeners: Iterable[tuple[int, str]]) -> None:
+        """Watch these: descriptors of sockets, and their paths, "" for none.
+
+        Raises OSError if a descriptor cannot be watched. What hinders the watching of paths is in
+        `problem`, "" if nothing does.
+        """
+        self.problem = ""
+        self._inotify = -1
+        self._epoll = select.epoll()
+        try:
+            paths = []
+            for fd, path in listeners:
+                self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLET)  # EPOLLHUP as always
+                if path:
+                    paths.append(path)
+            if paths:
+                self._watch(paths)
+        except BaseException:
+            self.close()
+            raise
+
+    def _watch(self, paths: Iterable[str]) -> None:
+        import ctypes  # noqa: PLC0415  (only who has a unix listener pays for it)
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._inotify < 0:
+            number = ctypes.get_errno()
+            limit = "; see fs.inotify.max_user_instances" if number == errno.EMFILE else ""
+            self.problem = f"{os.strerror(number)}{limit}"
+            return
+        self._epoll.register(self._inotify, select.EPOLLIN)
+        for path in paths:
+            for place, mask in (
+                (path, _ATTRIB | _MOVE_SELF | _DELETE_SELF | _NO_LINK),
+                (os.path.dirname(path) or ".", _MOVE_SELF | _DELETE_SELF | _ONLY_DIRECTORY),
+            ):
+                if libc.inotify_add_watch(self._inotify, os.fsencode(place), mask) < 0:
+                    # One that is gone already is repaired before anybody waits.
+                    number = ctypes.get_errno()
+                    if number != errno.ENOENT:
+                        self.problem = f"{place}: {os.strerror(number)}"
+
+    def fileno(self) -> int:
+        """For select: readable when a listener has been spoilt since `take`."""
+        return self._epoll.fileno()
+
+    def take(self) -> None:
+        """Forget what has happened so far."""
+        try:
+            while self._inotify >= 0 and os.read(self._inotify, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        self._epoll.poll(0)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._epoll.close()
+        if self._inotify >= 0:
+            os.close(self._inotify)
+            self._inotify = -1
