@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from _typeshed import HasFileno
 
+    from sidecar.address import Address
     from sidecar.listeners import Listener
     from sidecar.settings import Setting, Settings
     from sidecar.upgrade import Upgrade
@@ -484,6 +485,13 @@ class Host:
             self.helpers.append(self.watcher)
         for admin in self.admin or ():
             self._say("admin", {"address": admin.key})
+            if open_to_all(self.settings.admin, self.started_with):
+                self._say(
+                    "remark",
+                    {
+                        "remark": f"--admin {admin.key}: whoever reaches this machine can read it; say --admin 127.0.0.1:{admin.key} for this machine alone"
+                    },
+                )
             self.helpers.append(self._make_admin(admin.sock.fileno(), now))
 
     # --- the upgrade in place: upgrade.py has how, heritage.py what
@@ -1268,6 +1276,8 @@ class Host:
             "age": now - self.since,
             "listeners": [each.key for each in self.listeners],
             "command": hidden(self.settings.command[0], self.hide),
+            "program": hidden(report.program(self.settings.command), self.hide),
+            "host": socket.gethostname(),
             **report.status(self.supervisor, now),
             **self.chronicle.report(),
             # Whether it is the same as before, or as elsewhere; too short to tell what it is.
@@ -2057,6 +2067,16 @@ def shortened(names: list[str]) -> tuple[str, ...]:
             break
         kept.append(name)
     return tuple(kept)
+
+
+def open_to_all(admin: Address | None, environ: Mapping[str, str]) -> bool:
+    """Whether the admin listens on every interface of a machine without having been told so.
+
+    In a container that is as it has to be: a kubelet asks from outside, and others reach only what
+    is published.
+    """
+    contained = os.getpid() == 1 or bool(environ.get("KUBERNETES_SERVICE_HOST"))
+    return admin is not None and admin.text.isdigit() and not contained
 
 
 def written_by_sidecar(settings: Settings) -> list[str]:

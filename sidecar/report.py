@@ -10,6 +10,7 @@ from sidecar.generation import DRAINING, KILLED, LINGERING, OUTDATED, READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from sidecar.generation import Generation, Worker
@@ -57,6 +58,25 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
         if supervisor.failed is None
         else {"generation": supervisor.failed[0], "cause": supervisor.failed[1]},
     }
+
+
+# What runs a program that is another word of its command; and those of its options with a value.
+_INTERPRETERS = ("python", "pypy", "node", "deno", "bun", "ruby", "perl", "php", "java")
+_VALUED = ("-X", "-W", "-I", "-r", "-cp")
+
+
+def program(command: Sequence[str]) -> str:
+    """What people call the program of a command: its file's name, or that of the script or module
+    that an interpreter runs.
+    """
+    names = [word.rpartition("/")[2] for word in command]
+    if names[0].rstrip("0123456789.") in _INTERPRETERS:
+        for before, word, name in zip(command, command[1:], names[1:], strict=False):
+            if word in ("-c", "-e"):
+                break
+            if before in ("-m", "-jar") or (before not in _VALUED and not word.startswith("-")):
+                return name
+    return names[0]
 
 
 def _state(supervisor: Supervisor, reasons: list[str]) -> str:

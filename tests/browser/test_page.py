@@ -7,6 +7,7 @@ SIDECAR_PICTURES=docs/images has it write the pictures of docs/admin.md (`make p
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def test_it_shows_a_swap_and_a_failure_by_itself(run, tmp_path):
         browser.run("window.mark = 'the same page'")
         browser.shows("#state", "serving")
         browser.shows("#about", "generation 1")
+        browser.shows("#program", "server.py")
+        browser.shows("#host", socket.gethostname())
+        title = f"server.py on {socket.gethostname()}: serving"
+        until(lambda: browser.run("return document.title") == title, "the title")
         browser.shows("#timeline", "serving for")
         assert browser.run("return document.querySelectorAll('#workers tr').length") == 2
         browser.shows("#workers", "MiB")
@@ -94,6 +99,41 @@ def test_it_shows_a_swap_and_a_failure_by_itself(run, tmp_path):
     assert run.stop() == 0
 
 
+def test_retries_do_not_crowd_out_what_served(run, tmp_path):
+    """Those that failed one after the other are one row, whatever their causes."""
+    run.swap(2)
+    for status in range(3, 15):
+        (tmp_path / "env" / "DIE").write_text(str(status))
+        run.signal("HUP")
+        run.wait("swap_failed", count=status - 2)
+    with Browser() as browser:
+        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.shows("#timeline", "failed, the last: exited with status")
+        rows = browser.run(
+            "return [...document.querySelectorAll('#timeline .name')].map(each => each.innerText)"
+        )
+    assert len(rows) == 3
+    assert [row.split()[0] for row in rows[1:]] == ["#2", "#1"]
+    run.stop()
+
+
+def test_of_many_workers_ten_are_shown_until_all_are_wanted(sidecar):
+    run = sidecar("--admin", "127.0.0.1:0", "--control", "none", "--workers", "12")
+    run.wait("worker_ready", count=12)
+    count = "return document.querySelectorAll('#workers tr').length"
+    with Browser() as browser:
+        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.shows("#more", "show all 12 workers")
+        assert browser.run(count) == 10
+        browser.run("document.querySelector('#more').click()")
+        assert browser.run(count) == 12
+        browser.shows("#more", "show 10 workers")
+        run.swap(2)
+        browser.shows("#about", "generation 2")
+        assert browser.run(count) >= 12
+    run.stop()
+
+
 def test_what_is_told_is_shown_as_text(sidecar, tmp_path):
     """A cause that looks like HTML is read, not obeyed."""
     evil = "<img src=x onerror=window.broken=1><b id=evil>"
@@ -133,6 +173,10 @@ def test_a_narrow_screen_and_a_dark_one(run):
             browser.open(f"http://{run.wait('admin')['address']}/")
             browser.shows("#workers", "MiB")
             assert browser.run("return document.documentElement.scrollWidth") == 360
+            wide = "return document.querySelector('.wide').scrollWidth - document.querySelector('.wide').clientWidth"
+            assert browser.run(wide) == 0  # nor does the table scroll
+            if PICTURES:
+                browser.picture(Path(PICTURES) / f"narrow-{dark}.png", 1600)
             colours.append(browser.run("return getComputedStyle(document.body).backgroundColor"))
             if dark:
                 # When sidecar goes, the page says so.

@@ -284,6 +284,23 @@ def test_spans_read_as_people_say_them():
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("gunicorn -w 2 app:app", "gunicorn"),
+        ("/opt/venv/bin/uvicorn app:app", "uvicorn"),
+        ("python3.12 -m uvicorn app:app", "uvicorn"),
+        ("python3 -X utf8 -u /srv/serve.py --port 1", "serve.py"),
+        ("python3 -c code", "python3"),
+        ("/usr/bin/node --inspect server.js", "server.js"),
+        ("java -cp a.jar -jar b.jar", "b.jar"),
+        ("node", "node"),
+    ],
+)
+def test_a_program_has_the_name_that_people_call_it(command: str, name: str):
+    assert report.program(command.split()) == name
+
+
 # --- reload
 
 

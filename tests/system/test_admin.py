@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import PATIENCE, ROOT, Load, Sidecar, alive, until
+from tests.support import PATIENCE, ROOT, Load, Sidecar, alive, free_port, until
 
 PATHS = ("/livez", "/readyz", "/metrics", "/status", "/events", "/")
 
@@ -674,3 +674,23 @@ def test_without_the_library_all_but_the_metrics_is_there(start, tmp_path):
     assert "prometheus-client" in run.wait("remark")["remark"]
     assert len(run.seen("remark")) == 1
     run.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "env", "warned"),
+    [
+        ("", {}, True),
+        ("0.0.0.0:", {}, False),
+        ("127.0.0.1:", {}, False),
+        ("", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+    ],
+    ids=["port", "all", "loopback", "pod"],
+)
+def test_a_port_alone_is_warned_of_outside_of_a_container(sidecar, host, env, warned):
+    port = free_port()
+    run = sidecar("--admin", f"{host}{port}", env={"KUBERNETES_SERVICE_HOST": "", **env})
+    run.wait("serving")
+    said = [each for each in run.seen("remark") if "--admin" in each["remark"]]
+    assert [each["level"] for each in said] == ["warning"] * warned
+    assert all(f"say --admin 127.0.0.1:{port}" in each["remark"] for each in said)
+    assert run.stop() == 0
