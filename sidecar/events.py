@@ -105,6 +105,12 @@ class WorkerStarted(Fact):
     readiness: str
 
 
+class WorkerExecuted(Fact):
+    """The worker's process has become its program: until then it is a copy of sidecar."""
+
+    pid: int
+
+
 class SpawnFailed(Fact):
     """No process could be made (no memory, too many processes)."""
 

@@ -62,7 +62,7 @@ class Worker:
     """One process of a generation, leader of its own process group. Moments are seconds on the
     supervisor's clock.
 
-    `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves
+    `executed_at`: its process became its program. `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves
     (draining or lingering). `too_big`: the bytes it held when that was more than a worker may, else
     0; `succeeds`: the pid of such a one, if it was started for it.
 
@@ -72,7 +72,7 @@ class Worker:
     """
 
     __slots__ = (
-        "fewer", "generation", "had", "kill_at", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
+        "executed_at", "fewer", "generation", "had", "kill_at", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
         "spread_at", "started_at", "state", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class Worker:
         self.pid = pid
         self.readiness = readiness
         self.started_at = started_at
+        self.executed_at: float | None = None
         self.state = STARTING
         self.ready_at: float | None = None
         self.retired_at: float | None = None

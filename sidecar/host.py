@@ -446,12 +446,14 @@ class Host:
 
     def _make_workers(self) -> workers.Workers:
         of = self.settings.no_new_privs
-        return workers.Workers(
+        made = workers.Workers(
             self.wakeup.mask,
             self.wakeup.dispositions,
             self.credentials,
             no_new_privs=self.credentials is not None if of is None else of,
         )
+        made.closing = self._stop_listening
+        return made
 
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
@@ -1617,9 +1619,9 @@ class Host:
 
     def _look_at(self, pid: int, now: float) -> None:
         """Look at one worker."""
-        if not self.workers.executed(pid):
-            return  # still a copy of sidecar, perhaps of another user already
         worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+        if worker is not None and worker.executed_at is None:
+            return  # still a copy of sidecar, perhaps of another user already
         if replaced is None and (worker is None or worker.ready_at is not None):
             # Its slow start is over; what was seen of it is kept for its successor's.
             self.glances.drop(pid)
@@ -1906,10 +1908,22 @@ class Host:
         """Find out when a worker that has just been started is ready, where that is ours to find
         out.
         """
+        try:
+            report = self.workers.report(pid)
+            if report >= 0:
+                self._listen_to(report, lambda now: self._see_executed(pid, now))
+            else:  # an earlier version of sidecar has started it
+                self._see_executed(pid, now)
+        except OSError:  # no memory for it: as if it had been seen
+            self._observe(events.WorkerExecuted(pid), now)
         if how == "accept":
             self.glances.add(pid, now)
         elif how == "command":
             self.asking[pid] = Asking(now)
+
+    def _see_executed(self, pid: int, now: float) -> None:
+        if self.workers.runs_its_program(pid):
+            self._observe(events.WorkerExecuted(pid), now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
         if self._sent_to != order.pid:  # a second signal hurries some programs

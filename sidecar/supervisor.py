@@ -252,6 +252,11 @@ class Supervisor:
         generation.workers.append(worker)
         self._say("worker_started", generation=fact.generation, slot=fact.slot, pid=fact.pid)
 
+    def _saw_WorkerExecuted(self, fact: events.WorkerExecuted, now: float) -> None:  # noqa: N802
+        worker = self.roster.find(fact.pid)
+        if worker is not None and worker.executed_at is None:
+            worker.executed_at = now
+
     def _saw_SpawnFailed(self, fact: events.SpawnFailed, now: float) -> None:  # noqa: N802
         self._say("spawn_failed", generation=fact.generation, slot=fact.slot, cause=fact.cause)
         self._lost(fact.generation, fact.slot, Failure(fact.cause, 1), now, lived=0.0)
@@ -466,11 +471,16 @@ class Supervisor:
         for worker in self.roster.serving():
             if worker.state != STARTING:
                 continue
-            if worker.readiness == "interval":
-                if self._reached(worker.started_at + self.settings.interval, now):
+            if worker.readiness == "interval" and worker.executed_at is not None:
+                if self._reached(worker.executed_at + self.settings.interval, now):
                     self._became_ready(worker, now)
             elif self._reached(worker.started_at + self.settings.start_timeout, now):
-                cause = f"not ready within {self.settings.start_timeout:g} s (readiness {worker.readiness})"
+                limit = f"within {self.settings.start_timeout:g} s"
+                cause = (
+                    f"not ready {limit} (readiness {worker.readiness})"
+                    if worker.executed_at is not None
+                    else f"its program could not be run {limit} (a hung file system?)"
+                )
                 self._say(
                     "worker_overdue",
                     generation=worker.generation,

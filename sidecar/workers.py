@@ -117,6 +117,8 @@ class Workers:
         #: process groups (by their leader's pid) that have become empty.
         self.ended: deque[Ended] = deque()
         self.emptied: deque[int] = deque()
+        #: Told of a report's descriptor before it is closed.
+        self.closing: Callable[[int], None] = lambda _: None
         self._terminal = os.isatty(0)
         self._no_new_privs = no_new_privs
         self._subreaper = os.getpid() != 1
@@ -177,8 +179,22 @@ class Workers:
             return False
         except OSError as error:
             self._notes[pid] = f"what it said could not be read: {_reason(error)}"
-        os.close(self._reports.pop(pid))
+        self._close_report(pid)
         return True
+
+    def report(self, pid: int) -> int:
+        """A descriptor that can be read as soon as `executed` says yes, -1 if it does already."""
+        return self._reports.get(pid, -1)
+
+    def runs_its_program(self, pid: int) -> bool:
+        """Whether the process has become its program: it is no copy of sidecar, nor about to end
+        because its program cannot be run.
+        """
+        return self.executed(pid) and not self._notes.get(pid)
+
+    def _close_report(self, pid: int) -> None:
+        self.closing(self._reports[pid])
+        os.close(self._reports.pop(pid))
 
     def _become(self, launch: Launch, report: int, parent: int) -> None:
         """In the child: turn into the program. Never returns."""
@@ -296,7 +312,7 @@ class Workers:
         else:
             self.executed(pid)
             if pid in self._reports:  # somebody else holds the other end, so it is open and empty
-                os.close(self._reports.pop(pid))
+                self._close_report(pid)
             note, alone = self._notes.pop(pid), not _exists(pid)
         return Ended(
             pid, abs(code), _name(-code) if code < 0 else "", note, alone, os.WCOREDUMP(status)

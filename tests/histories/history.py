@@ -21,6 +21,7 @@ Facts::
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
     prepared 2 1                    the same, and there is room for one worker more
+    executed 101                    its process runs its program, where History(execute="later")
     ready 101, forbidden 101        the worker takes connections; the system does not let us see
     takes 101 4                     so many of its processes take connections (slow start)
     big 101                         it holds more memory than it may
@@ -55,11 +56,13 @@ class History:
         *,
         readiness: str = "accept",
         prepare: str = "at once",
+        execute: str = "at once",
         chance: float = 0.0,
     ) -> None:
         self.supervisor = Supervisor(settings, 0.0, lambda: chance)
         self.readiness = readiness
         self.prepare = prepare
+        self.execute = execute
         self.now = 0.0
         self.refusals = 0
         self.started: Counter[int] = Counter()
@@ -141,6 +144,8 @@ class History:
                 self._observe(
                     events.WorkerStarted(order.generation, order.slot, pid, self.readiness)
                 )
+                if self.execute == "at once":
+                    self._observe(events.WorkerExecuted(pid))
                 return f"{place}={pid}"
             case orders.Retire():
                 return f"retire {order.pid} {order.signal}"
@@ -187,6 +192,8 @@ class History:
                 self._observe(
                     events.PreparationFailed(int(generation), "the check exited with status 3")
                 )
+            case ["executed", pid]:
+                self._observe(events.WorkerExecuted(int(pid)))
             case ["ready", pid]:
                 self._observe(events.WorkerReady(int(pid)))
             case ["takes", pid, takers]:
@@ -217,7 +224,10 @@ def play(
     *,
     readiness: str = "accept",
     prepare: str = "at once",
+    execute: str = "at once",
     chance: float = 0.0,
 ) -> History:
     """Live through a table from the very beginning."""
-    return History(settings, readiness=readiness, prepare=prepare, chance=chance).play(table)
+    return History(
+        settings, readiness=readiness, prepare=prepare, execute=execute, chance=chance
+    ).play(table)

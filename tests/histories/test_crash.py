@@ -390,6 +390,29 @@ def test_interval_readiness_is_being_alive_for_the_interval() -> None:
     """, readiness="interval")  # fmt: skip
 
 
+def test_interval_counts_from_the_moment_at_which_the_program_runs() -> None:
+    """Until then the process is a copy of sidecar: one whose program cannot be run is never ready."""
+    history = play(Settings(interval=0.5, workers=2), """
+        0     start        | prepare 1, spawn 1/0=101, spawn 1/1=102
+        1     -            |
+        2     executed 101 |
+        2.5   -            | !worker_ready, !serving
+        3     exit 102 127 | !worker_died
+        3.25  -            | spawn 1/1=103
+    """, readiness="interval", execute="later")  # fmt: skip
+    assert [each["pid"] for each in history.what_was_said("worker_ready")] == [101]
+
+
+def test_program_that_cannot_be_run_for_a_hung_file_system_fails_in_time() -> None:
+    for readiness in ("interval", "accept"):
+        history = play(Settings(interval=0.5, start_timeout=5.0), """
+            0     start        | prepare 1, spawn 1/0=101
+            5     -            | retire 101 TERM, !worker_overdue, !swap_failed
+        """, readiness=readiness, execute="later")  # fmt: skip
+        (failed,) = history.what_was_said("swap_failed")
+        assert failed["cause"] == "its program could not be run within 5 s (a hung file system?)"
+
+
 def test_look_that_is_forbidden_falls_back_to_the_interval_and_is_said_once() -> None:
     history = play(Settings(workers=2, interval=3.0), """
         0     start                        | prepare 1, spawn 1/0=101, spawn 1/1=102

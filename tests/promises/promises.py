@@ -238,7 +238,7 @@ class NoBadGeneration(Promise):
         ):
             world._fault(coming.number, "its preparation is overdue")
         for process in world.wanted():
-            if process.ready_at is None and process.readiness != "interval":  # noqa: SIM102
+            if process.ready_at is None and not process.waits_for_time:  # noqa: SIM102
                 if world.now >= process.started_at + world.settings.start_timeout:
                     world._fault(process.generation, "overdue")
 
@@ -254,7 +254,7 @@ class NoBadGeneration(Promise):
             )
         for process in world.wanted():
             number = process.generation
-            if process.ready_at is None and process.readiness != "interval":  # noqa: SIM102
+            if process.ready_at is None and not process.waits_for_time:  # noqa: SIM102
                 if world.now >= process.started_at + world.settings.start_timeout:
                     raise self.broken(
                         f"{process} has not got ready in time and is not told to leave"

@@ -163,6 +163,18 @@ FAULTS = [
         ),
     ),
     Fault(
+        "the interval counts from the fork",
+        "No bad generation takes over or Orderly",
+        (
+            "if self._reached(worker.executed_at + self.settings.interval, now):",
+            "if self._reached(worker.started_at + self.settings.interval, now):",
+        ),
+        (
+            'if worker.readiness == "interval" and worker.executed_at is not None:',
+            'if worker.readiness == "interval":',
+        ),
+    ),
+    Fault(
         "a failed generation's workers are left running",
         "No bad generation takes over or Orderly or Latest wins",
         (

@@ -69,11 +69,12 @@ class Program:
     """How one worker is going to behave. Durations in seconds; INF is never."""
 
     __slots__ = (
-        "boot", "code", "deaf", "dies", "drain", "drain_code", "family", "forbids", "readiness", "signal", "slow_group", "spread", "stuck",
+        "boot", "code", "deaf", "dies", "drain", "drain_code", "executes", "family", "forbids", "readiness", "signal", "slow_group", "spread", "stuck",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.readiness = "accept"
+        self.executes = 0.0  # how long it takes until its process is no copy of sidecar any more
         self.boot = 0.0
         self.dies = INF
         self.code, self.signal = 1, ""
@@ -95,7 +96,7 @@ class Process:
     """
 
     __slots__ = (
-        "alive", "big_at", "doomed", "ended", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
+        "alive", "big_at", "doomed", "ended", "executed_at", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
         "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
     )  # fmt: skip
 
@@ -106,6 +107,7 @@ class Process:
         self.program = program
         self.readiness = program.readiness
         self.started_at = now
+        self.executed_at: float | None = None
         self.alive = True  # the leader
         self.doomed = False  # SIGKILL has been sent
         self.ended = False  # leader and group are gone
@@ -122,6 +124,11 @@ class Process:
         self.had = 0  # how many it had when it was last counted for its successor
         self.fewer = 0  # how many it was asked to have less
         self.resized_at = -INF
+
+    @property
+    def waits_for_time(self) -> bool:
+        """Time alone makes it ready: it has nothing to be late with."""
+        return self.readiness == "interval" and self.executed_at is not None
 
     @property
     def wanted(self) -> bool:
@@ -634,8 +641,9 @@ class World:
 
     def _ripen(self) -> None:
         for process in self.processes.values():
+            executed_at = INF if process.executed_at is None else process.executed_at
             if process.readiness == "interval" and process.ready_at is None and process.wanted:  # noqa: SIM102
-                if self.now >= process.started_at + self.settings.interval:
+                if self.now >= executed_at + self.settings.interval:
                     process.ready_at = self.now
 
     def _mirror_stop(self) -> None:
@@ -696,6 +704,8 @@ class World:
                     self.stopped_at = self.now
             case events.SizeChanged():
                 self.size = max(1, self.size + fact.by)
+            case events.WorkerExecuted():
+                self.processes[fact.pid].executed_at = self.now
             case events.WorkerReady():
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
@@ -841,20 +851,30 @@ class World:
         self.observe(
             events.WorkerStarted(order.generation, order.slot, process.pid, program.readiness)
         )
+        if not self.calm and self.spice.random() < 0.05:
+            program.executes = self.spice.choice((0.25, self.spice.random() * 3.0, INF))
+        if program.executes:
+            self.at(
+                self.now + program.executes,
+                lambda: events.WorkerExecuted(process.pid) if process.alive else None,
+            )
+        else:
+            self.observe(events.WorkerExecuted(process.pid))
+        executed = self.now + program.executes
         if program.forbids:
             self.at(
-                self.now + self.moment(0.5),
+                executed + self.moment(0.5),
                 lambda: events.LookForbidden(process.pid, "EPERM") if process.alive else None,
             )
         elif program.readiness != "interval":
             self.at(
-                self.now + program.boot,
+                executed + program.boot,
                 lambda: events.WorkerReady(process.pid) if process.alive else None,
             )
         if self.settings.slow_start and not program.forbids:
             self._draw_spread(program)
             for after, takers in program.spread:
-                self.at(self.now + program.boot + after, self._spreads(process, takers))
+                self.at(executed + program.boot + after, self._spreads(process, takers))
         self.at(
             self.now + program.dies, self._end(process, program.code, program.signal, natural=True)
         )

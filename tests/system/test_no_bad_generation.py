@@ -149,6 +149,15 @@ def test_a_program_that_cannot_be_run_is_said_and_ends_as_a_shell_would(
     assert run.seen("swap_failed")[0]["cause"] == words
 
 
+def test_a_program_that_cannot_be_run_is_never_ready_however_short_the_interval(sidecar):
+    """The interval counts from the exec; until then the process is a copy of sidecar."""
+    run = sidecar(
+        "--ready", "interval", "--interval", "0s", "--max-failures", "3", program=("no-such-program",)
+    )  # fmt: skip
+    assert run.exit() == 127
+    assert run.seen("worker_ready") == run.seen("serving") == []
+
+
 def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
     """Pid file, status file and unix socket outlive a generation whose program is gone (Perl's and
     Ruby's do not).

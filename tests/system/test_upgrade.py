@@ -707,7 +707,7 @@ def test_the_watcher_misses_nothing(start, tmp_path):
         ("host.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "ModuleNotFoundError"),
         ("host.py", "import binascii\n", "import binascii, (\n", "SyntaxError"),
         ("heritage.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
-        ("supervisor.py", "        self.failures = 0\n", "", "Supervisor.failures in its state, which this version does not know"),
+        ("supervisor.py", "        self._said_delay = 0\n", "", "Supervisor._said_delay in its state, which this version does not know"),
         ("host.py", "        self.wakeup = Wakeup(state", "        os.abort()\n        self.wakeup = Wakeup(state", "SIGABRT"),
     ],
 )  # fmt: skip
