@@ -48,6 +48,8 @@ LONGEST_REQUEST, MOST_WAITING = 4096, 1 << 20
 # goes on are counted by themselves.
 MOST_CLIENTS, MOST_GOING = 200, 200
 QUEUE = 4096
+# Whether descriptors may be sent to a socket; the module `socket` does not name it.
+SO_PASSRIGHTS = 83
 # So long (seconds) a client may take for its request, or leave an answer unread.
 PATIENCE = 5.0
 # While there is no room for others, nobody stays longer than this, whatever they ask (seconds).
@@ -165,7 +167,14 @@ class Control:
     def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
         """Serve a connection that was made by sidecar itself, for a helper; with `only`, these
         commands alone.
+
+        The helper may be the workers' user, and closing a descriptor that it sends may last: none
+        is accepted, where the kernel can say so.
         """
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        except OSError:
+            pass  # before Linux 6.16
         client = self._add(sock, float("inf"))
         client.trusted, client.only = True, only
 

@@ -413,6 +413,24 @@ def test_a_helper_has_no_deadline(loop, monkeypatch):
     until(lambda: loop.clients() == 0, "its end here")
 
 
+def test_a_helper_sends_no_descriptors(loop):
+    """The last close of a socket that lingers would hold PID 1 up."""
+    ours, theirs = socket.socketpair()
+    try:
+        ours.getsockopt(socket.SOL_SOCKET, control.SO_PASSRIGHTS)
+    except OSError:
+        pytest.skip("needs Linux 6.16")
+    loop.do(lambda: loop.control.adopt(ours))
+    until(lambda: loop.clients() == 1, "its beginning")
+    theirs.settimeout(PATIENCE)
+    with pytest.raises(PermissionError):
+        socket.send_fds(theirs, [b'{"say": 1}\n'], [theirs.fileno()])
+    theirs.sendall(b'{"say": 1}\n')
+    assert b'"echo": 1' in theirs.recv(1000)
+    theirs.close()
+    until(lambda: loop.clients() == 0, "its end here")
+
+
 # --- who may
 
 
