@@ -13,7 +13,7 @@ from sidecar import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
+    if "SIDECAR_HERITAGE" in os.environ and words[:1] in (["run"], ["dev"]):
+        # First of all: what fails before is the end.
+        from sidecar import takeover  # noqa: PLC0415
+
+        state, count = takeover.left()
+        status = takeover.attempt(state, count, lambda: _take_over(words, state))
+        if status is not None:
+            return status
     left = ""
     if words and words[0].startswith("--upgrade-check="):
         left = words.pop(0).partition("=")[2]
@@ -80,7 +88,6 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
     """Supervise, unless it cannot be begun; or only `check` whether it could be by a later version
     of itself.
     """
-    left = os.environ.pop("SIDECAR_HERITAGE", "")
     from sidecar import arguments, settings  # noqa: PLC0415
     from sidecar.errors import SettingsError, SidecarError  # noqa: PLC0415
 
@@ -97,16 +104,7 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
             from sidecar.host import rehearse  # noqa: PLC0415
 
             return rehearse(os.environ, check, chosen)
-        heritage = None
-        if left:
-            from sidecar import upgrade  # noqa: PLC0415
-
-            heritage = upgrade.unseal(left, os.getpid())
-        if heritage is not None:
-            # The file is for the next reload: what is in force stays in force, whatever it says by
-            # now.
-            chosen.stay_with(heritage["settings"].config)
-        resolved = chosen.settings(chosen.read()) if heritage is None else heritage["settings"]
+        resolved = chosen.settings(chosen.read())
         hide = resolved.hide
         # At hand, for a file may come later, when another version of this one is installed
         # (upgrade.py).
@@ -118,7 +116,6 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
             os.environ,
             source=chosen,
             started=(sys.executable, sys.orig_argv, sys.argv),
-            heritage=heritage,
         )
     except SidecarError as error:
         from sidecar.host import leave_a_reason  # noqa: PLC0415
@@ -131,3 +128,22 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
         return error.exit_status
     except KeyboardInterrupt:  # before sidecar has its own handlers
         return 130
+
+
+def _take_over(words: Sequence[str], left: str) -> Callable[[], int] | None:
+    """Go on from what the version before this has left; None if that is none of ours."""
+    from sidecar import arguments, settings, upgrade  # noqa: PLC0415
+
+    state = upgrade.unseal(left, os.getpid())
+    if state is None:
+        return None
+    # At hand, as in `_run`.
+    from sidecar import config  # noqa: F401, PLC0415
+    from sidecar.host import take_over  # noqa: PLC0415
+
+    presets = settings.DEV if words[0] == "dev" else None
+    chosen = arguments.Chosen(words[1:], os.environ, presets)
+    # The file is for the next reload: what is in force stays in force, whatever it says by now.
+    chosen.stay_with(state["settings"].config)
+    started = (sys.executable, sys.orig_argv, sys.argv)
+    return take_over(state, os.environ, chosen, started)

@@ -327,9 +327,7 @@ class Host:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone
         what it did.
         """
-        if self.heritage is not None:
-            self.inherit(self.heritage)
-        else:
+        if self.heritage is None:
             self.wakeup = Wakeup()
         try:
             if self.heritage is None:
@@ -391,15 +389,8 @@ class Host:
         return self.exit_status or 0
 
     def _serve(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        self._listen_to(self.wakeup, self._hear)
-        if self.settings.keys and os.isatty(0):
-            self.terminal = terminal.Terminal()
-            self._listen_to(self.terminal, self._read_keys)
-        self._in_a_terminal = self.settings.keys and terminal.controlling()
-        if self.control is not None:
-            self._listen_to(self.control, self._read_control)
         if self.heritage is None:
+            self._open_ears()
             self._begin()
         now = time.monotonic()
         try:
@@ -422,6 +413,17 @@ class Host:
             if self.notify:
                 self.notify.close()
             self.manager.close()
+
+    def _open_ears(self) -> None:
+        """Make what the loop waits on."""
+        self.selector = selectors.DefaultSelector()
+        self._listen_to(self.wakeup, self._hear)
+        if self.settings.keys and os.isatty(0):
+            self.terminal = terminal.Terminal()
+            self._listen_to(self.terminal, self._read_keys)
+        self._in_a_terminal = self.settings.keys and terminal.controlling()
+        if self.control is not None:
+            self._listen_to(self.control, self._read_control)
 
     def _say_listening(self, each: Listener) -> None:
         fields = {
@@ -500,11 +502,11 @@ class Host:
 
     def inherit(self, state: dict[str, Any]) -> None:
         """Make everything of what the version before has left. Raises SidecarError and OSError;
-        nothing outside has changed then.
+        nothing outside has changed then, no signal is heard, and no descriptor of its closed: it
+        can be tried again, by another exec (takeover.py).
         """
         now = time.monotonic()
         self.wakeup = Wakeup(state["wakeup"])
-        workers.seal()
         self.credentials = workers.credentials(self.settings.user, self.settings.group)
         self.workers = self._make_workers()
         self.workers.restore(state["workers"])
@@ -539,6 +541,15 @@ class Host:
             self.helpers.append(self._make_admin(admin.sock.fileno(), now))
         for helper in self.helpers:
             helper.restore(state["helpers"][helper.name])
+        self._open_ears()
+        for helper in self.helpers:
+            if helper.pid:
+                self._heed(helper)
+        self._listen_to_notify(now)
+        # From here on there is no way back.
+        workers.seal()
+        os.close(state["sealed"])
+        self.wakeup.listen()
 
     def _bequeath(self) -> dict[str, Any]:
         """What `inherit` makes everything of."""
@@ -589,10 +600,8 @@ class Host:
         for worker in self.supervisor.roster.serving():
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
-        self._listen_to_notify(now)
         for helper in self.helpers:
             if helper.pid:
-                self._heed(helper)
                 self._send(helper.pid, helper.ends_on)
         self._reap_at = now
 
@@ -2129,16 +2138,29 @@ def run(
     detach: Detach | None = None,
     source: Source | None = None,
     started: Started | None = None,
-    heritage: dict[str, Any] | None = None,
 ) -> int:
     """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
 
     `source` gives the settings again on HUP. `detach`, called once everything is bound and nothing
     is started, may go on in another process; it is given what rewrites the pid file. `started` is
-    how to start it again, `left` says where the version before has left its state, if one has
-    become this one.
+    how to start it again.
     """
-    return Host(settings, environ, source, started, heritage).run(detach)
+    return Host(settings, environ, source, started).run(detach)
+
+
+def take_over(
+    state: dict[str, Any],
+    environ: Mapping[str, str],
+    source: Source | None = None,
+    started: Started | None = None,
+) -> Callable[[], int]:
+    """Be the version after the one that has left this state: what goes on from here.
+
+    Raises whatever hinders it, and can then be tried again, by another exec.
+    """
+    host = Host(state["settings"], environ, source, started, state)
+    host.inherit(state)
+    return host.run
 
 
 def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None) -> int:

@@ -396,10 +396,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    left = os.environ.pop("SIDECAR_HERITAGE", "")
     check = (
         words.pop(0).partition("=")[2] if words and words[0].startswith("--upgrade-check=") else ""
     )
+    if "SIDECAR_HERITAGE" in os.environ and not check:
+        from sidecar import takeover  # noqa: PLC0415
+
+        left, count = takeover.left()
+        status = takeover.attempt(left, count, lambda: _take_over(words, left))
+        if status is not None:
+            return status
     given, command, problems = parse(words)
     if problems:
         print("\n".join(problems), file=sys.stderr)
@@ -429,20 +435,27 @@ def _main(words: list[str]) -> int:
         raise Refused("server program not specified")
     environ = _environment(given, os.environ)
     started = (sys.executable, sys.orig_argv, sys.argv)
-    if check or left:
-        from sidecar import upgrade  # noqa: PLC0415
-        from sidecar.host import rehearse, run  # noqa: PLC0415  (the clients need none of it)
+    if check:
+        from sidecar.host import rehearse  # noqa: PLC0415  (the clients need none of it)
 
-        if check:
-            return rehearse(environ, check)
-        heritage = upgrade.unseal(left, os.getpid())
-        if heritage is not None:
-            return run(heritage["settings"], environ, started=started, heritage=heritage)
+        return rehearse(environ, check)
     chosen = resolve(given, command, environ)
     from sidecar.host import run  # noqa: PLC0415
 
     print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
     return run(chosen, environ, _detach if "daemonize" in given else None, started=started)
+
+
+def _take_over(words: list[str], left: str) -> Callable[[], int] | None:
+    """Go on from what the version before this has left; None if that is none of ours."""
+    from sidecar import upgrade  # noqa: PLC0415
+    from sidecar.host import take_over  # noqa: PLC0415
+
+    state = upgrade.unseal(left, os.getpid())
+    if state is None:
+        return None
+    environ = _environment(parse(words)[0], os.environ)
+    return take_over(state, environ, started=(sys.executable, sys.orig_argv, sys.argv))
 
 
 if __name__ == "__main__":

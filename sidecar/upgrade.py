@@ -11,7 +11,8 @@ only of a sealed memfd that names this very process.
 Exec cannot be undone, so the new version first proves, as a child, that it can start: it reads the
 same command line and the same state, with the same descriptors, makes everything of it that it
 would, and ends. Asked for as an option that comes first, because a version that knows nothing of
-upgrades refuses that, and a variable it would ignore.
+upgrades refuses that, and a variable it would ignore. What fails after the exec all the same is tried again
+(takeover.py).
 
 Every module of sidecar's that PID 1 may ever need is imported when it starts: what is imported
 later is of another version.
@@ -22,23 +23,27 @@ nor the workers' parent.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 
 from sidecar.heritage import FORMAT, OLDER, Unfit, descriptors, plain, revived
-from sidecar.record import Record
+from sidecar.record import Descriptor, Record
+from sidecar.takeover import VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-VARIABLE = "SIDECAR_HERITAGE"
 OPTION = "--upgrade-check="
 
 # An upgrade waits that long (seconds) for a swap to end, and its check may take that long.
 MOST_WAITING, MOST_CHECKING = 300.0, 60.0
+
+# As many descriptors have to be free for it: so the interpreter that starts in our place finds room.
+SPARE = 16
 
 _NAME = "sidecar-heritage"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -104,28 +109,32 @@ def seal(state: Mapping[str, Any], version: str) -> tuple[int, list[int]]:
 
 
 def unseal(text: str, pid: int) -> dict[str, Any] | None:
-    """The state in the descriptor that `text` names, written by process `pid`; the descriptor is
-    closed.
+    """The state in the descriptor that `text` names, written by process `pid`. The descriptor stays
+    open, as "sealed" in the state: it is needed again should this attempt fail.
 
-    None if it is nothing of the kind. Raises Unfit if it is, and this version cannot go on from it.
+    None if it is nothing of the kind. Raises OSError or Unfit if it is, and cannot be read, or this
+    version cannot go on from it: it must never be taken for nothing.
     """
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
         return None
     import json  # noqa: PLC0415
 
     fd = int(text)
     try:
-        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) != _SEALS or not os.readlink(
-            f"/proc/self/fd/{fd}"
-        ).startswith(f"/memfd:{_NAME} "):
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) != _SEALS:
             return None
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.EINVAL):  # nothing, or nothing that can be sealed
+            return None
+        raise
+    try:
         state = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
-        if state["pid"] != pid:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
+        writer = state["pid"]
+    except (ValueError, KeyError, TypeError):
+        raise Unfit("the state of the running sidecar cannot be read") from None
+    if writer != pid:
         return None
-    os.close(fd)
-    return fit(state)
+    return {**fit(state), "sealed": Descriptor(fd)}
 
 
 def fit(state: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +163,11 @@ def become(origin: Origin, environment: Mapping[str, str], state: int, kept: Seq
 
     All signals are blocked, and stay so until the new version has its handlers.
     """
+    spare: list[int] = []
     try:
+        # Closed by the exec itself.
+        for _ in range(SPARE):
+            spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         for fd in (state, *kept):
             os.set_inheritable(fd, True)
         os.execve(
@@ -163,6 +176,8 @@ def become(origin: Origin, environment: Mapping[str, str], state: int, kept: Seq
     finally:
         for fd in (state, *kept):
             os.set_inheritable(fd, False)
+        for fd in spare:
+            os.close(fd)
 
 
 def block() -> set[int]:

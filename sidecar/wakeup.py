@@ -34,7 +34,7 @@ class Wakeup:
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         """`state` is what an earlier version of sidecar has dumped: all signals are blocked then,
-        and what came meanwhile is heard now.
+        and what came meanwhile is heard once `listen` is called.
         """
         self._noted: list[str] = []
         self._names = {signal.Signals[f"SIG{name}"].value: name for name in HANDLED}
@@ -58,10 +58,15 @@ class Wakeup:
                 number: signal.Handlers(value) for number, value in state["dispositions"].items()
             }
             self._noted += state["noted"]
+            if self._noted:
+                os.write(self._write, b"x")
+        else:
+            self.listen()
+
+    def listen(self) -> None:
+        """Hear the signals from now on."""
         # Whoever started sidecar with a signal blocked did not mean to make it deaf.
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask.difference(self._names))
-        if self._noted:
-            os.write(self._write, b"x")
 
     def dump(self) -> dict[str, Any]:
         """For a later version of sidecar; with all signals blocked, or one that comes now is lost."""
@@ -87,7 +92,7 @@ class Wakeup:
         try:
             while os.read(self._read, 4096):
                 pass
-        except BlockingIOError:
+        except OSError:  # empty (EAGAIN); the notes are the truth
             pass
         noted, self._noted = self._noted, []
         return noted

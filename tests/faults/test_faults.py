@@ -21,6 +21,11 @@ CASES = [
     "reload memfd_create ENOSYS 1+",
     "reload epoll_ctl ENOMEM 2",
     "reload kill EPERM 1+",
+    # In the version that has just been executed (the check is a child, and has no fault).
+    "upgrade epoll_create1 EMFILE 2",
+    "upgrade getsockopt ENOBUFS 2",
+    "upgrade pipe2 ENFILE 1+",
+    "upgrade memfd_create ENOMEM 1+",
 ]
 
 

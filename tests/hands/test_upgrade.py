@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 
@@ -27,9 +28,10 @@ def test_a_state_comes_back_as_it_was_and_its_descriptors_are_known():
     fd, kept = upgrade.seal(state, "0.1.0")
     assert kept == [7, 9]
     found = upgrade.unseal(str(fd), os.getpid())
-    assert found == {**state, "format": FORMAT, "version": "0.1.0", "pid": os.getpid()}
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
+    told = {"format": FORMAT, "version": "0.1.0", "pid": os.getpid(), "sealed": fd}
+    assert found == {**state, **told}
+    assert upgrade.unseal(str(fd), os.getpid()) == found, "it is there for another attempt"
+    os.close(fd)
 
 
 def test_it_cannot_be_changed_once_it_is_sealed():
@@ -41,7 +43,7 @@ def test_it_cannot_be_changed_once_it_is_sealed():
     os.close(fd)
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "99999999", "1", "²"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "9999999", "9" * 30, "1", "²"])
 def test_what_names_no_state_of_ours_is_ignored(text):
     assert upgrade.unseal(text, os.getpid()) is None
 
@@ -59,6 +61,16 @@ def test_a_state_of_another_process_or_one_that_is_not_sealed_is_ignored(tmp_pat
         file.write(told)
         file.flush()
         assert upgrade.unseal(str(file.fileno()), os.getpid()) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_one_that_cannot_be_read_is_never_taken_for_nothing(data):
+    fd = os.memfd_create("sidecar-heritage", os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, upgrade._SEALS)
+    with pytest.raises(Unfit, match="cannot be read"):
+        upgrade.unseal(str(fd), os.getpid())
+    os.close(fd)
 
 
 def test_another_format_is_refused_and_the_one_before_is_read(monkeypatch):
