@@ -1158,9 +1158,8 @@ class Host:
         """
         user = self.credentials
         words = (
-            (f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}",)
-            if user is not None
-            else ()
+            f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}" if user is not None else "-",
+            *self.settings.admin_host,
         )
         # Kept for all its lives. Listeners has put it above what workers get, which may be too low
         # here.

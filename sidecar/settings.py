@@ -144,6 +144,14 @@ def words(text: str) -> tuple[str, ...]:
     return parts
 
 
+def host_name(text: str) -> str:
+    """A name as browsers say it, .SUFFIX for all below it, or * for any."""
+    labels = text.removeprefix(".").replace("-", "x").replace("_", "x").split(".")
+    if text != "*" and not (text.isascii() and all(each.isalnum() for each in labels)):
+        raise ValueError(f"{text!r} is no host name; say NAME without a port, .SUFFIX, or *")
+    return text
+
+
 def present(text: str) -> str:
     """Any text but none."""
     if not text:
@@ -462,6 +470,15 @@ class Settings(Record):
         "ADDRESS",
         "health, metrics and a page over HTTP, on HOST:PORT or unix:/PATH",
         group=FILES,
+        fixed=True,
+    )
+    admin_host: tuple[str, ...] = setting(
+        host_name,
+        (),
+        "NAME",
+        "a name of the admin besides addresses, this host's and those without a dot; .SUFFIX, or *",
+        group=FILES,
+        repeat=True,
         fixed=True,
     )
     pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES, fixed=True)

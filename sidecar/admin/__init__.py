@@ -1,6 +1,6 @@
 """The admin: a helper process that answers HTTP for sidecar, read-only (docs/admin.md).
 
-    python -I -m sidecar.admin [UID:GID:GROUP,GROUP…]        __main__.py has what it finds where
+    python -I -m sidecar.admin [-|UID:GID:GROUP,… [NAME …]]   __main__.py has what it finds where
 
 PID 1 imports nothing of this package and parses nothing that comes from a network. It binds the
 socket and keeps it, so that a connection that comes while this process is being started again waits
@@ -19,6 +19,7 @@ and then holds a thread.
     link.py      the connections to PID 1: questions (asked once for all who ask at that moment), and events
     web.py       HTTP: one bounded request, one bounded answer, or a stream of events
     answers.py   what each path answers
+    hosts.py     which names a request may be for
     metrics.py   `status` as Prometheus has it
     page.html    the page, whole: no other file, no other host
 """

@@ -1,4 +1,4 @@
-"""The entry of the helper process: `python -I -m sidecar.admin [UID:GID:GROUP,GROUP…]`, started by
+"""The entry of the helper process: `python -I -m sidecar.admin [-|UID:GID:GROUP,… [NAME …]]`, started by
 PID 1, which gives it
 
     0        a pipe that nobody writes to: its end is the end of sidecar, and ours
@@ -6,8 +6,9 @@ PID 1, which gives it
     3        the listening socket
     4, 5     connections to PID 1 as on the control socket (docs/control.md): one to ask, one to be told of events
 
-The word, if there is one, is the user to become once everything is imported: that user may not be
-able to read this file. If sidecar is killed, so are we.
+The first word is the user to become once everything is imported, or "-": that user may not be able
+to read this file. The others are names that requests may be for (hosts.py). If sidecar is killed,
+so are we.
 
 TERM: another version of this is to take our place. Who has come is answered still; who comes now
 waits in the listener's queue.
@@ -24,9 +25,14 @@ import signal
 import socket
 import sys
 
-from sidecar.admin.answers import Answers, page
+from sidecar.admin.answers import Answers, event, page
+from sidecar.admin.hosts import Hosts
 from sidecar.admin.link import Link
 from sidecar.admin.web import Web
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LISTENER, ASKING, TOLD = 3, 4, 5
 
@@ -57,8 +63,8 @@ def remark(sentence: str) -> None:
     os.write(1, json.dumps({"event": "remark", "remark": sentence}).encode() + b"\n")
 
 
-async def serve() -> int:
-    """Answer until sidecar has gone; the exit status."""
+async def serve(names: Sequence[str]) -> int:
+    """Answer until sidecar has gone; the exit status. `names` is what --admin-host says."""
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[int] = loop.create_future()
 
@@ -68,10 +74,13 @@ async def serve() -> int:
 
     loop.add_reader(0, lambda: end(0) if not os.read(0, 4096) else None)
     # Without a connection nothing can be answered; with the next process there is a new one.
-    link = Link(lambda: end(1))
+    link = Link(lambda: end(1), event)
     await link.open(socket.socket(fileno=ASKING), socket.socket(fileno=TOLD))
-    web = Web(Answers(link, remark).answer)
-    await web.open(socket.socket(fileno=LISTENER))
+    listener = socket.socket(fileno=LISTENER)
+    # No browser gets to a unix socket.
+    hosts = None if listener.family == socket.AF_UNIX else Hosts([socket.gethostname()], names)
+    web = Web(Answers(link, remark, hosts).answer)
+    await web.open(listener)
 
     async def make_room() -> None:
         signal.alarm(FAREWELL)
@@ -96,11 +105,12 @@ def main() -> int:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     faulthandler.register(signal.SIGALRM, chain=True)
-    if sys.argv[1:]:
-        become(sys.argv[1])
+    user, *names = sys.argv[1:] or ["-"]
+    if user != "-":
+        become(user)
     # A change of user forgets it.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    status = asyncio.run(serve())
+    status = asyncio.run(serve(names))
     # What is still being written to somebody is of no use any more.
     os._exit(status)
 

@@ -13,13 +13,15 @@ import re
 from sidecar import log
 from sidecar.admin.link import Question, listening
 from sidecar.admin.web import Answer
+from sidecar.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import Any
 
-    from sidecar.admin.link import Link
+    from sidecar.admin.hosts import Hosts
+    from sidecar.admin.link import Event, Link
     from sidecar.admin.web import Request
 
 # If PID 1 has not answered by then (seconds), it does not.
@@ -27,6 +29,13 @@ PATIENCE = 2.0
 # Nothing having happened for so long (seconds), a comment is sent to who listens: a client that has
 # gone is found out by it.
 HEARTBEAT = 15.0
+# Who listens is told at once, and then not again for so long (seconds).
+TOGETHER = 0.05
+# So many digits of a Last-Event-ID are a number of ours.
+LONGEST_NUMBER = 18
+
+# What these tell, everybody may know; and whoever probes may say any name.
+PROBES = ("/livez", "/readyz")
 
 PAGE = os.path.join(os.path.dirname(__file__), "page.html")
 
@@ -36,9 +45,14 @@ SILENT = f"sidecar has not answered within {PATIENCE:g} s"
 class Answers:
     """The paths. `remark` puts a sentence into sidecar's log."""
 
-    def __init__(self, link: Link, remark: Callable[[str], None]) -> None:
+    def __init__(
+        self, link: Link, remark: Callable[[str], None], hosts: Hosts | None = None
+    ) -> None:
+        """Without `hosts` every name is ours."""
         self._link = link
         self._remark = remark
+        self._hosts = hosts
+        self._said_other = False
         self._live = Question(link, command="health", live=True)
         self._ready = Question(link, command="health")
         self._status = Question(link, command="status")
@@ -55,7 +69,22 @@ class Answers:
             return Answer(
                 f"there is no such path; there are {' '.join(self._paths)}\n".encode(), status=404
             )
+        host = request.headers.get("host", "")
+        if self._hosts is not None and request.path not in PROBES and not self._hosts.ours(host):
+            return self._not_ours(host)
         return await path(request)
+
+    def _not_ours(self, host: str) -> Answer:
+        """A page of a name that was made to point here could read everything: it gets nothing."""
+        said = printable(host)[:100]
+        text = (
+            f"the name {said} is not known to be this one's; "
+            "if it is, say it with --admin-host NAME, or ask by an address"
+        )
+        if not self._said_other:
+            self._said_other = True
+            self._remark(f"the admin refused a request: {text}")
+        return Answer(f"{text}\n".encode(), status=403)
 
     async def livez(self, request: Request) -> Answer:
         """Whether PID 1 answers."""
@@ -107,37 +136,37 @@ class Answers:
         client has heard of, if it says so.
         """
         last = request.headers.get("last-event-id", "")
-        return Answer(
-            b"",
-            "text/event-stream; charset=utf-8",
-            stream=lambda: self._events(int(last) if last.isdecimal() else 0),
-        )
+        after = int(last) if last.isdecimal() and len(last) <= LONGEST_NUMBER else 0
+        return Answer(b"", "text/event-stream; charset=utf-8", stream=lambda: self._events(after))
 
     async def _events(self, after: int) -> AsyncIterator[bytes]:
-        news: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1000)
+        news: asyncio.Queue[Event] = asyncio.Queue(1000)
 
-        def heed(record: dict[str, Any]) -> None:
+        def heed(event: Event) -> None:
             try:
-                news.put_nowait(record)
+                news.put_nowait(event)
             except asyncio.QueueFull:
                 pass
 
         with listening(self._link, heed):
             past = list(self._link.events)
             # Numbers begin anew with a new sidecar.
-            if past and after > past[-1]["number"]:
+            if past and after > past[-1].number:
                 after = 0
-            yield b"retry: 1000\n\n" + b"".join(
-                _event(record) for record in past if record["number"] > after
-            )
+            yield b"retry: 1000\n\n" + b"".join(each.data for each in past if each.number > after)
             while True:
                 try:
                     async with asyncio.timeout(HEARTBEAT):
-                        record = await news.get()
+                        told = [await news.get()]
                 except TimeoutError:
                     yield b": still here\n\n"
-                else:
-                    yield _event(record)
+                    continue
+                while not news.empty():
+                    told.append(news.get_nowait())
+                yield b"".join(each.data for each in told)
+                # What happens next comes together: a probe does not wait behind everybody's every
+                # event.
+                await asyncio.sleep(TOGETHER)
 
     async def page(self, request: Request) -> Answer:
         """The page."""
@@ -165,7 +194,7 @@ def _json(value: dict[str, Any], status: int = 200) -> Answer:
     return Answer(json.dumps(value).encode() + b"\n", "application/json", status)
 
 
-def _event(record: dict[str, Any]) -> bytes:
+def event(record: dict[str, Any]) -> bytes:
     """The record, with the level and the message that the log has."""
     fields = {
         name: value for name, value in record.items() if name not in ("number", "time", "event")

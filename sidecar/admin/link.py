@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import json
 import time
 
@@ -27,18 +28,33 @@ EVENTS = 200
 PEACE, LONGEST_PEACE = 4.0, 0.5
 
 
-class Link:
-    """Both connections. `lost` is called if one of them ends."""
+class Event:
+    """Something that happened, and how it is written to everybody who listens: made once."""
 
-    def __init__(self, lost: Callable[[], None]) -> None:
-        self._lost = lost
+    def __init__(self, record: Object, write: Callable[[Object], bytes]) -> None:
+        self.number = int(record["number"])
+        self._record, self._write = record, write
+
+    @functools.cached_property
+    def data(self) -> bytes:
+        """As server-sent events have it."""
+        return self._write(self._record)
+
+
+class Link:
+    """Both connections. `lost` is called if one of them ends; `write` makes of an event's record
+    what listeners get.
+    """
+
+    def __init__(self, lost: Callable[[], None], write: Callable[[Object], bytes]) -> None:
+        self._lost, self._write = lost, write
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Object]] = {}
         self._asking: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         #: The last events, oldest first, and who is to hear of the next ones.
-        self.events: collections.deque[Object] = collections.deque(maxlen=EVENTS)
-        self.listeners: set[Callable[[Object], None]] = set()
+        self.events: collections.deque[Event] = collections.deque(maxlen=EVENTS)
+        self.listeners: set[Callable[[Event], None]] = set()
 
     async def open(self, asking: socket.socket, told: socket.socket) -> None:
         """Begin to listen on both."""
@@ -66,9 +82,10 @@ class Link:
     def _happened(self, record: Object) -> None:
         if "event" not in record:
             return
-        self.events.append(record)
+        event = Event(record, self._write)
+        self.events.append(event)
         for each in list(self.listeners):
-            each(record)
+            each(event)
 
     async def ask(self, request: Object) -> Object:
         """The answer to a request that has one object for an answer. It may never come."""
@@ -115,7 +132,7 @@ class Question:
 
 
 @contextlib.contextmanager
-def listening(link: Link, heed: Callable[[Object], None]) -> Any:
+def listening(link: Link, heed: Callable[[Event], None]) -> Any:
     """Have `heed` called with every event meanwhile."""
     link.listeners.add(heed)
     try:

@@ -3,8 +3,10 @@ answer is whole, or a stream of events.
 
 One request a connection (`Connection: close`): nothing is kept open for a client that may ask
 again, so there is nothing to keep apart, and what follows a request is never mistaken for another.
-There are never more than MOST_CLIENTS connections: when one more comes, the one that has kept us
-waiting longest goes. So those who say nothing, or a byte now and then, are in nobody's way.
+There are never more than MOST_CLIENTS connections. When one more comes, the one that has kept us
+waiting longest for its request goes: those who say nothing, or a byte now and then, are in nobody's
+way. Where all have asked and wait for us, we are what is slow: who comes then is told so at once,
+which costs next to nothing, except a probe. So no flood of questions keeps a probe waiting.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any
 
 # A request's head: not longer (bytes), not slower (seconds).
 LONGEST_HEAD, HEAD_TIME = 16 << 10, 5.0
@@ -23,6 +26,9 @@ LONGEST_HEAD, HEAD_TIME = 16 << 10, 5.0
 # for it.
 READ_TIME, MOST_UNREAD = 10.0, 256 << 10
 MOST_CLIENTS, MOST_STREAMS = 200, 200
+# So many connections are taken in one turn of the loop; and where there is no descriptor left for
+# one, none for so long (seconds).
+AT_ONCE, PAUSE = 64, 0.5
 # After a refusal what the client still sends is thrown away for so long (seconds): a reset would
 # destroy the answer.
 LINGER = 0.5
@@ -30,8 +36,11 @@ LINGER = 0.5
 # and another is started.
 HUNG = 60
 
+# How a probe begins, which is answered before all others.
+PROBES = (b"GET /livez", b"GET /readyz", b"HEAD /livez", b"HEAD /readyz")
+
 REASONS = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }  # fmt: skip
@@ -106,62 +115,129 @@ class Web:
 
     def __init__(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
         self._answer = answer
-        #: Every client's task, oldest first: those that are read from or written to, and those that
-        #: listen to a stream.
-        self._clients: dict[asyncio.Task[None], None] = {}
+        #: The tasks of the clients that keep us waiting, for their request or to take the answer,
+        #: longest first; and of those that wait for us.
+        self._awaited: dict[asyncio.Task[None], None] = {}
+        self._served: set[asyncio.Task[None]] = set()
+        #: Those that came when there was no time for them, and have not said what they want.
+        self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
+        #: Connections that have no task yet.
+        self._coming: set[asyncio.Task[Any]] = set()
         self._streams = 0
         self._leaving = False
 
     async def open(self, sock: socket.socket) -> None:
         """Begin to accept."""
         # The connections get it from the listener; the unix ones have none.
-        self._server = await asyncio.start_server(self._serve, sock=sock, limit=LONGEST_HEAD)
+        sock.setblocking(False)
+        self._sock, self._loop = sock, asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._accept)
 
     async def leave(self) -> None:
         """Accept nobody more, and return when everybody has the answer; who listens to a stream is
         not waited for.
         """
         self._leaving = True
-        self._server.close()
-        while self._clients:
-            await asyncio.wait(list(self._clients))
+        self._loop.remove_reader(self._sock)
+        for sock in list(self._silent):
+            self._heard(sock).close()
+        while waited := [*self._coming, *self._awaited, *self._served]:
+            await asyncio.wait(waited)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                sock, _ = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:
+                # No descriptor, no memory: it stays in the queue, and would wake us for ever.
+                self._loop.remove_reader(self._sock)
+                self._loop.call_later(PAUSE, self._again)
+                return
+            sock.setblocking(False)
+            if not self._leaving:
+                signal.alarm(HUNG)
+            if len(self._coming) + len(self._awaited) + len(self._served) < MOST_CLIENTS:
+                self._take(sock)
+            elif self._awaited:
+                task = next(iter(self._awaited))
+                del self._awaited[task]
+                task.cancel()
+                self._take(sock)
+            else:
+                self._first_word(sock)
+
+    def _take(self, sock: socket.socket) -> None:
+        reader = asyncio.StreamReader(limit=LONGEST_HEAD)
+        protocol = asyncio.StreamReaderProtocol(reader, self._serve)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, sock))
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+
+    def _again(self) -> None:
+        if not self._leaving:
+            self._loop.add_reader(self._sock, self._accept)
+
+    def _first_word(self, sock: socket.socket) -> None:
+        """There is time for no other client, unless it is a probe."""
+        try:
+            if sock.recv(16, socket.MSG_PEEK).startswith(PROBES):
+                self._take(sock)
+                return
+            sock.recv(LONGEST_HEAD)  # what is unread would be a reset, which destroys the answer
+            sock.send(_head(BUSY, {"Content-Length": str(len(BUSY.body))}) + BUSY.body)
+        except BlockingIOError:
+            if len(self._silent) >= MOST_CLIENTS:
+                self._heard(next(iter(self._silent))).close()
+            self._silent[sock] = self._loop.call_later(HEAD_TIME, lambda: self._heard(sock).close())
+            self._loop.add_reader(sock, lambda: self._first_word(self._heard(sock)))
+            return
+        except OSError:
+            pass  # it has gone
+        sock.close()
+
+    def _heard(self, sock: socket.socket) -> socket.socket:
+        """Wait for its first word no longer."""
+        self._loop.remove_reader(sock)
+        self._silent.pop(sock).cancel()
+        return sock
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None:
             return
-        if not self._leaving:
-            signal.alarm(HUNG)
-        self._clients[task] = None
-        if len(self._clients) > MOST_CLIENTS:
-            next(iter(self._clients)).cancel()
+        self._awaited[task] = None
         try:
             await self._talk(task, reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # it has gone, or was sent away
         finally:
-            self._clients.pop(task, None)
+            self._awaited.pop(task, None)
+            self._served.discard(task)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
-            if not self._clients and not self._streams and not self._leaving:
+            busy = self._coming or self._awaited or self._served or self._streams
+            if not busy and not self._leaving:
                 signal.alarm(0)
 
     async def _talk(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        method, answer = await self._answered(reader)
+        method, answer = await self._answered(task, reader)
         if answer is None:
             return
         if answer.stream is not None and method == "GET":
-            # From now on it keeps nobody waiting.
-            self._clients.pop(task, None)
             if self._streams < MOST_STREAMS:
+                # From now on it keeps nobody waiting.
+                self._served.discard(task)
                 await self._stream(answer, reader, writer)
                 return
-            self._clients[task] = None
             answer = Answer(
                 b"enough clients listen to events already\n", status=503, Retry_After="10"
             )
         length = {} if answer.stream is not None else {"Content-Length": str(len(answer.body))}
+        self._served.discard(task)
+        self._awaited[task] = None
         # Drained is when the kernel has taken all of it.
         writer.transport.set_write_buffer_limits(0)
         writer.write(_head(answer, length) + (answer.body if method != "HEAD" else b""))
@@ -176,7 +252,9 @@ class Web:
             except TimeoutError:
                 pass
 
-    async def _answered(self, reader: asyncio.StreamReader) -> tuple[str, Answer | None]:
+    async def _answered(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader
+    ) -> tuple[str, Answer | None]:
         """The request's method, and the answer to it; None if nothing was asked."""
         method = "GET"
         try:
@@ -191,6 +269,9 @@ class Web:
                 raise Refusal(431, f"a request's head has at most {LONGEST_HEAD} bytes") from None
             except TimeoutError:
                 raise Refusal(408, f"a request has to be there within {HEAD_TIME:g} s") from None
+            finally:
+                if self._awaited.pop(task, self) is not self:
+                    self._served.add(task)
             method, request = parse(head)
             return method, await self._answer(request)
         except Refusal as refusal:
@@ -225,6 +306,10 @@ class Web:
         finally:
             self._streams -= 1
             leaving.cancel()
+
+
+# For who comes while all that we have time for is waiting already.
+BUSY = Answer(b"too many requests at once; probes are answered\n", status=503, Retry_After="1")
 
 
 def _head(answer: Answer, more: dict[str, str]) -> bytes:

@@ -479,6 +479,123 @@ def test_a_flood_of_questions_is_a_trickle_for_pid_1(start):
     run.stop()
 
 
+def test_probes_are_answered_in_a_flood_of_questions_and_of_connections(start):
+    """More connections than there is time for: whoever is turned away is told so, no probe is."""
+    run, admin = start()
+    run.wait("serving")
+    end, answered = threading.Event(), []
+
+    def flood(path: str) -> None:
+        while not end.is_set():
+            try:
+                answered.append(admin.raw(f"GET {path} HTTP/1.1\r\n\r\n".encode())[:12])
+            except ConnectionError:
+                answered.append(b"")
+
+    threads = [
+        threading.Thread(target=flood, args=(path,)) for path in ("/", "/nothing", "/status") * 10
+    ]
+    for thread in threads:
+        thread.start()
+    probes = [admin.json(path)[0] for path in ("/livez", "/readyz") * 100]
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert set(probes) == {200}
+    assert len(answered) > 200
+    assert run.seen("helper_ended") == []
+    run.stop()
+
+
+@pytest.mark.parametrize(
+    "said", ["9" * 5000, "9" * 19, "-1", "x", "\u00b2", "1.0", " ", "1" + "\u0661"]
+)
+def test_a_last_event_id_that_is_none_is_the_beginning(start, said):
+    run, admin = start()
+    run.wait("serving")
+    with admin.connect() as sock:
+        head = b"GET /events HTTP/1.1\r\nLast-Event-ID: " + said.encode() + b"\r\n\r\n"
+        sock.sendall(head)
+        with sock.makefile("rb") as file:
+            first = next(line for line in file if line.startswith(b"id: "))
+    assert first == b"id: 1\n"
+
+
+def test_each_event_is_written_once_for_all_who_listen(start):
+    """Two hundred readers and a swap of many workers: a probe does not wait behind them."""
+    run, admin = start("--workers", "20")
+    run.wait("serving")
+    readers = [admin.connect() for _ in range(150)]
+    for sock in readers:
+        sock.sendall(b"GET /events HTTP/1.1\r\n\r\n")
+    end, probes = threading.Event(), []
+
+    def probe() -> None:
+        while not end.is_set():
+            probes.append(admin.json("/livez")[0])
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    run.swap(2)
+    end.set()
+    thread.join()
+    assert set(probes) == {200}
+    wanted = b'"event": "serving", "generation": 2'
+    for sock in readers[::10]:
+        with sock.makefile("rb") as file:
+            assert any(wanted in line for line in file)
+    for sock in readers:
+        sock.close()
+    run.stop()
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "status"),
+    [
+        ((), "127.0.0.1:{port}", 200),
+        ((), "10.244.1.7:9100", 200),  # a pod's, as the kubelet and Prometheus ask
+        ((), "[fd00::7]:9100", 200),
+        ((), "localhost:{port}", 200),
+        ((), "LOCALHOST", 200),
+        ((), "app.localhost", 200),
+        ((), "web:9100", 200),  # a service of compose
+        ((), socket.gethostname(), 200),
+        ((), "evil.example:{port}", 403),
+        ((), "127.0.0.1.evil.example", 403),
+        ((), "evil.example.", 403),
+        ((), "[evil.example]", 403),
+        ((), "10.1", 403),  # a browser makes an address of it
+        (("--admin-host", "ops.example"), "ops.example:9100", 200),
+        (("--admin-host", "ops.example"), "OPS.example.", 200),
+        (("--admin-host", "ops.example"), "x.ops.example", 403),
+        (("--admin-host", ".svc"), "web.shop.svc", 200),
+        (("--admin-host", "*"), "evil.example", 200),
+    ],
+)
+def test_a_name_that_is_not_ours_is_answered_nothing(start, options, host, status):
+    """A page whose name was made to point here (DNS rebinding) would read all of it."""
+    run, admin = start(*options)
+    host = host.format(port=admin.address.rpartition(":")[2])
+    for path in ("/", "/status", "/metrics"):
+        head, _, body = admin.raw(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        ).partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == status
+        assert (b"--admin-host" in body) == (status == 403)
+    # Whoever probes may say any name.
+    assert admin.raw(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).split()[1] == b"200"
+    if status == 403:
+        assert "--admin-host" in run.wait("remark")["remark"]
+
+
+def test_a_request_without_a_name_is_from_no_browser(start):
+    _, admin = start()
+    assert admin.raw(b"GET /status HTTP/1.0\r\n\r\n").split()[1] == b"200"
+
+
 def test_events_begin_with_the_past_and_go_on_as_they_happen(start):
     """With the log's own words; who comes back says the last that he heard of and misses nothing."""
     run, admin = start()
