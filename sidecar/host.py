@@ -51,6 +51,7 @@ from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Allowance, Backoff
 from sidecar.record import Descriptor
+from sidecar.room import Room
 from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import KILL_GRACE, Supervisor
@@ -278,6 +279,7 @@ class Host:
         self.control: control.Control | None = None
         self.since = time.monotonic()
         self.kills = memory.kills()
+        self.room = Room()
         self.glances = readiness.Glances()
         self.takers: dict[int, set[int]] = {}
         self._said_deaf = 0
@@ -1817,13 +1819,13 @@ class Host:
         two whole ones.
         """
         room, why, of = None, "", self.plans[generation].settings
-        there = [worker.pid for worker in self.supervisor.roster.workers()]
+        there = list(self.supervisor.roster.workers())
         found = memory.left() if there and of.overlap == "auto" and not of.slow_start else None
         if found is not None:
-            need = max(readiness.private_memory(pid) for pid in there)
-            if need:
-                room = found[0] // need
-                why = f"of {found[1] >> 20} MiB (the memory limit) {found[0] >> 20} are left, and a worker takes {need >> 20}"
+            sizes = [(each.generation, readiness.private_memory(each.pid)) for each in there]
+            room, why = self.room.begin(
+                generation, *found, sizes, self.supervisor.size, memory.kills()
+            )
         self._observe(events.Prepared(generation, room, why), now)
 
     def _checked(self, ended: workers.Ended, now: float) -> None:
@@ -1972,6 +1974,8 @@ class Host:
             self._try("repair the listeners", self._mend, now)
         self._say(order.event, order.fields)
         self.manager.heed(order.event, order.fields)
+        if order.event in ("serving", "swap_failed") and self.room.begun:
+            self.room.ended(order.fields["generation"], memory.kills())
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status

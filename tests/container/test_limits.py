@@ -111,6 +111,27 @@ def test_overlap_always_risks_what_the_guard_avoids(run_container):
     assert running.get()[0] == 200
 
 
+def test_a_swap_to_bigger_workers_learns_from_a_kill(run_container):
+    """Two of 20 MiB; those that come take 100, and only one of them fits beside the old."""
+    running = run_container(
+        "--workers", "2", "--envdir", "/env", app="heavy.py",
+        environment={"HEAVY": "20", "PYTHONDONTWRITEBYTECODE": "1"}, mem_limit="290m",
+        memswap_limit="290m", tmpfs={"/env": ""},
+    )  # fmt: skip
+    running.wait_event("serving", generation=1)
+    running.container.exec_run(["sh", "-c", "echo 100 > /env/HEAVY"])
+    with Load(running.port, generation_of) as load:
+        load.wait_for(1, 20)
+        running.container.kill("HUP")
+        failed = running.wait_event("swap_failed")
+        assert "no memory left" in failed["cause"]
+        running.container.kill("HUP")
+        running.wait_event("serving", generation=failed["generation"] + 1)
+        load.wait_for(failed["generation"] + 1, 20)
+    (said,) = running.events("rolling")
+    assert f"the kernel killed when generation {failed['generation']} had" in said["why"]
+
+
 def test_overlap_never_stops_and_starts_whatever_there_is(run_container):
     running = run_container("--overlap", "never")
     running.wait_event("serving", generation=1)

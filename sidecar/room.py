@@ -1,0 +1,84 @@
+"""How many workers of a coming generation fit beside those that are there (--overlap auto). Pure.
+
+How big the coming ones get, nobody knows before. So it goes by the biggest worker of the last
+generations; and where the kernel has killed for want of memory in a swap, by what did not fit then:
+the next one counts with workers of more than that. Else each try would end in the same way, since
+the old generation, which is smaller, is what can be measured.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# So many generations are remembered: what an old release needed does not count for ever.
+KEPT = 5
+
+
+class Room:
+    """What is known of the sizes (bytes) of workers, and of the swap that was begun last."""
+
+    def __init__(self) -> None:
+        #: By generation: the biggest worker seen, and what its workers did not fit into.
+        self._seen: dict[int, int] = {}
+        self._more_than: dict[int, int] = {}
+        self._begun: tuple[int, int, int, int] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a swap is under way of which something can be learnt."""
+        return self._begun is not None
+
+    def begin(
+        self,
+        generation: int,
+        left: int,
+        limit: int,
+        there: Sequence[tuple[int, int]],
+        size: int,
+        kills: int,
+    ) -> tuple[int | None, str]:
+        """A generation of `size` workers is to start, `left` of `limit` may be taken, `there` are
+        the workers' generations and sizes: how many fit beside them, and why. None: not to be seen.
+
+        `kills`: how many processes the kernel has killed for want of memory so far.
+        """
+        for number, each in there:
+            self._seen[number] = max(each, self._seen.get(number, 0))
+        for kept in (self._seen, self._more_than):
+            for number in sorted(kept)[:-KEPT]:
+                del kept[number]
+        held = sum(each for _, each in there)
+        if not held:
+            self._begun = None
+            return None, ""
+        need, why = self._need(dict(there))
+        fits = left // need
+        if fits == 0 and need > left + held:
+            # It would not fit alone either: whoever makes room for it has nothing at all.
+            fits = 1
+        self._begun = (generation, left, min(fits or size, size), kills)
+        mib = 1 << 20
+        return fits, f"of {limit // mib} MiB (the memory limit) {left // mib} are left, and {why}"
+
+    def ended(self, generation: int, kills: int) -> None:
+        """Its swap is over, well or not: has the kernel killed meanwhile?"""
+        if self._begun is None or self._begun[0] != generation:
+            return
+        _, left, workers, before = self._begun
+        self._begun = None
+        if kills > before:
+            self._more_than[generation] = left // workers + 1
+
+    def _need(self, there: dict[int, int]) -> tuple[int, str]:
+        """What a worker takes, and the words for it."""
+        seen = max(self._seen, key=lambda number: (self._seen[number], number))
+        need = self._seen[seen]
+        why = f"a worker {'takes' if seen in there else f'of generation {seen} took'} {need >> 20}"
+        if self._more_than:
+            big = max(self._more_than, key=lambda number: (self._more_than[number], number))
+            if self._more_than[big] > need:
+                need = self._more_than[big]
+                why = f"the kernel killed when generation {big} had {need >> 20} for each worker"
+        return need, why
