@@ -222,6 +222,14 @@ def _value(
             raise EnvdirError(f"{where} holds a NUL byte, which no environment variable can")
     else:
         value, _, rest = content.partition(b"\n")
+    if not lenient:
+        # As daemontools has it they are part of the value; hardly anybody means that.
+        if content.startswith(b"\xef\xbb\xbf"):
+            remarks.append(f"{where} begins with a byte order mark (BOM), which its value has, too")
+        if value.endswith(b"\r"):
+            remarks.append(
+                f"{where} has Windows line ends (CRLF): its value ends with a carriage return"
+            )
     if len(value) > longest:
         raise EnvdirError(
             f"{where} is too long: an environment variable of that name can have {longest} bytes"

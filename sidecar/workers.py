@@ -247,13 +247,14 @@ class Workers:
                 signal.signal(number, disposition)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             status = _execute(launch.argv, environment)
-            os.write(report, f"cannot {step}: not found".encode())
+            why = _why_not_found(launch.argv[0], environment)
+            os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
         except OSError as error:
-            why = (
-                "not found"
-                if error.errno == errno.ENOENT and step.startswith("run")
-                else _reason(error)
-            )
+            why = _reason(error)
+            if step.startswith("run") and error.errno == errno.ENOENT:
+                why = _why_not_found(launch.argv[0], launch.environment)
+            elif step.startswith("run") and error.errno == errno.ENOEXEC:
+                why = _byte_order_mark(launch.argv[0]) or why
             os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
             if step.startswith("run") and error.errno in (errno.ENOENT, errno.ENOTDIR):
                 status = NOT_FOUND
@@ -457,6 +458,40 @@ def _execute(argv: tuple[str, ...], environment: Mapping[str, str]) -> int:
     if denied is not None:
         raise denied
     return NOT_FOUND
+
+
+def _start_of(path: str) -> bytes:
+    """The first bytes of a program's file, none if it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 256)
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""
+
+
+def _byte_order_mark(path: str) -> str:
+    if not _start_of(path).startswith(b"\xef\xbb\xbf#!"):
+        return ""
+    return "not a program: it begins with a byte order mark (BOM); save it without one"
+
+
+def _why_not_found(program: str, environment: Mapping[str, str]) -> str:
+    """What execve(2) means by ENOENT: the file may be there, and what is to run it not."""
+    directories = [""] if "/" in program else environment.get("PATH", os.defpath).split(os.pathsep)
+    for path in [os.path.join(directory, program) for directory in directories]:
+        start = _start_of(path)
+        if not start:
+            continue
+        if not start.startswith(b"#!"):
+            return "it is there, but the loader that it was built for is not (another libc?)"
+        interpreter = os.fsdecode(start[2:].split(b"\n")[0].strip(b" \t").split(b" ")[0])
+        if interpreter.endswith("\r"):
+            return f"its interpreter {interpreter!r} does not exist: save it with Unix line ends (it has CRLF)"
+        return f"its interpreter {interpreter!r} does not exist"
+    return "not found"
 
 
 def _reason(error: OSError) -> str:

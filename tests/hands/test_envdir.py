@@ -206,6 +206,20 @@ def test_more_lines_than_count_are_remarked_by_name(tmp_path: Path) -> None:
     assert envdir.read([directory], whole=True).remarks == []
 
 
+def test_line_ends_of_windows_and_a_byte_order_mark_are_remarked_by_name(tmp_path: Path) -> None:
+    """They stay in the value, as daemontools has it."""
+    files = {"BOM": b"\xef\xbb\xbfx\n", "CRLF": b"secret\r\n", "GOOD": b"a\rb\n"}
+    directory = fill(tmp_path / "env", files)
+    wanted = [
+        f"{directory}/BOM begins with a byte order mark (BOM), which its value has, too",
+        f"{directory}/CRLF has Windows line ends (CRLF): its value ends with a carriage return",
+    ]
+    reading = envdir.read([directory])
+    assert (reading.variables["CRLF"], reading.remarks) == ("secret\r", wanted)
+    assert envdir.read([directory], whole=True).remarks == wanted
+    assert envdir.read([directory], lenient=True).remarks == []
+
+
 # Which files count.
 
 

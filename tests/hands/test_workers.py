@@ -4,9 +4,11 @@ has one owner a process.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 from tests.support import ROOT
 
@@ -79,6 +81,45 @@ def test_an_exec_that_fails_says_why_and_ends_as_a_shell_would(tmp_path):
         "126 cannot run true: its arguments and environment are too large together",
         "126 cannot enter /no/such/directory: no such file or directory",
     ]
+
+
+def test_a_program_that_is_there_and_not_found_is_told_what_is_missing(tmp_path):
+    """Windows' line ends, a byte order mark, an interpreter that is not installed."""
+    for name, content in (
+        ("crlf", b"#!/bin/sh\r\nexit 0\r\n"),
+        ("bom", b"\xef\xbb\xbf#!/bin/sh\nexit 0\n"),
+        ("lua", b"#! /usr/bin/lua5.9 -x\n"),
+        ("musl", _linked_with("/lib/no-such-ld.so")),
+    ):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o755)
+    lines = run(
+        """
+        for name in ("crlf", "lua", "musl"):
+            ended, _ = reaped(launch(f"{sys.argv[1]}/{name}"))
+            print(ended.code, ended.note.partition(": ")[2])
+        pid = workers.start(Launch(argv=("crlf",), environment={"PATH": "/usr/bin:" + sys.argv[1]}))
+        print(reaped(pid)[0].note)
+        ended, _ = reaped(launch(f"{sys.argv[1]}/bom"))
+        print(ended.code, ended.note.partition(": ")[2])
+        """,
+        str(tmp_path),
+    )
+    crlf = "its interpreter '/bin/sh\\r' does not exist: save it with Unix line ends (it has CRLF)"
+    assert lines == [
+        f"127 {crlf}",
+        "127 its interpreter '/usr/bin/lua5.9' does not exist",
+        "127 it is there, but the loader that it was built for is not (another libc?)",
+        f"cannot run crlf: {crlf}",
+        "126 not a program: it begins with a byte order mark (BOM); save it without one",
+    ]
+
+
+def _linked_with(loader: str) -> bytes:
+    """/bin/true, with the path of another loader in it."""
+    program = Path("/bin/true").read_bytes()
+    found = re.search(rb"/lib[\w/.-]*ld-linux[\w.-]*\x00", program)
+    return program.replace(found[0], loader.encode().ljust(len(found[0]), b"\0"), 1)
 
 
 def test_the_path_is_searched_in_the_environment_of_the_worker(tmp_path):
