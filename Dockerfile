@@ -6,6 +6,9 @@
 #
 #     docker build --target example -t sidecar-example .
 #
+# Without BuildKit (DOCKER_BUILDKIT=0, an engine without buildx) say --target sidecar: the classic builder builds every stage that it
+# comes across, the demonstration's, too, and installs gunicorn for it.
+#
 # PYTHON_IMAGE is any image with glibc and a python3 >= 3.11 that can make a venv: sidecar takes its interpreter along from there.
 # BASE_IMAGE is what the image is based on otherwise; it needs no Python.
 ARG PYTHON_IMAGE=python:3.13-slim

@@ -3,6 +3,8 @@
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# The demonstration needs little; the environment of the tests, where there is one, has it all.
+DEMO := .venv-demo
 DEMO_PORT ?= 8080
 # Most tests wait for processes most of the time: more of them than cores.
 JOBS ?= 4
@@ -16,11 +18,18 @@ help:
 
 $(VENV)/ready: pyproject.toml tests/setup
 	tests/setup python $(VENV) $(PYTHON)
-	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[test,servers,check]'
+	@echo "installing what the tests need into $(VENV): about 500 MB, once"
+	$(BIN)/pip install --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test,servers,check]'
 	@touch $@
 
-demo: $(VENV)/ready ## serve the example on port 8080 and say what to try
-	@BIN=$(BIN) PORT=$(DEMO_PORT) examples/demo
+$(DEMO)/ready: pyproject.toml tests/setup
+	tests/setup python $(DEMO) $(PYTHON)
+	@echo "installing sidecar and gunicorn into $(DEMO): about 30 MB, once"
+	$(DEMO)/bin/pip install --disable-pip-version-check --editable . 'gunicorn>=25.1'
+	@touch $@
+
+demo: $(if $(wildcard $(VENV)/ready),$(VENV),$(DEMO))/ready ## serve the example on port 8080 and say what to try
+	@BIN=$(<D)/bin PORT=$(DEMO_PORT) examples/demo
 
 test: $(VENV)/ready ## set up everything and run the tests
 	tests/setup system
@@ -67,4 +76,4 @@ faults: $(VENV)/ready ## system calls of sidecar that fail, once or always (FAUL
 	$(BIN)/python -m tests.faults --jobs $(JOBS) --cases $${FAULTS:-400} --seed $${SEED:-1}
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

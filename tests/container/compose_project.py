@@ -22,10 +22,10 @@ class Project:
         self.command = compose_command()
         self.directory = directory
         self.name = f"sidecar-test-{os.getpid()}"
-        # SIDECAR_PORT 0: any free one. The classic builder is the one that every engine has.
+        # DEMO_PORT 0: any free one. The classic builder is the one that every engine has.
         self.environ = {
-            **os.environ, "COMPOSE_PROJECT_NAME": self.name, "PYTHON_IMAGE": PYTHON_IMAGE, "SIDECAR_PORT": "0",
-            "SIDECAR_DEV_PORT": "0", "SIDECAR_PROD_PORT": "0", "NGINX_IMAGE": NGINX_IMAGE,
+            **os.environ, "COMPOSE_PROJECT_NAME": self.name, "PYTHON_IMAGE": PYTHON_IMAGE, "DEMO_PORT": "0",
+            "DEMO_DEV_PORT": "0", "DEMO_PROD_PORT": "0", "NGINX_IMAGE": NGINX_IMAGE,
             "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0",
         }  # fmt: skip
 

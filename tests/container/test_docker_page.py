@@ -20,7 +20,7 @@ ELSEWHERE = {
     "docker build -t sidecar-bare examples/bare": "the fixture `bare`",
     "sidecar run --port 8080 --envdir /run/secrets,upper,prefix=APP_ -- gunicorn app:app": "test_secrets_are_variables_…, below",
     "docker compose --profile prod up --build --detach prod front": "test_prod.py, the fixture `prod`",
-    "docker compose --profile prod kill --signal HUP prod": "test_prod.py::test_a_swap_behind_nginx_loses_nothing",
+    "docker compose --profile prod kill -s HUP prod": "test_prod.py::test_a_swap_behind_nginx_loses_nothing",
     "docker compose --profile prod stop": "test_prod.py::test_what_is_in_flight_when_it_is_stopped_is_answered",
 }
 OURS = ("bare", "patient", "quick")
