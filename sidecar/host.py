@@ -50,6 +50,7 @@ from sidecar.log import Log
 from sidecar.manager import Manager
 from sidecar.output import Output
 from sidecar.pacing import Allowance, Backoff
+from sidecar.printable import printable
 from sidecar.record import Descriptor
 from sidecar.room import Room
 from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
@@ -2128,7 +2129,8 @@ def leave_a_reason(reason: str) -> None:
     except OSError:
         return
     try:
-        os.write(fd, f"{reason}\n".encode("utf-8", "backslashreplace")[:TERMINATION_LOG_MOST])
+        said = printable(reason, "\n\t") + "\n"
+        os.write(fd, said.encode("utf-8", "backslashreplace")[:TERMINATION_LOG_MOST])
     except OSError:
         pass
     finally:

@@ -20,6 +20,8 @@ import errno
 import socket
 import time
 
+from sidecar.printable import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +129,7 @@ class Manager:
         status = "stopping" if self._stopping else state(supervisor)
         if status != self._status:
             self._status = status
-            self._say(f"STATUS={status}")
+            self._say(f"STATUS={printable(status)}")
         elif now < self.again < float("inf"):
             return ""
         complaint = "" if self._unsent else self._complaint

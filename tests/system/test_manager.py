@@ -78,6 +78,24 @@ def test_a_reload_that_failed_has_ended_and_the_next_is_another(sidecar, manager
     assert manager.states() == ["READY", "RELOADING", "READY", "RELOADING", "READY", "STOPPING"]
 
 
+def test_a_cause_is_one_printable_line_to_it(sidecar, manager, tmp_path):
+    """Another line would be an assignment of its own, and `systemctl status` is read on a terminal."""
+    check = "test $SIDECAR_TRIGGER != signal # \nSTOPPING=1\x1b[2J"
+    script = tmp_path / "check"
+    script.write_text(f"#!/bin/sh\n{check.partition(chr(10))[0]}\n")
+    script.chmod(0o755)
+    run = sidecar("--check", f"{script} '{check}'", env={"NOTIFY_SOCKET": manager.address})
+    manager.next(READY="1")
+    run.signal("HUP")
+    run.wait("swap_failed")
+    told = manager.next(RELOADING="1")
+    while "failed" not in told.get("STATUS", ""):
+        told = manager.next()
+    assert "STOPPING=1\\x1b[2J" in told["STATUS"]
+    assert "STOPPING" not in told
+    run.stop()
+
+
 def test_what_nobody_asked_for_is_no_reload(sidecar, manager):
     run = sidecar(env={"NOTIFY_SOCKET": manager.address})
     manager.next(READY="1")
