@@ -152,8 +152,9 @@ class LookForbidden(Fact):
 class WorkerExited(Fact):
     """A worker's leader ended: with `code`, or by `signal` (a name such as "KILL", else "").
 
-    `alone`: no process of its group is left. `note` is what is known beyond the status (why an exec
-    failed). `core`: it left a core dump.
+    `alone`: no process of it is left, else `left` has the pids that are known. `note` is what is
+    known beyond the status (why an exec failed). `core`: it left a core dump. `reported`: the
+    signal that the exit status stands for, where it is 128 and a signal's number ("TERM" for 143).
     """
 
     pid: int
@@ -162,6 +163,8 @@ class WorkerExited(Fact):
     alone: bool = True
     note: str = ""
     core: bool = False
+    left: tuple[int, ...] = ()
+    reported: str = ""
 
     @property
     def cause(self) -> str:
@@ -186,6 +189,6 @@ class WorkerExited(Fact):
 
 
 class GroupEmptied(Fact):
-    """The last process of a group whose leader had exited is gone."""
+    """The last process of a worker whose leader had exited is gone."""
 
     pid: int

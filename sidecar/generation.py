@@ -62,8 +62,10 @@ class Worker:
     """One process of a generation, leader of its own process group. Moments are seconds on the
     supervisor's clock.
 
-    `executed_at`: its process became its program. `took_over`: its slot's old worker was retired in its favour. `kill_at` is set once it leaves
-    (draining or lingering). `too_big`: the bytes it held when that was more than a worker may, else
+    `executed_at`: its process became its program. `took_over`: its slot's old worker was retired in
+    its favour. `kill_at` is set once it leaves (draining or lingering). `left`: the processes that
+    have outlived its leader, until that was said; None if there are none. `too_big`: the bytes it
+    held when that was more than a worker may, else
     0; `succeeds`: the pid of such a one, if it was started for it.
 
     With --slow-start, of a program with processes of its own: while it comes `takers` of them take
@@ -72,7 +74,7 @@ class Worker:
     """
 
     __slots__ = (
-        "executed_at", "fewer", "generation", "had", "kill_at", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
+        "executed_at", "fewer", "generation", "had", "kill_at", "left", "left_asked", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
         "spread_at", "started_at", "state", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
@@ -91,6 +93,9 @@ class Worker:
         self.retired_by = ""
         self.kill_at = float("inf")
         self.took_over = False
+        self.left: tuple[int, ...] | None = None
+        # Whether the leader has seen to it that those are leaving, too.
+        self.left_asked = False
         self.too_big = 0
         self.succeeds = 0
         self.takers = self.most = 0

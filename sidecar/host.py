@@ -1077,7 +1077,16 @@ class Host:
             except Exception as error:
                 self._note_defect("see whether memory ran out", error, now)
             self._observe(
-                events.WorkerExited(each.pid, each.code, each.signal, each.alone, note, each.core),
+                events.WorkerExited(
+                    each.pid,
+                    each.code,
+                    each.signal,
+                    each.alone,
+                    note,
+                    each.core,
+                    each.left,
+                    each.reported,
+                ),
                 now,
             )
             self._try("repair the listeners", self._mend, now)
@@ -1950,6 +1959,13 @@ class Host:
             self._sent_to = pid
         except OSError as error:
             self._say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
+
+    def _do_RetireGroup(self, order: orders.RetireGroup, now: float) -> None:  # noqa: N802
+        try:
+            self.workers.retire_group(order.pid, order.signal)
+        except OSError as error:
+            what = f"send SIG{order.signal} to what has outlived {order.pid}"
+            self._say("cannot", {"what": what, "cause": error.strerror})
 
     def _do_Kill(self, order: orders.Kill, now: float) -> None:  # noqa: N802
         try:

@@ -142,6 +142,11 @@ def base(word: str) -> str:
     return word.rpartition("/")[2]
 
 
+def kept_by_shell(command: Sequence[str]) -> bool:
+    """Whether a shell stays, or may stay, as the parent of the program. It passes no signal on."""
+    return bool(command) and any(each.parent in _SHELLS for each in programs(command))
+
+
 def programs(command: Sequence[str]) -> list[Program]:
     """The programs that a command runs, as far as its words show them: one, and more if it is a
     shell's text with several commands. In the order in which they stand there, never none.

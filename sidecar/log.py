@@ -134,9 +134,13 @@ PHRASES: dict[str, tuple[str, str]] = {
         "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}",
     ),
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
+    "outlived": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) has gone, but its {who} on{then}{hint}",
+    ),
     "killing": (
         WARNING,
-        "generation {generation}: worker {slot} (pid {pid}) has not left {after} s after it was asked to: SIGKILL",
+        "generation {generation}: {who} has not left {after} s after it was asked to: SIGKILL",
     ),
     "recycling": (
         WARNING,
@@ -359,6 +363,18 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     if event == "recycled":
         seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
         shown["hint"] = seldom if fields["pause"] else ""
+    if event == "killing":
+        worker = f"worker {fields['slot']} (pid {fields['pid']})"
+        shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
+    if event == "outlived":
+        several = len(fields["pids"]) > 1
+        pids = f" {shown['pids']}" if fields["pids"] else ""
+        shown["who"] = f"processes{pids} live" if several else f"process{pids} lives"
+        shown["then"] = ": they are" if several else ": it is"
+        shown["then"] += f" sent SIG{fields['signal']} and" if fields["signal"] else ""
+        shown["then"] += f" killed in {shown['kill_in']} s at the latest"
+        hint = "; have the shell start the program with `exec`, so that it gets the signals itself"
+        shown["hint"] = hint if fields["shell"] else ""
     message = printable(phrase.format_map(shown).replace("\n", " "), "\t")
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)

@@ -43,6 +43,13 @@ class Retire(Order):
     signal: str
 
 
+class RetireGroup(Order):
+    """Send `signal` to every process that has outlived the worker's leader, once."""
+
+    pid: int
+    signal: str
+
+
 class Kill(Order):
     """Send SIGKILL to the worker's whole group."""
 

@@ -13,7 +13,7 @@ between a HUP, a crash and a drain deadline is then nowhere in one place, and ca
 
 from __future__ import annotations
 
-from sidecar import events, orders
+from sidecar import events, launchers, orders
 from sidecar.containment import Containment, place
 from sidecar.generation import (
     DRAINING,
@@ -298,9 +298,12 @@ class Supervisor:
         if worker is None:
             return
         asked = not worker.serving
-        # Dying of the signal we sent is a clean exit, and so is dying of our SIGKILL.
+        # Dying of the signal we sent is a clean exit, also if it is told as an exit status (a JVM's
+        # 143), and so is dying of our SIGKILL.
         clean = asked and (
-            worker.state == KILLED or fact.code == 0 or fact.signal == worker.retired_by
+            worker.state == KILLED
+            or (fact.code == 0 and not fact.signal)
+            or worker.retired_by in (fact.signal, fact.reported)
         )
         lived = now - worker.started_at
         self._say(
@@ -310,10 +313,13 @@ class Supervisor:
         )  # fmt: skip
         if worker.state != KILLED and not fact.alone:
             worker.move(LINGERING)
+            worker.left = fact.left
+            # A leader that was asked and then left by itself has told its own: asked a second time,
+            # some would drop what they have in hand.
+            worker.left_asked = asked and fact.code == 0 and not fact.signal
             if not asked:
-                worker.kill_at = now + (
-                    self.settings.drain_timeout if worker.ready_at is not None else 0.0
-                )
+                worker.retired_at = now
+                worker.kill_at = now + self._grace(worker)
         elif fact.alone:
             self.roster.remove(worker)
         if not asked:
@@ -376,6 +382,7 @@ class Supervisor:
         if self.exited:
             return []
         self._step(self._ripen, now)
+        self._step(self._retire_left, now)
         self._step(self._end, now)
         if self.ending.phase != "leaving":
             self._step(self._judge, now)
@@ -964,30 +971,51 @@ class Supervisor:
         for worker in workers:
             if worker.state not in (STARTING, READY):
                 continue
-            grace = self.settings.drain_timeout
-            if worker.state == STARTING:
-                grace = min(grace, STILLBORN_GRACE)
-            own = self.roster.generations[worker.generation].settings
-            signal = self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup
+            signal = self._retire_signal(self.roster.generations[worker.generation].settings)
             worker.move(DRAINING)
             worker.retired_at = now
             worker.retired_by = signal
-            worker.kill_at = now + grace
+            worker.kill_at = now + self._grace(worker)
             self._orders.append(orders.Retire(worker.pid, signal))
+
+    def _retire_left(self, now: float) -> None:
+        """Say that processes have outlived their leader, and ask them to leave, once: nobody else
+        will, and they go on accepting with old code.
+        """
+        for worker in self.roster.leaving():
+            left, worker.left = worker.left, None
+            if left is None:
+                continue
+            own = self.roster.generations[worker.generation].settings
+            signal = "" if worker.left_asked else self._retire_signal(own)
+            if left:  # else they are ending already
+                self._say(
+                    "outlived", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), signal=signal,
+                    kill_in=max(0.0, worker.kill_at - now), shell=launchers.kept_by_shell(own.command),
+                )  # fmt: skip
+            if signal:
+                self._orders.append(orders.RetireGroup(worker.pid, signal))
+
+    def _grace(self, worker: Worker) -> float:
+        """How long (seconds) it may take to leave."""
+        drain = self.settings.drain_timeout
+        return drain if worker.ready_at is not None else min(drain, STILLBORN_GRACE)
+
+    def _retire_signal(self, own: Settings) -> str:
+        return self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup
 
     def _enforce(self, now: float) -> None:
         """Kill what has outstayed its time."""
         for worker in self.roster.leaving():
             if self._reached(worker.kill_at, now):
-                since = now - (
-                    worker.retired_at if worker.retired_at is not None else worker.kill_at
-                )
+                since = now - (worker.retired_at if worker.retired_at is not None else now)
                 self._say(
                     "killing",
                     generation=worker.generation,
                     slot=worker.slot,
                     pid=worker.pid,
                     after=since,
+                    leader=worker.state != LINGERING,
                 )
                 worker.move(KILLED)
                 self._orders.append(orders.Kill(worker.pid))

@@ -24,7 +24,7 @@ from sidecar.record import Descriptor, Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
 # What a shell calls it: found but not to be run, and not found.
@@ -63,7 +63,9 @@ class Ended(Record):
     """A child that was reaped: `code` is its exit status or, when `signal` names what killed it,
     that signal's number.
 
-    `note` says why it never ran its program; `alone` whether no process of its group is left.
+    `note` says why it never ran its program; `alone` whether no process of its group is left, else
+    `left` has the pids that were found. `reported` names the signal that an exit status of 128 and
+    more stands for, as a shell or a JVM tells that it was ended by one.
     """
 
     pid: int
@@ -72,6 +74,8 @@ class Ended(Record):
     note: str
     alone: bool
     core: bool = False
+    left: tuple[int, ...] = ()
+    reported: str = ""
 
 
 def as_given(environ: Mapping[str, str]) -> dict[str, str]:
@@ -316,7 +320,14 @@ class Workers:
                 self._close_report(pid)
             note, alone = self._notes.pop(pid), not _exists(pid)
         return Ended(
-            pid, abs(code), _name(-code) if code < 0 else "", note, alone, os.WCOREDUMP(status)
+            pid,
+            abs(code),
+            _name(-code) if code < 0 else "",
+            note,
+            alone,
+            os.WCOREDUMP(status),
+            () if alone else tuple(members(pid)),
+            _name(code - 128) if code > 128 else "",
         )
 
     def stopped(self, pid: int) -> bool:
@@ -348,6 +359,10 @@ class Workers:
         gone is none.
         """
         self._send(os.kill, pid, signal.Signals[f"SIG{name}"])
+
+    def retire_group(self, pid: int, name: str) -> None:
+        """Send a signal to the group once led by `pid`. Raises OSError if that is not allowed."""
+        self._send(os.killpg, pid, signal.Signals[f"SIG{name}"])
 
     def kill(self, pid: int) -> None:
         """SIGKILL the group led (once led) by `pid`. Raises OSError if that is not allowed."""
@@ -416,21 +431,35 @@ def seal() -> None:
                 pass
 
 
-def descendants(pid: int) -> list[int]:
-    """Every process below `pid` that is not a zombie, from /proc (proc(5), the stat files' fourth
-    field).
+def _living() -> Iterator[tuple[int, int, int]]:
+    """Every process that is not a zombie: its pid, its parent's, and its group (proc(5), the stat
+    files' fourth and fifth fields).
     """
-    children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                state, parent, group = file.read().rpartition(b")")[2].split()[:3]
         except (OSError, ValueError):
             continue
         if state not in (b"Z", b"X"):
-            children.setdefault(int(parent), []).append(int(name))
+            yield int(name), int(parent), int(group)
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group; none where /proc cannot be read."""
+    try:
+        return sorted(pid for pid, _, its_group in _living() if its_group == group)
+    except OSError:
+        return []
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid` that is not a zombie."""
+    children: dict[int, list[int]] = {}
+    for each, parent, _ in _living():
+        children.setdefault(parent, []).append(each)
     found: list[int] = []
     queue = [pid]
     while queue:

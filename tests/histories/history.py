@@ -26,7 +26,8 @@ Facts::
     takes 101 4                     so many of its processes take connections (slow start)
     big 101                         it holds more memory than it may
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
-    exit 101 1 +                    its leader ended, processes of its group live on
+    exit 101 143 TERM               its leader ended with 128 and the number of that signal
+    exit 101 1 +, killed 101 TERM + its leader ended, process 1010 of its group lives on
     empty 101                       the last of them is gone
     refuse 2                        the next two spawns fail
     pace on 100 5                   the environment says: restart every 100 s, old workers stay 5 s more
@@ -149,6 +150,8 @@ class History:
                 return f"{place}={pid}"
             case orders.Retire():
                 return f"retire {order.pid} {order.signal}"
+            case orders.RetireGroup():
+                return f"retire-group {order.pid} {order.signal}"
             case orders.Kill():
                 return f"kill {order.pid}"
             case orders.Pass():
@@ -205,7 +208,23 @@ class History:
             case ["exit", pid, code]:
                 self._observe(events.WorkerExited(int(pid), int(code)))
             case ["exit", pid, code, "+"]:
-                self._observe(events.WorkerExited(int(pid), int(code), alone=False))
+                self._observe(
+                    events.WorkerExited(int(pid), int(code), alone=False, left=(int(pid) * 10,))
+                )
+            case ["exit", pid, code, name] if name in SIGNAL_NUMBERS:
+                self._observe(events.WorkerExited(int(pid), int(code), reported=name))
+            case ["exit", pid, code, name, "+"]:
+                self._observe(
+                    events.WorkerExited(
+                        int(pid), int(code), alone=False, left=(int(pid) * 10,), reported=name
+                    )
+                )
+            case ["killed", pid, name, "+"]:
+                self._observe(
+                    events.WorkerExited(
+                        int(pid), SIGNAL_NUMBERS[name], name, alone=False, left=(int(pid) * 10,)
+                    )
+                )
             case ["killed", pid, name]:
                 self._observe(events.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
             case ["empty", pid]:

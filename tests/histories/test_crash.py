@@ -333,20 +333,71 @@ def test_leader_that_dies_unasked_leaves_its_group_a_whole_drain_time_and_its_sl
     play(Settings(workers=2, drain_timeout=10.0), """
         0     start                  | prepare 1, spawn 1/0=101, spawn 1/1=102
         1     ready 101; ready 102   |
-        20    exit 101 1 +           | spawn 1/0=103
+        20    exit 101 1 +           | retire-group 101 TERM, spawn 1/0=103, !outlived
         21    ready 103              |
-        30    -                      | kill 101
+        30    -                      | kill 101, !killing
         30    empty 101              |
     """)  # fmt: skip
 
 
-def test_program_that_daemonizes_is_not_taken_for_ready_and_what_it_left_is_killed() -> None:
+def test_program_that_daemonizes_is_not_taken_for_ready_and_what_it_left_is_asked_to_leave() -> (
+    None
+):
     play(Settings(), """
         0     start        | prepare 1, spawn 1/0=101
-        1     exit 101 0 + | kill 101, !swap_failed
-        1     empty 101    | close 1
-        1.25  -            | prepare 2, spawn 2/0=201
+        1     exit 101 0 + | retire-group 101 TERM, !swap_failed
+        3     -            | prepare 2, kill 101, spawn 2/0=201
+        3     empty 101    | close 1
     """)  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["killed 101 QUIT +", "exit 101 131 QUIT +", "exit 101 1 +"])
+def test_what_outlives_a_leader_that_cannot_have_told_it_is_asked_to_leave_once(end: str) -> None:
+    history = play(Settings(command=("/bin/sh", "-c", "server; :"), signal_on_hup="QUIT"), f"""
+        0     start        | prepare 1, spawn 1/0=101
+        1     ready 101    |
+        20    hup          | prepare 2, spawn 2/0=201
+        21    ready 201    | retire 101 QUIT
+        22    {end}        | retire-group 101 QUIT
+        23    hup          | prepare 3, spawn 3/0=301
+        24    ready 301    | retire 201 QUIT
+        24    killed 201 QUIT | close 2
+        46    -            | kill 101
+        46    empty 101    | close 1
+    """)  # fmt: skip
+    said = history.what_was_said("outlived")
+    assert [(each["pid"], each["signal"], each["kill_in"], each["shell"]) for each in said] == [
+        (101, "QUIT", 24.0, True)
+    ]
+    assert [(each["after"], each["leader"]) for each in history.what_was_said("killing")] == [
+        (25.0, False)
+    ]
+
+
+def test_group_is_not_asked_again_where_its_leader_was_and_left_by_itself() -> None:
+    history = play(Settings(), """
+        0     start        | prepare 1, spawn 1/0=101
+        1     ready 101    |
+        20    hup          | prepare 2, spawn 2/0=201
+        21    ready 201    | retire 101 TERM
+        22    exit 101 0 + | !outlived
+        25    empty 101    | close 1
+    """)  # fmt: skip
+    assert history.what_was_said("outlived")[0]["signal"] == ""
+
+
+def test_exit_status_that_stands_for_the_signal_that_was_sent_is_a_clean_leave() -> None:
+    history = play(Settings(workers=2), """
+        0     start                | prepare 1, spawn 1/0=101, spawn 1/1=102
+        1     ready 101; ready 102 |
+        20    ttou                 | retire 102 TERM
+        21    exit 102 143 TERM    | !worker_left
+        22    hup                  | prepare 2, spawn 2/0=201
+        23    ready 201            | retire 101 TERM
+        24    exit 101 131 QUIT    | close 1, !worker_died
+        30    exit 201 143 TERM    | !worker_died
+    """)  # fmt: skip
+    assert [each["pid"] for each in history.what_was_said("worker_died")] == [101, 201]
 
 
 def test_worker_that_does_not_leave_is_killed_after_the_drain_timeout() -> None:

@@ -320,8 +320,8 @@ class StopEnds(Promise):
 
 
 class DrainEnds(Promise):
-    """ "Old workers drain at most --drain-timeout, then kill"; a lingering group has the rest of it;
-    who never served 2 s at most.
+    """ "Old workers drain at most --drain-timeout, then kill"; a lingering group has the rest of it,
+    and is asked to leave at once where its leader cannot have done that; who never served 2 s.
     """
 
     name = "Drain ends"
@@ -341,9 +341,11 @@ class DrainEnds(Promise):
                     raise self.broken(f"{process} is killed, before {process.kill_due:g}")
 
     def settled(self) -> None:
-        """Nobody stays too long."""
+        """Nobody stays too long, and nobody is left unasked."""
         world = self.world
         for process in world.processes.values():
+            if process.group_due and world.exit is None:
+                raise self.broken(f"what has outlived {process} was not asked to leave")
             if process.killed_at is None and world.now >= process.kill_due + BIT:
                 raise self.broken(f"{process} should have been killed at {process.kill_due:g}")
 
@@ -772,6 +774,13 @@ class Orderly(Promise):
                     ):
                         raise self.broken(f"not the signal for a swap: {order}")
                     retired.add(order.pid)
+                case orders.RetireGroup():
+                    process = world.processes.get(order.pid)
+                    if process is None or not process.group_due:
+                        raise self.broken(f"nobody is there to be asked, or was already: {order}")
+                    own = world.generations[process.generation].settings
+                    if order.signal not in (own.signal_on_hup, own.signal_on_term):
+                        raise self.broken(f"not a signal to leave: {order}")
                 case orders.Kill():
                     process = world.processes.get(order.pid)
                     if process is None:

@@ -264,12 +264,15 @@ FAULTS = [
     Fault(
         "the kill deadline is forgotten",
         "Drain ends or Stop always ends or Recovery",
-        ("            worker.kill_at = now + grace\n", ""),
+        (
+            "            worker.retired_by = signal\n            worker.kill_at = now + self._grace(worker)\n",
+            "            worker.retired_by = signal\n",
+        ),
     ),
     Fault(
         "who never served is given the whole drain time",
         "Drain ends",
-        ("grace = min(grace, STILLBORN_GRACE)", "pass"),
+        ("else min(drain, STILLBORN_GRACE)", "else drain"),
     ),
     Fault(
         "a lingering group is taken for gone",
@@ -280,9 +283,22 @@ FAULTS = [
     Fault(
         "a group whose leader died unasked lingers for ever",
         "Drain ends or Stop always ends or Recovery",
+        ("                worker.kill_at = now + self._grace(worker)\n", ""),
+    ),
+    Fault(
+        "what outlives its leader is not asked to leave",
+        "Drain ends",
         (
-            "                worker.kill_at = now + (self.settings.drain_timeout if worker.ready_at is not None else 0.0)\n",
+            "                self._orders.append(orders.RetireGroup(worker.pid, signal))\n",
             "                pass\n",
+        ),
+    ),
+    Fault(
+        "what a leader has told to leave is asked again",
+        "Orderly",
+        (
+            "worker.left_asked = asked and fact.code == 0 and not fact.signal",
+            "worker.left_asked = False",
         ),
     ),
     Fault(

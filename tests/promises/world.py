@@ -96,7 +96,7 @@ class Process:
     """
 
     __slots__ = (
-        "alive", "big_at", "doomed", "ended", "executed_at", "fewer", "generation", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
+        "alive", "big_at", "doomed", "ended", "executed_at", "fewer", "generation", "group_asked_at", "group_due", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
         "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
     )  # fmt: skip
 
@@ -116,6 +116,8 @@ class Process:
         self.retired_at: float | None = None
         self.retired_by = ""
         self.killed_at: float | None = None
+        self.group_due = False  # nobody has asked what has outlived its leader
+        self.group_asked_at: float | None = None
         self.kill_due = INF
         self.taken = False
         self.big_at = INF  # when it was said to hold too much memory
@@ -739,9 +741,12 @@ class World:
     def _left(self, process: Process, fact: events.WorkerExited) -> None:
         if process.retired_at is None:
             self._fault(process.generation, fact.cause)
-            process.kill_due = self.now + (
-                self.settings.drain_timeout if process.ready_at is not None else 0.0
+            process.kill_due = self.now + min(
+                self.settings.drain_timeout, 2.0 if process.ready_at is None else INF
             )
+        # One that was asked, and left by itself, has told its own.
+        told = process.retired_at is not None and fact.code == 0
+        process.group_due = not fact.alone and not told and process.killed_at is None
         self.just_left = process
         process.left_at = self.now
         if fact.alone:
@@ -769,6 +774,11 @@ class World:
                 self._spawn(order)
             case orders.Retire():
                 self._retire(self.processes[order.pid], order.signal)
+            case orders.RetireGroup():
+                process = self.processes[order.pid]
+                process.group_due, process.group_asked_at = False, self.now
+                if not process.program.deaf:
+                    self.at(self.now + process.program.drain, self._emptied(process))
             case orders.Kill():
                 process = self.processes[order.pid]
                 process.killed_at = self.now
