@@ -42,8 +42,10 @@ if TYPE_CHECKING:
             "reload_refused" will then be said.
             """
 
-        def signal(self, name: str) -> list[int]:
-            """What USR1 does, for any signal: the pids of the workers that it is passed to."""
+        def signal(self, name: str) -> tuple[list[int], list[int]]:
+            """Pass a signal to the workers that serve and have a handler for it, and open the log
+            anew on USR1: the pids of those, and of those that have none.
+            """
 
         def stopping(self) -> bool:
             """Whether a stop was asked for: nothing new will be begun."""
@@ -291,7 +293,7 @@ class Signal(Command):
 
     name = "signal"
     usage = "SIGNAL"
-    text = "pass a signal to the serving workers (USR1: reopen logs)"
+    text = "pass a signal to the serving workers that handle it (USR1: reopen logs)"
 
     def request(self, words: Sequence[str]) -> Object:
         """Its name."""
@@ -303,16 +305,20 @@ class Signal(Command):
         """To those that serve."""
         if not isinstance(request.get("signal"), str):
             raise ValueError('say "signal", a name: "USR1"')
-        pids = desk.signal(settings.signal_name(request["signal"]))
-        return Answer(
-            done(pids=pids)
-            if pids
-            else done(NO, "no worker is ready to be sent a signal", pids=pids)
-        )
+        name = settings.signal_name(request["signal"])
+        pids, deaf = desk.signal(name)
+        if pids:
+            return Answer(done(pids=pids, deaf=deaf))
+        cause = "no worker is ready to be sent a signal"
+        if deaf:
+            cause = f"not sent: no handler for SIG{name} in {', '.join(map(str, deaf))}"
+        return Answer(done(NO, cause, pids=pids, deaf=deaf))
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
-        """To whom."""
-        return [f"passed to {', '.join(map(str, reply['pids']))}"]
+        """To whom, and to whom not."""
+        deaf = reply.get("deaf")
+        but = f"; not to {', '.join(map(str, deaf))}, without a handler for it" if deaf else ""
+        return [f"passed to {', '.join(map(str, reply['pids']))}{but}"]
 
 
 class Health(Command):

@@ -56,9 +56,10 @@ class SizeChanged(Fact):
 
 
 class SignalPassed(Fact):
-    """A signal came that is meant for the serving workers."""
+    """A signal is to be passed to these workers, as far as they serve."""
 
     signal: str
+    to: tuple[int, ...]
 
 
 class Prepared(Fact):

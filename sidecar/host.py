@@ -151,6 +151,9 @@ MOST_TOLD = 1500
 # With --max-memory the workers' memory is looked at that often (seconds).
 LOOK_AT_MEMORY = 5.0
 
+# Signals that end or stop no program, with a handler or without (signal(7)).
+HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
+
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
 
@@ -1049,8 +1052,8 @@ class Host:
             self._observe(events.SizeChanged(1 if name == "TTIN" else -1, name), now)
         elif name == "USR2":
             self.upgrade()
-        else:
-            self.signal(name)
+        elif name == "USR1":
+            self._reopen_logs()
 
     def _reap(self, now: float) -> None:
         """See to every child that has ended."""
@@ -1538,12 +1541,45 @@ class Host:
             for address in each.without(self.sets):
                 self._say("listener_closed", {"address": address})
 
-    def signal(self, name: str) -> list[int]:
-        """What USR1 does, for any signal: the pids of the workers that it is passed to."""
+    def signal(self, name: str) -> tuple[list[int], list[int]]:
+        """Pass a signal to the workers that serve and have a handler for it, and open the log anew on
+        USR1: the pids of those, and of those that have none.
+        """
         if name == "USR1":
-            self._reopen_log()
-        self.observe(events.SignalPassed(name))
-        return [worker.pid for worker in self.supervisor.roster.ready()]
+            self._rotated()
+        ready = [worker.pid for worker in self.supervisor.roster.ready()]
+        deaf = [] if name in HARMLESS else self._without_handler(ready, name)
+        pids = [pid for pid in ready if pid not in deaf]
+        self.observe(events.SignalPassed(name, tuple(pids)))
+        return pids, deaf
+
+    def _without_handler(self, pids: Iterable[int], name: str) -> list[int]:
+        number = signal.Signals[f"SIG{name}"]
+        return [pid for pid in pids if not readiness.handles(pid, number)]
+
+    def _reopen_logs(self) -> None:
+        """What USR1 does: open the log anew, and let the programs do so that are known to do it on
+        USR1. Others would end of it, or stop, or wait for a debugger.
+        """
+        self._rotated()
+        able = [
+            worker.pid
+            for worker in self.supervisor.roster.ready()
+            if (row := profiles.PROFILES.get(self.plans[worker.generation].settings.profile))
+            is not None
+            and row.reopens
+        ]
+        deaf = self._without_handler(able, "USR1")
+        to = tuple(pid for pid in able if pid not in deaf)
+        self.observe(events.SignalPassed("USR1", to))
+
+    def _rotated(self) -> None:
+        if self._reopen_log() and self.supervisor.roster.serving():
+            remark = (
+                f"{self.settings.log_file} is another file now, but the workers that run write on to the"
+                " one before: HUP replaces them, or rotate by copying and truncating (copytruncate)"
+            )
+            self._say("remark", {"remark": remark})
 
     def stopping(self) -> bool:
         """Whether a stop was asked for: nothing new will be begun."""
@@ -1568,12 +1604,14 @@ class Host:
         ignored = self.wakeup.dispositions[signal.SIGHUP] is signal.SIG_IGN
         return self._in_a_terminal and not ignored and not terminal.controlling()
 
-    def _reopen_log(self) -> None:
+    def _reopen_log(self) -> bool:
+        """Open --log-file anew; whether it is another file than before."""
         if self.output is not None:
             try:
-                self.output.reopen()
+                return self.output.reopen()
             except StartError as error:
                 self._say("cannot", {"what": "reopen the log", "cause": str(error)})
+        return False
 
     def _start_log_command(self, now: float) -> None:
         self._log_command_at = float("inf")

@@ -79,16 +79,20 @@ class Output:
             os.dup2(self._end, number)
         os.close(self._end)
 
-    def reopen(self) -> None:
-        """Open the file anew: it may have been renamed. A pipe or device stays what it is: nobody
-        renames them, and opening a pipe could last. Raises StartError, and nothing has changed then.
+    def reopen(self) -> bool:
+        """Open the file anew, and tell whether it is another one now: the one before has been
+        renamed or removed. A pipe or device stays what it is: nobody renames them, and opening a
+        pipe could last. Raises StartError, and nothing has changed then.
         """
+        another = False
         if self.path and stat.S_ISREG(os.fstat(1).st_mode):
             end = self._append(special=False)
             os.set_blocking(end, True)  # as the workers got it before
+            another = not os.path.samestat(os.fstat(1), os.fstat(end))
             for number in (1, 2):
                 os.dup2(end, number)
             os.close(end)
+        return another
 
     def handoff(self) -> list[tuple[int, int]]:
         """The command's descriptors: it reads the pipe, and writes where sidecar did before."""

@@ -43,7 +43,8 @@ class Profile(Record):
     `own_pid`: it takes systemd's sockets only if LISTEN_PID is its own pid, which it is not behind
     a launcher that stays as its parent; `relayed` is what it is given there, in the place of the
     row's own. `unsuitable` are options that do not go with being supervised, and why; `needs` are
-    those without which it leaves for the background.
+    those without which it leaves for the background. `reopens`: it opens its own log files anew on
+    USR1.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Profile(Record):
     relayed: Relayed | None = None
     unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
     needs: tuple[str, ...] = ()
+    reopens: bool = False
 
 
 class Relayed(Record):
@@ -83,6 +85,7 @@ PROFILES: dict[str, Profile] = {
             ("gunicorn",),
             taken=(("fd://", ("no-systemd",)),),
             own_pid=True,
+            reopens=True,
             relayed=Relayed(
                 ("no-systemd",),
                 (Added(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")),),
@@ -154,17 +157,17 @@ PROFILES: dict[str, Profile] = {
                 (("--py-autoreload", "--python-autoreload"), _RELOAD),
             ),
         ),
-        Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",)),
+        Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",), reopens=True),
         Profile("haproxy", ("haproxy",), signal="USR1", unsuitable=((("-D",), _BACKGROUND),)),
         Profile("lighttpd", ("lighttpd",), signal="INT", own_pid=True, needs=("-D",)),
         Profile(
-            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",),
+            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",), reopens=True,
             needs=("-F", "--nodaemonize"), unsuitable=((("-D", "--daemonize"), _BACKGROUND),),
         ),
         Profile("starman", ("starman",), signal="QUIT"),
         Profile("twiggy", ("twiggy",), signal="QUIT"),
         Profile(
-            "unicorn", ("unicorn", "unicorn_rails"), signal="QUIT", own_pid=True,
+            "unicorn", ("unicorn", "unicorn_rails"), signal="QUIT", own_pid=True, reopens=True,
             relayed=Relayed(("unicorn", "no-systemd")),
             unsuitable=((("--daemonize", "-D"), _BACKGROUND),),
         ),

@@ -141,14 +141,16 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
 
 
 def handles(pid: int, *numbers: int) -> bool:
-    """Whether a process has a handler for each of these signals: without one, most of them end or
-    stop it (signal(7)).
+    """Whether a process has a handler for each of these signals, or blocks them and waits for them
+    (sigwait(3), signalfd(2)). Else most of them end or stop it (signal(7)).
     """
     try:
-        caught = int(_read(f"/proc/{pid}/status").partition("SigCgt:")[2].split()[0], 16)
+        status = _read(f"/proc/{pid}/status")
+        masks = [status.partition(f"{name}:")[2].split()[0] for name in ("SigCgt", "SigBlk")]
     except (*_VANISHED, PermissionError, IndexError):
         return False
-    return all(caught >> number - 1 & 1 for number in numbers)
+    heard = int(masks[0], 16) | int(masks[1], 16)
+    return all(heard >> number - 1 & 1 for number in numbers)
 
 
 def _look(pid: int, listeners: Collection[int]) -> bool:

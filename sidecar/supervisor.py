@@ -146,7 +146,7 @@ class Supervisor:
         self._interval = IntervalClock()
         # What has changed since the generation that serves was begun.
         self._unserved: tuple[str, ...] = ()
-        self._passed: list[str] = []
+        self._passed: list[tuple[str, tuple[int, ...]]] = []
         self._said_forbidden = False
         self._said_delay = 0
         #: The last generation that failed and why, until one serves again.
@@ -217,7 +217,7 @@ class Supervisor:
         self.size = size
 
     def _saw_SignalPassed(self, fact: events.SignalPassed, now: float) -> None:  # noqa: N802
-        self._passed.append(fact.signal)
+        self._passed.append((fact.signal, fact.to))
 
     def _saw_Prepared(self, fact: events.Prepared, now: float) -> None:  # noqa: N802
         coming = self.roster.coming
@@ -1027,10 +1027,14 @@ class Supervisor:
             self._orders.append(orders.Close(generation.number))
 
     def _pass_on(self, _now: float) -> None:
-        for signal in self._passed:
+        for signal, to in self._passed:
             # Not to one that is still starting: until its program has installed a handler, most
             # signals end it.
-            self._orders += [orders.Pass(worker.pid, signal) for worker in self.roster.ready()]
+            self._orders += [
+                orders.Pass(worker.pid, signal)
+                for worker in self.roster.ready()
+                if worker.pid in to
+            ]
         self._passed.clear()
 
     # --- the stop

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-# What sidecar answers: its commands, its children, and what it passes on (DESIGN, "Signals").
-HANDLED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "CHLD", "WINCH", "CONT")
+# What sidecar answers: its commands and its children. Not WINCH, which a terminal sends whenever
+# its window changes: the workers have no terminal, and nginx and others take it for "no worker
+# processes any more". Not CONT: the workers are not stopped when sidecar is.
+HANDLED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "CHLD")
 
 # Python ignores these two from its first moment on, so what they were before is unknowable; every
 # program expects the default.

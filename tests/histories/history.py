@@ -186,7 +186,8 @@ class History:
             case ["ttou"]:
                 self._observe(events.SizeChanged(-1, "TTOU"))
             case ["usr1"]:
-                self._observe(events.SignalPassed("USR1"))
+                everybody = tuple(each.pid for each in self.supervisor.roster.workers())
+                self._observe(events.SignalPassed("USR1", everybody))
             case ["prepared", generation, room]:
                 self._observe(events.Prepared(int(generation), int(room), "the limit"))
             case ["prepared", generation]:

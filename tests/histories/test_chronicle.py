@@ -73,9 +73,14 @@ class Desk(History):
         self._observe(events.SwapTriggered(trigger))
         return False
 
-    def signal(self, name: str) -> list[int]:
-        self._observe(events.SignalPassed(name))
-        return [worker.pid for worker in self.supervisor.roster.ready()]
+    #: Workers without a handler for any signal.
+    deaf: tuple[int, ...] = ()
+
+    def signal(self, name: str) -> tuple[list[int], list[int]]:
+        ready = [worker.pid for worker in self.supervisor.roster.ready()]
+        able = [pid for pid in ready if pid not in self.deaf]
+        self._observe(events.SignalPassed(name, tuple(able)))
+        return able, [pid for pid in ready if pid in self.deaf]
 
     def stopping(self) -> bool:
         return self.supervisor.ending.asked > 0
@@ -466,9 +471,31 @@ def test_a_signal_is_passed_to_the_ready_and_said_to_whom():
         0    -         |
         1    ready 101 | !serving
     """)
-    assert desk.ask("signal", signal="SIGUSR1") == [{"pids": [101], "done": 0}]
+    assert desk.ask("signal", signal="SIGUSR1") == [{"pids": [101], "deaf": [], "done": 0}]
     desk.play("""
         1    -         | pass 101 USR1
+        2    ready 102 |
+    """)
+    desk.deaf = (102,)
+    (reply,) = desk.ask("signal", signal="USR1")
+    assert reply == {"pids": [101], "deaf": [102], "done": 0}
+    assert commands.Signal().lines(reply, lambda _: "") == [
+        "passed to 101; not to 102, without a handler for it"
+    ]
+    desk.play("""
+        2    -         | pass 101 USR1
+    """)
+    desk.deaf = (101, 102)
+    assert desk.ask("signal", signal="USR1") == [
+        {
+            "pids": [],
+            "deaf": [101, 102],
+            "done": 1,
+            "cause": "not sent: no handler for SIGUSR1 in 101, 102",
+        }
+    ]
+    desk.play("""
+        2    -         |
     """)
 
 

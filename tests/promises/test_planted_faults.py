@@ -547,8 +547,8 @@ FAULTS = [
         "a signal is passed to workers that are still starting",
         "Orderly",
         (
-            "for worker in self.roster.ready()]\n        self._passed",
-            "for worker in self.roster.serving()]\n        self._passed",
+            "for worker in self.roster.ready()\n                if worker.pid in to",
+            "for worker in self.roster.workers() if worker.pid in to",
         ),
     ),
     Fault(

@@ -368,7 +368,7 @@ class World:
                     return None
                 return events.SizeChanged(1 if kind == "TTIN" else -1, kind)
             if kind == "USR1":
-                return events.SignalPassed(kind)
+                return events.SignalPassed(kind, tuple(self.processes))
             changed = (f"{kind}{len(self.trace)}",) if kind in ("watch", "envdir") else ()
             return events.SwapTriggered(kind, bool(changed), changed)
 

@@ -13,7 +13,7 @@ import pytest
 
 from sidecar import profiles
 from sidecar.handoff import Passed, handed
-from tests.support import APPS, ROOT, Load, free_port
+from tests.support import APPS, ROOT, Load, free_port, until
 
 pytestmark = pytest.mark.servers
 
@@ -143,6 +143,46 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
     assert run.seen("killing") == []
     assert {each["cause"] for each in run.seen("worker_died")} == set()
     assert run.stop() == 0
+
+
+#: How those that reopen their logs on USR1 are told to write one to LOG, in {directory}.
+LOGGING = {
+    "gunicorn": ("--error-logfile", "{directory}/LOG"),
+    "nginx": ("-g", "error_log {directory}/LOG;"),
+    "php-fpm": (),
+    "unicorn": ("-c", "{directory}/unicorn.rb"),
+}
+
+
+@pytest.mark.parametrize("name", [row.name for row in profiles.PROFILES.values() if row.reopens])
+def test_usr1_has_a_program_reopen_its_logs(sidecar, name, tmp_path):
+    """And nothing else comes of it."""
+    port, log = free_port(), tmp_path / "LOG"
+    for file, text in {
+        "nginx.conf": NGINX.replace("error_log stderr;", ""),
+        "php-fpm.conf": PHP_FPM.replace("/dev/stderr", "{directory}/LOG"),
+        "unicorn.rb": 'stderr_path "{directory}/LOG"\n',
+    }.items():
+        (tmp_path / file).write_text(text.format(port=port, directory=tmp_path))
+    words = (*COMMANDS[name], *LOGGING[name])
+    program = tuple(str(word).replace("{directory}", str(tmp_path)) for word in words)
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    run = sidecar(
+        "--port",
+        f"127.0.0.1:{port}",
+        program=program,
+        port=False,
+        env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)},
+    )
+    run.wait("serving")
+    until(log.exists, "a log")
+    log.rename(tmp_path / "LOG.1")
+    run.signal("USR1")
+    until(log.exists, "another log")
+    run.swap(2)
+    assert run.stop() == 0
+    assert run.seen("worker_died") == []
 
 
 @pytest.mark.parametrize(

@@ -384,6 +384,17 @@ def test_signal_passes_one_on_to_the_serving_workers(run):
     )
 
 
+def test_signal_is_not_passed_to_a_program_that_would_end_of_it(start):
+    run = start("--ready", "interval", program=("sleep", "3600"))
+    run.wait("serving")
+    done = ask(run, "signal", "usr1")
+    assert done.returncode == 1
+    assert f"not sent: no handler for SIGUSR1 in {run.workers()[0]}" in done.stderr
+    assert ask(run, "signal", "WINCH").returncode == 0  # this ends nobody
+    run.swap(2)
+    assert run.seen("worker_died") == []
+
+
 # --- events
 
 
@@ -993,6 +1004,36 @@ def test_the_log_file_is_opened_anew(start, tmp_path, how):
     assert run.stop() == 0
     assert '"stopped"' in log.read_text()
     assert run.events == []
+
+
+def test_a_log_file_may_be_rotated_by_copying_and_truncating(start, tmp_path):
+    """logrotate's copytruncate: who writes need not be told, for everything is appended."""
+    log = tmp_path / "log"
+    run = start("--log-file", str(log))
+    until(lambda: log.exists() and '"serving"' in log.read_text(), "generation 1 in the file")
+    os.truncate(log, 0)
+    assert ask(run, "signal", "USR1").returncode == 0
+    until(lambda: "USR1" in log.read_text(), "what the worker has to say")
+    assert ask(run, "scale", "2").returncode == 0
+    until(lambda: '"resized"' in log.read_text(), "sidecar's next line")
+    assert "\0" not in log.read_text()
+    assert '"serving"' not in log.read_text()
+    assert "another file now" not in log.read_text()
+    assert run.stop() == 0
+
+
+def test_a_log_file_that_was_renamed_goes_on_being_the_workers_and_that_is_said(start, tmp_path):
+    log = tmp_path / "log"
+    run = start("--log-file", str(log))
+    until(lambda: log.exists() and '"serving"' in log.read_text(), "generation 1 in the file")
+    log.rename(tmp_path / "log.1")
+    run.signal("USR1")
+    until(lambda: log.exists() and "another file now" in log.read_text(), "the remark")
+    log.rename(tmp_path / "log.2")
+    run.signal("HUP")
+    until(lambda: log.exists() and '"serving"' in log.read_text(), "generation 2 in the file")
+    assert "another file now" not in log.read_text()
+    assert run.stop() == 0
 
 
 def test_a_log_file_that_cannot_be_opened_anew_is_said_in_the_old_one(start, tmp_path):

@@ -281,8 +281,8 @@ def test_no_value_of_an_envdir_is_ever_said(sidecar, tmp_path):
     assert secret not in str(run)
 
 
-def test_usr1_goes_to_the_serving_workers(sidecar):
-    run = sidecar("--workers", "2")
+def test_usr1_goes_to_the_serving_workers_of_a_program_that_reopens_its_logs_on_it(sidecar):
+    run = sidecar("--workers", "2", "--profile", "gunicorn")
     run.wait("worker_ready", count=2)
     run.signal("USR1")
     until(
@@ -294,6 +294,43 @@ def test_usr1_goes_to_the_serving_workers(sidecar):
     )
     assert run.get().startswith("hello")
     assert run.stop("QUIT") == 0
+
+
+#: Says on stderr which of these signals it gets; of no other it has a handler.
+TELLS = (
+    "sh",
+    "-c",
+    'for name in WINCH CONT TERM; do trap "echo got $name >&2" $name; done;'
+    " trap 'echo got TERM >&2; exit' TERM; while :; do sleep 0.05; done",
+)
+
+
+def test_usr1_goes_to_no_program_that_does_not_expect_it(sidecar):
+    """Neither where nothing is known of the program, handler or not, nor where it has no handler."""
+    run = sidecar()
+    run.wait("serving")
+    run.signal("USR1")
+    run.swap(2)
+    assert run.stop() == 0
+    assert not [line for line in run.output if line.startswith("USR1")]
+    run = sidecar("--ready", "interval", "--profile", "gunicorn", program=TELLS, port=False)
+    run.wait("serving")
+    run.signal("USR1")
+    run.swap(2)
+    assert run.seen("worker_died") == []
+    assert run.stop() == 0
+
+
+def test_winch_and_cont_are_not_passed_on(sidecar):
+    """A resized terminal sends WINCH, and nginx drops its workers on it."""
+    run = sidecar("--ready", "interval", program=TELLS, port=False)
+    run.wait("serving")
+    run.signal("WINCH")
+    run.signal("CONT")
+    run.swap(2)
+    assert run.stop() == 0
+    got = [line for line in run.output if line.startswith("got")]
+    assert got == ["got TERM", "got TERM"]
 
 
 def test_readiness_by_notify_by_interval_and_by_command(sidecar, tmp_path):
