@@ -48,7 +48,7 @@ from sidecar.listener_watch import ListenerWatch
 from sidecar.listeners import Listeners, inherited
 from sidecar.log import Log
 from sidecar.manager import Manager
-from sidecar.output import Output
+from sidecar.output import Output, let_open
 from sidecar.pacing import Allowance, Backoff
 from sidecar.printable import printable
 from sidecar.record import Descriptor
@@ -273,6 +273,7 @@ class Host:
             if name not in NOT_PASSED_ON
         }
         self.started_with = environ
+        self.place = workers.place(environ)
         self.log = Log(
             settings.log_format,
             colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
@@ -338,7 +339,7 @@ class Host:
         try:
             if self.heritage is None:
                 workers.seal()
-                self.credentials = workers.credentials(self.settings.user, self.settings.group)
+                self._become_known_as()
                 # Not kept: each generation reads its own. What cannot be read now is refused before
                 # anything is bound.
                 self._read_envdir()
@@ -463,6 +464,11 @@ class Host:
         made.closing = self._stop_listening
         return made
 
+    def _become_known_as(self) -> None:
+        """Find out whom the workers run as, and have their environment say so. Raises StartError."""
+        self.credentials = workers.credentials(self.settings.user, self.settings.group)
+        self.environ = workers.logged_in(self.environ, self.credentials)
+
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
         now = time.monotonic()
@@ -475,6 +481,9 @@ class Host:
             self.log = Log(self.settings.log_format)
             self._start_log_command(now)
         self._say("starting", {"version": __version__, "pid": os.getpid()})
+        if self.credentials is not None and (why := let_open(self.credentials.uid)):
+            remark = f"uid {self.credentials.uid} may not open /dev/stdout and /dev/stderr: {why}"
+            self._say("remark", {"remark": remark})
         if self.settings.config:
             self._say("settings_read", {"file": self.settings.config, "changed": []})
         for each in self.listeners:
@@ -513,7 +522,8 @@ class Host:
         """
         now = time.monotonic()
         self.wakeup = Wakeup(state["wakeup"])
-        self.credentials = workers.credentials(self.settings.user, self.settings.group)
+        self._become_known_as()
+        self.place = workers.Place(*state.get("place", ()))
         self.workers = self._make_workers()
         self.workers.restore(state["workers"])
         self.sets = Listeners.restore(state["sets"])
@@ -572,6 +582,7 @@ class Host:
             "hide": self.hide,
             "wakeup": self.wakeup.dump(),
             "workers": self.workers.dump(),
+            "place": (self.place.path, self.place.linked),
             "sets": sets,
             "listeners": shared[id(self.listeners)],
             "plans": {
@@ -1212,7 +1223,9 @@ class Host:
             if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
                 continue
             try:
-                launch = workers.Launch(helper.argv, helper.environment, helper.open(), own=True)
+                launch = workers.Launch(
+                    helper.argv, helper.environment, helper.open(), own=True, place=self.place
+                )
                 helper.started(self.workers.start(launch), now)
                 self._heed(helper)
             except Exception as error:
@@ -1372,6 +1385,7 @@ class Host:
                 helpers.environment(self.started_with),
                 [(read.tail.write, 1)],
                 own=True,
+                place=self.place,
             )
             read.pid = self.workers.start(launch)
             read.tail.started()
@@ -1446,7 +1460,7 @@ class Host:
             if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)
         ]
         if {"envdir", "envdir_format"} & {*changed}:
-            envdir.read(new.envdir, new.envdir_format == "whole", new.lenient_envdir)
+            self._read_envdir_of(new)
         listeners = self.listeners
         remarks: list[str] = []
         if new.port != old.port:
@@ -1800,10 +1814,15 @@ class Host:
     # --- perform
 
     def _read_envdir(self) -> envdir.Reading:
+        return self._read_envdir_of(self.settings)
+
+    def _read_envdir_of(self, settings: Settings) -> envdir.Reading:
+        # Where the link leads now by which sidecar came into its directory, like the program itself.
+        start = self.place.path if self.place.linked else ""
         return envdir.read(
-            self.settings.envdir,
-            self.settings.envdir_format == "whole",
-            self.settings.lenient_envdir,
+            [os.path.join(start, each) for each in settings.envdir],
+            settings.envdir_format == "whole",
+            settings.lenient_envdir,
         )
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
@@ -1930,6 +1949,7 @@ class Host:
             handoff=tuple(handoff),
             directory=settings.dir,
             umask=settings.umask,
+            place=self.place,
         )
 
     def _start_helper(

@@ -109,3 +109,25 @@ class Output:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+def let_open(uid: int) -> str:
+    """Let a user open /dev/stdout and /dev/stderr by name, as many programs' settings say. Why that
+    did not work, "" if it did.
+
+    The kernel asks who owns what is behind the name. A pipe is given to the user, as systemd and
+    runc do, and the terminal of a container (sidecar is PID 1 there). Not a file, a FIFO with a name
+    or a terminal that others use: those are not ours to give. What is inherited can be written to
+    in any case.
+    """
+    why = ""
+    for fd in (1, 2):
+        try:
+            pipe = os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+            if (pipe or (os.getpid() == 1 and os.isatty(fd))) and os.fstat(fd).st_uid != uid:
+                os.fchown(fd, uid, -1)
+        except PermissionError as error:
+            why = f"{error.strerror} (CAP_CHOWN is missing)"
+        except OSError:
+            continue
+    return why

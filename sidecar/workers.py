@@ -37,18 +37,31 @@ _CAPABILITIES = 0x20080522
 
 
 class Credentials(Record):
-    """Whom the workers run as."""
+    """Whom the workers run as. `login`: the variables that say who that is (HOME, USER, LOGNAME,
+    SHELL), None for one that is to be unset.
+    """
 
     uid: int
     gid: int
     groups: tuple[int, ...]
+    login: Mapping[str, str | None] = {}
+
+
+class Place(Record):
+    """The path of a directory, "" if it has none. `linked`: a symlink leads to it, which may lead
+    elsewhere one day.
+    """
+
+    path: str = ""
+    linked: bool = False
 
 
 class Launch(Record):
     """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's;
     it gets no other from 3 up.
 
-    `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'.
+    `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'. It is started
+    in `directory`, which is entered as its user and may be relative to `place`.
     """
 
     argv: tuple[str, ...]
@@ -57,6 +70,7 @@ class Launch(Record):
     directory: str = ""
     umask: int | None = None
     own: bool = False
+    place: Place = Place()
 
 
 class Ended(Record):
@@ -92,6 +106,29 @@ def as_given(environ: Mapping[str, str]) -> dict[str, str]:
         if not any(entry.startswith(b"LC_CTYPE=") for entry in began_with):
             del given["LC_CTYPE"]
     return given
+
+
+def place(environ: Mapping[str, str]) -> Place:
+    """The path that sidecar was started in: PWD, as a shell has it, where that names the directory
+    it is in, else that directory's own.
+    """
+    try:
+        here, physical = os.stat("."), os.getcwd()
+    except OSError:
+        return Place()
+    logical = environ.get("PWD", "")
+    try:
+        if logical.startswith("/") and os.path.samestat(os.stat(logical), here):
+            return Place(logical, logical != physical)
+    except OSError:
+        pass
+    return Place(physical)
+
+
+def logged_in(environ: Mapping[str, str], user: Credentials | None) -> dict[str, str]:
+    """The environment with the variables that say who the workers' user is."""
+    changed = {**environ, **(user.login if user is not None else {})}
+    return {name: value for name, value in changed.items() if value is not None}
 
 
 class Workers:
@@ -222,6 +259,15 @@ class Workers:
                 os.set_inheritable(target, True)  # dup2 does that, but not to itself
             if launch.umask is not None:
                 os.umask(launch.umask)
+            if launch.place.path:
+                step = f"enter {launch.place.path}"
+                try:
+                    os.chdir(launch.place.path)
+                except OSError:
+                    # Of a directory that was removed or renamed we still have what it was. Of a link
+                    # that leads nowhere that would be the old release: better none.
+                    if launch.place.linked:
+                        raise
             if self._credentials is not None and not launch.own:
                 step = f"become user {self._credentials.uid}, group {self._credentials.gid}"
                 os.setgroups(self._credentials.groups)
@@ -584,6 +630,9 @@ def _inherit_no_capabilities(libc: ctypes.CDLL | None) -> None:
         raise _failed()
 
 
+_NO_SHELLS = ("", "nologin", "false", "true")
+
+
 def credentials(user: str, group: str) -> Credentials | None:
     """Whom `--user` (USER or USER:GROUP) and `--group` mean: names or numbers; a number needs no
     entry in passwd. Raises StartError.
@@ -598,10 +647,16 @@ def credentials(user: str, group: str) -> Credentials | None:
     import pwd  # noqa: PLC0415
 
     uid, gid, name = os.getuid(), os.getgid(), ""
+    login: dict[str, str | None] = {}
     if user:
+        # As Docker has it for a number without an entry: a home that is there, and no name.
+        login = {"HOME": "/", "USER": None, "LOGNAME": None, "SHELL": None}
         try:
             entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+            # As systemd has it: what is no shell is not called one.
+            shell = None if os.path.basename(entry.pw_shell) in _NO_SHELLS else entry.pw_shell
+            login = {"HOME": entry.pw_dir or "/", "USER": name, "LOGNAME": name, "SHELL": shell}
         except KeyError:
             if not user.isdigit():
                 raise StartError(
@@ -621,7 +676,7 @@ def credentials(user: str, group: str) -> Credentials | None:
         raise StartError(
             f"--user {user or uid}: uid {os.geteuid()} may not start workers as another user; that needs CAP_SETUID and CAP_SETGID"
         )
-    return Credentials(uid, gid, tuple(os.getgrouplist(name, gid)) if name else (gid,))
+    return Credentials(uid, gid, tuple(os.getgrouplist(name, gid)) if name else (gid,), login)
 
 
 def _may_become_others() -> bool:

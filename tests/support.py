@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -367,6 +368,18 @@ class Load:
             self.reopened += 1
             sock, reused = None, False
         return None
+
+
+def readable_by_all(tmp_path: Path) -> str:
+    """The tests' program where every user may read it. (The tests' interpreter and checkout may be
+    below a directory that only root may enter.)
+    """
+    program = tmp_path / "server.py"
+    shutil.copy(APPS / "server.py", program)
+    for path in [program, *program.parents][:-1]:
+        if path.is_relative_to("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    return str(program)
 
 
 def lines_of(path: Path) -> Iterator[str]:

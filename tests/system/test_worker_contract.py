@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.readiness import NotifySocket
-from tests.support import APPS, PATIENCE, ROOT, until
+from tests.support import APPS, PATIENCE, ROOT, readable_by_all, until
 
 
 def environment(run) -> dict[str, str]:
@@ -148,21 +148,13 @@ def test_workers_run_as_another_user_while_sidecar_binds_as_root(
     """By name or number, with the user's own groups and none of root's; a number needs no passwd
     entry.
     """
-    import shutil
-
-    # The tests' interpreter and checkout may be below a directory that only root may enter.
-    program = tmp_path / "server.py"
-    shutil.copy(APPS / "server.py", program)
-    for path in [program, *program.parents][:-1]:
-        if path.is_relative_to("/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
     run = sidecar(
         *options,
         "--ready",
         "interval",
         "--interval",
         "0",
-        program=("/usr/bin/python3", "-S", str(program)),
+        program=("/usr/bin/python3", "-S", readable_by_all(tmp_path)),
         extra_groups=[0, 54399],
         preexec_fn=inherit_capabilities,
     )
