@@ -433,6 +433,12 @@ def page(status: Mapping[str, Any]) -> list[str]:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ),
+        *(
+            line
+            for each in status["generations"]
+            for worker in each["workers"]
+            for line in _orphans(worker)
+        ),
         "",
     ]
     swap, failure = status["last_swap"], status["last_failure"]
@@ -474,6 +480,16 @@ def _worker(worker: Mapping[str, Any] | None, generation: Mapping[str, Any]) -> 
         "" if worker["ready_after"] is None else f"{worker['ready_after']:.2f} s",
         "" if worker["memory"] is None else f"{worker['memory'] / 2**20:.0f} MiB",
         "" if worker["killed_in"] is None else f"killed in {span(max(0.0, worker['killed_in']))}",
+    )
+
+
+def _orphans(worker: Mapping[str, Any]) -> list[str]:
+    """The line about the processes that have outlived what has started them."""
+    pids = ", ".join(map(str, worker.get("outlived", ())))
+    return (
+        [f"worker {worker['slot']} (pid {worker['pid']}) has left processes behind: {pids}"]
+        if pids
+        else []
     )
 
 

@@ -153,7 +153,8 @@ class LookForbidden(Fact):
 class WorkerExited(Fact):
     """A worker's leader ended: with `code`, or by `signal` (a name such as "KILL", else "").
 
-    `alone`: no process of it is left, else `left` has the pids that are known. `note` is what is
+    `alone`: no process of it is left, else `left` has the pids that are known, and `strays` those
+    of them that are not in its process group. `note` is what is
     known beyond the status (why an exec failed). `core`: it left a core dump. `reported`: the
     signal that the exit status stands for, where it is 128 and a signal's number ("TERM" for 143).
     """
@@ -166,6 +167,7 @@ class WorkerExited(Fact):
     core: bool = False
     left: tuple[int, ...] = ()
     reported: str = ""
+    strays: tuple[int, ...] = ()
 
     @property
     def cause(self) -> str:

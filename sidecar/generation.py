@@ -64,8 +64,8 @@ class Worker:
 
     `executed_at`: its process became its program. `took_over`: its slot's old worker was retired in
     its favour. `kill_at` is set once it leaves (draining or lingering). `left`: the processes that
-    have outlived its leader, until that was said; None if there are none. `too_big`: the bytes it
-    held when that was more than a worker may, else
+    have outlived its leader, until that was said, `strays` those in groups of their own; None if
+    there are none. `too_big`: the bytes it held when that was more than a worker may, else
     0; `succeeds`: the pid of such a one, if it was started for it.
 
     With --slow-start, of a program with processes of its own: while it comes `takers` of them take
@@ -75,7 +75,7 @@ class Worker:
 
     __slots__ = (
         "executed_at", "fewer", "generation", "had", "kill_at", "left", "left_asked", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
-        "spread_at", "started_at", "state", "succeeds", "takers", "too_big", "took_over",
+        "spread_at", "started_at", "state", "strays", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,7 @@ class Worker:
         self.kill_at = float("inf")
         self.took_over = False
         self.left: tuple[int, ...] | None = None
+        self.strays: tuple[int, ...] = ()
         # Whether the leader has seen to it that those are leaving, too.
         self.left_asked = False
         self.too_big = 0

@@ -274,6 +274,7 @@ class Host:
         }
         self.started_with = environ
         self.place = workers.place(environ)
+        self._strangers: set[int] = set()
         self.log = Log(
             settings.log_format,
             colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
@@ -1100,6 +1101,7 @@ class Host:
                     each.core,
                     each.left,
                     each.reported,
+                    each.strays,
                 ),
                 now,
             )
@@ -1322,13 +1324,15 @@ class Host:
             "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": list(self.problems),
         }
-        groups = readiness.by_group()
+        groups = {**readiness.by_group(), **self.workers.strays()}
         for generation in told["generations"]:
             for worker in generation["workers"]:
                 worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (
                     None,
                     None,
                 )
+                orphans = groups.get(worker["pid"], ())
+                worker["outlived"] = [pid for pid in orphans if pid != worker["pid"]]
         for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
                 last["ago"] = max(0.0, told["time"] - last["at"])
@@ -1968,9 +1972,10 @@ class Host:
         environment = self._environment(order.generation, order.slot, str(order.workers))
         plan = self.plans[order.generation]
         try:
-            pid = self.workers.start(
-                self._launch(plan.settings, plan.command, environment, plan.listeners.handoff())
+            launch = self._launch(
+                plan.settings, plan.command, environment, plan.listeners.handoff()
             )
+            pid = self.workers.start(launch.replace(worker=True))
         except OSError as error:
             self._observe(
                 events.SpawnFailed(
@@ -2005,15 +2010,15 @@ class Host:
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
         if self._sent_to != order.pid:  # a second signal hurries some programs
-            self._send(order.pid, order.signal)
+            self._send(order.pid, order.signal, self.workers.retire)
         self._stop_looking(order.pid)
 
     def _do_Pass(self, order: orders.Pass, now: float) -> None:  # noqa: N802
         self._send(order.pid, order.signal)
 
-    def _send(self, pid: int, signal: str) -> None:
+    def _send(self, pid: int, signal: str, send: Callable[[int, str], None] | None = None) -> None:
         try:
-            self.workers.signal(pid, signal)
+            (send or self.workers.signal)(pid, signal)
             self._sent_to = pid
         except OSError as error:
             self._say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
@@ -2042,6 +2047,21 @@ class Host:
         self._say("generation_gone", {"generation": order.generation})
         self._try("close listeners", self._close_listeners)
         self._try("repair the listeners", self._mend, now)
+        self._try("see who holds the listeners", self._tell_strangers)
+
+    def _tell_strangers(self) -> None:
+        """Say which process has a listener open and belongs to no generation that is known: it may
+        answer with old code for as long as it lives.
+        """
+        inodes = {inode for each in self.sets for inode in each.inodes()}
+        for pid in self.workers.unowned():
+            if pid not in self._strangers and readiness.holds(pid, inodes):
+                self._strangers.add(pid)
+                remark = (
+                    f"process {pid} has a listener open, and what has started it has gone: it may answer"
+                    " with old code until it ends. Sidecar ends it when it stops itself"
+                )
+                self._say("remark", {"remark": remark})
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         if order.event == "serving":

@@ -40,11 +40,12 @@ from functools import cache  # comes with socket
 
 from sidecar.errors import SidecarError
 from sidecar.pacing import Allowance
+from sidecar.procfs import VANISHED, as_owner, children_of, read, stat
 from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
 _READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
@@ -77,11 +78,6 @@ _FAMILIES = {
     b"UNIX-STREAM": socket.AF_UNIX,
     b"UNIX": socket.AF_UNIX,
 }
-
-_VANISHED = (
-    FileNotFoundError,
-    ProcessLookupError,
-)  # a process or descriptor that went meanwhile: ENOENT, ESRCH
 
 
 class LookForbidden(SidecarError):
@@ -129,7 +125,7 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
             if not _exiting(f"{pid}") if pid in known else _look(pid, listeners):
                 found = True
                 yield pid
-        except _VANISHED:
+        except VANISHED:
             continue
         except PermissionError as error:
             if not _exiting(f"{pid}"):
@@ -140,44 +136,31 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
         raise LookForbidden(refusal)
 
 
+def holds(pid: int, listeners: Collection[int]) -> bool:
+    """Whether a process has one of the listeners (socket inodes) open, as far as can be seen."""
+    try:
+        sockets, _ = as_owner(pid, lambda: _files(pid))
+    except OSError:
+        return False
+    return not set(sockets.values()).isdisjoint(listeners)
+
+
 def handles(pid: int, *numbers: int) -> bool:
     """Whether a process has a handler for each of these signals, or blocks them and waits for them
     (sigwait(3), signalfd(2)). Else most of them end or stop it (signal(7)).
     """
     try:
-        status = _read(f"/proc/{pid}/status")
+        status = read(f"/proc/{pid}/status")
         masks = [status.partition(f"{name}:")[2].split()[0] for name in ("SigCgt", "SigBlk")]
-    except (*_VANISHED, PermissionError, IndexError):
+    except (*VANISHED, PermissionError, IndexError):
         return False
     heard = int(masks[0], 16) | int(masks[1], 16)
     return all(heard >> number - 1 & 1 for number in numbers)
 
 
 def _look(pid: int, listeners: Collection[int]) -> bool:
-    """Look at one process; where that is refused, look again as its owner.
-
-    Root may look at everybody only with CAP_SYS_PTRACE, which containers do not have. Without it
-    the kernel asks that our filesystem uid and gid be the process's (ptrace(2), "Ptrace access mode
-    checking"), and taking them as effective ids does that; the real ones stay 0, so the owner may
-    not signal us meanwhile. Second choice, for it leaves us "not dumpable" (prctl(2)). It does not
-    help with a process that changed its uid without execve, which is that itself.
-    """
-    try:
-        return _takes(pid, listeners)
-    except PermissionError as error:
-        refusal = error
-    uid, gid, owner = os.geteuid(), os.getegid(), os.stat(f"/proc/{pid}")
-    if uid != 0 or (owner.st_uid, owner.st_gid) == (uid, gid):
-        raise refusal
-    try:
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
-        return _takes(pid, listeners)
-    except PermissionError:
-        raise refusal from None
-    finally:
-        os.seteuid(uid)
-        os.setegid(gid)
+    """Look at one process, as its owner where that is refused."""
+    return as_owner(pid, lambda: _takes(pid, listeners))
 
 
 def _takes(pid: int, listeners: Collection[int]) -> bool:
@@ -194,7 +177,7 @@ def _takes(pid: int, listeners: Collection[int]) -> bool:
         # 6 and 13 are IORING_OP_POLL_ADD and IORING_OP_ACCEPT. Idle rings are common: libuv has
         # some for files.
         if kind == "[io_uring]" and any(
-            f"op={op}," in _read(f"/proc/{pid}/fdinfo/{fd}") for op in (6, 13)
+            f"op={op}," in read(f"/proc/{pid}/fdinfo/{fd}") for op in (6, 13)
         ):
             raise LookForbidden(
                 f"process {pid} waits by io_uring, which does not show for which socket"
@@ -211,7 +194,7 @@ def _files(pid: int) -> tuple[dict[int, int], dict[int, str]]:
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
             kind, _, name = os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")
-        except _VANISHED:
+        except VANISHED:
             continue
         if kind == "socket":
             sockets[int(fd)] = int(name[1:-1])
@@ -231,7 +214,7 @@ def _in_epoll(
     for fd, kind in special.items():
         if kind != "[eventpoll]":
             continue
-        for line in _read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+        for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
             if line.startswith("tfd:"):
                 _, target, _, events, *rest = line.split()
                 shown = [int(word[4:], 16) for word in rest if word.startswith("ino:")]
@@ -331,7 +314,7 @@ def _asleep(pid: int, held: set[int]) -> bool:
         raise LookForbidden(f"the numbers of system calls on {os.uname().machine} are not known")
     for task in os.listdir(f"/proc/{pid}/task"):
         try:
-            number, *words = _read(f"/proc/{pid}/task/{task}/syscall").split()
+            number, *words = read(f"/proc/{pid}/task/{task}/syscall").split()
             way = _CALLS.get(number)
             if way is None:
                 continue
@@ -348,7 +331,7 @@ def _asleep(pid: int, held: set[int]) -> bool:
                     for fd, events, _ in struct.iter_unpack("=ihh", array[: len(array) & ~7])
                     if events & _READABLE
                 }
-        except _VANISHED:
+        except VANISHED:
             continue
         except PermissionError:
             if _exiting(f"{pid}/task/{task}"):
@@ -373,23 +356,6 @@ def _memory(pid: int, address: int, size: int) -> bytes:
         os.close(fd)
 
 
-def _read(path: str) -> str:
-    """The whole of a file in /proc, at a third of what open() costs; errors name the file, also
-    those of read(2).
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-        return b"".join(parts).decode("utf-8", "surrogateescape")
-    except OSError as error:
-        error.filename = path
-        raise
-    finally:
-        os.close(fd)
-
-
 # ── who is who
 
 
@@ -404,7 +370,7 @@ def owner(pid: int, leaders: Collection[int]) -> int | None:
         if pid in leaders:
             return pid
         try:
-            _, parent, group, *_ = _stat(f"{pid}")
+            _, parent, group, *_ = stat(f"{pid}")
         except OSError:
             break
         if by_group is None and int(group) in leaders:
@@ -420,7 +386,7 @@ def by_group() -> dict[int, list[int]]:
     """Our own children by process group: for who asks about many workers, as each question would go
     through all of them again.
     """
-    children = _children if _children_shown() else _scan()
+    children = children_of()
     groups: dict[int, list[int]] = {}
     for child in children(os.getpid()):
         try:
@@ -435,7 +401,7 @@ def _tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterato
     from these.
     """
     yield leader  # mostly it is the one, and the rest need not be found
-    children = _children if _children_shown() else _scan()
+    children = children_of()
     orphans = (by_group() if groups is None else groups).get(leader, ())
     found = [leader, *(orphan for orphan in orphans if orphan != leader)]
     for pid in found:  # grows while we walk
@@ -456,7 +422,7 @@ def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[i
         try:
             # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime,
             # cutime, cstime (14 to 17), rss (24).
-            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
             pages += int(fields[21])
             seen = True
@@ -481,8 +447,8 @@ def private_memory(leader: int) -> int:
     total = 0
     for pid in _tree(leader):
         try:
-            lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
-        except _VANISHED:
+            lines = read(f"/proc/{pid}/smaps_rollup").splitlines()
+        except VANISHED:
             continue
         except OSError:
             return 0
@@ -511,57 +477,15 @@ def more_than(limit: int, leader: int) -> int:
             try:
                 share = next(
                     line
-                    for line in _read(f"/proc/{pid}/smaps_rollup").split("\n")
+                    for line in read(f"/proc/{pid}/smaps_rollup").split("\n")
                     if line.startswith("Pss:")
                 )
                 held += int(share.split()[1]) * 1024
             except (PermissionError, StopIteration):
-                held += int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE
+                held += int(read(f"/proc/{pid}/statm").split()[1]) * _PAGE
         except (OSError, IndexError, ValueError):
             continue
     return held if held > limit else 0
-
-
-def _children(pid: int) -> list[int]:
-    """A process's children, by whichever of its threads; in a moment of change some may be missed
-    (proc(5)).
-    """
-    children: list[int] = []
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-    except (*_VANISHED, PermissionError):
-        return children
-    for task in tasks:
-        try:
-            children += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
-        except _VANISHED:
-            continue
-    return children
-
-
-@cache
-def _children_shown() -> bool:
-    """Whether this kernel has /proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)."""
-    return os.path.exists("/proc/thread-self/children")
-
-
-def _scan() -> Callable[[int], list[int]]:
-    """What `_children` answers, from one walk over all processes."""
-    family: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                family.setdefault(int(_stat(name)[1]), []).append(int(name))
-            except OSError:
-                continue
-    return lambda pid: family.get(pid, [])
-
-
-def _stat(task: str) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: state, parent, group … A name may hold spaces
-    and parentheses.
-    """
-    return _read(f"/proc/{task}/stat").rpartition(")")[2].split()
 
 
 def _exiting(task: str) -> bool:
@@ -569,7 +493,7 @@ def _exiting(task: str) -> bool:
     refused, not missing.
     """
     try:
-        return _stat(task)[20] == "0"
+        return stat(task)[20] == "0"
     except OSError:
         return True
 
@@ -602,8 +526,8 @@ def _blindness() -> str:
             seen = _in_epoll(
                 pid, {decoy.fileno(): inode}, {waiting.fileno(): "[eventpoll]"}, {inode}
             )
-            _read(f"/proc/{pid}/syscall")
-        except (*_VANISHED, PermissionError):
+            read(f"/proc/{pid}/syscall")
+        except (*VANISHED, PermissionError):
             seen = False
     return (
         ""

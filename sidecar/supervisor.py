@@ -314,9 +314,10 @@ class Supervisor:
         if worker.state != KILLED and not fact.alone:
             worker.move(LINGERING)
             worker.left = fact.left
+            worker.strays = fact.strays
             # A leader that was asked and then left by itself has told its own: asked a second time,
-            # some would drop what they have in hand.
-            worker.left_asked = asked and fact.code == 0 and not fact.signal
+            # some would drop what they have in hand. What has left its group it hardly has.
+            worker.left_asked = asked and fact.code == 0 and not fact.signal and not fact.strays
             if not asked:
                 worker.retired_at = now
                 worker.kill_at = now + self._grace(worker)
@@ -990,7 +991,7 @@ class Supervisor:
             signal = "" if worker.left_asked else self._retire_signal(own)
             if left:  # else they are ending already
                 self._say(
-                    "outlived", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), signal=signal,
+                    "outlived", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), strays=list(worker.strays), signal=signal,
                     kill_in=max(0.0, worker.kill_at - now), shell=launchers.kept_by_shell(own.command),
                 )  # fmt: skip
             if signal:

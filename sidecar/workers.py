@@ -18,13 +18,14 @@ import os
 import signal
 from collections import deque
 
+from sidecar import procfs
 from sidecar.errors import StartError
 from sidecar.record import Descriptor, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
 # What a shell calls it: found but not to be run, and not found.
@@ -60,7 +61,8 @@ class Launch(Record):
     """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's;
     it gets no other from 3 up.
 
-    `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'. It is started
+    `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'. `worker`: it is
+    one, and its environment names its own pid, by which all that it starts is known. It is started
     in `directory`, which is entered as its user and may be relative to `place`.
     """
 
@@ -70,6 +72,7 @@ class Launch(Record):
     directory: str = ""
     umask: int | None = None
     own: bool = False
+    worker: bool = False
     place: Place = Place()
 
 
@@ -77,8 +80,8 @@ class Ended(Record):
     """A child that was reaped: `code` is its exit status or, when `signal` names what killed it,
     that signal's number.
 
-    `note` says why it never ran its program; `alone` whether no process of its group is left, else
-    `left` has the pids that were found. `reported` names the signal that an exit status of 128 and
+    `note` says why it never ran its program; `alone` whether no process of it is left, else `left`
+    has the pids that were found, and `strays` those of them that are not in its group. `reported` names the signal that an exit status of 128 and
     more stands for, as a shell or a JVM tells that it was ended by one.
     """
 
@@ -90,6 +93,7 @@ class Ended(Record):
     core: bool = False
     left: tuple[int, ...] = ()
     reported: str = ""
+    strays: tuple[int, ...] = ()
 
 
 def as_given(environ: Mapping[str, str]) -> dict[str, str]:
@@ -152,6 +156,13 @@ class Workers:
         self._reports: dict[int, int] = {}
         self._notes: dict[int, str] = {}
         self._leaderless: set[int] = set()
+        # The workers' leaders, until nothing of the worker is left; of each that was asked to leave
+        # what was below it then, with the moment each was started; those that were killed.
+        self._leaders: set[int] = set()
+        self._below: dict[int, dict[int, str]] = {}
+        self._doomed: set[int] = set()
+        # Our orphans, by whose they are. They keep their pids until they are reaped here.
+        self._whose: dict[int, int] = {}
         self._abandoned: set[int] = set()
         self._unseen: deque[tuple[int, int]] = deque()
         #: What `collect` has found, until it is taken from here: children that have ended, and
@@ -175,6 +186,10 @@ class Workers:
             "reports": {pid: Descriptor(fd) for pid, fd in self._reports.items()},
             "notes": self._notes,
             "leaderless": self._leaderless,
+            "leaders": self._leaders,
+            "below": self._below,
+            "doomed": self._doomed,
+            "whose": self._whose,
             "abandoned": self._abandoned,
         }
 
@@ -182,6 +197,8 @@ class Workers:
         """Know what an earlier version has dumped."""
         self._reports, self._notes = state["reports"], state["notes"]
         self._leaderless, self._abandoned = state["leaderless"], state["abandoned"]
+        self._leaders, self._below = state.get("leaders", set()), state.get("below", {})
+        self._doomed, self._whose = state.get("doomed", set()), state.get("whose", {})
 
     def start(self, launch: Launch) -> int:
         """Start a process, leader of its own group, and return its pid. Raises OSError if none can
@@ -205,6 +222,8 @@ class Workers:
             os.close(child_report)
         self._reports[pid] = report
         self._notes[pid] = ""
+        if launch.worker:
+            self._leaders.add(pid)
         return pid
 
     def executed(self, pid: int) -> bool:
@@ -292,6 +311,8 @@ class Workers:
             environment = dict(launch.environment)
             if "LISTEN_FDS" in environment:
                 environment["LISTEN_PID"] = str(os.getpid())
+            if launch.worker:
+                environment[procfs.MARK] = str(os.getpid())
             step = f"run {launch.argv[0]}"
             for number, disposition in self._dispositions.items():
                 signal.signal(number, disposition)
@@ -325,14 +346,57 @@ class Workers:
             if pid == 0:
                 break
             self._unseen.append((pid, status))
-        emptied = [pid for pid in self._leaderless if not _exists(pid)]
+            self._whose.pop(pid, None)
+        strays: Mapping[int, list[int]] = {}
+        if self._leaderless or not self._leaders.isdisjoint(pid for pid, _ in self._unseen):
+            strays = self.strays()
+        for leader in self._doomed.intersection(strays):
+            self._signal_outside(leader, signal.SIGKILL)  # started in the moment of the kill
+        emptied = [pid for pid in self._leaderless if pid not in strays and not _exists(pid)]
         self._leaderless.difference_update(emptied)
         self.emptied.extend(emptied)
+        self._forget_leaders(emptied)
         while self._unseen:
-            each = self._ended(*self._unseen.popleft())
-            if not each.alone:
+            each = self._ended(*self._unseen.popleft(), strays)
+            if each.alone:
+                self._forget_leaders([each.pid])
+            else:
                 self._leaderless.add(each.pid)
             self.ended.append(each)
+
+    def strays(self) -> dict[int, list[int]]:
+        """The orphans of workers, by the worker's leader: processes that have outlived their own
+        parent and are our children now, in the leader's group or not.
+        """
+        try:
+            for pid in procfs.adopted(self._notes):
+                if pid not in self._whose and (leader := self._owner(pid)):
+                    self._whose[pid] = leader
+        except OSError:
+            pass  # what was known of them is still known
+        found: dict[int, list[int]] = {}
+        for pid, leader in self._whose.items():
+            found.setdefault(leader, []).append(pid)
+        return found
+
+    def unowned(self) -> list[int]:
+        """The orphans that belong to no worker, as far as can be seen."""
+        try:
+            return [pid for pid in procfs.adopted(self._notes) if pid not in self._whose]
+        except OSError:
+            return []
+
+    def _owner(self, pid: int) -> int:
+        for leader, below in self._below.items():
+            if pid in below and below[pid] == procfs.started(pid):
+                return leader
+        return procfs.worker_of(pid, self._leaders)
+
+    def _forget_leaders(self, pids: Iterable[int]) -> None:
+        for pid in pids:
+            self._leaders.discard(pid)
+            self._doomed.discard(pid)
+            self._below.pop(pid, None)
 
     def reap(self) -> tuple[list[Ended], list[int]]:
         """Every child that has ended since, and every process group (by its leader's pid) that has
@@ -356,7 +420,7 @@ class Workers:
         """Those that were killed because nobody waits for them."""
         return set(self._abandoned)
 
-    def _ended(self, pid: int, status: int) -> Ended:
+    def _ended(self, pid: int, status: int, strays: Mapping[int, list[int]]) -> Ended:
         code = os.waitstatus_to_exitcode(status)
         if pid not in self._notes:
             note, alone = "", True  # an orphan that was adopted
@@ -364,7 +428,9 @@ class Workers:
             self.executed(pid)
             if pid in self._reports:  # somebody else holds the other end, so it is open and empty
                 self._close_report(pid)
-            note, alone = self._notes.pop(pid), not _exists(pid)
+            note, alone = self._notes.pop(pid), pid not in strays and not _exists(pid)
+        group = [] if alone else procfs.members(pid)
+        outside = [] if alone else [each for each in strays.get(pid, ()) if each not in group]
         return Ended(
             pid,
             abs(code),
@@ -372,8 +438,9 @@ class Workers:
             note,
             alone,
             os.WCOREDUMP(status),
-            () if alone else tuple(members(pid)),
+            (*group, *outside),
             _name(code - 128) if code > 128 else "",
+            tuple(outside),
         )
 
     def stopped(self, pid: int) -> bool:
@@ -406,15 +473,48 @@ class Workers:
         """
         self._send(os.kill, pid, signal.Signals[f"SIG{name}"])
 
+    def retire(self, pid: int, name: str) -> None:
+        """Send a signal to a worker's leader, and remember what is below it. Raises OSError."""
+        try:
+            self._below[pid] = {each: procfs.started(each) for each in procfs.below([pid])[1:]}
+        except OSError:
+            pass
+        self.signal(pid, name)
+
     def retire_group(self, pid: int, name: str) -> None:
-        """Send a signal to the group once led by `pid`. Raises OSError if that is not allowed."""
-        self._send(os.killpg, pid, signal.Signals[f"SIG{name}"])
+        """Send a signal to all that has outlived the leader `pid`. Raises OSError if that is not
+        allowed.
+        """
+        number = signal.Signals[f"SIG{name}"]
+        try:
+            self._send(os.killpg, pid, number)
+        finally:
+            self._signal_outside(pid, number)
 
     def kill(self, pid: int) -> None:
-        """SIGKILL the group led (once led) by `pid`. Raises OSError if that is not allowed."""
-        if not self._send(os.killpg, pid, signal.SIGKILL):
-            # Killed between its fork and its setsid.
-            self._send(os.kill, pid, signal.SIGKILL)
+        """SIGKILL the group led (once led) by `pid`, and all else that has outlived it. Raises OSError
+        if that is not allowed.
+        """
+        if pid in self._leaders:
+            self._doomed.add(pid)
+        try:
+            if not self._send(os.killpg, pid, signal.SIGKILL):
+                # Killed between its fork and its setsid.
+                self._send(os.kill, pid, signal.SIGKILL)
+        finally:
+            self._signal_outside(pid, signal.SIGKILL)
+
+    def _signal_outside(self, leader: int, number: int) -> None:
+        """Send a signal to the worker's orphans that are not in its group, and what is below them."""
+        orphans = [pid for pid, whose in self._whose.items() if whose == leader]
+        if not orphans:
+            return
+        for pid in procfs.below(orphans):
+            try:
+                if os.getpgid(pid) != leader:
+                    self._send(os.kill, pid, number)
+            except OSError:
+                continue
 
     def _send(self, send: Callable[[int, int], None], target: int, number: int) -> bool:
         """Send, as the workers' user where root may not (without CAP_KILL); whether the target was
@@ -448,8 +548,8 @@ class Workers:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return False
-        keep = {spared, *descendants(spared)} if spared else set()
-        left = [pid for pid in descendants(os.getpid()) if pid not in keep]
+        keep = {spared, *procfs.descendants(spared)} if spared else set()
+        left = [pid for pid in procfs.descendants(os.getpid()) if pid not in keep]
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -475,44 +575,6 @@ def seal() -> None:
                 os.set_inheritable(int(name), False)
             except OSError:  # the descriptor that listed the directory
                 pass
-
-
-def _living() -> Iterator[tuple[int, int, int]]:
-    """Every process that is not a zombie: its pid, its parent's, and its group (proc(5), the stat
-    files' fourth and fifth fields).
-    """
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                state, parent, group = file.read().rpartition(b")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if state not in (b"Z", b"X"):
-            yield int(name), int(parent), int(group)
-
-
-def members(group: int) -> list[int]:
-    """The processes of a group; none where /proc cannot be read."""
-    try:
-        return sorted(pid for pid, _, its_group in _living() if its_group == group)
-    except OSError:
-        return []
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below `pid` that is not a zombie."""
-    children: dict[int, list[int]] = {}
-    for each, parent, _ in _living():
-        children.setdefault(parent, []).append(each)
-    found: list[int] = []
-    queue = [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
 
 
 def _execute(argv: tuple[str, ...], environment: Mapping[str, str]) -> int:

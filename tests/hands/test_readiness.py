@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import readiness
+from sidecar import procfs, readiness
 from sidecar.readiness import (
     Glances,
     LookForbidden,
@@ -253,7 +253,7 @@ def test_another_worker_that_takes_connections_does_not_make_this_one_ready(star
 
 
 def test_the_tree_is_found_where_the_kernel_does_not_list_children(start, listener, monkeypatch):
-    monkeypatch.setattr(readiness, "_children_shown", lambda: False)
+    monkeypatch.setattr(procfs, "_children_shown", lambda: False)
     program = start("grandchild-of-thread", listener)
     assert not takes_connections(program.pid, {inode(listener)})
     release(program)

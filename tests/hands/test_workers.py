@@ -15,7 +15,8 @@ from tests.support import ROOT
 PRELUDE = """
 import os, signal, select, sys, time
 from sidecar.wakeup import Wakeup
-from sidecar.workers import Launch, Workers, credentials, descendants, seal
+from sidecar.procfs import descendants
+from sidecar.workers import Launch, Workers, credentials, seal
 wakeup = Wakeup()
 workers = Workers(wakeup.mask, wakeup.dispositions)
 def launch(*argv, **more):

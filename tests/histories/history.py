@@ -28,6 +28,7 @@ Facts::
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
     exit 101 143 TERM               its leader ended with 128 and the number of that signal
     exit 101 1 +, killed 101 TERM + its leader ended, process 1010 of its group lives on
+    exit 101 0 + stray              the same, but it has left the group
     empty 101                       the last of them is gone
     refuse 2                        the next two spawns fail
     pace on 100 5                   the environment says: restart every 100 s, old workers stay 5 s more
@@ -218,6 +219,13 @@ class History:
                 self._observe(
                     events.WorkerExited(
                         int(pid), int(code), alone=False, left=(int(pid) * 10,), reported=name
+                    )
+                )
+            case ["exit", pid, code, "+", "stray"]:
+                strays = (int(pid) * 10,)
+                self._observe(
+                    events.WorkerExited(
+                        int(pid), int(code), alone=False, left=strays, strays=strays
                     )
                 )
             case ["killed", pid, name, "+"]:

@@ -386,6 +386,19 @@ def test_group_is_not_asked_again_where_its_leader_was_and_left_by_itself() -> N
     assert history.what_was_said("outlived")[0]["signal"] == ""
 
 
+def test_what_has_left_the_group_is_asked_also_where_its_leader_left_by_itself() -> None:
+    history = play(Settings(), """
+        0     start              | prepare 1, spawn 1/0=101
+        1     ready 101          |
+        20    hup                | prepare 2, spawn 2/0=201
+        21    ready 201          | retire 101 TERM
+        22    exit 101 0 + stray | retire-group 101 TERM, !outlived
+        46    -                  | kill 101
+        46    empty 101          | close 1
+    """)  # fmt: skip
+    assert history.what_was_said("outlived")[0]["strays"] == [1010]
+
+
 def test_exit_status_that_stands_for_the_signal_that_was_sent_is_a_clean_leave() -> None:
     history = play(Settings(workers=2), """
         0     start                | prepare 1, spawn 1/0=101, spawn 1/1=102

@@ -1,0 +1,218 @@
+"""What /proc says of processes: who is whose child, in which group, started for whom.
+
+A process of a worker may leave the worker's process group (setsid: a daemon, a helper) and outlive
+it. It then becomes a child of ours, as PID 1 or as a subreaper, and whose it was is told by what it
+cannot easily lose: its session, and its environment, which every fork and exec hands down
+(SIDECAR_WORKER_PID names the worker's leader). Nobody polls for such processes: they become our
+children in the moment in which their parent ends, and that end wakes us.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+#: A process or descriptor that went meanwhile: ENOENT, ESRCH.
+VANISHED = (FileNotFoundError, ProcessLookupError)
+
+#: The variable by which a worker's processes are known, wherever they have gone to.
+MARK = "SIDECAR_WORKER_PID"
+
+
+def read(path: str) -> str:
+    """The whole of a file in /proc, at a third of what open() costs; errors name the file, also
+    those of read(2).
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+def stat(task: str) -> list[str]:
+    """The fields of /proc/PID/stat from the third on: state, parent, group, session … A name may
+    hold spaces and parentheses.
+    """
+    return read(f"/proc/{task}/stat").rpartition(")")[2].split()
+
+
+def as_owner(pid: int, look: Callable[[], T]) -> T:
+    """Look at a process; where that is refused, look again as its owner. Raises PermissionError.
+
+    Root may look at everybody only with CAP_SYS_PTRACE, which containers do not have. Without it
+    the kernel asks that our filesystem uid and gid be the process's (ptrace(2), "Ptrace access mode
+    checking"), and taking them as effective ids does that; the real ones stay 0, so the owner may
+    not signal us meanwhile. Second choice, for it leaves us "not dumpable" (prctl(2)). It does not
+    help with a process that changed its uid without execve, which is that itself.
+    """
+    try:
+        return look()
+    except PermissionError as error:
+        refusal = error
+    uid, gid, owner = os.geteuid(), os.getegid(), os.stat(f"/proc/{pid}")
+    if uid != 0 or (owner.st_uid, owner.st_gid) == (uid, gid):
+        raise refusal
+    try:
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        return look()
+    except PermissionError:
+        raise refusal from None
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+
+
+def children_of() -> Callable[[int], list[int]]:
+    """What tells a process's children: for who asks about several processes, as without
+    CONFIG_PROC_CHILDREN this takes a walk over all of them.
+    """
+    return _children if _children_shown() else _scan()
+
+
+def _children(pid: int) -> list[int]:
+    """A process's children, by whichever of its threads; in a moment of change some may be missed
+    (proc(5)).
+    """
+    children: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except (*VANISHED, PermissionError):
+        return children
+    for task in tasks:
+        try:
+            children += map(int, read(f"/proc/{pid}/task/{task}/children").split())
+        except VANISHED:
+            continue
+    return children
+
+
+@cache
+def _children_shown() -> bool:
+    """Whether this kernel has /proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)."""
+    return os.path.exists("/proc/thread-self/children")
+
+
+def _scan() -> Callable[[int], list[int]]:
+    """What `_children` answers, from one walk over all processes."""
+    family: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                family.setdefault(int(stat(name)[1]), []).append(int(name))
+            except OSError:
+                continue
+    return lambda pid: family.get(pid, [])
+
+
+def below(pids: Collection[int]) -> list[int]:
+    """These processes and all that descend from them."""
+    children = children_of()
+    found = list(pids)
+    for pid in found:  # grows while we walk
+        found += [child for child in children(pid) if child not in found]
+    return found
+
+
+def adopted(known: Collection[int]) -> list[int]:
+    """Our own children that live and that we have not started: orphans."""
+    found = set()
+    for _ in range(2):  # a child that ends while the list is read may hide another
+        found.update(children_of()(os.getpid()))
+    return [pid for pid in sorted(found.difference(known)) if _lives(pid)]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return stat(f"{pid}")[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def started(pid: int) -> str:
+    """When a process was started, in a clock's ticks: together with its pid its name for good. ""
+    if it has gone.
+    """
+    try:
+        return stat(f"{pid}")[19]
+    except OSError:
+        return ""
+
+
+def worker_of(pid: int, leaders: Collection[int]) -> int:
+    """The one of these leaders to whose worker a process belongs by its group, its session or its
+    environment; 0 if it belongs to none. That it descends from one is for the caller to see.
+    """
+    try:
+        _, _, group, session, *_ = stat(f"{pid}")
+    except OSError:
+        return 0
+    for each in (int(group), int(session)):
+        if each in leaders:
+            return each
+    marked = mark(pid)
+    return marked if marked in leaders else 0
+
+
+def mark(pid: int) -> int:
+    """The leader of the worker that a process was started for, as its environment has it; 0 if that
+    does not tell or is not to be seen.
+    """
+    try:
+        environment = as_owner(pid, lambda: read(f"/proc/{pid}/environ"))
+    except OSError:
+        return 0
+    for entry in environment.split("\0"):
+        name, _, value = entry.partition("=")
+        if name == MARK and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _living() -> Iterator[tuple[int, int, int]]:
+    """Every process that is not a zombie: its pid, its parent's, and its group."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            state, parent, group, *_ = stat(name)
+        except (OSError, ValueError):
+            continue
+        if state not in "ZX":
+            yield int(name), int(parent), int(group)
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group; none where /proc cannot be read."""
+    try:
+        return sorted(pid for pid, _, its_group in _living() if its_group == group)
+    except OSError:
+        return []
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid` that is not a zombie."""
+    children: dict[int, list[int]] = {}
+    for each, parent, _ in _living():
+        children.setdefault(parent, []).append(each)
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        its = children.get(queue.pop(), [])
+        found += its
+        queue += its
+    return found
