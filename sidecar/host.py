@@ -275,6 +275,7 @@ class Host:
         self.started_with = environ
         self.place = workers.place(environ)
         self._strangers: set[int] = set()
+        self._said_unknown = 0
         self.log = Log(
             settings.log_format,
             colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
@@ -1661,16 +1662,35 @@ class Host:
     def _read_notifications(self, now: float) -> None:
         if self.notify is None:
             return
-        for leader, message in self.notify.receive(
-            [worker.pid for worker in self.supervisor.roster.workers()]
-        ):
-            if message.get("READY") == "1":
-                self._observe(events.WorkerReady(leader), now)
+        uids = {os.geteuid(), self.credentials.uid if self.credentials else os.geteuid()}
+        leaders = [worker.pid for worker in self.supervisor.roster.workers()]
+        for leader, message in self.notify.receive(leaders, uids):
+            if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
+                self._observe(events.WorkerReady(pid), now)
         self._notify_at = self.notify.rest(now)
         if self._notify_at > now:
             self._stop_listening(self.notify)
         else:
             self._notify_at = float("inf")
+
+    def _only_one_coming(self) -> int:
+        """The worker that READY=1 is about though its sender has ended: the only one that has not said
+        so yet. 0 if there are several, or none.
+        """
+        coming = [
+            worker
+            for worker in self.supervisor.roster.serving()
+            if worker.state == STARTING and worker.readiness == "notify"
+        ]
+        if len(coming) > 1 and self._said_unknown != coming[-1].generation:
+            self._said_unknown = coming[-1].generation
+            remark = (
+                f"READY=1 came from a process that had ended before it was heard; {len(coming)} workers are"
+                " starting, and nobody knows whose it was: ignored. Let the server send it, or a"
+                " process that lives until it was heard (systemd-notify without --no-block)"
+            )
+            self._say("remark", {"remark": remark})
+        return coming[0].pid if len(coming) == 1 else 0
 
     def _listen_to_notify(self, _now: float) -> None:
         self._notify_at = float("inf")

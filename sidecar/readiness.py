@@ -40,7 +40,7 @@ from functools import cache  # comes with socket
 
 from sidecar.errors import SidecarError
 from sidecar.pacing import Allowance
-from sidecar.procfs import VANISHED, as_owner, children_of, read, stat
+from sidecar.procfs import VANISHED, as_owner, children_of, read, stat, worker_of
 from sidecar.record import Descriptor
 
 TYPE_CHECKING = False
@@ -361,11 +361,11 @@ def _memory(pid: int, address: int, size: int) -> bytes:
 
 def owner(pid: int, leaders: Collection[int]) -> int | None:
     """The leader that this process is or descends from, or else in whose process group it or an
-    ancestor is; None if none.
+    ancestor is, or to whose worker its session or environment says it belongs; None if none.
 
-    The group is what still tells of a child that forked twice: its parent is then PID 1.
+    These are what still tells of a child that forked twice: its parent is then PID 1.
     """
-    by_group = None
+    by_group, first = None, pid
     for _ in range(_DEEPEST):
         if pid in leaders:
             return pid
@@ -376,7 +376,7 @@ def owner(pid: int, leaders: Collection[int]) -> int | None:
         if by_group is None and int(group) in leaders:
             by_group = int(group)
         pid = int(parent)
-    return by_group
+    return by_group or worker_of(first, leaders) or None
 
 
 _DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
@@ -598,6 +598,9 @@ class NotifySocket:
     the kernel closes them in the process that reads the message, and the last close of a TCP socket
     with SO_LINGER lasts as long as its sender wants (socket(7)); a signal ends that wait.
 
+    A sender that has ended before it could be looked at (`systemd-notify --no-block; exec server`)
+    shows no more than its pid and uid: of these `receive` tells that nobody knows whose they are.
+
     Who writes without end is read at a measured pace (`rest`).
     """
 
@@ -645,9 +648,12 @@ class NotifySocket:
         """
         return self._allowance.use(now)
 
-    def receive(self, leaders: Collection[int]) -> list[tuple[int, dict[str, str]]]:
+    def receive(
+        self, leaders: Collection[int], uids: Collection[int] = ()
+    ) -> list[tuple[int, dict[str, str]]]:
         """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most
-        MOST a call.
+        MOST a call. The leader is 0 where the sender has ended, so that nobody knows whose it was,
+        and was one of these users.
 
         A long one is cut after the last whole line of its first 4 KiB. It is looked at before it is
         taken: systemd-notify sends a descriptor (BARRIER=1) and lives only until that is closed.
@@ -660,11 +666,13 @@ class NotifySocket:
                 )
             except BlockingIOError:
                 break
-            sender = 0  # of another pid namespace, if it stays so
+            sender, uid = 0, -1  # of another pid namespace, if it stays so
             for _, kind, content in ancillary:
                 if kind == socket.SCM_CREDENTIALS:
-                    sender, _, _ = struct.unpack("=iII", content)  # struct ucred
+                    sender, uid, _ = struct.unpack("=iII", content)  # struct ucred
             leader = owner(sender, leaders) if sender else None
+            if leader is None and sender and uid in uids and not os.path.exists(f"/proc/{sender}"):
+                leader = 0
             # Cut short was what had no room: descriptors.
             self._take(flags & socket.MSG_CTRUNC)
             fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)

@@ -610,6 +610,19 @@ def test_a_message_counts_for_the_leader_from_whose_tree_or_group_it_came(notify
         program.communicate()
 
 
+def test_the_message_of_a_sender_that_has_ended_is_nobodys_and_its_users_only(notify):
+    ours = subprocess.Popen(["sleep", "60"])
+    code = f"import socket; socket.socket(1, 2).sendto(b'READY=1', '\\0' + {notify.address[1:]!r})"
+    try:
+        for uids, expected in (({os.getuid()}, [(0, {"READY": "1"})]), ({os.getuid() + 1}, [])):
+            subprocess.run([sys.executable, "-c", code], check=True)
+            assert notify.receive([ours.pid], uids) == expected
+        assert notify.ignored == 1
+    finally:
+        ours.kill()
+        ours.wait()
+
+
 def test_a_strangers_message_is_ignored_and_counted(notify):
     ours, stranger = subprocess.Popen(["sleep", "60"]), a_sender(notify)
     try:
