@@ -74,8 +74,8 @@ class Worker:
     """
 
     __slots__ = (
-        "executed_at", "fewer", "generation", "had", "kill_at", "left", "left_asked", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot",
-        "spread_at", "started_at", "state", "strays", "succeeds", "takers", "too_big", "took_over",
+        "executed_at", "fewer", "generation", "had", "kill_at", "left", "left_asked", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at",
+        "retired_by", "slot", "spread_at", "started_at", "state", "strays", "succeeds", "takers", "too_big", "took_over",
     )  # fmt: skip
 
     def __init__(

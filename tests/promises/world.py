@@ -96,8 +96,8 @@ class Process:
     """
 
     __slots__ = (
-        "alive", "big_at", "doomed", "ended", "executed_at", "fewer", "generation", "group_asked_at", "group_due", "had", "kill_due", "killed_at", "left_at", "most", "pid", "program",
-        "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
+        "alive", "big_at", "doomed", "ended", "executed_at", "fewer", "generation", "group_asked_at", "group_due", "had", "kill_due", "killed_at", "left_at", "most",
+        "pid", "program", "readiness", "ready_at", "resized_at", "retired_at", "retired_by", "slot", "spread_at", "started_at", "taken", "takers",
     )  # fmt: skip
 
     def __init__(self, pid: int, generation: int, slot: int, program: Program, now: float) -> None:
