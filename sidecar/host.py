@@ -480,6 +480,7 @@ class Host:
         self._open_notify()
         if self.output is not None:
             self.output.take()
+            self.log.let_go()
             self.log = Log(self.settings.log_format)
             self._start_log_command(now)
         self._say("starting", {"version": __version__, "pid": os.getpid()})
@@ -2176,6 +2177,7 @@ class Host:
                 self.selector.unregister(key.fileobj)
         self._sweep(log_command)
         if self.output is not None:
+            self.log.let_go()
             self.output.give_back()
         if log_command:
             until = time.monotonic() + LOG_COMMAND_WAIT

@@ -6,7 +6,7 @@ fields (docs/logging.md). Values of variables never reach this module.
 A reader that has stopped reading must not stop PID 1: a line is written only as far as stderr has
 room for it now. Lines that had no room are counted, and the count is said with the next one that
 has. Stderr itself stays blocking, because it is shared with the workers; a pipe or terminal is
-opened once more for each line, and that open file does not block. (That poll(2) says there is room
+opened once more, and that open file does not block. (That poll(2) says there is room
 is not enough: a terminal takes a part of a line and then blocks, and a worker that fills the last of
 a pipe comes in between.)
 """
@@ -221,6 +221,8 @@ class Log:
     """
 
     def __init__(self, style: str, fd: int = 2, colour: bool = False) -> None:
+        #: The end opened once more, without blocking, and the file that it is of.
+        self._own, self._own_of = -1, (0, 0)
         self.style = style
         self.fd = fd
         self.lost = 0
@@ -315,28 +317,38 @@ class Log:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _send(self, data: bytes) -> int:
-        kind = os.fstat(self.fd).st_mode
-        if stat.S_ISSOCK(kind):
+        found = os.fstat(self.fd)
+        if stat.S_ISSOCK(found.st_mode):
             with socket.socket(fileno=os.dup(self.fd)) as sock:
                 return sock.send(data, socket.MSG_DONTWAIT)
-        if stat.S_ISFIFO(kind) or self._terminal:
+        if not stat.S_ISFIFO(found.st_mode) and not self._terminal:
+            return os.write(self.fd, data)
+        if self._own < 0 or self._own_of != (found.st_dev, found.st_ino):
+            self.let_go()
             try:
-                end = os.open(
+                self._own = os.open(
                     f"/proc/self/fd/{self.fd}",
                     os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
                 )
+                self._own_of = found.st_dev, found.st_ino
             except OSError as error:
                 if error.errno in (errno.ENXIO, errno.EIO):
-                    return len(data)  # the reader is gone, the terminal hung up
+                    raise  # the reader is gone, the terminal hung up
                 # It is not ours to open, or no descriptor is left: go by what poll says.
                 if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
                     return 0
-            else:
-                try:
-                    return os.write(end, data)
-                finally:
-                    os.close(end)
-        return os.write(self.fd, data)
+                return os.write(self.fd, data)
+        return os.write(self._own, data)
+
+    def let_go(self) -> None:
+        """Close what it has opened itself: somebody may wait for the end of what is written there.
+        The next line opens it again.
+        """
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+
+    __del__ = let_go
 
 
 def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:

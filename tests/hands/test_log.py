@@ -105,6 +105,25 @@ def test_a_reader_that_never_reads_holds_nobody_up(ends):
     assert [line for line in lines[:-1] if not whole.fullmatch(line)] == []
 
 
+def test_it_follows_its_descriptor_and_lets_go_of_what_that_was():
+    """As --log-file does: another file takes the descriptor's place."""
+    one, writing = os.pipe()
+    log = Log("text", writing)
+    log.say("asked", {"signal": "HUP"})
+    other, end = os.pipe()
+    os.dup2(end, writing)
+    log.say("asked", {"signal": "TERM"})
+    assert os.read(one, 4096).endswith(b"SIGHUP received\n")
+    assert os.read(one, 4096) == b""  # nobody writes there any more
+    assert os.read(other, 4096).endswith(b"SIGTERM received\n")
+    os.close(end)
+    log.let_go()
+    os.close(writing)
+    assert os.read(other, 4096) == b""
+    for fd in (one, other):
+        os.close(fd)
+
+
 def test_a_line_that_a_terminal_took_a_part_of_is_ended_before_the_next():
     reading, writing = pty.openpty()
     log = Log("text", writing)
