@@ -602,7 +602,12 @@ def test_no_other_variable_comes_in(pair):
         run.wait_generations(1)
         names.append({entry.partition("=")[0] for entry in environ(run.worker(1))})
         assert "SERVER_STARTER_PORT" in names[-1]
-    assert names[1] - names[0] == {"SIDECAR_TRIGGER", "SIDECAR_WORKER", "SIDECAR_WORKERS"}
+    assert names[1] - names[0] == {
+        "SIDECAR_TRIGGER",
+        "SIDECAR_WORKER",
+        "SIDECAR_WORKERS",
+        "SIDECAR_WORKER_PID",
+    }
     assert names[0] <= names[1]
 
 
