@@ -2066,6 +2066,9 @@ class Host:
         self.environments.pop(order.generation, None)
         self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})
+        # Until then old and new are there at once, also when the new one serves or has failed.
+        if self.room.begun and len(self.supervisor.roster.generations) == 1:
+            self.room.ended(memory.kills())
         self._try("close listeners", self._close_listeners)
         self._try("repair the listeners", self._mend, now)
         self._try("see who holds the listeners", self._tell_strangers)
@@ -2090,8 +2093,6 @@ class Host:
             self._try("repair the listeners", self._mend, now)
         self._say(order.event, order.fields)
         self.manager.heed(order.event, order.fields)
-        if order.event in ("serving", "swap_failed") and self.room.begun:
-            self.room.ended(order.fields["generation"], memory.kills())
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
         self.exit_status = order.status

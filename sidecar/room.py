@@ -44,6 +44,7 @@ class Room:
 
         `kills`: how many processes the kernel has killed for want of memory so far.
         """
+        self.ended(kills)  # of the one before something is there still
         for number, each in there:
             self._seen[number] = max(each, self._seen.get(number, 0))
         for kept in (self._seen, self._more_than):
@@ -62,11 +63,11 @@ class Room:
         mib = 1 << 20
         return fits, f"of {limit // mib} MiB (the memory limit) {left // mib} are left, and {why}"
 
-    def ended(self, generation: int, kills: int) -> None:
-        """Its swap is over, well or not: has the kernel killed meanwhile?"""
-        if self._begun is None or self._begun[0] != generation:
+    def ended(self, kills: int) -> None:
+        """Only one generation is left of the swap begun last: has the kernel killed meanwhile?"""
+        if self._begun is None:
             return
-        _, left, workers, before = self._begun
+        generation, left, workers, before = self._begun
         self._begun = None
         if kills > before:
             self._more_than[generation] = left // workers + 1

@@ -112,14 +112,14 @@ def test_overlap_always_risks_what_the_guard_avoids(run_container):
 
 
 def test_a_swap_to_bigger_workers_learns_from_a_kill(run_container):
-    """Two of 20 MiB; those that come take 100, and only one of them fits beside the old."""
+    """Two of 60 MiB; of those that come, 120 MiB each, only one more fits beside the others."""
     running = run_container(
         "--workers", "2", "--envdir", "/env", app="heavy.py",
-        environment={"HEAVY": "20", "PYTHONDONTWRITEBYTECODE": "1"}, mem_limit="290m",
-        memswap_limit="290m", tmpfs={"/env": ""},
+        environment={"HEAVY": "60", "PYTHONDONTWRITEBYTECODE": "1"}, mem_limit="390m",
+        memswap_limit="390m", tmpfs={"/env": ""},
     )  # fmt: skip
     running.wait_event("serving", generation=1)
-    running.container.exec_run(["sh", "-c", "echo 100 > /env/HEAVY"])
+    running.container.exec_run(["sh", "-c", "echo 120 > /env/HEAVY"])
     with Load(running.port, generation_of) as load:
         load.wait_for(1, 20)
         running.container.kill("HUP")
