@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import struct
 import sys
 import time
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 # `status --watch` asks that often (seconds).
 REFRESH = 1.0
+# So much of a log file's end is shown at most.
+TAIL_LINES, TAIL_BYTES = 20, 8192
 
 
 class Unreachable(Exception):
@@ -267,6 +270,31 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
     if reply.get("done", DONE) == DONE:
         for line in command.lines(reply, tell):
             print(printable(line), flush=True)
+    if command.name == "reload" and reply.get("event") == "swap_failed":
+        lines = log_tail(reply)
+        if lines:
+            what = f"the end of {printable(reply['log_file'])} since then, by all who write there"
+            print(f"sidecar reload: {what}:", *lines, sep="\n  ", file=sys.stderr)
+
+
+def log_tail(record: Mapping[str, Any]) -> list[str]:
+    """The last lines of the log file since the generation of this event was begun, by all who write
+    there; none without --log-file, or where it cannot be read.
+    """
+    try:
+        fd = os.open(record["log_file"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            status, begin = os.fstat(fd), record["log_from"]
+            if not stat.S_ISREG(status.st_mode) or status.st_ino != record["log_inode"]:
+                return []  # rotated
+            start = max(begin, status.st_size - TAIL_BYTES)
+            lines = os.pread(fd, TAIL_BYTES, start).decode("utf-8", "replace").splitlines()
+        finally:
+            os.close(fd)
+    except (KeyError, OSError):
+        return []
+    # The first one may have lost its beginning.
+    return [printable(line) for line in lines[start > begin :] if line.strip()][-TAIL_LINES:]
 
 
 def tell(record: Mapping[str, Any]) -> str:

@@ -206,19 +206,31 @@ class Part:
 class Plan:
     """What a generation was begun with, and its workers are started with for as long as it lives."""
 
-    __slots__ = ("command", "listeners", "readiness", "settings")
+    __slots__ = ("command", "listeners", "log_end", "readiness", "settings")
 
     def __init__(
-        self, settings: Settings, listeners: Listeners, command: tuple[str, ...], readiness: str
+        self,
+        settings: Settings,
+        listeners: Listeners,
+        command: tuple[str, ...],
+        readiness: str,
+        log_end: dict[str, Any] | None = None,
     ) -> None:
         self.settings = settings
         self.listeners = listeners
         self.command = command
         self.readiness = readiness
+        #: Where the log file ended when it was begun (Output.end).
+        self.log_end = log_end or {}
 
     def dump(self) -> dict[str, Any]:
         """All of it but the listeners, for a later version of sidecar."""
-        return {"settings": self.settings, "command": self.command, "readiness": self.readiness}
+        return {
+            "settings": self.settings,
+            "command": self.command,
+            "readiness": self.readiness,
+            "log_end": self.log_end,
+        }
 
 
 class SettingsRead:
@@ -1852,7 +1864,11 @@ class Host:
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
         self.plans[order.generation] = Plan(
-            self.settings, self.listeners, self.command, self.readiness
+            self.settings,
+            self.listeners,
+            self.command,
+            self.readiness,
+            self.output.end() if self.output is not None else None,
         )
         try:
             reading = self._read_envdir()
@@ -2091,7 +2107,10 @@ class Host:
         if order.event == "serving":
             # It is not said of a door that is closed.
             self._try("repair the listeners", self._mend, now)
-        self._say(order.event, order.fields)
+        fields = order.fields
+        if order.event == "swap_failed" and (plan := self.plans.get(fields["generation"])):
+            fields = {**fields, **plan.log_end}
+        self._say(order.event, fields)
         self.manager.heed(order.event, order.fields)
 
     def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802

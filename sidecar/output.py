@@ -94,6 +94,19 @@ class Output:
             os.close(end)
         return another
 
+    def end(self) -> dict[str, Any]:
+        """Where the log file ends now: its path, inode and size (bytes), for whoever wants to read
+        what is written from here on. Nothing if there is none.
+        """
+        if not self.path:
+            return {}
+        status = os.fstat(1)
+        return {
+            "log_file": os.path.abspath(self.path),
+            "log_inode": status.st_ino,
+            "log_from": status.st_size,
+        }
+
     def handoff(self) -> list[tuple[int, int]]:
         """The command's descriptors: it reads the pipe, and writes where sidecar did before."""
         return [(self._pipe, 0), (self._kept[0], 1), (self._kept[1], 2)]

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,7 +21,17 @@ from pathlib import Path
 import pytest
 
 from sidecar import control
-from tests.support import PATIENCE, ROOT, SERVER, Load, Sidecar, alive, until
+from tests.support import (
+    PATIENCE,
+    ROOT,
+    SERVER,
+    Load,
+    Sidecar,
+    alive,
+    marked,
+    open_to_others,
+    until,
+)
 
 Control = Callable[..., subprocess.CompletedProcess]
 
@@ -162,6 +173,35 @@ def test_a_failed_swap_is_in_status_with_its_cause_and_the_state_stays_serving(s
     assert "exited with status 3" in told["last_failure"]["cause"]
     assert "exited with status 3" in ask(run, "status").stdout
     assert ask(run, "health").returncode == 0
+
+
+def test_a_reload_that_failed_shows_the_end_of_the_log_file(tmp_path):
+    """What was written since the generation was begun, by whoever writes there; not before."""
+    log, control = tmp_path / "log", str(tmp_path / "control")
+    bad = tmp_path / "bad"
+    script = f"""echo begins {"x" * 100}; test -e {bad} || exec {shlex.join(SERVER)}
+        for n in $(seq 30); do echo line $n; done; printf "Error: no \\033[31mtable\\n" >&2; exit 3"""
+    words = ["run", "--port", "127.0.0.1:0", "--control", control, "--log-file", str(log)]
+    command = [sys.executable, "-m", "sidecar", *words, "--", "sh", "-c", script]
+    mark = f"{os.getpid()}-{tmp_path}"
+    environ = {**environment(), "MARK": mark}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: log.exists() and "serves after" in log.read_text(), "it serves")
+            bad.touch()
+            ask = [sys.executable, "-m", "sidecar", "reload", "--wait", "--control", control]
+            done = subprocess.run(ask, cwd=ROOT, env=environ, capture_output=True, text=True)
+            assert done.returncode == 1
+            told = [line for line in done.stderr.splitlines() if line.startswith("  ")]
+            assert 10 < len(told) <= 20
+            assert "  line 30" in told
+            assert "  line 1" not in told
+            assert [each for each in told if "Error: no" in each and "\033" not in each]
+            assert not [each for each in told if "serves after" in each]
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+    until(lambda: marked(mark) == [], "the end of all of it")
 
 
 def test_status_with_many_workers_costs_no_more_than_in_proportion(start):
@@ -675,6 +715,7 @@ def test_the_real_one_is_found_beside_impostors(sidecar, impostor, anybodys, tmp
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+@open_to_others
 def test_root_may_ask_a_users_sidecar(anybodys):
     """In a container whose user is not root, `docker exec -u 0`."""
     mine = anybodys / "mine"
