@@ -15,9 +15,29 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 APPS = ROOT / "tests" / "apps"
 SERVER = (sys.executable, "-S", str(APPS / "server.py"))
+
+
+def _closed() -> str:
+    """The directory on the way to this checkout, or to its Python, that other users may not enter;
+    "" if there is none.
+    """
+    for path in (APPS, Path(sys.executable)):
+        for each in path.parents:
+            if not each.stat().st_mode & 0o001:
+                return str(each)
+    return ""
+
+
+# For tests that run programs of this checkout as somebody else.
+open_to_others = pytest.mark.skipif(
+    bool(_closed()),
+    reason=f"other users may not enter {_closed()}: needs a checkout where they may",
+)
 
 # Nothing is asserted on time; this only ends a test that would wait for ever.
 PATIENCE = 60.0

@@ -27,6 +27,7 @@ from sidecar.readiness import (
     takers,
     takes_connections,
 )
+from tests.support import open_to_others
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "apps"
@@ -325,6 +326,7 @@ def test_a_handler_is_seen_and_its_absence(start, listener):
 
 
 @as_root
+@open_to_others
 def test_looking_at_another_users_processes_is_refused_with_the_reason(start, listener):
     program = start("accept", listener)
     code = f"from sidecar.readiness import takes_connections as t; t({program.pid}, [{inode(listener)}])"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.readiness import takes_connections
+from tests.support import open_to_others
 
 pytestmark = pytest.mark.servers
 
@@ -268,6 +269,7 @@ def test_nginx_is_seen_by_root_without_ptrace_rights_though_its_workers_change_t
 
 
 @as_root
+@open_to_others
 def test_gunicorn_that_changes_its_user_itself_is_refused_to_root_without_ptrace_rights_and_not_just_unready(
     listener, folder
 ):

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import PATIENCE, ROOT, Load, Sidecar, alive, free_port, until
+from tests.support import PATIENCE, ROOT, Load, Sidecar, alive, free_port, open_to_others, until
 
 PATHS = ("/livez", "/readyz", "/metrics", "/status", "/events", "/")
 
@@ -738,6 +738,7 @@ def test_a_wrong_address_is_refused(sidecar, options, says):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@open_to_others
 def test_it_is_the_workers_user_wherever_sidecar_is_installed(start, tmp_path):
     """What talks to the network is not root where the workers are not, even if that user cannot
     read sidecar's own files.
