@@ -286,6 +286,7 @@ class Host:
         }
         self.started_with = environ
         self.place = workers.place(environ)
+        self._leads_to: tuple[int, int] | None = None
         self._strangers: set[int] = set()
         self._said_unknown = 0
         self.log = Log(
@@ -1548,6 +1549,19 @@ class Host:
         supersedes = supersedes or trigger == "watch"
         self._observe(events.SwapTriggered(trigger, supersedes, paths), now)
 
+    def _follow_the_link(self, now: float) -> None:
+        """Where the link by which sidecar came into its directory leads elsewhere now, what is watched
+        is there, too.
+        """
+        before = self._leads_to
+        try:
+            leads_to = os.stat(self.place.path)
+        except OSError:
+            return  # what is started there will say so
+        self._leads_to = (leads_to.st_dev, leads_to.st_ino)
+        if self.watcher is not None and before not in (None, self._leads_to):
+            self._watch_anew(now)
+
     def _watch_anew(self, now: float) -> None:
         """Another watcher, with the rules of now."""
         if self.watcher is not None:
@@ -1863,6 +1877,8 @@ class Host:
         )
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
+        if self.place.linked:
+            self._try("watch where the link leads", self._follow_the_link, now)
         self.plans[order.generation] = Plan(
             self.settings,
             self.listeners,

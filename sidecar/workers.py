@@ -381,6 +381,7 @@ class Workers:
 
     def unowned(self) -> list[int]:
         """The orphans that belong to no worker, as far as can be seen."""
+        self.strays()
         try:
             return [pid for pid in procfs.adopted(self._notes) if pid not in self._whose]
         except OSError:
@@ -507,9 +508,11 @@ class Workers:
     def _signal_outside(self, leader: int, number: int) -> None:
         """Send a signal to the worker's orphans that are not in its group, and what is below them."""
         orphans = [pid for pid, whose in self._whose.items() if whose == leader]
-        if not orphans:
-            return
-        for pid in procfs.below(orphans):
+        try:
+            found = procfs.below(orphans) if orphans else []
+        except OSError:
+            found = orphans
+        for pid in found:
             try:
                 if os.getpgid(pid) != leader:
                     self._send(os.kill, pid, number)

@@ -201,6 +201,19 @@ def test_what_a_stray_leaves_behind_is_its_workers_too(sidecar, tmp_path):
     assert run.stop() == 0
 
 
+def test_a_living_workers_orphan_is_no_stranger(sidecar, tmp_path):
+    run = sidecar("--workers", "2", program=escaping(tmp_path, True))
+    run.wait("serving")
+    until(lambda: len(escaped(tmp_path)) == 2, "the processes that have left")
+    run.swap(2)
+    run.wait("generation_gone", generation=1)
+    until(lambda: len(escaped(tmp_path)) == 4, "those of the next generation")
+    run.swap(3)
+    run.wait("generation_gone", generation=2)
+    assert run.seen("remark") == []
+    assert run.stop() == 0
+
+
 def test_what_nobody_knows_any_more_and_holds_a_listener_is_named(sidecar, tmp_path):
     """It has left its session and its environment. It is not touched before the stop, but said."""
     sleeps = (

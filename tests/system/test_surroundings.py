@@ -83,6 +83,23 @@ def test_generations_are_started_where_the_link_leads_now_that_sidecar_was_start
     assert run.stop() == 0
 
 
+def test_what_is_watched_is_where_the_link_leads_now(sidecar, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    run = sidecar("--watch", ".", cwd=current, env={"PWD": str(current)})
+    run.wait("watching")
+    run.wait("serving")
+    current.unlink()
+    current.symlink_to("two")
+    run.swap(2)
+    run.wait("watching", 2)
+    (tmp_path / "two" / "code.py").write_text("")
+    run.wait("serving", generation=3, trigger="watch")
+    assert run.stop() == 0
+
+
 def test_a_directory_without_a_link_is_entered_by_its_path_while_it_is_there(sidecar, tmp_path):
     """One that another has taken the place of is left behind; one that was removed is not missed."""
     place = tmp_path / "place"
