@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # So many generations are remembered: what an old release needed does not count for ever.
 KEPT = 5
+# What is left differs a little from swap to swap: workers are taken to need this part more than what
+# they did not fit into.
+MARGIN = 8
 
 
 class Room:
@@ -70,7 +73,7 @@ class Room:
         generation, left, workers, before = self._begun
         self._begun = None
         if kills > before:
-            self._more_than[generation] = left // workers + 1
+            self._more_than[generation] = left // workers
 
     def _need(self, there: dict[int, int]) -> tuple[int, str]:
         """What a worker takes, and the words for it."""
@@ -79,7 +82,8 @@ class Room:
         why = f"a worker {'takes' if seen in there else f'of generation {seen} took'} {need >> 20}"
         if self._more_than:
             big = max(self._more_than, key=lambda number: (self._more_than[number], number))
-            if self._more_than[big] > need:
-                need = self._more_than[big]
-                why = f"the kernel killed when generation {big} had {need >> 20} for each worker"
+            had = self._more_than[big]
+            if had + had // MARGIN >= need:
+                need = had + had // MARGIN + 1
+                why = f"the kernel killed when generation {big} had {had >> 20} for each worker"
         return need, why
