@@ -162,6 +162,8 @@ def _texts(
             )
             continue
         try:
+            if unfit := _unfit(item["text"]):
+                raise ValueError(unfit)
             text, secret = fill(item["text"], environ)
             found.append((text, place, secret))
         except ValueError as error:
@@ -173,6 +175,17 @@ def _texts(
     if problems:
         raise ValueError(*problems)
     return found
+
+
+def _unfit(text: str) -> str:
+    """What of a text no path, argument or variable can hold, "" if there is nothing (execve(2))."""
+    if "\0" in text:
+        return "it holds a NUL character, which no path, argument or variable can"
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "it holds one half of a surrogate pair, which is no character"
+    return ""
 
 
 def _form(name: str) -> str:

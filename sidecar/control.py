@@ -89,6 +89,7 @@ class Control:
         self._clients: dict[int, Client] = {}
         self._accepting = False
         self._pause_until = float("inf")
+        self._complaint = self._complained = ""
         self._accept(True)
 
     @classmethod
@@ -185,33 +186,47 @@ class Control:
 
     # --- in the loop
 
-    def turn(self, now: float, answer: Answering) -> None:
-        """See to whoever is ready, for a moment, and drop whoever is late.
+    def turn(self, now: float, answer: Answering) -> str:
+        """See to whoever is ready, for a moment, and drop whoever is late. Why nobody more can be
+        taken, in words for the log; "" if all is well or was said before.
 
         `answer` gives, for a request, what to say, and what goes on from then on (None: the answer
         is complete).
         """
         if self._pause_until <= now:
             self._pause_until = float("inf")
+            self._complaint = ""
             self._accept(True)
         until = time.monotonic() + AT_ONCE
+        defect: Exception | None = None
         # One at a time: the kernel then puts whoever has had a turn behind all others that are
         # ready.
         while ready := self._epoll.poll(0, 1):
             fd, state = ready[0]
             client = self._clients.get(fd)
-            if client is None:
-                self._welcome(now)
-            elif client.unsent:
-                self._send(client, now)
-            elif client.answer is not None:
-                self._drop(client)  # it was asked for nothing but its end
-            elif state & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                self._read(client, now, answer)
+            try:
+                if client is None:
+                    self._welcome(now)
+                elif client.unsent:
+                    self._send(client, now)
+                elif client.answer is not None:
+                    self._drop(client)  # it was asked for nothing but its end
+                elif state & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                    self._read(client, now, answer)
+            except Exception as error:  # whose it is, is its end
+                if client is not None:
+                    self._drop(client)
+                if client is None or not isinstance(error, OSError):
+                    defect = error
+                    break
             if time.monotonic() > until:
                 break
         for client in [client for client in self._clients.values() if self._due(client) <= now]:
             self._drop(client)
+        if defect is not None:
+            raise defect
+        before, self._complained = self._complained, self._complaint
+        return self._complaint if self._complaint != before else ""
 
     def _due(self, client: Client) -> float:
         """When a client has to go."""
@@ -252,12 +267,26 @@ class Control:
     # --- clients
 
     def _accept(self, on: bool) -> None:
-        if self._sock is not None and on != self._accepting:
-            self._accepting = on
-            if on:
+        """Take clients, or none for now."""
+        if self._sock is None or on == self._accepting:
+            return
+        if not on:
+            self._epoll.unregister(self._sock.fileno())
+        else:
+            try:
                 self._epoll.register(self._sock.fileno(), select.EPOLLIN)
-            else:
-                self._epoll.unregister(self._sock.fileno())
+            except OSError as error:
+                self._pause(error, time.monotonic())
+                return
+        self._accepting = on
+
+    def _pause(self, error: OSError, now: float) -> None:
+        """No descriptor or no memory for a client: it stays in the queue, and would wake us for
+        ever.
+        """
+        self._complaint = error.strerror or str(error)
+        self._pause_until = now + PAUSE
+        self._accept(False)
 
     def _welcome(self, now: float) -> None:
         while self._sock is not None and self._accepting:
@@ -266,34 +295,37 @@ class Control:
             except BlockingIOError:
                 return
             except OSError as error:
-                if (
-                    error.errno != errno.ECONNABORTED
-                    # no descriptor or no memory for it: it stays in the queue, and would wake us for
-                    # ever
-                ):
-                    self._accept(False)
-                    self._pause_until = now + PAUSE
+                if error.errno != errno.ECONNABORTED:
+                    self._pause(error, now)
                 return
-            _, uid, _ = struct.unpack(
-                "=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            )
-            if uid not in (0, os.geteuid()):
+            try:
+                _, uid, _ = struct.unpack(
+                    "=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                )
+                if uid not in (0, os.geteuid()):
+                    sock.close()
+                    continue
+                self._add(sock, now)
+            except OSError as error:
                 sock.close()
-                continue
-            self._add(sock, now)
+                self._pause(error, now)
+                return
 
     def _add(self, sock: socket.socket, since: float) -> Client:
+        """A client more. Raises OSError, and there is none then."""
         sock.setblocking(False)
-        client = self._clients[sock.fileno()] = Client(sock, since)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
+        client = self._clients[sock.fileno()] = Client(sock, since)
         self._count()
         return client
 
     def _drop(self, client: Client) -> None:
         fd = client.sock.fileno()
         if self._clients.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-            client.sock.close()
+            try:
+                self._epoll.unregister(fd)
+            finally:
+                client.sock.close()
             self._count()
 
     def _count(self) -> None:
@@ -395,7 +427,10 @@ class Control:
             client.deadline = (
                 float("inf") if client.answer is not None or client.trusted else now + PATIENCE
             )
-        self._await(client)
+        try:
+            self._await(client)
+        except OSError:  # no memory: better none than one that is never heard
+            self._drop(client)
 
     def _await(self, client: Client) -> None:
         self._epoll.modify(

@@ -333,7 +333,8 @@ class Tail:
 
     def close(self) -> str:
         """Read the rest and close; the text, from the beginning of a line where it had to be cut."""
-        self.take()
+        if self._read >= 0:
+            self.take()
         for fd in (self._read, self.write):
             if fd >= 0:
                 os.close(fd)

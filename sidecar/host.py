@@ -14,6 +14,7 @@ tried a second time. Then the host looks whether it still knows of every child (
 from __future__ import annotations
 
 import binascii
+import errno
 import os
 import selectors
 import signal
@@ -55,7 +56,7 @@ from sidecar.record import Descriptor
 from sidecar.room import Room
 from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
 from sidecar.status import PidFile, StatusFile
-from sidecar.supervisor import KILL_GRACE, Supervisor
+from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
 
 TYPE_CHECKING = False
@@ -119,9 +120,17 @@ LONGEST_SLEEP = 20 * 86400.0
 
 # Should the wait for what happens fail itself, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
-# A stop in which nothing works as it should ends this long after the moment at which it had to be
-# over (seconds).
-STOP_SLACK = 5.0
+# After the lame duck and the drain timeout a stop takes at most this long (seconds), whatever is
+# wrong: `sidecar check` and the documentation say so.
+LAST_SECONDS = 5.0
+# So much of it is left for the end of what is no worker (seconds): a supervisor that has not come
+# to its end before has a defect.
+SWEEPING = 1.0
+# The least time (seconds) in which what was killed is waited for.
+A_MOMENT = 0.2
+# Descriptors that are kept for the very end, where there may be no others left: what is still there
+# is found by reading /proc.
+SPARE = 3
 
 # The number at which the watcher finds the memory it shares with the one before it; those of the
 # admin's listener and of its two connections to PID 1 (one asks, one is told of events), and all
@@ -294,6 +303,8 @@ class Host:
             colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
         )
         self.exit_status: int | None = None
+        #: Something may be served from now on.
+        self.began = False
         self.environments: dict[int, dict[str, str]] = {}
         self.chronicle = Chronicle()
         self.control: control.Control | None = None
@@ -339,8 +350,9 @@ class Host:
         #: Whom the order that is being performed has been sent to already.
         self._sent_to = 0
         self._reap_at = float("inf")
-        #: By then sidecar leaves, whatever is wrong with it.
-        self._end_by = float("inf")
+        #: By then sidecar leaves, whatever is wrong with it, and by then everything is over.
+        self._end_by = self._over_by = float("inf")
+        self._spare: list[int] = []
         #: Sources that are not listened to for now, because reading them raised.
         self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
         self._parts = self._make_parts()
@@ -415,10 +427,11 @@ class Host:
             self._open_ears()
             self._begin()
         now = time.monotonic()
+        self.began = True
         try:
             if self.heritage is not None:
                 self._try("take over", self._take_over, self.heritage, now)
-            self._see_to(now)
+            self._try("see to what is due", self._see_to, now)
             while self.exit_status is None:
                 try:
                     self._turn()
@@ -439,6 +452,7 @@ class Host:
     def _open_ears(self) -> None:
         """Make what the loop waits on."""
         self.selector = selectors.DefaultSelector()
+        self._spare = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SPARE)]
         self._listen_to(self.wakeup, self._hear)
         if self.settings.keys and os.isatty(0):
             self.terminal = terminal.Terminal()
@@ -974,12 +988,17 @@ class Host:
         if self.hide:
             fields = {name: hidden(value, self.hide) for name, value in fields.items()}
         self._try("write its log", self.log.say, event, fields)
+        self._try("tell who waits for events", self._tell, event, fields, again=True)
+
+    def _tell(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Remember an event, and tell whoever waits for one."""
         record = self.chronicle.note(event, fields, time.time())
         if self.control is not None:
-            self._try("answer at the control socket", self.control.tell, record, time.monotonic())
+            self.control.tell(record, time.monotonic())
 
     def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
+        self._stop_listening(source)
         self.selector.register(source, selectors.EVENT_READ, heed)
 
     def _stop_listening(self, source: HasFileno | int) -> None:
@@ -997,7 +1016,7 @@ class Host:
                 self._perform(self._ordered.popleft(), now)
             self._ordered.extend(self.supervisor.reconcile(now))
             if self.stopping():
-                self._bound_stop(now)
+                self._bound_stop(now, self.supervisor.ending.lame_duck)
             if not self._ordered:
                 return
 
@@ -1041,14 +1060,16 @@ class Host:
             }
             fact = fact.replace(**masked)
         if isinstance(fact, events.StopAsked):
-            self._bound_stop(now)
+            self._bound_stop(now, fact.lame_duck)
         self.supervisor.observe(fact, now)
 
-    def _bound_stop(self, now: float) -> None:
+    def _bound_stop(self, now: float, lame_duck: bool) -> None:
         """A stop begins: from now on it is known when it is over at the latest."""
         if self._end_by == float("inf"):
             of = self.supervisor.settings
-            self._end_by = now + of.lame_duck + of.drain_timeout + KILL_GRACE + STOP_SLACK
+            left = (of.lame_duck if lame_duck else 0.0) + of.drain_timeout
+            self._over_by = now + left + LAST_SECONDS
+            self._end_by = self._over_by - SWEEPING
 
     # --- observe
 
@@ -1178,9 +1199,7 @@ class Host:
         def given() -> list[tuple[int, int]]:
             # By the first start: where it cannot be made that start has failed, and another follows.
             if self._watchers_memory < 0:
-                self._watchers_memory = helpers.clear(
-                    os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-                )
+                self._watchers_memory = helpers.clear(self._make_memory())
             return [(self._watchers_memory, WATCHERS_MEMORY)]
 
         config = {
@@ -1194,6 +1213,17 @@ class Host:
             environment={**helpers.environment(self.started_with), "SIDECAR_WATCHER": json.dumps(config)},
             given=given, says=WATCHER_SAYS,
         )  # fmt: skip
+
+    def _make_memory(self) -> int:
+        """What the watcher keeps what it has seen in. Raises OSError."""
+        try:
+            return os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+                raise
+            cause = f"memfd_create: {error.strerror}"
+            self._say("cannot", {"what": "keep what the watcher has seen", "cause": cause})
+            return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def _make_admin(self, listener: int, now: float) -> helpers.Helper:
         """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user,
@@ -1309,8 +1339,8 @@ class Host:
     # --- the control socket: the desk of commands.py
 
     def _read_control(self, now: float) -> None:
-        if self.control is not None:
-            self.control.turn(now, self._answer)
+        if self.control is not None and (cause := self.control.turn(now, self._answer)):
+            self._say("cannot", {"what": "take a client at the control socket", "cause": cause})
 
     def _answer(self, request: object) -> tuple[list[dict[str, Any]], commands.Answer | None]:
         try:
@@ -1339,14 +1369,15 @@ class Host:
             "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": list(self.problems),
         }
-        groups = {**readiness.by_group(), **self.workers.strays()}
+        try:
+            groups = {**readiness.by_group(), **self.workers.strays()}
+        except OSError:
+            groups = None  # /proc cannot be read now: what the workers take is not known
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                worker["memory"], worker["cpu"] = readiness.usage(worker["pid"], groups) or (
-                    None,
-                    None,
-                )
-                orphans = groups.get(worker["pid"], ())
+                taken = readiness.usage(worker["pid"], groups) if groups is not None else None
+                worker["memory"], worker["cpu"] = taken or (None, None)
+                orphans = (groups or {}).get(worker["pid"], ())
                 worker["outlived"] = [pid for pid in orphans if pid != worker["pid"]]
         for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
             if last is not None:
@@ -1693,7 +1724,8 @@ class Host:
         leaders = [worker.pid for worker in self.supervisor.roster.workers()]
         for leader, message in self.notify.receive(leaders, uids):
             if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
-                self._observe(events.WorkerReady(pid), now)
+                fact = events.WorkerReady(pid)
+                self._try("take a notification", self._observe, fact, now, again=True)
         self._notify_at = self.notify.rest(now)
         if self._notify_at > now:
             self._stop_listening(self.notify)
@@ -1757,17 +1789,17 @@ class Host:
             )
         except readiness.LookForbidden as reason:
             if self.glances.refused(pid):
-                self._stop_looking(pid)
                 self._observe(events.LookForbidden(pid, str(reason)), now)
+                self._stop_looking(pid)
             return
         except OSError:
             return  # no descriptor left just now; there will be a next look
         for old in replaced or ():
             self._count_old(old, now)
-        if taking and replaced is None:
-            self._stop_looking(pid)
         if taking:
             self._observe(events.WorkerReady(pid), now)
+        if taking and replaced is None:
+            self._stop_looking(pid)
         if replaced is not None:
             self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
 
@@ -1840,11 +1872,12 @@ class Host:
         """Take a ready command's answer; whether `ended` was one."""
         for pid, asking in self.asking.items():
             if asking.pid == ended.pid:
-                asking.pid = 0
                 if ended.code == 0 and not ended.signal:
-                    self._stop_looking(pid)
                     self._observe(events.WorkerReady(pid), now)
+                    asking.pid = 0
+                    self._stop_looking(pid)
                 else:
+                    asking.pid = 0
                     self._put_off(asking, now, ended.note)
                 return True
         return self.workers.forget(ended.pid)
@@ -1953,13 +1986,14 @@ class Host:
         self._observe(events.Prepared(generation, room, why), now)
 
     def _checked(self, ended: workers.Ended, now: float) -> None:
-        check = self.checks.pop(ended.pid)
-        output = self._last_words(check.tail)
+        check = self.checks[ended.pid]
         generation = check.generation
+        output = self._last_words(check.tail)
         if ended.code == 0 and not ended.signal:
             if output:
                 self._say("check_output", {"generation": generation, "output": output})
             self._prepared(generation, now)
+            del self.checks[ended.pid]
             return
         how = ended.note or (
             f"was killed by SIG{ended.signal}"
@@ -1974,6 +2008,7 @@ class Host:
             ),
             now,
         )
+        del self.checks[ended.pid]
 
     def _heed_tail(self, tail: helpers.Tail) -> None:
         self._listen_to(tail, lambda _: self._read_tail(tail))
@@ -2201,8 +2236,11 @@ class Host:
 
     def _leave_nothing(self) -> None:
         """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1
-        leaves, the kernel does it.
+        leaves, the kernel does it. Nothing here may keep the rest from being done.
         """
+        for fd in self._spare:
+            os.close(fd)
+        self._spare = []
         log_command = self.output.pid if self.output is not None else 0
         if os.getpid() == 1 and not log_command:
             return
@@ -2211,25 +2249,30 @@ class Host:
         for key in list(self.selector.get_map().values()):
             if key.fileobj is not self.wakeup:
                 self.selector.unregister(key.fileobj)
-        self._sweep(log_command)
+        until = min(self._over_by, time.monotonic() + LOG_COMMAND_WAIT) - A_MOMENT
+        self._sweep(min(until, time.monotonic() + LAST_WAIT), log_command)
         if self.output is not None:
-            self.log.let_go()
-            self.output.give_back()
+            self._try("let go of its output", self.log.let_go)
+            self._try("give its output back", self.output.give_back)
         if log_command:
-            until = time.monotonic() + LOG_COMMAND_WAIT
             while log_command not in self._reaped(0.05) and time.monotonic() < until:
                 pass
-            self._sweep()
+            self._sweep(until)
 
-    def _sweep(self, spared: int = 0) -> None:
-        until = time.monotonic() + LAST_WAIT
+    def _sweep(self, until: float, spared: int = 0) -> None:
+        """Kill what is left, and wait for its end until that moment, and at least a moment."""
+        until = max(until, time.monotonic() + A_MOMENT)
         while self.workers.sweep(spared) and time.monotonic() < until:
             self._reaped(0.05)
 
     def _reaped(self, wait: float) -> list[int]:
         """Wait for a child's end, and say whose it was."""
-        self.selector.select(wait)
-        self.wakeup.take()
+        try:
+            self.selector.select(wait)
+            self.wakeup.take()
+        except Exception as error:
+            self._note_defect("wait for the end of processes", error, time.monotonic())
+            time.sleep(wait)
         return [each.pid for each in self.workers.reap()[0]]
 
 
@@ -2302,7 +2345,24 @@ def run(
     is started, may go on in another process; it is given what rewrites the pid file. `started` is
     how to start it again.
     """
-    return Host(settings, environ, source, started).run(detach)
+    host = Host(settings, environ, source, started)
+    try:
+        return host.run(detach)
+    except OSError as error:
+        if host.began:
+            raise
+        raise StartError(refused(error), error.errno or 0) from None
+
+
+def refused(error: OSError) -> str:
+    """Why sidecar cannot start, when it is the system that says no."""
+    where = f" ({error.filename!r})" if error.filename is not None else ""
+    more = {
+        errno.EMFILE: "; raise the limit of this process: ulimit -n, or LimitNOFILE",
+        errno.ENFILE: "; the whole system has none left: sysctl fs.file-max",
+        errno.ENOMEM: "; the container or the system has no memory left",
+    }.get(error.errno or 0, "")
+    return f"cannot start: {(error.strerror or str(error)).lower()}{where}{more}"
 
 
 def take_over(

@@ -35,7 +35,7 @@ import select
 import signal
 import socket
 import struct
-from errno import EIO
+from errno import EIO, EMFILE, ENFILE, ENOMEM
 from functools import cache  # comes with socket
 
 from sidecar.errors import SidecarError
@@ -78,6 +78,9 @@ _FAMILIES = {
     b"UNIX-STREAM": socket.AF_UNIX,
     b"UNIX": socket.AF_UNIX,
 }
+
+# No descriptor, or no memory for one: that says nothing about who is looked at.
+IN_NEED = (EMFILE, ENFILE, ENOMEM)
 
 
 class LookForbidden(SidecarError):
@@ -417,23 +420,38 @@ def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[i
     The time of children that were waited for is in their parent's, so it never falls. None if it is
     not to be seen. `groups` is what by_group() says.
     """
+    try:
+        return _usage(leader, groups)
+    except OSError:  # without /proc, or without a descriptor to read it with
+        return None
+
+
+def _usage(leader: int, groups: Mapping[int, list[int]] | None) -> tuple[int, float] | None:
+    """The same. Raises OSError where the processes cannot be found."""
     pages, ticks, seen = 0, 0, False
     for pid in _tree(leader, groups):
         try:
             # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime,
             # cutime, cstime (14 to 17), rss (24).
             fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        except OSError as error:
+            if error.errno in IN_NEED:
+                raise
+            continue
+        try:
             ticks += sum(map(int, fields[11:15]))
             pages += int(fields[21])
             seen = True
-        except (OSError, IndexError):
+        except IndexError:
             continue
     return (pages * _PAGE, ticks / _TICKS) if seen else None
 
 
 def memory(leader: int) -> int | None:
-    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen."""
-    taken = usage(leader)
+    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen. Raises
+    OSError if sidecar itself is in need (no descriptors left).
+    """
+    taken = _usage(leader, None)
     return None if taken is None else taken[0]
 
 
@@ -467,7 +485,8 @@ def more_than(limit: int, leader: int) -> int:
 
     What counts is what would be free without it: shared pages by their share (PSS). That takes the
     kernel a walk over all pages, so it is asked for only if the resident memory, which is never
-    less, is too much; and that has to do where /proc refuses.
+    less, is too much; and that has to do where /proc refuses. Raises OSError if sidecar itself is in
+    need (no descriptors left).
     """
     if (memory(leader) or 0) <= limit:
         return 0

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 # the retire signal and SIGKILL.
 STILLBORN_GRACE = 2.0
 # How long (seconds) sidecar waits for what it has killed before it goes on all the same (an
-# uninterruptible process may take for ever).
-KILL_GRACE = 5.0
+# uninterruptible process may take for ever). A stop has 5 s for all that comes after the drain
+# timeout: `sidecar check` says so.
+KILL_GRACE = 3.0
 # Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN
 # comes this much later (seconds).
 APART = 0.1

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # What a shell calls it: found but not to be run, and not found.
 NOT_RUNNABLE, NOT_FOUND = 126, 127
 
+# So many descriptors are looked at where /proc does not say which are open; whoever started sidecar
+# has left open the lowest, if any.
+MOST_DESCRIPTORS = 1024
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
 
 # _LINUX_CAPABILITY_VERSION_3 (capget(2)).
@@ -357,12 +361,20 @@ class Workers:
         self.emptied.extend(emptied)
         self._forget_leaders(emptied)
         while self._unseen:
-            each = self._ended(*self._unseen.popleft(), strays)
-            if each.alone:
-                self._forget_leaders([each.pid])
-            else:
-                self._leaderless.add(each.pid)
-            self.ended.append(each)
+            each = self._unseen.popleft()
+            try:
+                self._see(self._ended(*each, strays))
+            except Exception:
+                # What is known of it without its note: nobody may wait for it in vain.
+                self._see(self._gone(*each, "", strays))
+                raise
+
+    def _see(self, ended: Ended) -> None:
+        if ended.alone:
+            self._forget_leaders([ended.pid])
+        else:
+            self._leaderless.add(ended.pid)
+        self.ended.append(ended)
 
     def strays(self) -> dict[int, list[int]]:
         """The orphans of workers, by the worker's leader: processes that have outlived their own
@@ -422,14 +434,17 @@ class Workers:
         return set(self._abandoned)
 
     def _ended(self, pid: int, status: int, strays: Mapping[int, list[int]]) -> Ended:
-        code = os.waitstatus_to_exitcode(status)
-        if pid not in self._notes:
-            note, alone = "", True  # an orphan that was adopted
-        else:
+        if pid in self._notes:  # else it is an orphan that was adopted
             self.executed(pid)
-            if pid in self._reports:  # somebody else holds the other end, so it is open and empty
-                self._close_report(pid)
-            note, alone = self._notes.pop(pid), pid not in strays and not _exists(pid)
+        return self._gone(pid, status, self._notes.get(pid, ""), strays)
+
+    def _gone(self, pid: int, status: int, note: str, strays: Mapping[int, list[int]]) -> Ended:
+        """Forget a child that has been reaped; how it ended."""
+        code = os.waitstatus_to_exitcode(status)
+        ours = self._notes.pop(pid, None) is not None
+        if pid in self._reports:  # somebody else holds the other end, so it is open and empty
+            self._close_report(pid)
+        alone = not ours or (pid not in strays and not _exists(pid))
         group = [] if alone else procfs.members(pid)
         outside = [] if alone else [each for each in strays.get(pid, ()) if each not in group]
         return Ended(
@@ -543,7 +558,7 @@ class Workers:
 
     def sweep(self, spared: int = 0) -> bool:
         """SIGKILL whatever is left below sidecar, but `spared` and what is below that; whether
-        anything is.
+        anything is. Never raises: where /proc cannot be read it goes by what it knows.
 
         (As PID 1 the kernel does it when sidecar leaves.)
         """
@@ -551,8 +566,24 @@ class Workers:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return False
-        keep = {spared, *procfs.descendants(spared)} if spared else set()
-        left = [pid for pid in procfs.descendants(os.getpid()) if pid not in keep]
+        except OSError:
+            pass
+        groups = {*self._notes, *self._leaderless} - {spared}
+        for group in groups:
+            try:
+                self.kill(group)
+            except OSError:
+                pass
+        for pid in self._whose:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        try:
+            keep = {spared, *procfs.descendants(spared)} if spared else set()
+            left = [pid for pid in procfs.descendants(os.getpid()) if pid not in keep]
+        except OSError:
+            return bool(groups or self._whose)
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -572,11 +603,15 @@ def seal() -> None:
         os.set_inheritable(fd, True)
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) >= 3:
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc, or it may not be read
+        numbers = list(range(min(os.sysconf("SC_OPEN_MAX"), MOST_DESCRIPTORS)))
+    for number in numbers:
+        if number >= 3:
             try:
-                os.set_inheritable(int(name), False)
-            except OSError:  # the descriptor that listed the directory
+                os.set_inheritable(number, False)
+            except OSError:  # not open, or no more: one listed the directory
                 pass
 
 
@@ -717,20 +752,20 @@ def credentials(user: str, group: str) -> Credentials | None:
         # As Docker has it for a number without an entry: a home that is there, and no name.
         login = {"HOME": "/", "USER": None, "LOGNAME": None, "SHELL": None}
         try:
-            entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+            entry = pwd.getpwuid(int(user)) if _digits(user) else pwd.getpwnam(user)
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
             # As systemd has it: what is no shell is not called one.
             shell = None if os.path.basename(entry.pw_shell) in _NO_SHELLS else entry.pw_shell
             login = {"HOME": entry.pw_dir or "/", "USER": name, "LOGNAME": name, "SHELL": shell}
         except KeyError:
-            if not user.isdigit():
+            if not _digits(user):
                 raise StartError(
                     f"--user {user}: there is no such user; say a name from /etc/passwd or a number"
                 ) from None
             uid = gid = int(user)
     if group:
         try:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            gid = int(group) if _digits(group) else grp.getgrnam(group).gr_gid
         except KeyError:
             raise StartError(
                 f"--group {group}: there is no such group; say a name from /etc/group or a number"
@@ -742,6 +777,11 @@ def credentials(user: str, group: str) -> Credentials | None:
             f"--user {user or uid}: uid {os.geteuid()} may not start workers as another user; that needs CAP_SETUID and CAP_SETGID"
         )
     return Credentials(uid, gid, tuple(os.getgrouplist(name, gid)) if name else (gid,), login)
+
+
+def _digits(text: str) -> bool:
+    """Whether it is a number: isdigit() alone takes a superscript for one, which int() does not."""
+    return text.isascii() and text.isdigit()
 
 
 def _may_become_others() -> bool:

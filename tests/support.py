@@ -84,6 +84,9 @@ class Sidecar:
     `--`; `wrapper` is what starts it.
     """
 
+    #: What the interpreter is to run.
+    MODULE: tuple[str, ...] = ("-m", "sidecar")
+
     def __init__(
         self,
         *options: str,
@@ -95,7 +98,7 @@ class Sidecar:
     ):
         self.mark = f"{os.getpid()}-{id(self)}"
         self.port = 0
-        words = [sys.executable, "-m", "sidecar", "run", "--log-format", "json"]
+        words = [sys.executable, *self.MODULE, "run", "--log-format", "json"]
         if port:
             words += ["--port", "127.0.0.1:0"]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": self.mark, **(env or {})}

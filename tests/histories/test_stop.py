@@ -34,7 +34,7 @@ def test_stop_leaves_what_cannot_be_killed_behind() -> None:
         1     ready 101 |
         10    term      | retire 101 TERM
         20    -         | kill 101
-        25    -         | exit 0
+        23    -         | exit 0
     """)  # fmt: skip
     assert history.what_was_said("stopped")[0]["left"] == [101]
 
@@ -249,7 +249,7 @@ def test_nothing_is_said_after_exit() -> None:
         0     start            | prepare 1, spawn 1/0=101
         1     term             | retire 101 TERM
         1.2   term             | kill 101
-        6.2   -                | exit 0
+        4.2   -                | exit 0
     """)  # fmt: skip
     before = len(history.said)
     history.play("""

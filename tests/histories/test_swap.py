@@ -479,7 +479,7 @@ def test_rolling_swap_does_not_wait_for_ever_for_what_cannot_be_killed() -> None
         11   ready 201            | retire 101 TERM, !serving
         12   hup                  | prepare 3
         16   -                    | kill 101
-        21   -                    | spawn 3/0=301
+        19   -                    | spawn 3/0=301
     """)  # fmt: skip
 
 

@@ -341,7 +341,7 @@ FAULTS = [
     Fault(
         "the exit does not wait for what is being killed",
         "Stop always ends",
-        ("KILL_GRACE = 5.0", "KILL_GRACE = 0.0"),
+        ("KILL_GRACE = 3.0", "KILL_GRACE = 0.0"),
     ),
     Fault(
         "a generation that is superseded goes on",

@@ -1,0 +1,37 @@
+"""A sidecar with a defect planted in it, from the variables PLANT (module:Class.method), WHEN
+(before or after its effect) and ARMED: while a file of that name exists, the next call removes it
+and raises. The arguments are sidecar's.
+"""
+
+import importlib
+import os
+import sys
+
+from sidecar import cli
+
+
+def plant(where: str, when: str, armed: str) -> None:
+    """Put the defect in the place of the method."""
+    module, _, path = where.partition(":")
+    kind, _, method = path.partition(".")
+    owner = getattr(importlib.import_module(module), kind)
+    real = getattr(owner, method)
+
+    def planted(self: object, *args: object, **kwargs: object) -> object:
+        raises = os.path.exists(armed)
+        if raises:
+            os.unlink(armed)
+            os.write(2, b"planted\n")
+        if raises and when == "before":
+            raise RuntimeError("a secret could be in here")
+        result = real(self, *args, **kwargs)
+        if raises:
+            raise RuntimeError("a secret could be in here")
+        return result
+
+    planted.__name__ = method
+    setattr(owner, method, planted)
+
+
+plant(os.environ["PLANT"], os.environ["WHEN"], os.environ["ARMED"])
+sys.exit(cli.main(sys.argv[1:]))

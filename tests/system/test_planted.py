@@ -1,0 +1,114 @@
+"""One exception anywhere in PID 1, before its effect or after it, during a start, a swap or a stop:
+promises 1 (continuity), 3 (a stop ends) and 6 (every process is reaped) hold.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import APPS, PATIENCE, Load, Sidecar, marked, until
+
+HOST = [
+    "_act_upon", "_answer", "_ask", "_asked", "_checked", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
+    "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look", "_look_after", "_look_at", "_mend", "_next_look",
+    "_observe", "_prepared", "_read_control", "_read_helper", "_read_tail", "_reap", "_see_end", "_see_to", "_settle",
+    "_say", "_start_helpers", "_stop_listening", "_stop_looking", "_tell_manager", "_told_watching", "_turn", "_write_status", "reload",
+]  # fmt: skip
+ENTRIES = [
+    *(f"sidecar.host:Host.{each}" for each in HOST),
+    *(f"sidecar.workers:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
+    *(f"sidecar.supervisor:Supervisor.{each}" for each in (
+        "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
+    "sidecar.log:Log.say", "sidecar.chronicle:Chronicle.note", "sidecar.control:Control.tell", "sidecar.control:Control.turn",
+    "sidecar.control:Control.flush", "sidecar.helpers:Helper.open", "sidecar.helpers:Helper.lines", "sidecar.helpers:Tail.close",
+    "sidecar.manager:Manager.heed", "sidecar.status:StatusFile.write", "sidecar.readiness:Glances.due",
+]  # fmt: skip
+
+
+ASKED = ("--ready", "command", "--ready-command", "true")
+
+
+class Planted(Sidecar):
+    """With a defect in it."""
+
+    MODULE = (str(APPS / "planted.py"),)
+
+    def zombies(self) -> list[int]:
+        """Children that have ended and have not been reaped."""
+        found = []
+        for path in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            try:
+                if Path(f"/proc/{path}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                    found.append(int(path))
+            except OSError:
+                continue
+        return found
+
+
+def request(path: Path) -> None:
+    """Ask for something. There may be no answer: whoever asks meets with the defect, too."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        sock.sendall(b'{"command": "health"}\n')
+        sock.recv(1000)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.partition(":")[2])
+def test_the_promises_hold(tmp_path, entry, when):
+    armed = tmp_path / "armed"
+    (tmp_path / "code").mkdir()
+    if not entry.endswith(("._say", "._stop_listening")):  # before anything is served: an end
+        armed.touch()
+    run = Planted(
+        "--workers", "2", "--drain-timeout", "4", "--start-timeout", "8", "--watch", str(tmp_path / "code"),
+        "--check", "true", *ASKED * ("._ask" in entry), "--status-file", str(tmp_path / "status"), "--control", str(tmp_path / "control"),
+        env={"PLANT": entry, "WHEN": when, "ARMED": str(armed), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    try:
+        run.wait("serving")
+        if "_told" in entry:
+            run.wait("defect")
+        with Load(run.port, one_shot=1, kept=1, pause=0.02) as load:
+            armed.touch()
+            before = run.seen("serving")[-1]["generation"]
+            run.signal("HUP")
+            request(tmp_path / "control")
+            until(lambda: run.seen("serving")[-1]["generation"] > before, f"a swap\n{run}")
+            run.alone(run.seen("serving")[-1]["generation"])
+            until(lambda: len(run.workers()) == 2, f"two workers\n{run}")
+            until(lambda: not run.zombies(), f"everything reaped\n{run}")
+            assert load.failures == []
+        if not entry.endswith(".say"):  # what it does not say is not to be seen in what it says
+            armed.touch()
+            killed = run.workers()[0]
+            os.kill(killed, signal.SIGKILL)
+            until(
+                lambda: killed not in run.workers() and len(run.workers()) == 2, f"another\n{run}"
+            )
+            until(lambda: not run.zombies(), f"everything reaped\n{run}")
+        armed.touch()
+        run.signal("TERM")
+        run.process.wait(PATIENCE)
+        run._reader.join(PATIENCE)
+        assert marked(run.mark) == []
+        assert not [line for line in run.output if "Traceback" in line or "secret" in line]
+        assert "planted" in run.output
+    finally:
+        run.clean_up()
+
+
+def test_every_entry_is_there():
+    """Against a list that has grown old: a method that was renamed would be planted in vain."""
+    for entry in ENTRIES:
+        module, _, path = entry.partition(":")
+        __import__(module)
+        kind, _, method = path.partition(".")
+        assert hasattr(getattr(sys.modules[module], kind), method), entry
