@@ -13,6 +13,8 @@ from .world import CLOSED, COMING, INF, OUTDATED, Broken, Process, World
 
 # What the sum of floating-point moments may be off by.
 BIT = 1e-6
+# So long (seconds) a stop, and room for others, waits for what was killed.
+KILL_WAIT = 3.0
 
 
 class Promise:
@@ -303,7 +305,7 @@ class StopEnds(Promise):
         for process in world.processes.values():
             if process.killed_at is None:
                 raise self.broken(f"sidecar ends, and {process} has not been killed")
-            if world.now < process.killed_at and process.program.stuck < 5.0:
+            if world.now < process.killed_at and process.program.stuck < KILL_WAIT:
                 raise self.broken(f"sidecar ends without waiting for {process}")
 
     def settled(self) -> None:
@@ -631,7 +633,7 @@ class Surge(Promise):
         there = [
             each
             for each in world.processes.values()
-            if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT
+            if each.killed_at is None or world.now < each.kill_due + KILL_WAIT - BIT
         ]
         if coming and len(there) + len(spawns) > world.size + surge:
             raise self.broken(
@@ -659,7 +661,7 @@ class Overlap(Promise):
             others = [
                 each
                 for each in others
-                if each.killed_at is None or world.now < each.kill_due + 5.0 - BIT
+                if each.killed_at is None or world.now < each.kill_due + KILL_WAIT - BIT
             ]
             if life.state == COMING and not said(given, "serving") and world.alone(life) and others:
                 raise self.broken(f"{order} although {others} are there")

@@ -29,6 +29,8 @@ from sidecar.settings import Settings
 from sidecar.supervisor import Supervisor
 
 INF = float("inf")
+# So long (seconds) a stop waits for what was killed.
+KILL_WAIT = 3.0
 # Enough for: fail, retire, take over, begin, prepare, spawn, be refused, fail again, give up.
 MOST_ROUNDS = 12
 MOST_STEPS = 6000
@@ -654,7 +656,7 @@ class World:
             if self.end_by == INF:
                 lame = settings.lame_duck if self.stops[0].lame_duck and self.ready() else 0.0
                 self.leave_at = self.now + lame
-                self.end_by = self.leave_at + settings.drain_timeout + 5.0
+                self.end_by = self.leave_at + settings.drain_timeout + KILL_WAIT
                 coming = self.coming
                 if (
                     coming is not None
@@ -664,9 +666,9 @@ class World:
                     coming.state = OUTDATED
             elif self.now < self.leave_at and self.wanted():
                 self.leave_at = self.now
-                self.end_by = self.now + settings.drain_timeout + 5.0
+                self.end_by = self.now + settings.drain_timeout + KILL_WAIT
             else:
-                self.end_by = min(self.end_by, self.now + 5.0)
+                self.end_by = min(self.end_by, self.now + KILL_WAIT)
                 for process in self.processes.values():
                     process.kill_due = min(process.kill_due, self.now)
         self.stops_seen = len(self.stops)
@@ -818,7 +820,7 @@ class World:
             for process in self.processes.values():
                 process.kill_due = min(process.kill_due, self.now + self.settings.drain_timeout)
             self.leave_at = min(self.leave_at, self.now)
-            self.end_by = min(self.end_by, self.now + self.settings.drain_timeout + 5.0)
+            self.end_by = min(self.end_by, self.now + self.settings.drain_timeout + KILL_WAIT)
 
     def _prepare(self, generation: int) -> None:
         bad = not self.calm and self.dice.random() < self.mood.unprepared
