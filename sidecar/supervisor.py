@@ -534,8 +534,9 @@ class Supervisor:
         pause = None
         if not enough and self.ending.asked == 0 and self._is_tried_again(coming, still, taken):
             pause = self._try_again(coming.trigger, now)
-        # What is not tried again is due at the next interval, not at the one that is over.
-        if self._interval.due_at <= now:
+        # What is not tried again is due at the next interval, not at the one that is over; nor is
+        # what was tried again for the interval's sake.
+        if self._interval.due_at <= now or coming.trigger == "interval":
             self._wind(now)
         self._say(
             "swap_failed", generation=coming.number, trigger=coming.trigger, cause=failure.cause, lasted=now - coming.begun_at,
