@@ -249,7 +249,10 @@ FAULTS = [
     Fault(
         "an automatic restart that failed is tried again at once",
         "No spin",
-        ("        if self._interval.due_at <= now:\n            self._wind(now)\n", ""),
+        (
+            '        if self._interval.due_at <= now or coming.trigger == "interval":\n            self._wind(now)\n',
+            "",
+        ),
     ),
     Fault(
         "a deadline is a second late",
