@@ -41,6 +41,10 @@ def _main(words: list[str]) -> int:
     left = ""
     if words and words[0].startswith("--upgrade-check="):
         left = words.pop(0).partition("=")[2]
+    if words[:1] in (["run"], ["dev"]):
+        from sidecar import early  # noqa: PLC0415  (the others have a default action)
+
+        early.end_on_stop()
     if words[:1] == ["health"]:
         from sidecar import probe  # noqa: PLC0415
 

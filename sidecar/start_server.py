@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 
-from sidecar import __version__, address, settings
+from sidecar import __version__, address, early, settings
 from sidecar.errors import ListenError, SettingsError, SidecarError, StartError
 
 TYPE_CHECKING = False
@@ -384,6 +384,7 @@ def _detach(rewrite_pid: Callable[[], None]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `start_server`; its exit status."""
+    early.end_on_stop()
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except SidecarError as error:

@@ -29,6 +29,20 @@ HANDLED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "CHLD")
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
+# What must stay what it is: these say what a program did wrong, or stop it for a while.
+_KEPT = (
+    "SEGV", "BUS", "FPE", "ILL", "TRAP", "ABRT", "SYS", "KILL", "STOP", "TSTP", "URG", "PIPE", "XFSZ", "XCPU",
+)  # fmt: skip
+
+
+def meaningless() -> list[int]:
+    """The signals that mean nothing to sidecar and would end it, were it not PID 1: ALRM, PROF,
+    POLL, those of real time …
+    """
+    named = {signal.Signals[f"SIG{name}"].value for name in (*HANDLED, *_KEPT)}
+    return sorted(int(number) for number in signal.valid_signals() if number not in named)
+
+
 class Wakeup:
     """Open it once, early: what arrives before is lost (for PID 1) or ends the process (for any
     other).
@@ -54,11 +68,16 @@ class Wakeup:
             self.dispositions[number] = (
                 signal.SIG_IGN if before is signal.SIG_IGN else signal.SIG_DFL
             )
+        for number in meaningless():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self.dispositions[number] = signal.SIG_DFL
+                signal.signal(number, signal.SIG_IGN)
         if state is not None:
             self.mask = set(state["mask"])
-            self.dispositions = {
-                number: signal.Handlers(value) for number, value in state["dispositions"].items()
-            }
+            # What the version before had not touched is what it was.
+            self.dispositions.update(
+                (number, signal.Handlers(value)) for number, value in state["dispositions"].items()
+            )
             self._noted += state["noted"]
             if self._noted:
                 os.write(self._write, b"x")
