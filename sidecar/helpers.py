@@ -333,11 +333,16 @@ class Tail:
 
     def close(self) -> str:
         """Read the rest and close; the text, from the beginning of a line where it had to be cut."""
+        data = self.close_raw()
+        cut = data.partition(b"\n")[2] if len(data) == self._most else data
+        return cut.decode("utf-8", "replace").strip("\n")
+
+    def close_raw(self) -> bytes:
+        """The same, as it was written."""
         if self._read >= 0:
             self.take()
         for fd in (self._read, self.write):
             if fd >= 0:
                 os.close(fd)
         self._read = self.write = -1
-        cut = self._data.partition(b"\n")[2] if len(self._data) == self._most else self._data
-        return cut.decode("utf-8", "replace").strip("\n")
+        return self._data

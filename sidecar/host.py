@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import binascii
 import errno
+import marshal
 import os
 import selectors
 import signal
@@ -46,7 +47,7 @@ from sidecar.containment import Containment, place
 from sidecar.errors import EnvdirError, SettingsError, SidecarError, StartError
 from sidecar.generation import LINGERING, STARTING
 from sidecar.listener_watch import ListenerWatch
-from sidecar.listeners import Listeners, inherited
+from sidecar.listeners import Listeners, inherited, look_up
 from sidecar.log import Log
 from sidecar.manager import Manager
 from sidecar.output import Output, let_open
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from _typeshed import HasFileno
 
     from sidecar.address import Address
-    from sidecar.listeners import Listener
+    from sidecar.listeners import Listener, LookedUp
     from sidecar.settings import Setting, Settings
     from sidecar.upgrade import Upgrade
 
@@ -110,6 +111,9 @@ LAST_WAIT = 1.0
 # many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
 MENDING = (0.05, 5.0)
 LONGEST_BROKEN = 30.0
+
+# What a process that does work for PID 1 has to say is no larger (bytes); no environment is.
+MOST_DELEGATED = 16 << 20
 
 # The log command has this long (seconds) to write out what it has read; one that dies is started
 # again after a pause, at most the longest.
@@ -242,12 +246,29 @@ class Plan:
         }
 
 
+class Delegated:
+    """Work that may block, while a process of sidecar's own does it; `done` is given what came of
+    it, or why nothing did.
+    """
+
+    __slots__ = ("done", "generation", "tail", "until")
+
+    def __init__(
+        self, tail: helpers.Tail, until: float, generation: int, done: Callable[[Any, str], None]
+    ) -> None:
+        self.tail = tail
+        self.until = until
+        #: For which one it is done, 0 for none.
+        self.generation = generation
+        self.done = done
+
+
 class SettingsRead:
     """The settings file while its reader runs. `again`: for which trigger it is to be read once
     more, "" if it is not.
     """
 
-    __slots__ = ("again", "cause", "changed", "pid", "tail", "trigger", "until")
+    __slots__ = ("again", "cause", "changed", "looks_up", "pid", "tail", "trigger", "until")
 
     def __init__(self, trigger: str, until: float, changed: tuple[str, ...] = ()) -> None:
         self.trigger = trigger
@@ -256,6 +277,8 @@ class SettingsRead:
         self.until = until
         self.tail: helpers.Tail | None = None
         self.pid = 0
+        #: The process that looks up what it says, once it has been read.
+        self.looks_up = 0
         self.again = ""
         #: Why it came to nothing.
         self.cause = ""
@@ -316,6 +339,7 @@ class Host:
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
+        self.delegated: dict[int, Delegated] = {}
         self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
@@ -369,7 +393,7 @@ class Host:
                 self._become_known_as()
                 # Not kept: each generation reads its own. What cannot be read now is refused before
                 # anything is bound.
-                self._read_envdir()
+                self._read_envdir_of(self.settings)
                 if self.settings.log_file:
                     self.output = Output(self.settings.log_file)
                 if self.settings.pid_file:
@@ -812,6 +836,9 @@ class Host:
         def reading() -> float:
             return self.settings_read.until if self.settings_read is not None else never
 
+        def delegated() -> float:
+            return min((each.until for each in self.delegated.values()), default=never)
+
         def control() -> float:
             return self.control.deadline if self.control is not None else never
 
@@ -831,6 +858,7 @@ class Host:
             Part("start the log command", lambda: self._log_command_at, self._start_log_command),
             Part("start its helpers", self._next_start, self._start_helpers),
             Part("give up reading the settings", reading, self._give_up_reading),
+            Part("give up what takes too long", delegated, self._give_up_delegated),
             Part("look whether workers are ready", self._next_look, self._look),
             Part("run the ready command", self._next_question, self._ask),
             Part("look at the workers' memory", lambda: self._weigh_at, self._weigh),
@@ -958,6 +986,7 @@ class Host:
         """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
         found = {worker.pid for worker in self.supervisor.roster.workers()}
         found.update(self.checks)
+        found.update(self.delegated)
         found.update(asking.pid for asking in self.asking.values())
         found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
@@ -1030,7 +1059,9 @@ class Host:
             return
         cause = "a defect in sidecar; its log says where"
         if isinstance(order, orders.Prepare):
-            if all(check.generation != order.generation for check in self.checks.values()):
+            at_it = {each.generation for each in self.checks.values()}
+            at_it.update(each.generation for each in self.delegated.values())
+            if order.generation not in at_it:
                 self._observe(events.PreparationFailed(order.generation, cause), now)
         elif isinstance(order, orders.Spawn):
             generation = self.supervisor.roster.generations.get(order.generation)
@@ -1142,6 +1173,8 @@ class Host:
                 now,
             )
             self._try("repair the listeners", self._mend, now)
+        elif each.pid in self.delegated:
+            self._delegated_ended(each)
         elif self.settings_read is not None and each.pid == self.settings_read.pid:
             if each.code or each.signal:
                 self.settings_read.cause = self.settings_read.cause or each.note or "failed"
@@ -1417,7 +1450,13 @@ class Host:
     # --- the settings file
 
     def _reread_settings(self, trigger: str, now: float, changed: tuple[str, ...] = ()) -> None:
-        """Have the settings file read, and once more if that is under way already."""
+        """Have the settings file read, and once more if that is under way already. What it said
+        before is not looked up any more.
+        """
+        if self.settings_read is not None and self.settings_read.looks_up:
+            changed = (*self.settings_read.changed, *changed)
+            self._drop_delegated(self.settings_read.looks_up)
+            self.settings_read = None
         if self.settings_read is not None:
             self.settings_read.again = trigger
             self.settings_read.changed += changed
@@ -1473,16 +1512,66 @@ class Host:
         try:
             if read.cause:
                 raise StartError(f"{self.source.file}: its reader {read.cause}")
-            go_by_them = self._configure(
-                self.source.settings(answer), read.trigger, now, read.changed
-            )
-        except (SidecarError, OSError) as error:
-            self._refuse(getattr(error, "problems", None) or [str(error)])
-        except Exception as error:  # whoever asked for it is to hear of its end
-            self._note_defect("take the settings", error, now)
-            self._refuse(["a defect in sidecar; its log says where"])
+            new = self.source.settings(answer)
+            self.hide = tuple({*self.hide, *new.hide})
+            if self._look_up(read, new, now):
+                return
+        except Exception as error:
+            self._refuse_for(error, now)
+            return
+        self._take_settings(read, new, {}, now)
+
+    def _look_up(self, read: SettingsRead, new: Settings, now: float) -> bool:
+        """Have done elsewhere what may take long with these settings: look up the names in their
+        listeners, read their envdir. Whether there is any such. Raises OSError.
+        """
+        old = self.settings
+        unknown = Listeners.to_look_up(new.port, self.sets) if new.port != old.port else []
+        envdirs = (new.envdir, new.envdir_format) != (old.envdir, old.envdir_format)
+        envdirs = envdirs and bool(new.envdir)
+        if not unknown and not envdirs:
+            return False
+        work = [f"--port {each.spec}" for each in unknown]
+        work += [f"--envdir {each}" for each in new.envdir if envdirs]
+
+        def task() -> tuple[dict[str, LookedUp], str]:
+            found = {each.spec: look_up(each) for each in unknown}
+            return found, self._plain_envdir(new)[2] if envdirs else ""
+
+        def done(answer: tuple[dict[str, LookedUp], str] | None, cause: str) -> None:
+            then = time.monotonic()
+            self.settings_read = None
+            if self.stopping():
+                return
+            if answer is None:
+                self._refuse([f"{', '.join(work)}: could not be looked up: {cause}"])
+            elif answer[1]:
+                self._refuse([answer[1]])
+            else:
+                self._take_settings(read, new, answer[0], then)
+
+        read.looks_up = self._delegate(task, done, now)
+        read.pid, read.tail, read.until = 0, None, float("inf")
+        self.settings_read = read
+        return True
+
+    def _take_settings(
+        self, read: SettingsRead, new: Settings, found: Mapping[str, LookedUp], now: float
+    ) -> None:
+        try:
+            go_by_them = self._configure(new, found, read.trigger, now, read.changed)
+        except Exception as error:
+            self._refuse_for(error, now)
         else:
             go_by_them()
+
+    def _refuse_for(self, error: Exception, now: float) -> None:
+        """Whoever asked for these settings hears of their end, whatever it is."""
+        if isinstance(error, (SidecarError, OSError)):
+            self._refuse(getattr(error, "problems", None) or [str(error)])
+        else:
+            self._note_defect("take the settings", error, now)
+            self._refuse(["a defect in sidecar; its log says where"])
 
     def _refuse(self, problems: Iterable[str]) -> None:
         self.problems = tuple(hidden(problem, self.hide) for problem in problems)
@@ -1490,14 +1579,19 @@ class Host:
         self._say("reload_refused", {"cause": "; ".join(self.problems)[:MOST_TOLD]})
 
     def _configure(
-        self, new: Settings, trigger: str, now: float, paths: tuple[str, ...] = ()
+        self,
+        new: Settings,
+        found: Mapping[str, LookedUp],
+        trigger: str,
+        now: float,
+        paths: tuple[str, ...] = (),
     ) -> Callable[[], None]:
         """Make everything that these settings need and that may fail; what puts them in force.
+        `found` is what the names in their listeners mean.
 
         Raises SidecarError or OSError; all is as it was then.
         """
         old, living = self.settings, list(self.sets)
-        self.hide = tuple({*self.hide, *new.hide})
         fixed = [
             each
             for each in TABLE.values()
@@ -1509,12 +1603,12 @@ class Host:
             for name in new.FIELDS
             if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)
         ]
-        if {"envdir", "envdir_format"} & {*changed}:
-            self._read_envdir_of(new)
         listeners = self.listeners
         remarks: list[str] = []
         if new.port != old.port:
-            listeners, remarks = Listeners.changed(new.port, living, backlog=new.backlog)
+            listeners, remarks = Listeners.changed(
+                new.port, living, backlog=new.backlog, found=found
+            )
         try:
             self.readiness = self._choose_readiness(new, listeners)
             self._open_notify()
@@ -1897,8 +1991,57 @@ class Host:
 
     # --- perform
 
-    def _read_envdir(self) -> envdir.Reading:
-        return self._read_envdir_of(self.settings)
+    # --- what may block is done by a process of its own
+
+    def _delegate(
+        self,
+        task: Callable[[], Any],
+        done: Callable[[Any, str], None],
+        now: float,
+        generation: int = 0,
+    ) -> int:
+        """Have a copy of this process do it: a file server or a name server may be silent. What
+        comes of it (what `marshal` can write), or None and why, is given to `done`. The pid of
+        the copy; raises OSError if there can be none.
+        """
+        tail = helpers.Tail(MOST_DELEGATED)
+        pid = 0
+        try:
+            launch = workers.Launch(("sidecar",), {}, [(tail.write, 1)], own=True, task=task)
+            pid = self.workers.start(launch)
+            tail.started()
+            self._heed_tail(tail)
+        except OSError:
+            if pid:
+                self.workers.abandon(pid)
+            tail.close()
+            raise
+        self.delegated[pid] = Delegated(tail, now + helpers.PATIENCE, generation, done)
+        return pid
+
+    def _delegated_ended(self, ended: workers.Ended) -> None:
+        work = self.delegated.pop(ended.pid)
+        self._stop_listening(work.tail)
+        data = work.tail.close_raw()
+        if ended.code or ended.signal:
+            work.done(None, ended.note or "the process that did it failed")
+        elif len(data) >= MOST_DELEGATED:
+            work.done(None, f"it is larger than {MOST_DELEGATED >> 20} MiB")
+        else:
+            work.done(marshal.loads(data), "")  # noqa: S302 - our own child wrote it
+
+    def _give_up_delegated(self, now: float) -> None:
+        for pid, work in list(self.delegated.items()):
+            if work.until <= now:
+                self._drop_delegated(pid)
+                work.done(None, f"it took longer than {helpers.PATIENCE:g} s")
+
+    def _drop_delegated(self, pid: int) -> None:
+        """Nobody waits for it any more, nor for its end: what hangs in a system call cannot be
+        killed.
+        """
+        self._last_words(self.delegated.pop(pid).tail)
+        self.workers.abandon(pid)
 
     def _read_envdir_of(self, settings: Settings) -> envdir.Reading:
         # Where the link leads now by which sidecar came into its directory, like the program itself.
@@ -1908,6 +2051,16 @@ class Host:
             settings.envdir_format == "whole",
             settings.lenient_envdir,
         )
+
+    def _plain_envdir(self, settings: Settings) -> tuple[dict[str, str | None], list[str], str]:
+        """The variables and remarks of a reading (envdir.py), or why there is none. May take as
+        long as a file server does.
+        """
+        try:
+            reading = self._read_envdir_of(settings)
+        except EnvdirError as error:
+            return {}, [], str(error)
+        return reading.variables, reading.remarks, ""
 
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
         if self.place.linked:
@@ -1919,15 +2072,42 @@ class Host:
             self.readiness,
             self.output.end() if self.output is not None else None,
         )
-        try:
-            reading = self._read_envdir()
-        except EnvdirError as error:
-            self._observe(events.PreparationFailed(order.generation, str(error)), now)
+        settings, handed = self.settings, self.handed
+        if not settings.envdir:
+            self._make_environment(order, handed, envdir.Reading({}, []), now)
             return
+
+        def done(answer: tuple[dict[str, str | None], list[str], str] | None, cause: str) -> None:
+            then = time.monotonic()
+            if answer is not None:
+                variables, remarks, cause = answer
+            else:
+                variables, remarks = {}, []
+                cause = f"--envdir {', '.join(settings.envdir)}: it could not be read: {cause}"
+            if cause:
+                self._observe(events.PreparationFailed(order.generation, cause), then)
+            else:
+                reading = envdir.Reading(variables, remarks)
+                self._make_environment(order, handed, reading, then)
+
+        try:
+            self._delegate(lambda: self._plain_envdir(settings), done, now, order.generation)
+        except OSError as error:
+            done(None, error.strerror or str(error))
+
+    def _make_environment(
+        self,
+        order: orders.Prepare,
+        handed: Mapping[str, str],
+        reading: envdir.Reading,
+        now: float,
+    ) -> None:
+        """Of a generation that is being prepared; then check it."""
+        settings = self.plans[order.generation].settings
         for remark in reading.remarks:
             self._say("remark", {"remark": remark})
         environment = envdir.apply(self.environ, reading)
-        if self.settings.pace_from_environment:
+        if settings.pace_from_environment:
             try:
                 self._observe(events.PaceChanged(**pace(environment)), now)
             except SettingsError as error:
@@ -1938,7 +2118,7 @@ class Host:
                         "cause": "; ".join(error.problems),
                     },
                 )
-        environment.update(self.handed)
+        environment.update(handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
         if order.changed:
@@ -1946,7 +2126,7 @@ class Host:
         if self.notify is not None:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
-        if not self.settings.check:
+        if not settings.check:
             self._prepared(order.generation, now)
             return
         tail: helpers.Tail | None = None
@@ -1954,7 +2134,7 @@ class Host:
         try:
             tail = helpers.Tail()
             pid = self._start_helper(
-                self.settings, self.settings.check, environment, [(tail.write, 1), (tail.write, 2)]
+                settings, settings.check, environment, [(tail.write, 1), (tail.write, 2)]
             )
             tail.started()
             self._heed_tail(tail)
@@ -2130,6 +2310,9 @@ class Host:
             if check.generation == order.generation:
                 self._last_words(self.checks.pop(pid).tail)
                 self.workers.abandon(pid)
+        for pid, work in list(self.delegated.items()):
+            if work.generation == order.generation:
+                self._drop_delegated(pid)
         self.environments.pop(order.generation, None)
         self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})

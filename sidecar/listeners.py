@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
+    # Where to bind to, and whom a unix socket is given to; or nothing, and why that is not known.
+    LookedUp = tuple[tuple[Any, tuple[int, int]] | None, Sequence[str]]
+
 # As many as the kernel allows: it lowers this to net.core.somaxconn, while socket.SOMAXCONN is only
 # what was compiled in.
 LONGEST_BACKLOG = 65535
@@ -89,8 +92,11 @@ class Listener:
         name: str = "",
         ours: bool = True,
         asked: bool = True,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self.address = address
+        #: Whom its path was given to (uid, gid), should it have to be made again.
+        self.owner = owner
         self.held = Held(sock, _file(address.path))
         self.backlog = backlog
         self.given = name
@@ -167,6 +173,7 @@ class Listener:
         # there.
         for name in ("held", "key", "given", "name", "ours", "asked", "fd", "where"):
             setattr(self, name, state[name])
+        self.owner = state.get("owner")
         return self
 
     def mend(self, shut: bool) -> str:
@@ -196,7 +203,7 @@ class Listener:
                 return did + "it is put back"
         queue, where = self.backlog, self.where
         fresh = (
-            _bind_unix(self.address, queue)
+            _bind_unix(self.address, queue, self.owner or _owner(self.address))
             if path
             else _bind_inet(self.address, where, queue, like=self.sock)
         )
@@ -263,12 +270,13 @@ class Listeners:
                     self._refuse_twin(address, where)
                     if address.kind == UNIX and _make_room(address.path):
                         self.removed.append(address.path)
+                    owner = _owner(address)
                     sock = (
-                        _bind_unix(address, queue)
+                        _bind_unix(address, queue, owner)
                         if address.kind == UNIX
                         else _bind_inet(address, where, queue)
                     )
-                    self._listeners.append(Listener(address, sock, queue))
+                    self._listeners.append(Listener(address, sock, queue, owner=owner))
             except (ListenError, OSError) as error:
                 problems += [
                     f"{flag} {address.spec}: {problem}" for problem in _problems(address, error)
@@ -290,15 +298,33 @@ class Listeners:
         return self
 
     @classmethod
+    def to_look_up(cls, addresses: Sequence[Address], living: Sequence[Listeners]) -> list[Address]:
+        """Those of the addresses that only a look-up can say the meaning of, which may take long: a
+        host's name, a user's or a group's. One that a set among `living` has already is known.
+        """
+        known = [each for group in living for each in group]
+        return [
+            address
+            for address in addresses
+            if not _is_plain(address) and not any(each.means(address) for each in known)
+        ]
+
+    @classmethod
     def changed(
-        cls, addresses: Sequence[Address], living: Sequence[Listeners], *, backlog: int | None
+        cls,
+        addresses: Sequence[Address],
+        living: Sequence[Listeners],
+        *,
+        backlog: int | None,
+        found: Mapping[str, LookedUp] | None = None,
     ) -> tuple[Listeners, list[str]]:
         """The set that these addresses ask for, and in sentences what of it stays as it was.
 
         A socket that a set among `living` holds already is shared, whatever else has changed about
-        it; the others are bound now. Raises ListenError naming every problem; all is as it was
-        then.
+        it; the others are bound now. `found` is what `look_up` has said of some; what it does not
+        hold is looked up here. Raises ListenError naming every problem; all is as it was then.
         """
+        found = found or {}
         fresh = cls()
         known = list({id(each.held): each for group in living for each in group}.values())
         chosen: list[Listener] = []
@@ -309,7 +335,7 @@ class Listeners:
             try:
                 same = next((each for each in known if each.means(address)), None)
                 if same is None:
-                    where = _where(address)
+                    where, owner = _known(found.get(address.spec) or look_up(address))
                     real = address.kind == UNIX or address.port
                     same = next(
                         (
@@ -330,11 +356,11 @@ class Listeners:
                 for group in (fresh, *living):
                     group._refuse_twin(address, where, group is not fresh)
                 sock = (
-                    _bind_unix(address, queue)
+                    _bind_unix(address, queue, owner)
                     if address.kind == UNIX
                     else _bind_inet(address, where, queue)
                 )
-                fresh._listeners.append(Listener(address, sock, queue))
+                fresh._listeners.append(Listener(address, sock, queue, owner=owner))
                 chosen.append(fresh._listeners[-1])
             except (ListenError, OSError) as error:
                 problems += [
@@ -679,6 +705,45 @@ def _where_is_any(address: Address) -> bool:
         return False
 
 
+def look_up(address: Address) -> LookedUp:
+    """What the names in an address stand for. May take as long as a name server does."""
+    try:
+        return (_where(address), _owner(address)), ()
+    except ListenError as error:
+        return None, error.problems
+
+
+def _known(looked_up: LookedUp) -> tuple[Any, tuple[int, int]]:
+    """What was found. Raises ListenError if it was not."""
+    found, problems = looked_up
+    if found is None:
+        raise ListenError(problems)
+    return found
+
+
+def _is_plain(address: Address) -> bool:
+    """Whether it names nothing that would have to be looked up."""
+    if address.kind == UNIX:
+        return all(not name or name.isdigit() for name in address.owner.split(":"))
+    return _plain_where(address) is not None
+
+
+def _plain_where(address: Address) -> Any:
+    """`_where` of an address without a name; None for one with a name, or a v6 one with a zone."""
+    family = socket.AF_INET6 if address.v6 else socket.AF_INET
+    try:
+        host = socket.inet_ntop(family, socket.inet_pton(family, address.host or ANY_V4))
+    except (OSError, ValueError):
+        return None
+    return (host, address.port, *([0, 0] if address.v6 else []))
+
+
+def _owner(address: Address) -> tuple[int, int]:
+    """Whom a unix socket is to be given to: uid and gid, -1 for as it is. Raises ListenError."""
+    user, _, group = address.owner.partition(":")
+    return _id("user", user), _id("group", group)
+
+
 def _where(address: Address) -> Any:
     """What to bind to, in the form in which getsockname() will show it. Raises ListenError if the
     host is unknown.
@@ -686,15 +751,10 @@ def _where(address: Address) -> Any:
     host, port = address.host or ANY_V4, address.port
     if address.kind == UNIX:
         return address.path
+    plain = _plain_where(address)
+    if plain is not None:
+        return plain
     family = socket.AF_INET6 if address.v6 else socket.AF_INET
-    try:
-        return (
-            socket.inet_ntop(family, socket.inet_pton(family, host)),
-            port,
-            *([0, 0] if address.v6 else []),
-        )
-    except OSError:
-        pass  # a name, or a v6 address with a zone
     # As bytes, because a str would bring encodings.idna and the Unicode tables into PID 1.
     name = host.encode() if host.isascii() else host
     try:
@@ -741,14 +801,13 @@ def _bind_inet(
     return sock
 
 
-def _bind_unix(address: Address, backlog: int) -> socket.socket:
+def _bind_unix(address: Address, backlog: int, owner: tuple[int, int]) -> socket.socket:
     """A new unix socket at its path, with its private link, and listening; a stale one that is
     there is replaced.
 
-    Raises ListenError if anything else is there, or its owner is unknown or cannot be set.
+    Raises ListenError if anything else is there, or its owner cannot be set.
     """
-    path, (user, _, group) = address.path, address.owner.partition(":")
-    owner = _id("user", user), _id("group", group)
+    path = address.path
     mode = DEFAULT_MODE if address.mode is None else address.mode
     _make_room(path)
     sock = socket.socket(socket.AF_UNIX)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import marshal
 import os
 import signal
 from collections import deque
@@ -67,7 +68,8 @@ class Launch(Record):
 
     `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'. `worker`: it is
     one, and its environment names its own pid, by which all that it starts is known. It is started
-    in `directory`, which is entered as its user and may be relative to `place`.
+    in `directory`, which is entered as its user and may be relative to `place`. `task`: instead of a
+    program, what this gives is written to its output, as `marshal` has it: for work that may block.
     """
 
     argv: tuple[str, ...]
@@ -78,6 +80,7 @@ class Launch(Record):
     own: bool = False
     worker: bool = False
     place: Place = Place()
+    task: Callable[[], Any] | None = None
 
 
 class Ended(Record):
@@ -321,6 +324,13 @@ class Workers:
             for number, disposition in self._dispositions.items():
                 signal.signal(number, disposition)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            if launch.task is not None:
+                step = "do its task"
+                # Should it hang for ever, it must not hold sockets and pipes of ours.
+                os.closerange(3, report)
+                os.closerange(report + 1, os.sysconf("SC_OPEN_MAX"))
+                _write(1, marshal.dumps(launch.task()))
+                os._exit(0)
             status = _execute(launch.argv, environment)
             why = _why_not_found(launch.argv[0], environment)
             os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
@@ -613,6 +623,13 @@ def seal() -> None:
                 os.set_inheritable(number, False)
             except OSError:  # not open, or no more: one listed the directory
                 pass
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write all of it."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _execute(argv: tuple[str, ...], environment: Mapping[str, str]) -> int:

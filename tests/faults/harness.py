@@ -88,7 +88,6 @@ ERRORS = {
     "stat": ("EACCES", "EIO"),
     "unlink": ("EACCES", "EIO"),
     "vfork": ("EAGAIN",),
-    "write": ("EIO", "ENOSPC"),
 }
 
 

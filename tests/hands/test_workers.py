@@ -242,3 +242,23 @@ def test_a_stranger_is_not_signalled_when_a_worker_has_gone():
         workers.kill(ended.pid)
         print("fine")
     """) == ["fine"]
+
+
+def test_a_task_is_done_by_a_copy_that_has_nothing_open_but_its_output():
+    """What it gives comes back as it was, and what it raises as a note without its text."""
+    assert run("""
+        import marshal, socket
+        kept = [socket.socket() for _ in range(5)]
+        def task():
+            return {"open": sorted(map(int, os.listdir("/proc/self/fd"))), "pid": os.getpid(), "odd": "\\udcff", "none": None}
+        mine, theirs = os.pipe()
+        pid = workers.start(Launch(("it",), {}, [(theirs, 1)], own=True, task=task))
+        ended, _ = reaped(pid)
+        found = marshal.loads(os.read(mine, 4096))
+        # One is the report's, one lists the directory.
+        print(found["open"][:3], len(found["open"]), found["pid"] == pid, ended.code, found["odd"] == "\\udcff")
+        def wrong():
+            raise KeyError("a secret")
+        ended, _ = reaped(workers.start(Launch(("it",), {}, [(theirs, 1)], own=True, task=wrong)))
+        print(ended.code, ended.note)
+    """) == ["[0, 1, 2] 5 True 0 True", "126 cannot do its task: KeyError"]
