@@ -163,6 +163,8 @@ class Supervisor:
         getattr(self, "_saw_" + type(fact).__name__)(fact, now)
 
     def _saw_SwapTriggered(self, fact: events.SwapTriggered, now: float) -> None:  # noqa: N802
+        if self.ending.asked:
+            return  # nothing new is begun
         splay = self.settings.env_splay * self.chance() if fact.trigger == "envdir" else 0.0
         self._want(Wish(fact.trigger, now + splay, fact.supersedes, fact.changed))
 

@@ -69,6 +69,7 @@ class History:
         self.refusals = 0
         self.started: Counter[int] = Counter()
         self.said: list[orders.Say] = []
+        self.spawns: list[orders.Spawn] = []
         #: A defect was planted: one may be said.
         self.defective = False
 
@@ -132,6 +133,7 @@ class History:
                     self._observe(events.Prepared(order.generation))
                 return f"prepare {order.generation}"
             case orders.Spawn():
+                self.spawns.append(order)
                 place = f"spawn {order.generation}/{order.slot}"
                 if self.refusals:
                     self.refusals -= 1

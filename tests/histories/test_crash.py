@@ -166,6 +166,28 @@ def test_one_of_several_is_started_again_from_the_same_generation() -> None:
     """)  # fmt: skip
 
 
+def test_one_that_is_started_again_is_told_how_many_workers_there_are_now() -> None:
+    history = play(Settings(workers=2), """
+        0     start                           | prepare 1, spawn 1/0=101, spawn 1/1=102
+        1     ready 101; ready 102            |
+        2     ttin                            | spawn 1/2=103
+        3     ready 103                       |
+        50    exit 102 1                      | spawn 1/1=104
+    """)  # fmt: skip
+    assert [each.workers for each in history.spawns] == [2, 2, 3, 3]
+
+
+def test_one_that_dies_while_a_check_runs_is_started_again_meanwhile() -> None:
+    play(Settings(workers=2), """
+        0     start                | prepare 1
+        0     prepared 1           | spawn 1/0=101, spawn 1/1=102
+        1     ready 101; ready 102 |
+        50    hup                  | prepare 2
+        51    exit 101 1           | spawn 1/0=103
+        52    prepared 2           | spawn 2/0=201, spawn 2/1=202
+    """, prepare="later")  # fmt: skip
+
+
 def test_the_only_one_is_started_again_as_a_new_generation() -> None:
     play(Settings(min_uptime=10.0), """
         0     start      | prepare 1, spawn 1/0=101

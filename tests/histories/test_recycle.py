@@ -128,6 +128,21 @@ def test_nothing_is_recycled_during_a_swap_or_in_favour_of_a_generation_that_may
     """)  # fmt: skip
 
 
+def test_nothing_is_recycled_while_a_swap_waits_for_the_end_of_one_that_failed():
+    """The swap will replace it anyway."""
+    play(LIMITED.replace(start_timeout=5.0), """
+        0      start           | prepare 1, spawn 1/0=101
+        1      ready 101       | !serving
+        1000   hup             | prepare 2, spawn 2/0=201
+        1005   -               | retire 201 TERM, !swap_failed
+        1006   hup             |
+        1006.5 big 101         |
+        1007   -               | prepare 3, kill 201, spawn 3/0=301
+        1007   killed 201 KILL | close 2
+        1008   ready 301       | retire 101 TERM, !serving
+    """)  # fmt: skip
+
+
 def test_with_max_surge_a_successor_that_is_ready_makes_room():
     play(LIMITED.replace(max_surge=1), """
         0     start      | prepare 1, spawn 1/0=101

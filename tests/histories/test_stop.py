@@ -256,3 +256,19 @@ def test_nothing_is_said_after_exit() -> None:
         7     killed 101 KILL; ttin |
     """)
     assert len(history.said) == before
+
+
+def test_no_swap_is_in_sight_any_more_once_sidecar_stops() -> None:
+    """Neither one that waited nor one that is asked for now: `status` tells of the next swap."""
+    history = play(Settings(start_timeout=5.0, lame_duck=10.0), """
+        0    start     | prepare 1, spawn 1/0=101
+        1    ready 101 | !serving
+        20   hup       | prepare 2, spawn 2/0=201
+        25   -         | retire 201 TERM, !swap_failed
+        26   hup       |
+    """)  # fmt: skip
+    assert history.supervisor.wish is not None
+    history.play("26.5 term | !stopping")
+    assert history.supervisor.wish is None
+    history.play("26.6 hup |\n26.8 exit 201 0 | close 2")
+    assert history.supervisor.wish is None

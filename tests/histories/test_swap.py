@@ -519,6 +519,29 @@ def test_rolling_swap_that_fails_halfway_keeps_what_has_taken_over_for_the_next(
     assert failed["still"] == [1]
 
 
+def test_rolling_swap_retires_also_who_was_being_started_again_in_the_slot() -> None:
+    play(Settings(workers=2, max_surge=1), """
+        0    start                | prepare 1, spawn 1/0=101, spawn 1/1=102
+        1    ready 101; ready 102 |
+        50   exit 101 1           | spawn 1/0=103
+        51   hup                  | prepare 2, spawn 2/0=201
+        52   ready 201            | retire 103 TERM
+        53   exit 103 0           | spawn 2/1=202
+    """)  # fmt: skip
+
+
+def test_the_latest_names_are_told_of_more_than_anybody_wants_to_read() -> None:
+    history = play(Settings(), """
+        0    start     | prepare 1, spawn 1/0=101
+        1    ready 101 | !serving
+    """)  # fmt: skip
+    names = tuple(f"file{number:02}" for number in range(25))
+    for each in (names[:3], names[3:20], names[20:]):
+        history.supervisor.observe(events.SwapTriggered("watch", True, each), 10.0)
+    history.play("10 - | prepare 2, spawn 2/0=201")
+    assert history.what_was_said("swap_started")[-1]["changed"] == [*names[5:]]
+
+
 def test_rolling_swap_that_has_taken_over_something_is_not_superseded() -> None:
     play(Settings(workers=2, max_surge=1), """
         0    start                | prepare 1, spawn 1/0=101, spawn 1/1=102

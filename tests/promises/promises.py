@@ -319,6 +319,8 @@ class StopEnds(Promise):
             raise self.broken(f"nobody told {world.wanted()} to leave")
         if world.end_by < INF and not world.processes and world.leaving():
             raise self.broken("nothing is left and sidecar does not end")
+        if world.stops and world.supervisor.wish is not None:
+            raise self.broken(f"it is stopping, and tells of a swap: {world.supervisor.wish}")
 
 
 class DrainEnds(Promise):
@@ -525,6 +527,7 @@ class NoSpin(Losses):
             return
         if deadline <= world.now:
             raise self.broken(f"the deadline {deadline:g} is not in the future")
+        self._all_filled()
         if (
             deadline < INF
             and not world.settings.enable_auto_restart
@@ -542,6 +545,18 @@ class NoSpin(Losses):
             )
             if idle:
                 raise self.broken(f"all is well, and yet there is a deadline {deadline:g}")
+
+    def _all_filled(self) -> None:
+        """A slot that lost its worker is filled again after its pause, also while a check runs."""
+        world, coming = self.world, self.world.coming
+        prepared = coming is not None and (coming.prepared or coming.fault != "")
+        if world.stops or world.gave_up or prepared or world.current is None or not world.wanted():
+            return
+        held = {process.slot for process in world.wanted()}
+        for slot, (failures, lost_at) in self.slots.items():
+            pause = self.longest if failures else 0.0
+            if slot < world.size and slot not in held and world.now >= lost_at + pause:
+                raise self.broken(f"slot {slot} is empty since {lost_at:g}, and is not filled")
 
 
 class LatestWins(Promise):
@@ -639,6 +654,21 @@ class Surge(Promise):
             raise self.broken(
                 f"{len(there)} processes are there, and {len(spawns)} more are started"
             )
+
+    def settled(self) -> None:
+        """Who has taken over holds the slot alone, also where another was being started in it."""
+        world, coming = self.world, self.world.coming
+        if coming is None or world.leaving():
+            return
+        for new in world.wanted():
+            for old in world.wanted():
+                if (
+                    new.taken
+                    and new.generation == coming.number
+                    and old.generation < new.generation
+                    and old.slot == new.slot
+                ):
+                    raise self.broken(f"{new} has taken over, and {old} has not been told to leave")
 
 
 class Overlap(Promise):
@@ -831,6 +861,8 @@ class Orderly(Promise):
             raise self.broken(f"of a generation that is not wanted: {order}")
         if not 0 <= order.slot < world.size or order.slot in filled:
             raise self.broken(f"there is no such slot: {order}")
+        if order.workers != world.size:
+            raise self.broken(f"there are to be {world.size} workers: {order}")
         for process in world.wanted():
             if (
                 process.slot == order.slot
@@ -975,6 +1007,8 @@ class Recycling(Promise):
             or world.gave_up
         ):
             raise self.broken(f"not at this moment: {order}")
+        if world.pending and world.now >= world.due_at:
+            raise self.broken(f"a swap is due that replaces it anyway: {order}")
         if going := [
             process
             for process in world.ready()

@@ -626,6 +626,54 @@ FAULTS = [
         ("                self._swap_out(worker, other, now)\n", "                pass\n"),
     ),
     Fault(
+        "a worker is recycled while a swap is due",
+        "Recycling",
+        (
+            "self.roster.coming is not None or (wish is not None and wish.not_before <= now)",
+            "self.roster.coming is not None",
+        ),
+    ),
+    Fault(
+        "a worker is told how many its generation was begun with",
+        "Orderly",
+        (
+            "orders.Spawn(generation.number, slot, self.size, generation.trigger)",
+            "orders.Spawn(generation.number, slot, generation.settings.workers, generation.trigger)",
+        ),
+    ),
+    Fault(
+        "only ready workers are replaced in their slot",
+        "Max surge or Continuity or No bad generation takes over",
+        (
+            "            for worker in self.serving()\n            if worker.slot == slot and",
+            "            for worker in self.ready()\n            if worker.slot == slot and",
+        ),
+        module="roster",
+    ),
+    Fault(
+        "a crashed slot stays empty while a check runs",
+        "No spin",
+        ("and (coming is None or coming.state == PREPARING)", "and coming is None"),
+    ),
+    Fault(
+        "the oldest changes are told, not the latest",
+        "Latest wins",
+        ("        -MOST_CHANGED:\n", "        :MOST_CHANGED\n"),
+    ),
+    Fault(
+        "a swap that was wanted is still wanted in a stop",
+        "Stop always ends",
+        (
+            "            ending.heeded = 1\n            self._wish = None\n",
+            "            ending.heeded = 1\n",
+        ),
+    ),
+    Fault(
+        "a swap may be wished for in a stop",
+        "Stop always ends",
+        ("        if self.ending.asked:\n            return  # nothing new is begun\n", ""),
+    ),
+    Fault(
         "orders go on after Exit",
         "Orderly",
         (

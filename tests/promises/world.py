@@ -371,7 +371,9 @@ class World:
                 return events.SizeChanged(1 if kind == "TTIN" else -1, kind)
             if kind == "USR1":
                 return events.SignalPassed(kind, tuple(self.processes))
-            changed = (f"{kind}{len(self.trace)}",) if kind in ("watch", "envdir") else ()
+            many = self.spice.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 15))
+            names = [f"{kind}{len(self.trace)}.{number:02}" for number in range(many)]
+            changed = tuple(names) if kind in ("watch", "envdir") else ()
             return events.SwapTriggered(kind, bool(changed), changed)
 
         return happen
