@@ -4,11 +4,14 @@ has one owner a process.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+import pytest
 
 from tests.support import ROOT
 
@@ -55,6 +58,46 @@ def test_a_child_that_ends_is_reaped_with_status_or_signal():
         ended, _ = reaped(pid)
         print(ended.code, ended.signal)
     """) == ["3   True", "10 USR1"]
+
+
+def test_however_many_have_ended_all_are_reaped_at_once():
+    """One signal may stand for many ends."""
+    assert run("""
+        pids = [launch("true") for _ in range(20)]
+        for pid in pids:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        print(sorted(each.pid for each in workers.reap()[0]) == sorted(pids))
+    """) == ["True"]
+
+
+def test_no_descriptor_is_left_of_a_process_that_runs_or_has_ended():
+    """Neither where its program was seen to run nor where that was never looked at."""
+    assert run("""
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+        reaped(launch("true"))
+        before = descriptors()
+        for words in (["true"], ["no-such-program"]) * 3:
+            reaped(launch(*words))
+        pid = launch("sleep", "60")
+        while not workers.executed(pid):
+            time.sleep(0.001)
+        print(descriptors() - before)
+        workers.kill(pid)
+        reaped(pid)
+        print(descriptors() - before)
+    """) == ["0", "0"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start workers as another user")
+def test_another_users_worker_has_that_users_groups_and_none_of_sidecars():
+    assert run("""
+        os.setgroups([4, 27])
+        for user, group in (("12345", "54321"), ("nobody", "")):
+            workers = Workers(wakeup.mask, wakeup.dispositions, credentials(user, group))
+            print(end="", flush=True)
+            reaped(launch("id", "-G"))
+    """) == ["54321", "65534"]
 
 
 def test_an_exec_that_fails_says_why_and_ends_as_a_shell_would(tmp_path):

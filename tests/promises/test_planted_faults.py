@@ -377,7 +377,7 @@ FAULTS = [
     ),
     Fault(
         "a changed envdir does not wait for its splay to end but for twice that",
-        "Latest wins",
+        "Latest wins or Recycling",
         ("self.settings.env_splay *", "2 * self.settings.env_splay *"),
         first=4500,
     ),
@@ -424,7 +424,7 @@ FAULTS = [
     ),
     Fault(
         "a crashed slot is not filled",
-        "Recovery",
+        "Recovery or No spin",
         (
             "current is not None and self.roster.serving() and (coming is None",
             "False and (coming is None",

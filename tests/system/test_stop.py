@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -222,3 +223,20 @@ def test_what_is_due_in_years_keeps_nobody_from_stopping(sidecar):
     run.wait("serving")
     run.swap(2)
     assert run.stop() == 0
+
+
+def test_who_ends_in_the_same_moment_as_a_stop_is_asked_for_ended_because_of_it(sidecar):
+    """Ctrl-C to a whole group, the end of a container: nobody is started again for that."""
+    run = sidecar()
+    run.wait("serving")
+    worker = run.workers()[0]
+    run.signal("STOP")
+    until(lambda: Path(f"/proc/{run.pid}/stat").read_text().split()[2] == "T", "sidecar's halt")
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not alive(worker), "the worker's end")
+    run.signal("HUP")
+    run.signal("TERM")
+    run.signal("CONT")
+    assert run.exit() == 0
+    assert run.seen("worker_died")[0]["role"] == "stopping"
+    assert len(run.seen("swap_started")) == 1

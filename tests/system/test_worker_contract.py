@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.readiness import NotifySocket
-from tests.support import APPS, PATIENCE, ROOT, readable_by_all, until
+from tests.support import APPS, PATIENCE, ROOT, alive, readable_by_all, until
 
 
 def environment(run) -> dict[str, str]:
@@ -464,3 +464,76 @@ def test_what_python_adds_to_its_own_environment_is_not_passed_on(sidecar, monke
     pid = run.wait("worker_started")["pid"]
     run.wait("serving")
     assert b"LC_CTYPE=C.UTF-8" in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def told(pid: int) -> dict[str, str]:
+    """The environment that a process was started with."""
+    block = Path(f"/proc/{pid}/environ").read_bytes().decode()
+    return dict(entry.partition("=")[::2] for entry in block.split("\0") if entry)
+
+
+def test_a_worker_that_is_started_again_is_told_how_many_there_are_now(sidecar):
+    run = sidecar()
+    run.wait("serving")
+    run.signal("TTIN")
+    second = run.wait("worker_ready", count=2)
+    os.kill(second["pid"], signal.SIGKILL)
+    third = run.wait("worker_ready", count=3)
+    for each in (second, third):
+        assert each["slot"] == 1
+    environ = told(third["pid"])
+    assert (environ["SIDECAR_WORKER"], environ["SIDECAR_WORKERS"]) == ("1", "2")
+    assert run.stop() == 0
+
+
+def test_checks_and_ready_commands_have_the_environment_and_no_sockets(sidecar, tmp_path):
+    """Variables that speak of descriptors would send them to somebody else's."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "COLOUR").write_text("blue")
+    run = sidecar(
+        "--envdir", str(tmp_path / "env"), "--check", f"sh -c 'env > {tmp_path}/check; ls -l /proc/self/fd >> {tmp_path}/check'",
+        "--ready", "command", "--ready-command", f"sh -c 'env > {tmp_path}/ready; ls -l /proc/self/fd >> {tmp_path}/ready'",
+    )  # fmt: skip
+    run.wait("serving")
+    for name in ("check", "ready"):
+        text = (tmp_path / name).read_text()
+        assert "COLOUR=blue\n" in text
+        for private in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "SERVER_STARTER_PORT"):
+            assert private not in text
+        assert "socket:" not in text
+    assert run.stop() == 0
+
+
+def test_a_ready_command_is_killed_when_its_worker_has_gone(sidecar, tmp_path):
+    asked = tmp_path / "asked"
+    run = sidecar(
+        "--ready", "command", "--ready-command", f"sh -c 'echo $$ $SIDECAR_WORKER_PID >> {asked}; exec sleep 3600'",
+        "--max-failures", "0",
+    )  # fmt: skip
+    until(lambda: asked.exists() and asked.read_text().endswith("\n"), "the ready command")
+    command, worker = map(int, asked.read_text().split())
+    os.kill(worker, signal.SIGKILL)
+    run.wait("worker_died", pid=worker)
+    until(lambda: not alive(command), "the ready command's end")
+    assert run.stop() == 0
+
+
+def test_the_environment_of_a_generation_that_has_gone_is_forgotten(sidecar, tmp_path):
+    """A megabyte of variables, thirty times over."""
+    for number in range(10):
+        (tmp_path / f"BIG{number}").write_text("x" * 100_000)
+
+    def held() -> int:
+        lines = Path(f"/proc/{run.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    run = sidecar(
+        "--envdir", str(tmp_path), "--ready", "interval", "--interval", "0s", port=False, program=("sleep", "3600")
+    )  # fmt: skip
+    run.wait("serving")
+    run.swap(2)
+    before = held()
+    for number in range(3, 33):
+        run.swap(number)
+    assert held() - before < 15_000
+    assert run.stop() == 0
