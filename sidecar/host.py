@@ -178,10 +178,12 @@ ASK_AGAIN, ASK_SELDOM = 0.1, 1.0
 class Asking:
     """A worker's ready command: the process that runs it now, and when it is to be run again."""
 
-    __slots__ = ("at", "pause", "pid")
+    __slots__ = ("at", "doubted", "pause", "pid")
 
     def __init__(self, at: float) -> None:
         self.pid = 0
+        #: It has said yes, and another worker has answered.
+        self.doubted = False
         self.at = at
         self.pause = ASK_AGAIN
 
@@ -1967,6 +1969,8 @@ class Host:
         for pid, asking in self.asking.items():
             if asking.pid == ended.pid:
                 if ended.code == 0 and not ended.signal:
+                    asking.doubted = self._another_has_answered(pid)
+                if ended.code == 0 and not ended.signal and not asking.doubted:
                     self._observe(events.WorkerReady(pid), now)
                     asking.pid = 0
                     self._stop_looking(pid)
@@ -1975,6 +1979,23 @@ class Host:
                     self._put_off(asking, now, ended.note)
                 return True
         return self.workers.forget(ended.pid)
+
+    def _another_has_answered(self, pid: int) -> bool:
+        """Whether a ready command that asked at a port was answered by another worker, as far as
+        can be seen: the port is shared, and the worker it was run for takes no connections yet.
+
+        Where other workers' taking connections cannot be seen either, the command is believed.
+        """
+        inodes = self._inodes(pid)
+        others = [each.pid for each in self.supervisor.roster.ready() if each.pid != pid]
+        if not inodes or not others:
+            return False
+        try:
+            return not readiness.takes_connections(pid, inodes) and any(
+                readiness.takes_connections(each, inodes) for each in others
+            )
+        except (readiness.LookForbidden, OSError):
+            return False
 
     def _put_off(self, asking: Asking, now: float, note: str) -> None:
         if note:
@@ -2277,6 +2298,15 @@ class Host:
             self._observe(events.WorkerExecuted(pid), now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
+        asking = self.asking.get(order.pid)
+        if asking is not None and asking.doubted:
+            self._say(
+                "remark",
+                {
+                    "remark": f"--ready-command said yes, but worker {order.pid} takes no connections from the listeners:"
+                    " another worker has answered. If this program cannot be seen to listen, say --ready notify"
+                },
+            )
         if self._sent_to != order.pid:  # a second signal hurries some programs
             self._send(order.pid, order.signal, self.workers.retire)
         self._stop_looking(order.pid)

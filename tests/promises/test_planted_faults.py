@@ -398,7 +398,7 @@ FAULTS = [
     ),
     Fault(
         "a trigger during a swap is lost",
-        "Latest wins or Recovery",
+        "Latest wins or Recovery or Recycling",
         (
             "        splay = self",
             "        if self.roster.coming is not None and not fact.supersedes:\n            return\n        splay = self",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
-from tests.support import SERVER, Load
+from tests.support import SERVER, Load, free_port, get
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,31 @@ def test_a_program_that_cannot_be_run_is_never_ready_however_short_the_interval(
     )  # fmt: skip
     assert run.exit() == 127
     assert run.seen("worker_ready") == run.seen("serving") == []
+
+
+def test_a_ready_command_that_another_worker_answers_is_not_believed(sidecar, tmp_path):
+    """Both generations have the same socket: whoever asks at the port reaches the one before."""
+    port = free_port()
+    asks = tmp_path / "asks"
+    asks.write_text(
+        f"import urllib.request\nurllib.request.urlopen('http://127.0.0.1:{port}/', timeout=5).read()"
+    )
+    (tmp_path / "env").mkdir()
+    run = sidecar(
+        "--port", f"127.0.0.1:{port}", "--envdir", str(tmp_path / "env"), "--ready", "command",
+        "--ready-command", f"{sys.executable} -S {asks}", "--start-timeout", "10s", port=False,
+    )  # fmt: skip
+    run.wait("serving")
+    (tmp_path / "env" / "NEVER").write_text("1")
+    run.signal("HUP")
+    failed = run.wait("swap_failed", generation=2)
+    assert failed["cause"] == "not ready within 10 s (readiness command)"
+    assert "another worker has answered" in run.wait("remark")["remark"]
+    assert get(port).split()[1] == "1"
+    (tmp_path / "env" / "NEVER").unlink()
+    run.swap(3)
+    assert get(port).split()[1] == "3"
+    assert run.stop() == 0
 
 
 def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
