@@ -265,10 +265,11 @@ def test_the_page_tells_what_there_is_to_know():
     for generation in status["generations"]:
         for worker in generation["workers"]:
             worker["memory"] = 10 << 20
+    status["generations"][0]["workers"][0]["outlived"] = [131, 132]
     status["last_swap"]["ago"], status["last_failure"]["ago"] = 20.0, 0.0
     text = "\n".join(commands.page(status))
     for word in ("pid 1, up 2h: serving", "listening on 127.0.0.1:80", "10 MiB", "last swap", "last failure", "status 3", "killed in",
-                 "next swap", "sidecar.yml:3: no"):  # fmt: skip
+                 "next swap", "sidecar.yml:3: no", "worker 0 (pid 101) has left processes behind: 131, 132"):  # fmt: skip
         assert word in text
     assert "failures" not in text  # in a row, if there are several
     assert "failures      3 in a row" in "\n".join(commands.page({**status, "failing": 3}))

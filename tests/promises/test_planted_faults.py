@@ -305,6 +305,11 @@ FAULTS = [
         ),
     ),
     Fault(
+        "what has left its group is not asked to leave where its leader left by itself",
+        "Drain ends",
+        ("and not fact.signal and not fact.strays", "and not fact.signal"),
+    ),
+    Fault(
         "the second TERM is swallowed in the lame-duck time",
         "Stop always ends",
         ("and not over and ending.asked > ending.heeded:", "and False:"),

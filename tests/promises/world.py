@@ -749,7 +749,7 @@ class World:
                 self.settings.drain_timeout, 2.0 if process.ready_at is None else INF
             )
         # One that was asked, and left by itself, has told its own.
-        told = process.retired_at is not None and fact.code == 0
+        told = process.retired_at is not None and fact.code == 0 and not fact.strays
         process.group_due = not fact.alone and not told and process.killed_at is None
         self.just_left = process
         process.left_at = self.now
@@ -957,7 +957,11 @@ class World:
                 process.ended = True
                 return events.WorkerExited(process.pid, code, signal)
             self.at(self.now + family, self._emptied(process))
-            return events.WorkerExited(process.pid, code, signal, alone=False)
+            # Of every third what lives on has left its group: nobody but sidecar asks it to leave.
+            strays = (process.pid + 10_000,) if process.pid % 3 == 0 else ()
+            return events.WorkerExited(
+                process.pid, code, signal, alone=False, left=strays, strays=strays
+            )
 
         return happen
 

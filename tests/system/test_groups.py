@@ -201,6 +201,20 @@ def test_what_a_stray_leaves_behind_is_its_workers_too(sidecar, tmp_path):
     assert run.stop() == 0
 
 
+def test_whose_a_process_is_is_known_after_an_upgrade_in_place(sidecar, tmp_path):
+    run = sidecar("--drain-timeout", "1h", program=escaping(tmp_path, True))
+    run.wait("serving")
+    until(lambda: len(escaped(tmp_path)) == 1, "the process that has left")
+    (stray,) = escaped(tmp_path)
+    run.signal("USR2")
+    run.wait("upgraded")
+    run.swap(2)
+    run.wait("generation_gone", generation=1)
+    assert not alive(stray)
+    assert run.seen("outlived", strays=[stray], signal="TERM")
+    assert run.stop() == 0
+
+
 def test_a_living_workers_orphan_is_no_stranger(sidecar, tmp_path):
     run = sidecar("--workers", "2", program=escaping(tmp_path, True))
     run.wait("serving")

@@ -71,6 +71,8 @@ def test_generations_are_started_where_the_link_leads_now_that_sidecar_was_start
     run = sidecar("--envdir", "env", cwd=current, env={"PWD": str(current)})
     run.wait("serving")
     assert json.loads(run.get("/about"))["directory"] == str(tmp_path / "release1")
+    run.signal("USR2")
+    run.wait("upgraded")
     current.unlink()
     current.symlink_to("release2")
     run.swap(2)
