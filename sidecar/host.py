@@ -50,6 +50,7 @@ from sidecar.listener_watch import ListenerWatch
 from sidecar.listeners import Listeners, inherited, look_up
 from sidecar.log import Log
 from sidecar.manager import Manager
+from sidecar.meeting import LONGEST_BY_TIME, Attempt, Meeting
 from sidecar.output import Output, let_open
 from sidecar.pacing import Allowance, Backoff
 from sidecar.printable import printable
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from _typeshed import HasFileno
 
     from sidecar.address import Address
+    from sidecar.generation import Worker
     from sidecar.listeners import Listener, LookedUp
     from sidecar.settings import Setting, Settings
     from sidecar.upgrade import Upgrade
@@ -337,6 +339,7 @@ class Host:
         self.kills = memory.kills()
         self.room = Room()
         self.glances = readiness.Glances()
+        self.meeting = Meeting()
         self.takers: dict[int, set[int]] = {}
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
@@ -792,10 +795,7 @@ class Host:
         """Settle how the program is told its listeners: the variables, and the arguments that its
         profile adds; and, unless that was done before, say so.
         """
-        passed = [
-            handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
-            for each in self.listeners
-        ]
+        passed = as_passed(self.listeners)
         self.command = self.settings.command
         self.handed = handoff.handed(
             self.listeners.environment(), self.settings.handoff, passed, os.getpid()
@@ -862,6 +862,7 @@ class Host:
             Part("give up reading the settings", reading, self._give_up_reading),
             Part("give up what takes too long", delegated, self._give_up_delegated),
             Part("look whether workers are ready", self._next_look, self._look),
+            Part("look where workers listen", self.meeting.deadline, self._look_elsewhere),
             Part("run the ready command", self._next_question, self._ask),
             Part("look at the workers' memory", lambda: self._weigh_at, self._weigh),
             Part("decide what to do", deciding, self._settle, always=True),
@@ -1154,6 +1155,7 @@ class Host:
         if each.pid in self.checks:
             self._checked(each, now)
         elif (worker := self.supervisor.roster.find(each.pid)) and worker.state != LINGERING:
+            self._try("say why a worker may have ended", self._ended_early, worker, each)
             self._try("stop looking at a worker", self._stop_looking, each.pid)
             note = each.note
             try:
@@ -1899,6 +1901,57 @@ class Host:
         if replaced is not None:
             self._observe(events.WorkerSpread(pid, len(self.takers[pid])), now)
 
+    def _look_elsewhere(self, now: float) -> None:
+        """Say where a coming worker listens by itself, if it does and not on sidecar's sockets."""
+        for pid in self.meeting.due(now):
+            worker = self.supervisor.roster.find(pid)
+            if worker is None or not worker.serving:
+                self.meeting.drop(pid)
+                continue
+            by_time = worker.readiness == "interval"
+            try:
+                if worker.ready_at is not None and (
+                    not by_time
+                    or self.meeting.age(pid, now) > LONGEST_BY_TIME
+                    or readiness.takes_connections(pid, self._inodes(pid))
+                ):
+                    self.meeting.drop(pid)
+                elif worker.executed_at is not None:
+                    self._missed(worker, self.meeting.look(pid, self._attempt(worker)))
+            except (readiness.LookForbidden, OSError):
+                continue
+
+    def _ended_early(self, worker: Worker, ended: workers.Ended) -> None:
+        """Say what may have ended a worker that had not taken connections, if that is known."""
+        coming = worker.serving and worker.state == STARTING
+        if coming and ended.code and not ended.signal and not ended.note:
+            others = [each.pid for each in self.supervisor.roster.ready()]
+            self._missed(worker, self.meeting.ended(self._attempt(worker), others, ended.code))
+
+    def _attempt(self, worker: Worker) -> Attempt:
+        plan = self.plans[worker.generation]
+        return Attempt(
+            plan.settings.command,
+            plan.settings.profile,
+            plan.settings.overlap,
+            as_passed(plan.listeners),
+            plan.listeners.inodes(),
+            self.environments[worker.generation],
+        )
+
+    def _missed(self, worker: Worker, told: tuple[str, str] | None) -> None:
+        if told is not None:
+            self._say(
+                "socket_missed",
+                {
+                    "generation": worker.generation,
+                    "slot": worker.slot,
+                    "pid": worker.pid,
+                    "what": told[0],
+                    "advice": told[1],
+                },
+            )
+
     def _count(self, pid: int) -> int:
         """How many processes of the worker take connections; raises as `readiness.takers`. Who was
         seen to once is believed.
@@ -2005,6 +2058,7 @@ class Host:
 
     def _stop_looking(self, pid: int) -> None:
         self.glances.drop(pid)
+        self.meeting.drop(pid)
         self.takers.pop(pid, None)
         asking = self.asking.pop(pid, None)
         if asking is not None and asking.pid:
@@ -2288,6 +2342,7 @@ class Host:
                 self._see_executed(pid, now)
         except OSError:  # no memory for it: as if it had been seen
             self._observe(events.WorkerExecuted(pid), now)
+        self.meeting.add(pid, now)
         if how == "accept":
             self.glances.add(pid, now)
         elif how == "command":
@@ -2371,6 +2426,7 @@ class Host:
         if order.event == "serving":
             # It is not said of a door that is closed.
             self._try("repair the listeners", self._mend, now)
+            self.meeting.served()
         fields = order.fields
         if order.event == "swap_failed" and (plan := self.plans.get(fields["generation"])):
             fields = {**fields, **plan.log_end}
@@ -2487,6 +2543,14 @@ class Host:
             self._note_defect("wait for the end of processes", error, time.monotonic())
             time.sleep(wait)
         return [each.pid for each in self.workers.reap()[0]]
+
+
+def as_passed(listeners: Listeners) -> list[handoff.Passed]:
+    """The listeners as workers get them."""
+    return [
+        handoff.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
+        for each in listeners
+    ]
 
 
 def chance() -> float:

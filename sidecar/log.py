@@ -150,6 +150,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}",
     ),
+    "socket_missed": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) {what}; {advice}",
+    ),
     "look_forbidden": (
         WARNING,
         "cannot see whether workers take connections ({cause}); going by --interval {interval} s",

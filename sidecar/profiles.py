@@ -42,9 +42,9 @@ class Profile(Record):
     `taken` maps the beginning of an argument that the user gave to the protocols it asks for.
     `own_pid`: it takes systemd's sockets only if LISTEN_PID is its own pid, which it is not behind
     a launcher that stays as its parent; `relayed` is what it is given there, in the place of the
-    row's own. `unsuitable` are options that do not go with being supervised, and why; `needs` are
-    those without which it leaves for the background. `reopens`: it opens its own log files anew on
-    USR1.
+    row's own. `listen` says what its configuration has to hold, in the imperative. `unsuitable` are
+    options that do not go with being supervised, and why; `needs` are those without which it leaves
+    for the background. `reopens`: it opens its own log files anew on USR1.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Profile(Record):
     taken: tuple[tuple[str, tuple[str, ...]], ...] = ()
     own_pid: bool = False
     relayed: Relayed | None = None
+    listen: str = ""
     unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
     needs: tuple[str, ...] = ()
     reopens: bool = False
@@ -68,6 +69,7 @@ class Relayed(Record):
 
 
 _PUMA = Added(("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config"))
+_AS_PORT = "let `listen` in its configuration name the address as --port does"
 _PID_FILE = (
     "two generations cannot share the file; leave it out (--pid-file of sidecar has its own pid)"
 )
@@ -157,11 +159,17 @@ PROFILES: dict[str, Profile] = {
                 (("--py-autoreload", "--python-autoreload"), _RELOAD),
             ),
         ),
-        Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",), reopens=True),
-        Profile("haproxy", ("haproxy",), signal="USR1", unsuitable=((("-D",), _BACKGROUND),)),
-        Profile("lighttpd", ("lighttpd",), signal="INT", own_pid=True, needs=("-D",)),
+        Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",), listen=_AS_PORT, reopens=True),
         Profile(
-            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",), reopens=True,
+            "haproxy", ("haproxy",), signal="USR1", listen="say `bind fd@{fd}` in its configuration",
+            unsuitable=((("-D",), _BACKGROUND),),
+        ),
+        Profile(
+            "lighttpd", ("lighttpd",), signal="INT", own_pid=True, needs=("-D",),
+            listen='say server.systemd-socket-activation = "enable" in its configuration, and server.bind and server.port as in --port',
+        ),
+        Profile(
+            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",), listen=_AS_PORT, reopens=True,
             needs=("-F", "--nodaemonize"), unsuitable=((("-D", "--daemonize"), _BACKGROUND),),
         ),
         Profile("starman", ("starman",), signal="QUIT"),
@@ -239,6 +247,17 @@ def arranged(
     return (*command, *more), tuple(more)  # who it is starts with what follows, surely
 
 
+def own_listener(row: Profile, program: Program) -> str:
+    """The option of the user's own that keeps the profile from giving the program the socket."""
+    relayed = row.relayed if row.own_pid and program.parent else None
+    for added in row.added if relayed is None else relayed.added:
+        takes = any("{fd}" in word or "{url}" in word for word in added.words)
+        for word in program.words[1:]:
+            if takes and any(_is(word, own) for own in added.unless):
+                return word.partition("=")[0]
+    return ""
+
+
 def remarks(row: Profile | None, program: Program) -> list[str]:
     """What the command says that does not go with being supervised."""
     if row is None:
@@ -263,6 +282,10 @@ def remarks(row: Profile | None, program: Program) -> list[str]:
 
 def _given(program: Program, own: str) -> bool:
     """Whether one of the program's words is this option, alone or with its value."""
+    return any(_is(word, own) for word in program.words[1:])
+
+
+def _is(word: str, own: str) -> bool:
     if own.startswith("*"):
-        return any(word.endswith(own[1:]) for word in program.words[1:])
-    return any(word == own or word.startswith(own + "=") for word in program.words[1:])
+        return word.endswith(own[1:])
+    return word == own or word.startswith(own + "=")

@@ -41,7 +41,7 @@ from functools import cache  # comes with socket
 from sidecar.errors import SidecarError
 from sidecar.pacing import Allowance
 from sidecar.procfs import VANISHED, as_owner, children_of, read, stat, worker_of
-from sidecar.record import Descriptor
+from sidecar.record import Descriptor, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
 def holds(pid: int, listeners: Collection[int]) -> bool:
     """Whether a process has one of the listeners (socket inodes) open, as far as can be seen."""
     try:
-        sockets, _ = as_owner(pid, lambda: _files(pid))
+        sockets = _sockets(pid)
     except OSError:
         return False
     return not set(sockets.values()).isdisjoint(listeners)
@@ -164,6 +164,56 @@ def handles(pid: int, *numbers: int) -> bool:
 def _look(pid: int, listeners: Collection[int]) -> bool:
     """Look at one process, as its owner where that is refused."""
     return as_owner(pid, lambda: _takes(pid, listeners))
+
+
+def _sockets(pid: int) -> dict[int, int]:
+    """The sockets of one process {fd: inode}, seen as its owner where that is refused."""
+    return as_owner(pid, lambda: _files(pid))[0]
+
+
+class Listening(Record):
+    """A process that listens on a TCP socket: its pid and name, the address as HOST:PORT (a v6 host
+    in brackets), and the socket's inode.
+    """
+
+    pid: int
+    program: str
+    address: str
+    inode: int
+
+
+def elsewhere(leader: int, ours: Collection[int]) -> list[Listening]:
+    """Where processes of the leader's tree listen (TCP) on sockets of their own, which are none of
+    `ours` (inodes). Empty where the system does not show it. Raises OSError if sidecar itself is in
+    need.
+    """
+    held: dict[int, int] = {}
+    for pid in _tree(leader):
+        try:
+            for inode in _sockets(pid).values():
+                if inode not in ours:
+                    held.setdefault(inode, pid)
+        except (*VANISHED, PermissionError):
+            continue
+    found = []
+    for family, size in ((socket.AF_INET, 4), (socket.AF_INET6, 16)) if held else ():
+        for answer in _tcp_sockets(family, 1 << 10):  # TCP_LISTEN
+            inode = struct.unpack_from("=I", answer, 68)[0]
+            if inode not in held:
+                continue
+            port = int.from_bytes(answer[4:6], "big")
+            host = socket.inet_ntop(family, answer[8 : 8 + size])
+            address = f"[{host}]:{port}" if size == 16 else f"{host}:{port}"
+            found.append(Listening(held[inode], _name(held[inode]), address, inode))
+    return found
+
+
+def _name(pid: int) -> str:
+    """What the system calls a process, "a process" if it has gone."""
+    try:
+        return read(f"/proc/{pid}/comm").rstrip("\n")
+    except OSError:
+        return "a process"
 
 
 def _takes(pid: int, listeners: Collection[int]) -> bool:
@@ -279,10 +329,27 @@ def _addresses(family: int) -> dict[int, bytes]:
     From sock_diag(7), as `ss` has them; empty where that is not to be had.
     """
     found: dict[int, bytes] = {}
-    if family == socket.AF_UNIX:  # struct unix_diag_req: every state, UDIAG_SHOW_NAME
-        request = struct.pack("=BBHIIIII", family, 0, 0, 0xFFFF_FFFF, 0, 1, 0, 0)
-    else:  # struct inet_diag_req_v2: TCP_ESTABLISHED, TCP_CLOSE_WAIT, TCP_LISTEN
-        request = struct.pack("=BBHI48x", family, socket.IPPROTO_TCP, 0, 1 << 1 | 1 << 8 | 1 << 10)
+    if family != socket.AF_UNIX:  # TCP_ESTABLISHED, TCP_CLOSE_WAIT, TCP_LISTEN
+        for answer in _tcp_sockets(family, 1 << 1 | 1 << 8 | 1 << 10):
+            found[struct.unpack_from("=I", answer, 68)[0]] = answer[4:6]
+        return found
+    # struct unix_diag_req: every state, UDIAG_SHOW_NAME
+    for answer in _sock_diag(struct.pack("=BBHIIIII", family, 0, 0, 0xFFFF_FFFF, 0, 1, 0, 0)):
+        # struct unix_diag_msg, then attributes, the name first if there is one
+        inode, length, attribute = struct.unpack_from("=I8xHH", answer, 4)
+        if attribute == 0:
+            found[inode] = answer[20 : 16 + length]
+    return found
+
+
+def _tcp_sockets(family: int, states: int) -> Iterator[bytes]:
+    """Every TCP socket in one of the states, a set of bits (tcp_states.h), as struct inet_diag_msg."""
+    # struct inet_diag_req_v2
+    return _sock_diag(struct.pack("=BBHI48x", family, socket.IPPROTO_TCP, 0, states))
+
+
+def _sock_diag(request: bytes) -> Iterator[bytes]:
+    """What the kernel answers to a dump of sockets, message by message; less where it refuses."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as kernel:  # NETLINK_SOCK_DIAG
             # struct nlmsghdr: SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP
@@ -292,18 +359,11 @@ def _addresses(family: int) -> dict[int, bytes]:
                 while answer:
                     size, kind = struct.unpack_from("=IH", answer)
                     if kind != 20:  # NLMSG_DONE, NLMSG_ERROR
-                        return found
-                    if family != socket.AF_UNIX:  # struct inet_diag_msg
-                        found[struct.unpack_from("=I", answer, 16 + 68)[0]] = answer[
-                            16 + 4 : 16 + 6
-                        ]
-                    else:  # struct unix_diag_msg, then attributes, the name first if there is one
-                        inode, length, attribute = struct.unpack_from("=I8xHH", answer, 16 + 4)
-                        if attribute == 0:
-                            found[inode] = answer[16 + 20 : 16 + 16 + length]
+                        return
+                    yield answer[16:size]
                     answer = answer[size + 3 & ~3 :]
     except OSError:
-        return found
+        return
 
 
 def _asleep(pid: int, held: set[int]) -> bool:
