@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 TCP, UDP, UNIX = "tcp", "udp", "unix"
 
+# IPv4's name for every address of the machine.
+EVERY = "0.0.0.0"  # noqa: S104  (bound is what the user says)
+
 # sun_path is 108 bytes with the final NUL (unix(7)).
 LONGEST_PATH = 107
 
@@ -71,6 +74,10 @@ def parse(spec: str) -> Address:
     for option in ("mode", "owner"):
         if option in fields:
             raise ValueError(f"{option}= is for unix sockets, {where!r} is none")
+    if "://" in where:
+        raise ValueError(
+            f"{where!r} is a URL; say {where.partition('://')[2].partition('/')[0] or 'HOST:PORT'}"
+        )
     host, bracket, text_port = "", False, where
     if ":" in where:
         host, _, text_port = where.rpartition(":")
@@ -80,9 +87,14 @@ def parse(spec: str) -> Address:
             raise ValueError(f"an IPv6 address goes in brackets: [{host}]:{text_port}")
         if bracket and ":" not in host:
             raise ValueError(f"brackets are for IPv6 addresses; say {host}:{text_port}")
+    if host.isascii() and host.isdigit():
+        raise ValueError(
+            f"{host!r} is no host; in a container sidecar listens on its inner port alone: say {text_port}"
+            " (which port of the machine leads there is for docker run -p, or ports: in compose.yml)"
+        )
     kind = UDP if text_port.startswith("u") else TCP
     digits = text_port.removeprefix("u")
-    if not (digits.isascii() and digits.isdigit() and int(digits) <= 65535):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 65535):
         raise ValueError(
             f"{text_port!r} is no port (0 to 65535); say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH"
         )
@@ -128,6 +140,7 @@ def _fixed_fd(where: str) -> tuple[str, int | None]:
         raise ValueError(
             f"{number!r} is no file descriptor; say {where}=FD, FD being 0, or 3 and up"
         )
+    number = number.lstrip("0")[:9] or "0"
     if int(number) in (1, 2):
         raise ValueError(f"file descriptor {number} is the program's output; take 0, or 3 and up")
     if int(number) > 1023:
@@ -143,7 +156,12 @@ def _options(texts: list[str]) -> dict[str, Any]:
             fields[key] = True
         elif key == "name" and value and not set(value) & set(":;= \n\t"):
             fields[key] = value
-        elif key == "backlog" and value.isascii() and value.isdigit() and 0 < int(value) < 1 << 31:
+        elif (
+            key == "backlog"
+            and value.isascii()
+            and value.isdigit()
+            and 0 < int(value[:11]) < 1 << 31
+        ):
             fields[key] = int(value)
         elif key == "mode" and _octal(value):
             fields[key] = int(value, 8)
@@ -171,7 +189,8 @@ def clashes(addresses: tuple[Address, ...]) -> list[str]:
     fds: dict[int, str] = {}
     names: dict[str, str] = {}
     for address in addresses:
-        place = (address.kind, address.host, address.port, address.path)
+        host = "" if address.host == EVERY else address.host
+        place = (address.kind, host, address.port, address.path)
         if place in places and (address.port or address.path):
             problems.append(f"{address.spec!r} listens where {places[place]!r} does; give it once")
         places[place] = address.spec

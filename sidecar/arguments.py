@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 
-from sidecar import helpers, settings
+from sidecar import helpers, profiles, settings
 from sidecar.commands import COMMANDS
 from sidecar.errors import SettingsError
-from sidecar.profiles import PROFILES
 from sidecar.settings import FLAGS, TABLE
 
 TYPE_CHECKING = False
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 # The settings file that is read without having been named, where it is there.
 USUAL = "sidecar.yml"
+LOOKALIKES = ("sidecar.yaml", ".sidecar.yml", ".sidecar.yaml")
 
 USAGE = """\
 usage: sidecar run [OPTION ...] [--] PROGRAM [ARGUMENT ...]
@@ -107,7 +107,7 @@ In a terminal, Enter swaps, q and Enter stop it. All options: sidecar run --help
 def profiles_table() -> str:
     """What `sidecar profiles` prints: one row a program."""
     lines = [f"{'PROFILE':<10} {'DRAINS ON':<10} {'PROTOCOLS':<10} ARGUMENTS ADDED (unless given)"]
-    for row in PROFILES.values():
+    for row in profiles.PROFILES.values():
         added = "; ".join(
             " ".join(each.words)
             + (" for each listener" if each.each else "")
@@ -125,6 +125,42 @@ def profiles_table() -> str:
         "A program is found behind launchers, too: uv run, timeout, env, tini, sh -c, python -m and others.",
     ]
     return "\n".join(lines) + "\n"
+
+
+# Of a SIDECAR_ variable that is no setting sidecar itself is the author, when it runs below
+# another, or Kubernetes (a service's address).
+NOT_SETTINGS = (
+    "SIDECAR_WORKER", "SIDECAR_TRIGGER", "SIDECAR_CHANGED", "SIDECAR_WORKER_PID", "SIDECAR_HERITAGE",
+)  # fmt: skip
+FROM_KUBERNETES = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT_")
+# Options that hardly any program but sidecar has.
+UNMISTAKABLE = (
+    "--port", "--envdir", "--drain-timeout", "--kill-old-delay", "--signal-on-hup", "--signal-on-term", "--start-timeout",
+    "--ready-command", "--lame-duck", "--watch-env", "--max-surge", "--handoff", "--slow-start", "--overlap",
+)  # fmt: skip
+
+
+def unknown_variables(environ: Mapping[str, str], only_like: bool = False) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none; with `only_like` for those
+    that are nearly one, for others may have a meaning elsewhere.
+    """
+    known = {each.variable: each for each in TABLE.values()}
+    said = []
+    for name, value in environ.items():
+        foreign = value.startswith(("tcp://", "udp://", "sctp://")) or any(
+            part in name for part in FROM_KUBERNETES
+        )
+        if not name.startswith("SIDECAR_") or name in known or name in NOT_SETTINGS or foreign:
+            continue
+        import difflib  # noqa: PLC0415  (only a mistake pays for it)
+
+        # What all begin with makes none of them nearer.
+        plain = {each.removeprefix("SIDECAR_"): each for each in known}
+        near = difflib.get_close_matches(name.removeprefix("SIDECAR_"), plain, 1, 0.7)
+        meant = f"did you mean {plain[near[0]]}?" if near else "see sidecar run --help"
+        if near or not only_like:
+            said.append(f"{name}: no setting has this variable; {meant}")
+    return said
 
 
 class Chosen:
@@ -185,6 +221,32 @@ class Chosen:
             said = config.understood(answer, self.file, self.environ)
         choice = settings.choose(self.given, self.environ, self.command, self.presets, said)
         return choice.replace(problems=(*self.problems, *choice.problems))
+
+    def remarks(self, of: settings.Settings, checking: bool = False) -> list[str]:
+        """What was said and may be meant otherwise: settings that are none, options in the wrong
+        place, a file of another name, and what does not go with the program. More of it when it is
+        only checked.
+        """
+        said = unknown_variables(self.environ, only_like=not checking)
+        if not self.file:
+            said += [
+                f"{each} is not read: the usual name is {USUAL}; rename it, or say --config {each}"
+                for each in LOOKALIKES
+                if os.path.lexists(each)
+            ]
+        if of.command:
+            row, program = profiles.found(of.command, of.profile)
+            for word in program.words[1:]:
+                option = word.partition("=")[0]
+                # A port that the program was meant to listen at is no mistake beside one of ours.
+                if option in UNMISTAKABLE and not (option == "--port" and of.port):
+                    said.append(
+                        f"{option} stands behind the program, so it is an option of {program.name}; sidecar's own come before it:"
+                        f" sidecar run {option} … -- {program.name} …"
+                    )
+            if of.profile != "none":
+                said += profiles.remarks(row, program)
+        return said
 
     def settings(self, answer: str) -> settings.Settings:
         """The same, if nothing is wrong. Raises SettingsError."""

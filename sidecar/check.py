@@ -68,6 +68,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         remarks.insert(
             0, "no program was named: the options and the program are those PID 1 was started with"
         )
+    remarks += chosen.remarks(settings, checking=True)
     problems = [hidden(each, settings.hide) for each in (*problems, *more)]
     remarks = [hidden(each, settings.hide) for each in remarks]
     rows = {"command": _row(settings, "command", choice.origins)}
@@ -205,30 +206,10 @@ def _looked_at(
         remarks.append(
             f"user: only root can start workers as another user, this is uid {os.geteuid()}"
         )
-    return problems, remarks + _unknown(environ)
+    return problems, remarks
 
 
 def _found(program: str, directory: str, path: str) -> bool:
     if "/" in program:
         return os.access(os.path.join(directory, program), os.X_OK)
     return any(os.access(os.path.join(each, program), os.X_OK) for each in path.split(os.pathsep))
-
-
-# Of a SIDECAR_ variable that is no setting sidecar itself is the author, when it runs below
-# another, or Kubernetes (a service's address).
-NOT_SETTINGS = ("SIDECAR_WORKER", "SIDECAR_TRIGGER", "SIDECAR_CHANGED", "SIDECAR_WORKER_PID")
-
-
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {each.variable for each in TABLE.values()}
-    unknown = [
-        name
-        for name in environ
-        if name.startswith("SIDECAR_") and name not in known and name not in NOT_SETTINGS
-    ]
-    service = ("SIDECAR_SERVICE_", "SIDECAR_PORT_")
-    return [
-        f"{name}: no setting has this variable{arguments.nearest(name, sorted(known))}"
-        for name in unknown
-        if not name.startswith(service)
-    ]

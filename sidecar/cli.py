@@ -6,6 +6,7 @@ needs nothing of the others.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -24,9 +25,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads our output (`| head`) has had enough; nothing is left to say to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise
+        _drop_output()
+        print(f"sidecar: cannot write the answer: {error.strerror}", file=sys.stderr)
+        return 1
     return status
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere: Python would complain about it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _main(words: list[str]) -> int:
@@ -49,7 +61,7 @@ def _main(words: list[str]) -> int:
         from sidecar import probe  # noqa: PLC0415
 
         return probe.main(words[1:], os.environ)
-    if words[:1] == ["--version"]:
+    if words[:1] and words[0] in ("--version", "-V", "-v", "version"):
         print(f"sidecar {__version__}")
         return 0
     from sidecar import arguments  # noqa: PLC0415

@@ -242,6 +242,10 @@ class Scale(Command):
             raise ValueError(
                 "say how many workers there are to be (3), or how many more (+1) or fewer (-1)"
             )
+        if not sign and int(digits) == 0:
+            raise ValueError("0: there is one worker at least; `sidecar stop` ends all of them")
+        if int(digits) == 0:
+            raise ValueError(f"{words[0]}: say how many more (+1) or fewer (-1)")
         return {"by" if sign else "to": int(sign + digits)}
 
     def answer(self, request: Object, desk: Desk) -> Answer:
@@ -256,10 +260,15 @@ class Scale(Command):
             return Answer(done(NO, STOPPING))
         now = desk.status()["workers"]
         by = number - now if how == ["to"] else number
+        if now + by < 1:
+            workers = "is 1 worker" if now == 1 else f"are {now} workers"
+            raise ValueError(
+                f"{by}: there {workers}, and one stays at least; `sidecar stop` ends all of them"
+            )
         if now + by > max(MOST_WORKERS, now):
             raise ValueError(f"{now + by} workers are more than {MOST_WORKERS}")
         desk.observe(events.SizeChanged(by))
-        return Answer(done(workers=max(1, now + by)))
+        return Answer(done(workers=now + by))
 
     def lines(self, reply: Object, tell: Tell) -> list[str]:
         """How many there are to be."""

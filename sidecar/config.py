@@ -54,6 +54,10 @@ def fill(text: str, environ: Mapping[str, str]) -> tuple[str, bool]:
                 raise ValueError(
                     f"${{{inside}{end} is no variable; say ${{NAME}} or ${{NAME:-DEFAULT}}, and $$ for a dollar"
                 )
+            if "${" in instead:
+                raise ValueError(
+                    f"${{{name}:-${{…}}}}: a default cannot hold another variable; say ${{{name}:-DEFAULT}} with plain text"
+                )
             value = environ.get(name, "")
             if value or (name in environ and not default):
                 done, filled = done + value, True

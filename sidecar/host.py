@@ -89,6 +89,9 @@ if TYPE_CHECKING:
         def reader(self) -> tuple[str, ...]:
             """The command of the process that reads it."""
 
+        def remarks(self, of: Settings) -> list[str]:
+            """What was said and may be meant otherwise."""
+
         def settings(self, answer: str) -> Settings:
             """What comes of that process's output. Raises SettingsError."""
 
@@ -557,6 +560,7 @@ class Host:
                 },
             )
         self._introduce()
+        self._remark_on(self.settings)
         self.supervisor = Supervisor(self.settings, now, chance)
         if self.settings.watch or self.settings.watch_env:
             self.watcher = self._make_watcher(now)
@@ -810,8 +814,11 @@ class Host:
             }
             if not again:
                 self._say("profile", {"profile": row.name, **says})
-                for remark in profiles.remarks(row, program):
-                    self._say("remark", {"remark": remark})
+
+    def _remark_on(self, of: Settings) -> None:
+        """Say what may be meant otherwise."""
+        for remark in self.source.remarks(of) if self.source is not None else ():
+            self._say("remark", {"remark": remark})
 
     def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
         wanted = settings.ready
@@ -1666,6 +1673,7 @@ class Host:
             self._close_listeners()
         if {"command", "profile", "handoff", "port"} & {*changed}:
             self._introduce()
+            self._remark_on(new)
         self._observe(events.Configured(new), now)
         if any(name.startswith(("watch", "env")) for name in changed):
             self._watch_anew(now)

@@ -120,6 +120,19 @@ _LAUNCHERS = {
     "entrypoint.sh": _ENTRYPOINT,
 }  # fmt: skip
 
+_ONLY_SHELL = (
+    "cd",
+    "exec",
+    "source",
+    ".",
+    "export",
+    "set",
+    "ulimit",
+    "umask",
+    "if",
+    "for",
+    "while",
+)
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh")
 _BEFORE = (
     "if",
@@ -304,6 +317,34 @@ def split(text: str) -> list[list[tuple[str, int]]]:
         at += 1
     end(len(text))
     return commands
+
+
+def shell_syntax(text: str) -> str:
+    """What in a command needs a shell: an operator, a redirection, a substitution, a variable set
+    in front, a word that is only the shell's own; "" if nothing does. What is quoted is no syntax.
+    """
+    at, begun = 0, False  # begun: within a word
+    while at < len(text):
+        char = text[at]
+        if char in "'\"":
+            at, begun = _until(text, at, char), True
+        elif char == "\\":
+            at, begun = at + 1, True
+        elif char == "`" or text.startswith("$(", at):
+            return "`" if char == "`" else "$( )"
+        elif char in "<>" and (not begun or text[:at].rpartition(" ")[2].isdigit()):
+            return char
+        elif char in "|&;" and (not begun or text[at + 1 : at + 2] in ("", " ", "\n")):
+            return char * 2 if char != ";" and text[at + 1 : at + 2] == char else char
+        elif text.startswith(("&&", "||"), at):
+            return text[at : at + 2]
+        else:
+            begun = char not in " \t\n"
+        at += 1
+    first = text.split()[:1]
+    if first and _assigns(first[0]):
+        return f"{first[0].partition('=')[0]}=… in front of the program"
+    return first[0] if first and first[0] in _ONLY_SHELL else ""
 
 
 def _until(text: str, at: int, quote: str) -> int:

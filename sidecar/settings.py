@@ -7,7 +7,7 @@ together, each with where it came from.
 
 from __future__ import annotations
 
-from sidecar import address, handoff, profiles
+from sidecar import address, handoff, launchers, profiles
 from sidecar.errors import SettingsError
 from sidecar.record import Field, Record
 
@@ -24,6 +24,9 @@ SIGNALS = (
 
 # No duration is longer (seconds).
 LONGEST = 36500 * 86400.0
+
+# No size is larger (bytes): it has to fit into what systems count in.
+LARGEST = 1 << 62
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
@@ -128,6 +131,8 @@ def size(text: str) -> int:
         or power < 0
     ):
         raise ValueError(f"{text!r} is no size; say 512M, 1.5G, 800K or a number of bytes")
+    if float(digits) * 1024**power >= LARGEST:
+        raise ValueError(f"{text[:20]!r} is more than any machine has; say 512M, 1.5G or 800K")
     return int(float(digits) * 1024**power)
 
 
@@ -135,6 +140,10 @@ def words(text: str) -> tuple[str, ...]:
     """A command, split into words as a shell would; no shell runs it."""
     import shlex  # noqa: PLC0415  (only who sets a command pays for it)
 
+    if meant := launchers.shell_syntax(text):
+        raise ValueError(
+            f"{meant} is for a shell, and no shell runs this command; say sh -c {shlex.quote(text)}"
+        )
     try:
         parts = tuple(shlex.split(text))
     except ValueError as error:

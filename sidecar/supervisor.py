@@ -75,13 +75,17 @@ class Wish(Record):
 
 class Failure(Record):
     """Why a coming generation cannot take over, and with which status sidecar would end because of
-    it.
+    it. `hopeless`: another attempt can only end in the same way.
     """
 
     cause: str
     status: int
     output: str = ""
+    hopeless: bool = False
 
+
+# What a shell calls the status of a program that is not found.
+NOT_FOUND = 127
 
 # How many changed paths are told.
 MOST_CHANGED = 20
@@ -332,7 +336,10 @@ class Supervisor:
                 fact.cause + ("" if worker.ready_at is not None else " before it was ready")
             )
             status = fact.shell_status or 1
-            self._lost(worker.generation, worker.slot, Failure(ended, status), now, lived=served)
+            # The program is not there: no pause brings it.
+            hopeless = bool(fact.note) and status == NOT_FOUND
+            failure = Failure(ended, status, hopeless=hopeless)
+            self._lost(worker.generation, worker.slot, failure, now, lived=served)
 
     def _role(self, worker: Worker) -> str:
         """What a worker that has ended was: new, current or old; stopping, once sidecar stops."""
@@ -562,8 +569,12 @@ class Supervisor:
         self._outage = failure
 
     def _is_hopeless(self, left: list[Worker]) -> bool:
-        """Whether --max-failures have come in a row and no worker is left to hope for."""
-        enough = 0 < self.settings.max_failures <= self._outages.failures
+        """Whether --max-failures have come in a row and no worker is left to hope for. One is enough
+        if the program is not there and never was.
+        """
+        most = self.settings.max_failures
+        absent = self._outage is not None and self._outage.hopeless and not self.ever_ready
+        enough = most > 0 and (absent or most <= self._outages.failures)
         return enough and not left and self.ending.asked == 0
 
     def _give_up_for_good(self, now: float) -> None:
@@ -571,8 +582,9 @@ class Supervisor:
         failure, ending = self._outage, self.ending
         if failure is None or self.roster.coming is not None:
             return
+        hopeless = self._is_hopeless(self.roster.serving())
         self._outage = None
-        if not self._is_hopeless(self.roster.serving()):
+        if not hopeless:
             return
         ending.asked += 1
         ending.lame_duck = False

@@ -158,6 +158,8 @@ def test_what_says_nothing_says_nothing(text):
         ("<<: {workers: 1}", "sidecar.yml:2: <<: there is no such setting"),
         ("ready: command", "sidecar.yml:2: ready command: needs --ready-command COMMAND"),
         ("workers: ${NOPE}", "sidecar.yml:2: workers: the variable NOPE is not set; set it, or say ${NOPE:-DEFAULT}"),
+        ("user: ${USER:-${NOPE}}", "sidecar.yml:2: user: ${USER:-${…}}: a default cannot hold another variable"),
+        ("check: a ${NOPE:-b} && c", "sidecar.yml:2: check: && is for a shell, and no shell runs this command; say sh -c"),
         ("user: ${no pe}", "sidecar.yml:2: user: ${no pe} is no variable; say ${NAME} or ${NAME:-DEFAULT}, and $$ for a dollar"),
         ("user: ${NOPE", "sidecar.yml:2: user: ${NOPE is no variable"),
         ("${HOME}: 1", "sidecar.yml:2: ${HOME}: there is no such setting"),

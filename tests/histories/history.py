@@ -26,6 +26,7 @@ Facts::
     takes 101 4                     so many of its processes take connections (slow start)
     big 101                         it holds more memory than it may
     exit 101 1, killed 101 SEGV     its leader ended, the group with it
+    absent 101                      its program is not there
     exit 101 143 TERM               its leader ended with 128 and the number of that signal
     exit 101 1 +, killed 101 TERM + its leader ended, process 1010 of its group lives on
     exit 101 0 + stray              the same, but it has left the group
@@ -209,6 +210,8 @@ class History:
                 self._observe(events.GrewTooBig(int(pid), 2**30))
             case ["forbidden", pid]:
                 self._observe(events.LookForbidden(int(pid), "EPERM"))
+            case ["absent", pid]:
+                self._observe(events.WorkerExited(int(pid), 127, note="cannot run it: not found"))
             case ["exit", pid, code]:
                 self._observe(events.WorkerExited(int(pid), int(code)))
             case ["exit", pid, code, "+"]:

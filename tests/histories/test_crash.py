@@ -46,6 +46,24 @@ def test_status_sidecar_gives_up_with(end: str, status: int) -> None:
     """)  # fmt: skip
 
 
+def test_a_program_that_is_not_there_is_not_tried_again_unless_for_ever() -> None:
+    play(Settings(max_failures=5), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     absent 101 | close 1, exit 127
+    """)  # fmt: skip
+    play(Settings(max_failures=0), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     absent 101 | close 1, !retry
+        1.25  -          | prepare 2, spawn 2/0=201
+    """)  # fmt: skip
+    play(Settings(max_failures=1), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  |
+        2     hup        | prepare 2, spawn 2/0=201
+        3     absent 201 | close 2, !retry
+    """)  # fmt: skip
+
+
 def test_giving_up_for_want_of_readiness_leaves_nothing_running() -> None:
     play(Settings(max_failures=1, start_timeout=5.0, workers=2), """
         0     start           | prepare 1, spawn 1/0=101, spawn 1/1=102

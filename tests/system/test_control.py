@@ -406,12 +406,27 @@ def test_whoever_waits_when_sidecar_is_killed_is_told(run, asking):
 
 def test_scale_changes_the_number_of_workers_and_loses_no_request(run):
     with Load(run.port) as load:
-        for word, size in (("4", 4), ("+1", 5), ("-3", 2), ("1", 1), ("-5", 1), ("3", 3)):
+        for word, size in (("4", 4), ("+1", 5), ("-3", 2), ("1", 1), ("3", 3)):
             done = ask(run, "scale", word)
             assert (done.returncode, done.stdout) == (0, f"{size} workers from now on\n")
             until(lambda size=size: len(run.workers()) == size, f"{size} workers")
     assert load.failures == []
     assert status(run)["workers"] == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("0", "there is one worker at least; `sidecar stop` ends all of them"),
+        ("-5", "and one stays at least; `sidecar stop` ends all of them"),
+        ("+0", "say how many more"),
+    ],
+)
+def test_scaling_to_nothing_is_refused_and_changes_nothing(run, word, said):
+    done = ask(run, "scale", word)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert run.seen("resized") == []
 
 
 def test_signal_passes_one_on_to_the_serving_workers(run):

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+from sidecar import launchers
 from sidecar.commands import COMMANDS
-from tests.support import ROOT, free_port, until
+from tests.support import ROOT, SERVER, free_port, until
 
 
 def refused(*words: str, env: dict[str, str] | None = None) -> tuple[int, list[str]]:
@@ -55,6 +56,29 @@ def test_every_wrong_setting_is_named_at_once_with_where_it_came_from(tmp_path):
         ),
         (("run", "--port", "unix:" + "/x" * 60, "--", "true"), "the path is 120 bytes long"),
         (("run", "--port", "unix:relative", "--", "true"), "absolute"),
+        (
+            ("run", "--port", "8080", "--port", "0.0.0.0:8080", "--", "true"),
+            "listens where '8080' does",
+        ),
+        (
+            ("run", "--port", "8080:80", "--", "true"),
+            "in a container sidecar listens on its inner port alone: say 80",
+        ),
+        (("run", "--port", "http://0.0.0.0:8080/", "--", "true"), "is a URL; say 0.0.0.0:8080"),
+        (("run", "--port", "9" * 5000, "--", "true"), "is no port"),
+        (("run", "--max-memory", "9" * 400, "--", "true"), "more than any machine has"),
+        (
+            ("run", "--check", "make && true", "--", "true"),
+            "&& is for a shell, and no shell runs this command; say sh -c 'make && true'",
+        ),
+        (
+            ("run", "--ready", "command", "--ready-command", "curl -f x >/dev/null", "--", "true"),
+            "> is for a shell",
+        ),
+        (
+            ("run", "--check", "A=1 make", "--", "true"),
+            "A=… in front of the program is for a shell",
+        ),
         (("run", "--ready", "command", "--", "true"), "needs --ready-command"),
         (
             ("run", "--slow-start", "--ready", "notify", "--", "true"),
@@ -76,6 +100,78 @@ def test_a_setting_wrong_by_itself_or_with_another_ends_with_status_2(words, par
     status, lines = refused(*words)
     assert status == 2
     assert any(part in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    "line", ["curl http://x/?a=1&b=2", "grep 'a > b; c' x", "sh -c 'a && b | c'", 'x "`y`" a\\;b']
+)
+def test_what_is_quoted_or_within_a_word_is_no_shell_syntax(line):
+    assert launchers.shell_syntax(line.replace('"`y`"', "'`y`'")) == ""
+
+
+@pytest.mark.parametrize("line", ["a | b", "a 2>&1", "a; b", "a&&b", "x $(y)", 'x "`y`"', "cd x"])
+def test_shell_syntax_is_seen(line):
+    assert launchers.shell_syntax(line) or '"' in line
+
+
+@pytest.mark.parametrize("word", ["version", "--version", "-v", "-V"])
+def test_the_version_is_said_however_it_is_asked_for(word):
+    done = subprocess.run([sys.executable, "-m", "sidecar", word], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"sidecar ")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("schema",), ("run", "--help")])
+def test_an_answer_that_cannot_be_written_is_no_traceback(words):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sidecar", *words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"sidecar: cannot write the answer: No space left on device\n"
+
+
+def test_what_may_be_meant_otherwise_is_said_at_the_start(sidecar, tmp_path):
+    """A misspelt variable, a settings file of another name, sidecar's options behind the program."""
+    (tmp_path / "sidecar.yaml").write_text("workers: 3\n")
+    run = sidecar(
+        program=(*SERVER, "--drain-timeout=5s", "--port", "1"),
+        env={"SIDECAR_WORKRES": "4", "SIDECAR_OF_MINE": "x", "SIDECAR_API_SERVICE_HOST": "10.0.0.1"},
+        cwd=tmp_path,
+    )  # fmt: skip
+    run.wait("serving")
+    said = [each["remark"] for each in run.seen("remark")]
+    for part in (
+        "SIDECAR_WORKRES: no setting has this variable; did you mean SIDECAR_WORKERS?",
+        "sidecar.yaml is not read: the usual name is sidecar.yml",
+        "--drain-timeout stands behind the program",
+    ):
+        assert len([each for each in said if part in each]) == 1, said
+    assert len(said) == 3
+    assert run.stop() == 0
+
+
+def test_a_port_that_only_the_program_was_told_is_said(sidecar):
+    run = sidecar(program=("sleep", "100", "--port"), port=False)
+    assert any(
+        "sidecar run --port … -- sleep" in each["remark"]
+        for each in [run.wait("remark"), *run.seen("remark")]
+    )
+    run.stop()
+
+
+def test_check_tells_all_that_the_start_would_and_more():
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "check", "--", "gunicorn", "--pid", "x", "--reload", "a:b"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "SIDECAR_OF_MINE": "x"},
+    )  # fmt: skip
+    assert done.returncode == 0
+    for part in (
+        "SIDECAR_OF_MINE: no setting has this variable",
+        "gunicorn --pid: two generations cannot share the file",
+        "gunicorn --reload: it starts its own workers anew",
+    ):
+        assert part in done.stdout
 
 
 def test_what_the_system_refuses_is_said_and_ends_with_status_1(tmp_path):
