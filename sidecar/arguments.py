@@ -111,6 +111,7 @@ def profiles_table() -> str:
         added = "; ".join(
             " ".join(each.words)
             + (" for each listener" if each.each else "")
+            + (" where no temporary file can be written" if each.homeless else "")
             + (
                 f" ({', '.join(each.unless[:3])}{' …' * (len(each.unless) > 3)})"
                 if each.unless

@@ -172,6 +172,7 @@ LOOK_AT_MEMORY = 5.0
 # Signals that end or stop no program, with a handler or without (signal(7)).
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
+SHARED_MEMORY = "/dev/shm"
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_MOST = 4096
 
@@ -806,7 +807,9 @@ class Host:
         )
         row, program = profiles.found(self.command, self.settings.profile)
         if row is not None and self.settings.profile != "none":
-            self.command, more = profiles.arranged(row, self.command, program, passed)
+            self.command, more = profiles.arranged(
+                row, self.command, program, passed, self._homeless()
+            )
             says = {
                 "arguments": " ".join(more) or "none",
                 "signal": self.settings.signal_on_hup,
@@ -814,6 +817,15 @@ class Host:
             }
             if not again:
                 self._say("profile", {"profile": row.name, **says})
+
+    def _homeless(self) -> bool:
+        """Whether the workers have no directory for temporary files, but shared memory: Python's
+        tempfile looks in these.
+        """
+        named = (self.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
+        places = (*named, "/tmp", "/var/tmp", "/usr/tmp", self.settings.dir or ".")
+        writable = any(each and os.access(each, os.W_OK | os.X_OK) for each in places)
+        return not writable and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
 
     def _remark_on(self, of: Settings) -> None:
         """Say what may be meant otherwise."""

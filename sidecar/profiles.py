@@ -26,13 +26,20 @@ class Added(Record):
 
     {fd} and {url} in them stand for the first stream listener's descriptor and URL; with `each`
     they are added once for every stream listener. `unless` are the user's own options (a word that
-    begins so, `*.ini`: that ends so) which keep them away.
+    begins so, `*.ini`: that ends so) which keep them away. `homeless`: only where no directory for
+    temporary files can be written.
     """
 
     words: tuple[str, ...]
     each: bool = False
     unless: tuple[str, ...] = ()
     behind: str = ""
+    homeless: bool = False
+
+    @property
+    def tells(self) -> bool:
+        """Whether they say which sockets there are."""
+        return any("{fd}" in word or "{url}" in word for word in self.words)
 
 
 class Profile(Record):
@@ -68,6 +75,8 @@ class Relayed(Record):
     added: tuple[Added, ...] = ()
 
 
+# gunicorn's workers beat in a file; /dev/shm is writable under a read-only root, too.
+_HEARTBEAT = Added(("--worker-tmp-dir", "/dev/shm"), unless=("--worker-tmp-dir",), homeless=True)
 _PUMA = Added(("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config"))
 _AS_PORT = "let `listen` in its configuration name the address as --port does"
 _PID_FILE = (
@@ -86,11 +95,12 @@ PROFILES: dict[str, Profile] = {
             "gunicorn",
             ("gunicorn",),
             taken=(("fd://", ("no-systemd",)),),
+            added=(_HEARTBEAT,),
             own_pid=True,
             reopens=True,
             relayed=Relayed(
                 ("no-systemd",),
-                (Added(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")),),
+                (Added(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")), _HEARTBEAT),
             ),
             unsuitable=(
                 (("--pid", "-p"), _PID_FILE),
@@ -224,22 +234,29 @@ def protocols(row: Profile, program: Program) -> tuple[str, ...]:
 
 
 def arranged(
-    row: Profile, command: Sequence[str], program: Program, passed: Iterable[Passed]
+    row: Profile,
+    command: Sequence[str],
+    program: Program,
+    passed: Iterable[Passed],
+    homeless: bool = False,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The command for these listeners, and the words that were added to it: none if its own say it
-    already.
+    already. `homeless`: no directory for temporary files can be written.
     """
     streams = [each for each in passed if each.stream]
     relayed = row.relayed if row.own_pid and program.parent else None
     more: list[str] = []
     behind = 0
     for added in row.added if relayed is None else relayed.added:
-        if any(_given(program, own) for own in added.unless):
+        if any(_given(program, own) for own in added.unless) or (added.homeless and not homeless):
             continue
         if added.behind:
             if added.behind not in program.words:
                 continue
             behind = program.words.index(added.behind)
+        if not added.tells:
+            more += added.words
+            continue
         for each in streams if added.each else streams[:1]:
             more += [part.format(fd=each.fd, url=each.url) for part in added.words]
     if program.name.rstrip("0123456789.") in row.programs or program.name in row.programs:
@@ -251,9 +268,8 @@ def own_listener(row: Profile, program: Program) -> str:
     """The option of the user's own that keeps the profile from giving the program the socket."""
     relayed = row.relayed if row.own_pid and program.parent else None
     for added in row.added if relayed is None else relayed.added:
-        takes = any("{fd}" in word or "{url}" in word for word in added.words)
         for word in program.words[1:]:
-            if takes and any(_is(word, own) for own in added.unless):
+            if added.tells and any(_is(word, own) for own in added.unless):
                 return word.partition("=")[0]
     return ""
 
