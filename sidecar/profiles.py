@@ -149,11 +149,11 @@ PROFILES: dict[str, Profile] = {
             ("uwsgi", "uwsgi-core", "pyuwsgi"),
             added=(
                 Added(
-                    ("--http11-socket", "fd://{fd}"),
+                    ("--http-socket", "fd://{fd}"),
                     each=True,
                     unless=(
-                        "--http", "--http-socket", "--http11-socket", "--https", "--socket", "-s", "--uwsgi-socket", "--fastcgi", "--scgi", "--ini", "--yaml", "--yml",
-                        "--xml", "--json", "-x", "-y", "*.ini", "*.yaml", "*.yml", "*.xml", "*.json",
+                        "--http", "--http-socket", "--http11-socket", "--https", "--socket", "-s", "--uwsgi-socket", "--fastcgi",
+                        "--scgi", "--ini", "--yaml", "--yml", "--xml", "--json", "-x", "-y", "*.ini", "*.yaml", "*.yml", "*.xml", "*.json",
                     ),
                 ),
                 Added(

@@ -442,11 +442,14 @@ def test_scale_to_and_by():
         ({"to": 5}, 5),
         ({"by": 1}, 6),
         ({"by": -2}, 4),
-        ({"by": -100}, 1),
+        ({"by": -3}, 1),
         ({"to": 1}, 1),
     ):
         assert desk.ask("scale", **request) == [{"workers": size, "done": 0}]
         assert desk.supervisor.size == size
+    for request in ({"by": -1}, {"by": -100}, {"to": 0}):
+        assert last(desk.ask("scale", **request))[0] == commands.WRONG
+        assert desk.supervisor.size == 1
 
 
 def test_a_slip_of_the_finger_is_no_fork_bomb():
