@@ -64,7 +64,7 @@ def usage() -> str:
 
 def run_help() -> str:
     """What `sidecar run --help` prints: every setting with its default, by group."""
-    lines = ["usage: sidecar run [OPTION ...] [--] PROGRAM [ARGUMENT ...]", ""]
+    lines = ["usage: sidecar run [OPTION ...] [--] PROGRAM [ARGUMENT ...]"]
     group = ""
     for each in TABLE.values():
         if each.group != group:

@@ -323,7 +323,7 @@ class Settings(Record):
         switch,
         None,
         "",
-        "workers gain nothing by setuid programs or file capabilities (yes with --user)",
+        "workers gain nothing by setuid programs and capabilities (yes with --user)",
         group=PROGRAM,
         fixed=True,
     )

@@ -60,7 +60,7 @@ def test_a_program_that_is_not_there_is_not_tried_again_unless_for_ever() -> Non
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         2     hup        | prepare 2, spawn 2/0=201
-        3     absent 201 | close 2, !retry
+        3     absent 201 | close 2, !swap_failed, !worker_died
     """)  # fmt: skip
 
 

@@ -472,8 +472,8 @@ FAULTS = [
         "it gives up one failure too late",
         "Max failures",
         (
-            "0 < self.settings.max_failures <= self._outages.failures",
-            "0 < self.settings.max_failures < self._outages.failures",
+            "most <= self._outages.failures",
+            "most < self._outages.failures",
         ),
     ),
     Fault(
