@@ -108,19 +108,16 @@ def profiles_table() -> str:
     """What `sidecar profiles` prints: one row a program."""
     lines = [f"{'PROFILE':<10} {'DRAINS ON':<10} {'PROTOCOLS':<10} ARGUMENTS ADDED (unless given)"]
     for row in profiles.PROFILES.values():
-        added = "; ".join(
+        added = [
             " ".join(each.words)
             + (" for each listener" if each.each else "")
             + (" where no temporary file can be written" if each.homeless else "")
-            + (
-                f" ({', '.join(each.unless[:3])}{' …' * (len(each.unless) > 3)})"
-                if each.unless
-                else ""
-            )
+            + f" ({', '.join(each.unless[:3])}{' …' * (len(each.unless) > 3)})"
             for each in row.added
-        )
+        ]
         protocols = ", ".join(row.handoff) or "-"
-        lines.append(f"{row.name:<10} {row.signal:<10} {protocols:<10} {added or '-'}")
+        lines.append(f"{row.name:<10} {row.signal:<10} {protocols:<10} {(added or ['-'])[0]}")
+        lines += [f"{'':<32} {each}" for each in added[1:]]
     lines += [
         "",
         "A program is found behind launchers, too: uv run, timeout, env, tini, sh -c, python -m and others.",
@@ -247,6 +244,9 @@ class Chosen:
                     )
             if of.profile != "none":
                 said += profiles.remarks(row, program)
+                ports = [each.port for each in of.port if each.port]
+                if row is not None and "command" not in of.secret:
+                    said += profiles.outvoted(row, program, ports)
         return said
 
     def settings(self, answer: str) -> settings.Settings:

@@ -49,7 +49,8 @@ class Profile(Record):
     `taken` maps the beginning of an argument that the user gave to the protocols it asks for.
     `own_pid`: it takes systemd's sockets only if LISTEN_PID is its own pid, which it is not behind
     a launcher that stays as its parent; `relayed` is what it is given there, in the place of the
-    row's own. `listen` says what its configuration has to hold, in the imperative. `unsuitable` are
+    row's own. `listen` says what its configuration has to hold, in the imperative. `outvoted` are
+    options that name an address and count for nothing once it is given a socket. `unsuitable` are
     options that do not go with being supervised, and why; `needs` are those without which it leaves
     for the background. `reopens`: it opens its own log files anew on USR1.
     """
@@ -63,6 +64,7 @@ class Profile(Record):
     own_pid: bool = False
     relayed: Relayed | None = None
     listen: str = ""
+    outvoted: tuple[str, ...] = ()
     unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
     needs: tuple[str, ...] = ()
     reopens: bool = False
@@ -96,6 +98,7 @@ PROFILES: dict[str, Profile] = {
             ("gunicorn",),
             taken=(("fd://", ("no-systemd",)),),
             added=(_HEARTBEAT,),
+            outvoted=("--bind", "-b"),
             own_pid=True,
             reopens=True,
             relayed=Relayed(
@@ -112,6 +115,7 @@ PROFILES: dict[str, Profile] = {
             "uvicorn",
             ("uvicorn",),
             added=(Added(("--fd", "{fd}"), unless=("--fd", "--uds")),),
+            outvoted=("--port",),
             unsuitable=((("--reload",), _RELOAD),),
         ),
         Profile(
@@ -141,6 +145,7 @@ PROFILES: dict[str, Profile] = {
                     behind="run",
                 ),
             ),
+            outvoted=("--port", "-p"),
             unsuitable=((("--reload", "-r", "--reload-dir", "-R"), _RELOAD),),
         ),
         # TERM means "load again" to uWSGI, unless a hook says otherwise.
@@ -272,6 +277,28 @@ def own_listener(row: Profile, program: Program) -> str:
             if added.tells and any(_is(word, own) for own in added.unless):
                 return word.partition("=")[0]
     return ""
+
+
+def outvoted(row: Profile, program: Program, ports: Sequence[int]) -> list[str]:
+    """Where the user's own options name another port than sidecar's, and count for nothing because
+    the program is given a socket.
+    """
+    if not ports or own_listener(row, program):
+        return []
+    words = program.words[1:]
+    for number, word in enumerate(words):
+        option, sign, value = word.partition("=")
+        if option not in row.outvoted:
+            continue
+        value = value if sign else "".join(words[number + 1 : number + 2])
+        port = value.rpartition(":")[2]
+        if port.isascii() and port.isdigit() and port not in map(str, ports):
+            ours = ", ".join(map(str, ports))
+            return [
+                f"{row.name} {option} {value} counts for nothing: {row.name} is given sidecar's socket and serves on port {ours};"
+                f" leave {option} out, or say --port {value} to sidecar"
+            ]
+    return []
 
 
 def remarks(row: Profile | None, program: Program) -> list[str]:

@@ -716,7 +716,7 @@ def _together(settings: Settings, origins: Mapping[str, str], unread: bool) -> l
             )
     elif not settings.command[0]:
         problems.append("the program to run is an empty word")
-    if settings.ready == "command" and not settings.ready_command:
+    if settings.ready == "command" and "ready_command" not in origins:
         problems.append(f"{origins['ready']} command: needs --ready-command COMMAND")
     if settings.ready_command and settings.ready != "command":
         problems.append(f"{origins['ready_command']}: needs --ready command")

@@ -300,6 +300,23 @@ def test_what_does_not_go_with_being_supervised_is_said(words, said):
     assert [each for each in profiles.remarks(row, program) if each.startswith(said)]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("gunicorn", "-b", "0.0.0.0:9000", "a:b"), "gunicorn -b 0.0.0.0:9000 counts for nothing"),
+        (("uvicorn", "--port=9000", "a:b"), "leave --port out, or say --port 9000 to sidecar"),
+        (("uvicorn", "--port", "8080", "a:b"), ""),
+        (("uvicorn", "--port", "$PORT", "a:b"), ""),
+        (("timeout", "9", "gunicorn", "-b", ":9000"), ""),  # there it does count, and is told about
+        (("hypercorn", "-b", ":9000"), ""),
+    ],
+)
+def test_an_address_of_the_programs_own_that_counts_for_nothing_is_said(words, said):
+    row, program = profiles.found(words)
+    remarks = profiles.outvoted(row, program, [8080])
+    assert (said in remarks[0]) if said else remarks == []
+
+
 LAUNCHED = {
     "gunicorn": ("timeout", "600"),
     "uvicorn": ("env", "A=1", "nice", "-n", "1"),
