@@ -83,7 +83,7 @@ COMMANDS = {
     "nginx": ("nginx", "-p", "{directory}", "-c", "{directory}/nginx.conf"),
     "haproxy": ("haproxy", "-db", "-f", "{directory}/haproxy.conf"),
     "php-fpm": (PHP, "-F", "-R", "-y", "{directory}/php-fpm.conf"),
-    "starman": ("starman", "--workers", "1", PROGRAMS / "app.psgi"),
+    "starman": ("starman", "--disable-keepalive", "--workers", "1", PROGRAMS / "app.psgi"),
     "twiggy": ("twiggy", PROGRAMS / "app.psgi"),
     "unicorn": ("unicorn", PROGRAMS / "config.ru"),
     "puma": ("puma", "-t", "1:4", PROGRAMS / "config.ru"),
