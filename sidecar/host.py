@@ -1944,7 +1944,9 @@ class Host:
     def _ended_early(self, worker: Worker, ended: workers.Ended) -> None:
         """Say what may have ended a worker that had not taken connections, if that is known."""
         coming = worker.serving and worker.state == STARTING
-        if coming and ended.code and not ended.signal and not ended.note:
+        if not coming or self.settings.as_server_starter:
+            return
+        if ended.code and not ended.signal and not ended.note:
             others = [each.pid for each in self.supervisor.roster.ready()]
             self._missed(worker, self.meeting.ended(self._attempt(worker), others, ended.code))
 
@@ -2362,7 +2364,8 @@ class Host:
                 self._see_executed(pid, now)
         except OSError:  # no memory for it: as if it had been seen
             self._observe(events.WorkerExecuted(pid), now)
-        self.meeting.add(pid, now)
+        if not self.settings.as_server_starter:  # which says nothing of it
+            self.meeting.add(pid, now)
         if how == "accept":
             self.glances.add(pid, now)
         elif how == "command":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # age; a socket counts that is seen by two looks (seconds).
 FIRST, PAUSE, GROWTH = 0.5, 0.8, 0.2
 # A worker that is ready by time alone may still be about to listen: it is looked at for so long.
-LONGEST_BY_TIME = 10.0
+LONGEST_BY_TIME = 5.0
 
 TAKE = "take fd {fd} (LISTEN_FDS, SERVER_STARTER_PORT), by its code or an option, as in `uvicorn --fd 3`"
 HOW = f"the program has to {TAKE}; one that cannot runs without --port, and with --overlap never"
