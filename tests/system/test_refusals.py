@@ -322,4 +322,4 @@ def test_the_list_of_all_options_fits_a_large_one(words):
     )
     assert done.returncode == (0 if words else 2)
     assert max(map(len, done.stdout.splitlines())) <= 110
-    assert len(done.stdout.splitlines()) <= 60
+    assert len(done.stdout.splitlines()) <= 64
