@@ -302,7 +302,7 @@ class Signal(Command):
 
     name = "signal"
     usage = "SIGNAL"
-    text = "pass a signal to the serving workers that handle it (USR1: reopen logs)"
+    text = "pass a signal to workers that handle it (USR1: reopen logs)"
 
     def request(self, words: Sequence[str]) -> Object:
         """Its name."""
