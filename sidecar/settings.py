@@ -485,7 +485,7 @@ class Settings(Record):
         host_name,
         (),
         "NAME",
-        "a name of the admin besides addresses, this host's and those without a dot: .SUFFIX, *",
+        "a name of the admin besides addresses and this host's; .SUFFIX, or *",
         group=FILES,
         repeat=True,
         fixed=True,
