@@ -12,6 +12,7 @@ which costs next to nothing, except a probe. So no flood of questions keeps a pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 
@@ -29,6 +30,8 @@ MOST_CLIENTS, MOST_STREAMS = 200, 200
 # So many connections are taken in one turn of the loop; and where there is no descriptor left for
 # one, none for so long (seconds).
 AT_ONCE, PAUSE = 64, 0.5
+# Nobody has kept us waiting before that time (seconds).
+IMPATIENCE = 0.5
 # After a refusal what the client still sends is thrown away for so long (seconds): a reset would
 # destroy the answer.
 LINGER = 0.5
@@ -117,7 +120,7 @@ class Web:
         self._answer = answer
         #: The tasks of the clients that keep us waiting, for their request or to take the answer,
         #: longest first; and of those that wait for us.
-        self._awaited: dict[asyncio.Task[None], None] = {}
+        self._awaited: dict[asyncio.Task[None], float] = {}
         self._served: set[asyncio.Task[None]] = set()
         #: Those that came when there was no time for them, and have not said what they want.
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -158,15 +161,24 @@ class Web:
             sock.setblocking(False)
             if not self._leaving:
                 signal.alarm(HUNG)
-            if len(self._coming) + len(self._awaited) + len(self._served) < MOST_CLIENTS:
-                self._take(sock)
-            elif self._awaited:
-                task = next(iter(self._awaited))
-                del self._awaited[task]
-                task.cancel()
+            if (
+                len(self._coming) + len(self._awaited) + len(self._served) < MOST_CLIENTS
+                or self._dismissed()
+            ):
                 self._take(sock)
             else:
                 self._first_word(sock)
+
+    def _dismissed(self) -> bool:
+        """Whether somebody had to go who has kept us waiting. Whom we have had no time for is not
+        to blame.
+        """
+        task, since = next(iter(self._awaited.items()), (None, 0.0))
+        if task is None or self._loop.time() < since + IMPATIENCE:
+            return False
+        del self._awaited[task]
+        task.cancel()
+        return True
 
     def _take(self, sock: socket.socket) -> None:
         reader = asyncio.StreamReader(limit=LONGEST_HEAD)
@@ -186,16 +198,17 @@ class Web:
                 self._take(sock)
                 return
             sock.recv(LONGEST_HEAD)  # what is unread would be a reset, which destroys the answer
-            sock.send(_head(BUSY, {"Content-Length": str(len(BUSY.body))}) + BUSY.body)
         except BlockingIOError:
             if len(self._silent) >= MOST_CLIENTS:
                 self._heard(next(iter(self._silent))).close()
-            self._silent[sock] = self._loop.call_later(HEAD_TIME, lambda: self._heard(sock).close())
+            self._silent[sock] = self._loop.call_later(
+                HEAD_TIME, lambda: _turn_away(self._heard(sock), LATE)
+            )
             self._loop.add_reader(sock, lambda: self._first_word(self._heard(sock)))
             return
         except OSError:
             pass  # it has gone
-        sock.close()
+        _turn_away(sock, BUSY)
 
     def _heard(self, sock: socket.socket) -> socket.socket:
         """Wait for its first word no longer."""
@@ -207,7 +220,7 @@ class Web:
         task = asyncio.current_task()
         if task is None:
             return
-        self._awaited[task] = None
+        self._awaited[task] = self._loop.time()
         try:
             await self._talk(task, reader, writer)
         except (OSError, asyncio.CancelledError):
@@ -237,7 +250,7 @@ class Web:
             )
         length = {} if answer.stream is not None else {"Content-Length": str(len(answer.body))}
         self._served.discard(task)
-        self._awaited[task] = None
+        self._awaited[task] = self._loop.time()
         # Drained is when the kernel has taken all of it.
         writer.transport.set_write_buffer_limits(0)
         writer.write(_head(answer, length) + (answer.body if method != "HEAD" else b""))
@@ -268,9 +281,9 @@ class Web:
             except asyncio.LimitOverrunError:
                 raise Refusal(431, f"a request's head has at most {LONGEST_HEAD} bytes") from None
             except TimeoutError:
-                raise Refusal(408, f"a request has to be there within {HEAD_TIME:g} s") from None
+                raise Refusal(408, LATE.body.decode().strip()) from None
             finally:
-                if self._awaited.pop(task, self) is not self:
+                if self._awaited.pop(task, None) is not None:
                     self._served.add(task)
             method, request = parse(head)
             return method, await self._answer(request)
@@ -308,8 +321,15 @@ class Web:
             leaving.cancel()
 
 
-# For who comes while all that we have time for is waiting already.
+# For who comes while all that we have time for is waiting already, and who then says nothing.
 BUSY = Answer(b"too many requests at once; probes are answered\n", status=503, Retry_After="1")
+LATE = Answer(f"a request has to be there within {HEAD_TIME:g} s\n".encode(), status=408)
+
+
+def _turn_away(sock: socket.socket, answer: Answer) -> None:
+    with contextlib.suppress(OSError):  # it has gone
+        sock.send(_head(answer, {"Content-Length": str(len(answer.body))}) + answer.body)
+    sock.close()
 
 
 def _head(answer: Answer, more: dict[str, str]) -> bytes:

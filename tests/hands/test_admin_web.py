@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
-from sidecar.admin.web import MOST_CLIENTS, PROBES, Answer, Request, Web
+from sidecar.admin.web import IMPATIENCE, MOST_CLIENTS, PROBES, Answer, Request, Web
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,11 @@ def test_who_has_asked_does_not_make_room_for_who_comes_but_who_is_silent_does()
         asked = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(MOST_CLIENTS - 10)]
         await it.until_asked(len(asked))
         silent = [await it.ask(b"GET /x HT") for _ in range(10)]
+        early = await it.ask(b"GET /x HTTP/1.1\r\n\r\n")
+        assert (await early.read()).startswith(b"HTTP/1.1 503 ")  # they have hardly begun
+        begun = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < begun + IMPATIENCE:
+            await asyncio.sleep(0)
         more = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(10)]
         await it.until_asked(MOST_CLIENTS)
         it.go.set()
