@@ -385,8 +385,12 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     if event == "outlived":
         several = len(fields["pids"]) > 1
         pids = f" {shown['pids']}" if fields["pids"] else ""
-        own = f" ({shown['strays']} in a session of its own)" if fields["strays"] else ""
-        shown["who"] = f"processes{pids}{own} live" if several else f"process{pids}{own} lives"
+        if several:
+            own = f" ({shown['strays']} in sessions of their own)" if fields["strays"] else ""
+            shown["who"] = f"processes{pids}{own} live"
+        else:
+            own = ", in a session of its own," if fields["strays"] else ""
+            shown["who"] = f"process{pids}{own} lives"
         shown["then"] = ": they are" if several else ": it is"
         shown["then"] += f" sent SIG{fields['signal']} and" if fields["signal"] else ""
         shown["then"] += f" killed in {shown['kill_in']} s at the latest"

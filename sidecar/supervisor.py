@@ -1008,7 +1008,7 @@ class Supervisor:
             if left:  # else they are ending already
                 self._say(
                     "outlived", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), strays=list(worker.strays), signal=signal,
-                    kill_in=max(0.0, worker.kill_at - now), shell=launchers.kept_by_shell(own.command),
+                    kill_in=max(0.0, worker.kill_at - now), shell=set(left) != set(worker.strays) and launchers.kept_by_shell(own.command),
                 )  # fmt: skip
             if signal:
                 self._orders.append(orders.RetireGroup(worker.pid, signal))

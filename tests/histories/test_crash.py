@@ -427,7 +427,7 @@ def test_group_is_not_asked_again_where_its_leader_was_and_left_by_itself() -> N
 
 
 def test_what_has_left_the_group_is_asked_also_where_its_leader_left_by_itself() -> None:
-    history = play(Settings(), """
+    history = play(Settings(command=("sh", "-c", "setsid helper & exec server")), """
         0     start              | prepare 1, spawn 1/0=101
         1     ready 101          |
         20    hup                | prepare 2, spawn 2/0=201
@@ -436,7 +436,8 @@ def test_what_has_left_the_group_is_asked_also_where_its_leader_left_by_itself()
         46    -                  | kill 101
         46    empty 101          | close 1
     """)  # fmt: skip
-    assert history.what_was_said("outlived")[0]["strays"] == [1010]
+    (said,) = history.what_was_said("outlived")
+    assert (said["strays"], said["shell"]) == ([1010], False)
 
 
 def test_exit_status_that_stands_for_the_signal_that_was_sent_is_a_clean_leave() -> None:

@@ -151,7 +151,8 @@ def test_what_has_left_for_a_session_of_its_own_is_retired_with_its_worker(
     assert not alive(stray)
     request.join()
     assert answers[0].startswith("hello")
-    assert run.seen("outlived", pids=[stray], strays=[stray], signal="TERM")
+    (said,) = run.seen("outlived", pids=[stray], strays=[stray], signal="TERM")
+    assert f"its process {stray}, in a session of its own, lives on" in said["message"]
     assert run.seen("killing") == []
     assert run.stop() == 0
 
