@@ -40,7 +40,8 @@ LASTING = 3.0
 SINGLE = 10.0
 
 # The errors that Linux gives for a system call: no descriptor, no memory, no room, no permission, a
-# broken disk, a policy that forbids it (seccomp, an LSM).
+# broken disk, a policy that forbids it (seccomp, an LSM). Not write: nearly all of sidecar's go to
+# pipes, which give no such errors.
 ERRORS = {
     "accept4": ("EMFILE", "ENFILE", "ECONNABORTED", "ENOMEM"),
     "bind": ("EADDRINUSE", "EACCES"),

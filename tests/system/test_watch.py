@@ -405,6 +405,9 @@ def test_a_stream_does_not_hold_a_swap_up_and_ends_at_the_deadline(watched, tree
         run.wait("serving", generation=2)
         (tree / "app.py").write_text("newer = 1\n")
         run.wait("serving", generation=3)
+        # It may still answer for a moment.
+        second = run.seen("worker_started", generation=2)[0]["pid"]
+        until(lambda: second not in run.workers(), "the end of the second generation's worker")
         assert served(run) == there(tree)
         assert sock.recv(4096), "the old stream goes on"
         run.wait("killing", generation=1)
