@@ -257,8 +257,11 @@ class Shell(Dev):
         file = directory.parent / "pid"
         words += ["--pid-file", str(file), "--", *SERVER]
         self.type(f"MARK={self.mark} {before} {shlex.join(words)}\n")
-        self.begun()
-        self.pid = int(file.read_text())
+        self._pid_file = file
+
+    def begun(self) -> None:
+        super().begun()
+        self.pid = int(self._pid_file.read_text())
 
     def hang_up(self) -> None:
         """Close the terminal, as a window is closed."""
@@ -274,6 +277,7 @@ def shell(tree) -> Iterator[Callable[..., Shell]]:
 
     def start(before: str = "") -> Shell:
         started.append(Shell(tree, before))
+        started[-1].begun()
         return started[-1]
 
     yield start
