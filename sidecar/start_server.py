@@ -326,10 +326,7 @@ def restart(pid_file: str, status_file: str, patience: float) -> None:
     fd, pid = _held_pid(pid_file)
     if _free(fd):
         # Left behind: by now the number may be anybody's.
-        raise Refused(
-            f"failed to send SIGHUP to the server process:No such process (nobody holds {pid_file})",
-            3,
-        )
+        raise Refused("failed to send SIGHUP to the server process:No such process", 3)
     # Empty while none is up: whichever comes then is newer.
     before = max(_generations(status_file), default=0)
     newest = max(before, _failure(status_file)[0])
