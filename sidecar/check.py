@@ -14,7 +14,7 @@ import sys
 
 from sidecar import arguments, envdir
 from sidecar.errors import EnvdirError
-from sidecar.settings import TABLE, Settings, duration, hidden, octal, words
+from sidecar.settings import TABLE, Settings, duration, hidden, octal, only_time, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,6 +198,8 @@ def _looked_at(
         remarks.append(
             f"command: {program} is not there, or may not be run, as far as this environment shows"
         )
+    if settings.ready == "auto" and not any(each.stream for each in settings.port):
+        remarks.append(f"ready auto: {only_time(settings.interval)}")
     if settings.drain_timeout == 0:
         remarks.append("drain-timeout 0: a worker is killed as soon as it is asked to leave")
     if settings.env_splay and not settings.watch_env:

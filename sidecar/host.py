@@ -56,7 +56,7 @@ from sidecar.pacing import Allowance, Backoff
 from sidecar.printable import printable
 from sidecar.record import Descriptor
 from sidecar.room import Room
-from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, pace
+from sidecar.settings import LISTEN, PROGRAM, READY, TABLE, envdir_parts, hidden, only_time, pace
 from sidecar.status import PidFile, StatusFile
 from sidecar.supervisor import Supervisor
 from sidecar.wakeup import Wakeup
@@ -831,6 +831,8 @@ class Host:
         """Say what may be meant otherwise."""
         for remark in self.source.remarks(of) if self.source is not None else ():
             self._say("remark", {"remark": remark})
+        if of.ready == "auto" and self.readiness == "interval":
+            self._say("remark", {"remark": only_time(of.interval)})
 
     def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
         wanted = settings.ready

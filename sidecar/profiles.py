@@ -68,6 +68,8 @@ class Profile(Record):
     unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
     needs: tuple[str, ...] = ()
     reopens: bool = False
+    #: How long (seconds) one has to live that nobody can look at, 0 if that is as for any program.
+    interval: float = 0.0
 
 
 class Relayed(Record):
@@ -202,6 +204,12 @@ PROFILES: dict[str, Profile] = {
             own_pid=True,
             relayed=Relayed(("puma", "no-systemd"), (_PUMA,)),
         ),
+        # These take jobs from a queue, and need some seconds to find that they cannot be imported.
+        Profile(
+            "celery", ("celery",), interval=10.0,
+            unsuitable=((("--detach", "-D"), _BACKGROUND), (("--pidfile",), _PID_FILE)),
+        ),
+        Profile("rq", ("rq", "rqworker"), interval=10.0),
     )
 }  # fmt: skip
 

@@ -680,6 +680,15 @@ def pace(environ: Mapping[str, str]) -> dict[str, Any]:
     return said
 
 
+def only_time(interval: float) -> str:
+    """What is to be said where `--ready auto` has nothing to look at."""
+    return (
+        "there is no TCP or unix listener to look at: a worker counts as ready when it has been alive for"
+        f" --interval {interval:g} s, whether it works or not; better are --ready notify, --ready command, or an --interval"
+        " that is longer than its start takes"
+    )
+
+
 def _profiled(settings: Settings, origins: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """What the program's profile says, where the user has said nothing, and of what it said it;
     `profile` is then its name, or none.
@@ -694,6 +703,8 @@ def _profiled(settings: Settings, origins: Mapping[str, str]) -> tuple[Settings,
         "signal_on_term": row.signal,
         "handoff": profiles.protocols(row, program),
     }
+    if row.interval:
+        said["interval"] = row.interval
     said = {name: value for name, value in said.items() if name not in origins}
     return settings.replace(profile=row.name, **said), dict.fromkeys(
         [*said, "profile"], f"profile {row.name}"

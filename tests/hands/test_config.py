@@ -547,7 +547,7 @@ def test_check_holds_the_stop_against_a_grace_period(words, status, tmp_path):
 
 
 def test_check_remarks_on_what_may_be_meant_otherwise(tmp_path):
-    words = ("--drain-timeout", "60", "--env-splay", "3", "--watch", "nowhere")
+    words = ("--port", "8080", "--drain-timeout", "60", "--env-splay", "3", "--watch", "nowhere")
     done = sidecar("check", *words, "--", "no-such-program", cwd=tmp_path, SIDECAR_WORKER_S="2")
     assert done.returncode == 0, done.stderr
     remarks = [
@@ -609,3 +609,24 @@ def test_pid_1_has_no_yaml_and_starts_without_a_file_as_it_did(tmp_path):
             text=True,
         )
         assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "interval", "from_", "only_time"),
+    [
+        (("--", "true"), "1s", "default", True),
+        (("--", "celery", "-A", "app", "worker"), "10s", "profile celery", True),
+        (("--", "python3", "-m", "rq", "worker"), "10s", "profile rq", True),
+        (("--interval", "2s", "--", "rq", "worker"), "2s", "--interval", True),
+        (("--port", "u8080", "--", "true"), "1s", "default", True),
+        (("--port", "8080", "--", "true"), "1s", "default", False),
+        (("--ready", "notify", "--", "true"), "1s", "default", False),
+        (("--ready", "interval", "--", "true"), "1s", "default", False),
+    ],
+)
+def test_check_says_where_nothing_but_time_makes_ready(tmp_path, words, interval, from_, only_time):
+    done = sidecar("check", "--json", *words, cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert told["settings"]["interval"]["value"] == float(interval.removesuffix("s"))
+    assert told["settings"]["interval"]["from"] == from_
+    assert any("whether it works or not" in each for each in told["remarks"]) == only_time

@@ -38,6 +38,8 @@ SMALL = 0.05
 
 # Pages about what starts sidecar, not about programs: see test_init.py.
 INIT = {"systemd", "sysv", "daemontools", "supervisord"}
+# Pages about programs without a port: see test_queues.py.
+QUEUES = {"celery", "rq"}
 
 PATH = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
@@ -50,7 +52,7 @@ def recipes() -> Iterator[tuple[str, str, dict[str, str], str]]:
     itself.
     """
     for page in sorted(PAGES.glob("*.md")):
-        if page.stem in {"README", *INIT}:
+        if page.stem in {"README", *INIT, *QUEUES}:
             continue
         blocks = re.split(r"^```sh\n", page.read_text(), flags=re.MULTILINE)[1:]
         found = [block for block in blocks if "sidecar run" in block.partition("```")[0]]
