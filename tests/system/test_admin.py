@@ -251,6 +251,13 @@ def test_the_metrics_are_what_happened_and_well_formed(start, tmp_path):
     run.wait("worker_died", pid=victim)
     until(lambda: admin.json("/status")[1]["restarts"] == 1, "the restart")
     until(lambda: admin.json("/status")[1]["state"] == "serving", "two workers again")
+
+    def used(slot: int) -> float:
+        name = "sidecar_worker_cpu_seconds_total"
+        return sample(admin.metrics(), name, generation=str(number), slot=str(slot))
+
+    # The kernel counts in hundredths of a second: who has worked less shows nothing yet.
+    until(lambda: run.get() and used(0) > 0 and used(1) > 0, "some work of each worker")
     samples = admin.metrics()
     assert sample(samples, "sidecar_swaps_total", trigger="start", outcome="served") == 1
     assert sample(samples, "sidecar_swaps_total", trigger="signal", outcome="served") == 2
