@@ -158,6 +158,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         WARNING,
         "cannot see whether workers take connections ({cause}); going by --interval {interval} s",
     ),
+    "enough_workers": (
+        WARNING,
+        "SIG{signal} asks for more than {workers} workers: there will be no more (--max-workers)",
+    ),
     "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
     "stopping": (

@@ -432,6 +432,13 @@ class Settings(Record):
     auto_restart_interval: float = setting(
         duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE
     )
+    max_workers: int = setting(
+        count(0),
+        0,
+        "N",
+        "the most workers TTIN makes, 0: 64, or four times --workers if that is more",
+        group=PACE,
+    )
     max_failures: int = setting(
         count(0),
         5,

@@ -48,6 +48,8 @@ KILL_GRACE = 3.0
 # Signals of one kind that wait for a program are one signal (signal(7)): the next TTOU or TTIN
 # comes this much later (seconds).
 APART = 0.1
+# TTIN in a loop makes no more workers than this, or four times those in the settings.
+MOST_BY_SIGNAL = 64
 # A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to
 # its child and then to the group.
 ECHO = 0.1
@@ -153,6 +155,7 @@ class Supervisor:
         self._unserved: tuple[str, ...] = ()
         self._passed: list[tuple[str, tuple[int, ...]]] = []
         self._said_forbidden = False
+        self._said_most = False
         self._said_delay = 0
         #: The last generation that failed and why, until one serves again.
         self.failed: tuple[int, str] | None = None
@@ -217,9 +220,23 @@ class Supervisor:
         ending.signal = fact.signal
 
     def _saw_SizeChanged(self, fact: events.SizeChanged, now: float) -> None:  # noqa: N802
-        self._resize(max(1, self.size + fact.by), fact.signal)
+        size = max(1, self.size + fact.by)
+        if fact.signal:
+            # A signal may come from a program that has gone mad; a command comes from somebody.
+            most = max(self._most_workers(), self.size)
+            if size > most:
+                if not self._said_most:
+                    self._said_most = True
+                    self._say("enough_workers", workers=most, signal=fact.signal)
+                return
+        self._resize(size, fact.signal)
+
+    def _most_workers(self) -> int:
+        """How many workers signals can bring about."""
+        return self.settings.max_workers or max(MOST_BY_SIGNAL, 4 * self.settings.workers)
 
     def _resize(self, size: int, signal: str) -> None:
+        self._said_most = False
         self._say("resized", workers=size, before=self.size, signal=signal)
         self.size = size
 

@@ -515,7 +515,7 @@ FAULTS = [
     ),
     Fault(
         "settings read during a stop change its bound",
-        "Stop always ends or Drain ends or Orderly",
+        "Stop always ends or Drain ends or Orderly or Continuity",
         ("            return  # the bound of a stop stays what it was\n", "            pass\n"),
     ),
     Fault(
