@@ -302,11 +302,7 @@ class Signal(Command):
 
     name = "signal"
     usage = "SIGNAL"
-<<<<<<< HEAD
     text = "pass a signal to workers that handle it (USR1: reopen logs)"
-=======
-    text = "send the workers that handle it a signal (USR1: reopen logs)"
->>>>>>> a9a4ebc (TTIN makes no more workers than --max-workers, 64 by default)
 
     def request(self, words: Sequence[str]) -> Object:
         """Its name."""

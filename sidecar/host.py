@@ -920,8 +920,6 @@ class Host:
             due = part.always or self._due(part, now) <= now
             if due and not self._try(part.what, part.work, now):
                 self._containment.failed(part.what, now, chance())
-            if self.exit_status is not None:
-                return
         if self._defective:
             self._defective = False
             self._try("look its processes over", self._look_over, now)
@@ -1024,6 +1022,8 @@ class Host:
     def _end_all_the_same(self, now: float) -> None:
         """A stop that has not ended in its time: something is wrong, and sidecar leaves."""
         self._end_by = float("inf")
+        if self.exit_status is not None:
+            return
         self.exit_status = 1
         self._say("cannot", {"what": "stop in order", "cause": "a defect in sidecar; it leaves"})
 
