@@ -457,6 +457,12 @@ def page(status: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}"
             )
+    current = [each for each in status["generations"] if each["state"] == "serving"]
+    lines += [
+        f"went back     generation {each['generation']} has the settings and environment of generation {each['like']}, until the next swap"
+        for each in current
+        if each.get("like")
+    ]
     if status["failing"] > 1:
         lines.append(f"failures      {status['failing']} in a row")
     if status["recycled"]:

@@ -131,8 +131,11 @@ class Generation:
     __slots__ = (
         "alone",
         "begun_at",
+        "by_time",
         "changed",
         "fits",
+        "held_out",
+        "like",
         "number",
         "room",
         "serving_at",
@@ -163,6 +166,10 @@ class Generation:
         self.room: int | None = None
         self.why = ""
         self.fits = self.alone = False
+        # Whether time alone has made a worker of it ready; whether one that is gone was ready for
+        # --min-uptime; the generation whose settings and environment it has, 0 if its own.
+        self.by_time = self.held_out = False
+        self.like = 0
         self.workers: list[Worker] = []
 
     def move(self, state: str) -> None:

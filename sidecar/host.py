@@ -169,6 +169,24 @@ MOST_TOLD = 1500
 # With --max-memory the workers' memory is looked at that often (seconds).
 LOOK_AT_MEMORY = 5.0
 
+# The settings that a generation has of its own for as long as it lives; of the others those of now
+# hold.
+OF_A_GENERATION = (
+    "command",
+    "envdir",
+    "envdir_format",
+    "dir",
+    "umask",
+    "profile",
+    "handoff",
+    "ready",
+    "ready_command",
+    "check",
+    "overlap",
+    "signal_on_hup",
+    "signal_on_term",
+)
+
 # Signals that end or stop no program, with a handler or without (signal(7)).
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
@@ -254,6 +272,32 @@ class Plan:
         }
 
 
+class Kept:
+    """What a generation that is gone was begun with and had in its environment, for one that goes
+    back to it. In memory only: there are secrets in it.
+    """
+
+    __slots__ = ("command", "environment", "generation", "readiness", "settings")
+
+    def __init__(
+        self,
+        generation: int,
+        settings: Settings,
+        command: tuple[str, ...],
+        readiness: str,
+        environment: dict[str, str],
+    ) -> None:
+        self.generation = generation
+        self.settings = settings
+        self.command = command
+        self.readiness = readiness
+        self.environment = environment
+
+    def dump(self) -> dict[str, Any]:
+        """All of it, for a later version of sidecar: Kept(**it)."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class Delegated:
     """Work that may block, while a process of sidecar's own does it; `done` is given what came of
     it, or why nothing did.
@@ -337,6 +381,8 @@ class Host:
         #: Something may be served from now on.
         self.began = False
         self.environments: dict[int, dict[str, str]] = {}
+        #: Of the last generation that has held out, once it is gone.
+        self.kept: Kept | None = None
         self.chronicle = Chronicle()
         self.control: control.Control | None = None
         self.since = time.monotonic()
@@ -613,6 +659,8 @@ class Host:
         self.takers, self._said_deaf = state["takers"]
         self.since, self.log.lost = state["since"], state["lost"]
         self.chronicle, self.environments = state["chronicle"], state["environments"]
+        if state.get("kept"):
+            self.kept = Kept(**state["kept"])
         self.supervisor = heritage.supervisor(state["supervisor"], self.settings, now, chance)
         if state["watcher"]:
             self.watcher = self._make_watcher(now, state["watcher"])
@@ -667,6 +715,7 @@ class Host:
             and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
             "chronicle": self.chronicle,
             "environments": self.environments,
+            "kept": self.kept and self.kept.dump(),
             "supervisor": self.supervisor,
         }
 
@@ -2164,6 +2213,9 @@ class Host:
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
         if self.place.linked:
             self._try("watch where the link leads", self._follow_the_link, now)
+        if order.like and (kept := self._what_it_had(order.like)) is not None:
+            self._go_back(order, kept, now)
+            return
         self.plans[order.generation] = Plan(
             self.settings,
             self.listeners,
@@ -2194,6 +2246,57 @@ class Host:
         except OSError as error:
             done(None, error.strerror or str(error))
 
+    def _what_it_had(self, generation: int) -> Kept | None:
+        """Settings, command and environment of a generation that is here, or that was kept."""
+        if self.kept is not None and self.kept.generation == generation:
+            return self.kept
+        plan, environment = self.plans.get(generation), self.environments.get(generation)
+        if plan is None or environment is None:
+            return None
+        return Kept(generation, plan.settings, plan.command, plan.readiness, environment)
+
+    def _go_back(self, order: orders.Prepare, kept: Kept, now: float) -> None:
+        """Prepare a generation as the last that has held out was, and say how that differs from
+        what has died.
+        """
+        settings = kept.settings
+        end = self.output.end() if self.output is not None else None
+        self.plans[order.generation] = Plan(
+            settings, self.listeners, kept.command, kept.readiness, end
+        )
+        # Its listeners are those of now, at the same addresses.
+        handed = handoff.handed(
+            self.listeners.environment(),
+            settings.handoff,
+            as_passed(self.listeners),
+            os.getpid(),
+        )
+        environment = {**kept.environment}
+        environment.pop("SIDECAR_CHANGED", None)
+        died = self.supervisor.roster.current
+        number = died.number if died is not None else 0
+        had = self.environments.get(number, {})
+        own = {*handed, "SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED"}
+        told = {
+            "generation": order.generation,
+            "like": order.like,
+            "failed": number,
+            "settings": [
+                name.replace("_", "-")
+                for name in OF_A_GENERATION
+                if getattr(settings, name) != getattr(self.settings, name)
+            ],
+            "variables": shortened(
+                sorted(
+                    name
+                    for name in {*had, *environment} - own
+                    if had.get(name) != environment.get(name)
+                )
+            ),
+        }
+        self._say("went_back", told)
+        self._complete_environment(order, handed, environment, now)
+
     def _make_environment(
         self,
         order: orders.Prepare,
@@ -2201,7 +2304,7 @@ class Host:
         reading: envdir.Reading,
         now: float,
     ) -> None:
-        """Of a generation that is being prepared; then check it."""
+        """Of a generation that is being prepared."""
         settings = self.plans[order.generation].settings
         for remark in reading.remarks:
             self._say("remark", {"remark": remark})
@@ -2217,6 +2320,17 @@ class Host:
                         "cause": "; ".join(error.problems),
                     },
                 )
+        self._complete_environment(order, handed, environment, now)
+
+    def _complete_environment(
+        self,
+        order: orders.Prepare,
+        handed: Mapping[str, str],
+        environment: dict[str, str],
+        now: float,
+    ) -> None:
+        """What sidecar itself tells a generation; then check it."""
+        settings = self.plans[order.generation].settings
         environment.update(handed)
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
@@ -2423,6 +2537,11 @@ class Host:
         for pid, work in list(self.delegated.items()):
             if work.generation == order.generation:
                 self._drop_delegated(pid)
+        last_good = self.supervisor.last_good
+        if order.generation == last_good:
+            self.kept = self._what_it_had(last_good)
+        elif self.kept is not None and self.kept.generation != last_good:
+            self.kept = None
         self.environments.pop(order.generation, None)
         self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})

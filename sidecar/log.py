@@ -87,6 +87,17 @@ PHRASES: dict[str, tuple[str, str]] = {
         INFO,
         "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})",
     ),
+    "went_back": (
+        WARNING,
+        "generation {failed} died soon after time alone had made it ready: until the next swap"
+        " generation {generation} has the settings and environment of generation {like}, the last"
+        " that held out (settings that differ: {settings}; variables: {variables})",
+    ),
+    "no_way_back": (
+        WARNING,
+        "generation {generation} died soon after time alone had made it ready; there is no way"
+        " back to generation {like}, the last that held out: its --port was another",
+    ),
     "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (
         ERROR,

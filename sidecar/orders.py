@@ -17,12 +17,14 @@ class Prepare(Order):
     """Read the environment for `generation` and run its check; answered by Prepared or
     PreparationFailed.
 
-    `changed`: what has changed since the generation that serves was begun.
+    `changed`: what has changed since the generation that serves was begun. `like`: it gets the
+    settings and the environment of that generation, 0 for those of now.
     """
 
     generation: int
     trigger: str
     changed: tuple[str, ...] = ()
+    like: int = 0
 
 
 class Spawn(Order):

@@ -105,6 +105,7 @@ def _generation(generation: Generation, now: float) -> dict[str, Any]:
         "generation": generation.number,
         "state": "draining" if draining else generation.state,
         "trigger": generation.trigger,
+        "like": generation.like or None,
         "age": now - generation.begun_at,
         "serving_for": _finite(now - generation.serving_at),
         "workers": workers,

@@ -66,13 +66,15 @@ UNASKED = ("start", "crash", "listener")
 
 class Wish(Record):
     """A swap that is wanted. `supersedes`: the code or environment has `changed` under the
-    generation that is coming.
+    generation that is coming. `like`: go back to the settings and environment of that generation, 0
+    for those of now.
     """
 
     trigger: str
     not_before: float
     supersedes: bool = False
     changed: tuple[str, ...] = ()
+    like: int = 0
 
 
 class Failure(Record):
@@ -151,6 +153,8 @@ class Supervisor:
         self._slots: dict[int, Backoff] = {}
         self._recycled: dict[int, Backoff] = {}
         self._interval = IntervalClock()
+        # The last generation that has held out, and what it was begun with.
+        self._good: tuple[int, Settings] | None = None
         # What has changed since the generation that serves was begun.
         self._unserved: tuple[str, ...] = ()
         self._passed: list[tuple[str, tuple[int, ...]]] = []
@@ -187,6 +191,8 @@ class Supervisor:
         self._wish = first.replace(
             supersedes=earlier.supersedes or wish.supersedes,
             changed=merged(earlier.changed, wish.changed),
+            # Who asks for a swap asks for what there is now.
+            like=wish.like if wish.like == earlier.like else 0,
         )
         return first is wish
 
@@ -330,6 +336,8 @@ class Supervisor:
             or worker.retired_by in (fact.signal, fact.reported)
         )
         lived = now - worker.started_at
+        if self._was_good(worker, now):
+            self.roster.generations[worker.generation].held_out = True
         self._say(
             "worker_left" if clean else "worker_died",
             generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=fact.cause, lived=lived,
@@ -378,6 +386,8 @@ class Supervisor:
         worker.move(READY)
         worker.ready_at = worker.spread_at = now
         self.ever_ready = True
+        if worker.readiness == "interval":
+            self.roster.generations[worker.generation].by_time = True
         self._say(
             "worker_ready", generation=worker.generation, slot=worker.slot, pid=worker.pid,
             after=now - worker.started_at, by=worker.readiness,
@@ -572,6 +582,8 @@ class Supervisor:
         if pause is not None:
             self._say("retry", trigger=coming.trigger, pause=pause)
         self.failed = (coming.number, failure.cause)
+        if coming.like:
+            self._good = None
         self._give_up(coming, now)
         self._failure = None
 
@@ -753,6 +765,7 @@ class Supervisor:
         before = self.roster.current
         if before is not None:
             self._outages.held_out(before.serving_at, now)
+            self._remember(before, now)
             before.move(OUTDATED)
         generation.move(SERVING)
         generation.serving_at = now
@@ -806,7 +819,10 @@ class Supervisor:
             if current is not None and not self.roster.serving():
                 # A retry that waits for its turn does not keep this one from its own.
                 again = max(now, self._attempts.not_before)
-                if self._want(Wish("crash", again)) and again > now:
+                like, barred = self._way_back(current, now)
+                if self._want(Wish("crash", again, like=like)) and again > now:
+                    if barred:
+                        self._say("no_way_back", generation=current.number, like=barred)
                     self._say("retry", trigger="crash", pause=again - now)
             elif (
                 self._wish is None
@@ -844,12 +860,55 @@ class Supervisor:
         self._wish = None
         self.number += 1
         self._unserved = merged(self._unserved, wish.changed)
-        generation = Generation(self.number, wish.trigger, now, self.settings, self._unserved)
+        settings = self.settings
+        if wish.like and self._good is not None:
+            settings = self._good[1]
+        generation = Generation(self.number, wish.trigger, now, settings, self._unserved)
+        generation.like = wish.like
         self.roster.generations[self.number] = generation
         self._say(
             "swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed)
         )
-        self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved))
+        self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved, wish.like))
+
+    # --- going back: what time alone made ready may never have worked
+
+    @property
+    def last_good(self) -> int:
+        """The last generation of which a worker was ready for --min-uptime, 0 if there is none: a
+        later one may get its settings and environment.
+        """
+        return self._good[0] if self._good is not None else 0
+
+    def _was_good(self, worker: Worker, now: float) -> bool:
+        """Whether it takes connections, or took them, for --min-uptime."""
+        until = now if worker.retired_at is None else worker.retired_at
+        least = self._attempts.min_uptime
+        return worker.ready_at is not None and until - worker.ready_at >= least
+
+    def _remember(self, served: Generation, now: float) -> bool:
+        """Note a generation that has served if it has held out; whether it has."""
+        if not served.held_out and not any(self._was_good(each, now) for each in served.workers):
+            return False
+        self._good = (served.number, served.settings)
+        return True
+
+    def _way_back(self, died: Generation, now: float) -> tuple[int, int]:
+        """The generation to go back to now that all workers of `died` have died, 0 for none; and
+        the one to which only other listeners bar the way.
+
+        There is a way back for what time alone made ready and what died soon. Once: if what went
+        back dies soon, too, there is none. What went back and held out is begun again as it was,
+        because nobody has asked for anything else.
+        """
+        held_out = self._remember(died, now)
+        if died.like and not held_out:
+            self._good = None
+        good = self._good
+        wanted = died.like if held_out else died.by_time
+        if good is None or not wanted or self.settings.as_server_starter:
+            return 0, 0
+        return (good[0], 0) if good[1].port == self.settings.port else (0, good[0])
 
     def _surge(self, coming: Generation) -> int:
         """How many workers there may be beyond those that are wanted while `coming` takes over, 0

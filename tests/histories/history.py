@@ -132,7 +132,8 @@ class History:
             case orders.Prepare():
                 if self.prepare == "at once":
                     self._observe(events.Prepared(order.generation))
-                return f"prepare {order.generation}"
+                like = f" like {order.like}" if order.like else ""
+                return f"prepare {order.generation}{like}"
             case orders.Spawn():
                 self.spawns.append(order)
                 place = f"spawn {order.generation}/{order.slot}"

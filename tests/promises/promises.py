@@ -1034,6 +1034,85 @@ class Recycling(Promise):
                     raise self.broken(f"{each} has taken its place, and {process} is still there")
 
 
+class WayBack(Promise):
+    """ "When a generation dies soon after it took over by time alone, go back to the settings and
+    environment of the last good one, once."
+
+    Nobody has asked for anything else since, and what went back and held out is begun again as it
+    was. Any other generation gets what there is now.
+    """
+
+    name = "Way back"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        #: The generations of which a worker was ready for min_uptime; those that time made ready.
+        self.held_out: set[int] = set()
+        self.by_time: set[int] = set()
+        #: The last that held out, and served; a failure since the last was begun.
+        self.good = 0
+        self.failed = False
+
+    def fact(self, fact: events.Fact) -> None:
+        """Somebody has ended: how long was it ready?"""
+        if isinstance(fact, events.WorkerExited) and self.world.just_left is not None:
+            self._look_at(self.world.just_left)
+
+    def _look_at(self, process: Process) -> None:
+        moments = [each for each in (process.retired_at, process.left_at) if each is not None]
+        until = min([self.world.now, *moments])
+        least = max(self.world.settings.min_uptime, 0.25)
+        if process.ready_at is None:
+            return
+        if until - process.ready_at >= least:
+            self.held_out.add(process.generation)
+        if process.readiness == "interval":
+            self.by_time.add(process.generation)
+
+    def _remember(self, number: int) -> None:
+        for process in self.world.processes.values():
+            if process.generation == number and process.left_at is None:
+                self._look_at(process)
+        if number in self.held_out:
+            self.good = number
+
+    def ordered(self, given: list[orders.Order]) -> None:
+        """Look at each generation that is begun."""
+        world = self.world
+        current = world.current
+        for order in given:
+            if isinstance(order, orders.Say) and order.event == "serving":
+                if current is not None:
+                    self._remember(current.number)
+                current = world.generations[order.fields["generation"]]
+            elif isinstance(order, orders.Say) and order.event == "swap_failed":
+                self.failed = True
+                if world.generations[order.fields["generation"]].like:
+                    self.good = 0
+            elif isinstance(order, orders.Prepare):
+                self._begun(order)
+                self.failed = False
+        if current is not None and not world.wanted() and world.coming is None:
+            self._remember(current.number)
+            if current.like and current.number not in self.held_out:
+                self.good = 0
+
+    def _begun(self, order: orders.Prepare) -> None:
+        world = self.world
+        current = world.current
+        wanted = 0
+        if order.trigger == "crash" and current is not None and not world.pending:
+            self._remember(current.number)
+            held_out = current.number in self.held_out
+            again = current.like if held_out else current.number in self.by_time
+            once = held_out or not current.like
+            if again and once and not world.settings.as_server_starter:
+                wanted = self.good
+        # An attempt that was already due for another reason is with what there is now.
+        if order.like != wanted and not (self.failed and order.like == 0):
+            raise self.broken(f"it should have gone back to generation {wanted}: {order}")
+
+
 PROMISES: list[type[Promise]] = [
-    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Overlap, Persistence, SlowStart, Recycling,
+    Orderly, Continuity, NoBadGeneration, StopEnds, DrainEnds, NoSpin, LatestWins, Surge, Overlap, Persistence, SlowStart, Recycling, WayBack,
 ]  # fmt: skip

@@ -438,7 +438,7 @@ FAULTS = [
     Fault(
         "nothing follows when the last worker has died",
         "No spin or Recovery",
-        ('self._want(Wish("crash", again))', "self is None"),
+        ('self._want(Wish("crash", again, like=like))', "self is None"),
     ),
     Fault(
         "a swap makes room although one more would fit",
@@ -677,6 +677,31 @@ FAULTS = [
         "a swap may be wished for in a stop",
         "Stop always ends",
         ("        if self.ending.asked:\n            return  # nothing new is begun\n", ""),
+    ),
+    Fault(
+        "what time alone made ready and what died soon is begun anew with what there is now",
+        "Way back",
+        ("wanted = died.like if held_out else died.by_time", "wanted = died.like and held_out"),
+    ),
+    Fault(
+        "what was seen to be ready goes back, too",
+        "Way back",
+        ("wanted = died.like if held_out else died.by_time", "wanted = died.like or not held_out"),
+    ),
+    Fault(
+        "it goes back again and again",
+        "Way back",
+        ("        if died.like and not held_out:\n            self._good = None\n", ""),
+    ),
+    Fault(
+        "a swap that was asked for goes back",
+        "Way back",
+        ("like=wish.like if wish.like == earlier.like else 0", "like=wish.like or earlier.like"),
+    ),
+    Fault(
+        "it goes back to what has not held out",
+        "Way back",
+        ("until - worker.ready_at >= least", "until >= worker.ready_at"),
     ),
     Fault(
         "orders go on after Exit",

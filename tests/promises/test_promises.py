@@ -40,6 +40,7 @@ def try_chunk(first: int) -> tuple[int, int, Counter[str]]:
             for _, each in world.trace
         )
         seen["recovered"] += world.recovered
+        seen["went back"] += any(getattr(each, "like", 0) for _, each in world.trace)
         seen["degraded"] += any(
             isinstance(each, orders.Say) and each.fields.get("degraded") for _, each in world.trace
         )
@@ -73,6 +74,7 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
             "shifted", "recycling", "recycled",
         ):  # fmt: skip
             assert seen[often] >= SCHEDULES / 200, f"hardly ever: {often}"
+        assert seen["went back"] >= SCHEDULES / 1000
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

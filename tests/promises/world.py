@@ -156,6 +156,7 @@ class Life:
         "changed",
         "failed_at",
         "fault",
+        "like",
         "number",
         "prepared",
         "room",
@@ -173,6 +174,7 @@ class Life:
         self.state = COMING
         self.fault = ""
         self.prepared = False
+        self.like = 0
         self.room: int | None = None
         self.failed_at = INF
         self.serving_at = INF
@@ -248,6 +250,9 @@ class World:
         self.growing = self.growth.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.6, 1.0))
         #: Dice for what came later still.
         self.spice = random.Random(copy.copy(dice).getrandbits(31))
+        #: Dice for generations that time makes ready and that die soon after.
+        self.soon = random.Random(copy.copy(dice).getrandbits(30))
+        self.short_lived: dict[int, bool] = {}
         self.settings = draw_settings(dice).replace(
             env_splay=splay, as_server_starter=self.spice.random() < 0.1
         )
@@ -264,6 +269,7 @@ class World:
         self.trace: list[tuple[float, object]] = []
         self.readiness = dice.choice(("accept", "accept", "notify", "interval", "command"))
         self.codes: dict[int, str] = {}
+        self.fickle = self.readiness == "interval" and self.soon.random() < 0.5
         # --- the book
         self.processes: dict[int, Process] = {}
         self.generations: dict[int, Life] = {}
@@ -419,7 +425,20 @@ class World:
             program.stuck = dice.choice((0.25, self.moment(8.0), INF))
         program.slow_group = dice.random() < 0.1
         program.forbids = program.readiness == "accept" and dice.random() < mood.forbid
+        if self.fickle:
+            program.dies = self._dies_soon(generation)
         return program
+
+    def _dies_soon(self, generation: int) -> float:
+        """How long a program lives where some generations die soon after time has made them ready,
+        and the others do not die.
+        """
+        if generation not in self.short_lived:
+            self.short_lived[generation] = generation > 1 and self.soon.random() < 0.6
+        if not self.short_lived[generation]:
+            return INF
+        least = max(self.settings.min_uptime, 0.25)
+        return self.settings.interval + self.soon.choice((0.0, 0.25, least * self.soon.random()))
 
     def _draw_spread(self, program: Program) -> None:
         """How the processes of a program come and go once the first of them takes connections."""
@@ -768,9 +787,11 @@ class World:
         match order:
             case orders.Prepare():
                 self.begun = order.generation
+                own = self.generations[order.like].settings if order.like else self.settings
                 self.generations[order.generation] = Life(
-                    order.generation, order.trigger, self.now, self.settings
+                    order.generation, order.trigger, self.now, own
                 )
+                self.generations[order.generation].like = order.like
                 self.generations[order.generation].changed = self.unserved[:]
                 self.pending = self.supersedes = False
                 self._prepare(order.generation)
