@@ -82,7 +82,19 @@ class Continuity(Promise):
         if not stay and not yielding:
             raise self.broken(f"the last ready workers {left} are told to leave")
         given_up = {*said(given, "swap_failed", "swap_superseded"), *self._lame_duck_gave_up()}
+        # Who is recycled leaves for another of its own generation: that says nothing of a coming one.
+        recycled = {
+            order.fields["pid"]
+            for order in given
+            if isinstance(order, orders.Say) and order.event == "recycled"
+        }
+        delay = world.settings.kill_old_delay - BIT
         for process in left:
+            if process.pid in recycled and any(
+                world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay
+                for each in stay
+            ):
+                continue
             replacements = [
                 each
                 for each in stay
@@ -94,12 +106,6 @@ class Continuity(Promise):
             ):
                 continue
             if process.generation in given_up and not process.taken:
-                continue
-            delay = world.settings.kill_old_delay - BIT
-            if any(
-                world.succeeds(each, process) and world.now >= (each.ready_at or 0.0) + delay
-                for each in stay
-            ):
                 continue
             raise self.broken(f"{process} is told to leave and nobody has taken its place")
         coming = world.coming
@@ -431,6 +437,7 @@ class NoSpin(Losses):
         self.failed_at = -INF
         self.due = False
         self.interval_failed_at = -INF
+        self.retry = False  # another attempt was said to come
         self.turns: list[float] = []  # moments from which another attempt is all right
 
     def fact(self, fact: events.Fact) -> None:
@@ -483,6 +490,7 @@ class NoSpin(Losses):
                     self.failures = 0
                 self._failed(long=False)
             elif isinstance(order, orders.Say) and order.event == "retry":
+                self.retry = True
                 if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
             elif isinstance(order, orders.Say) and order.event == "interval_due":
@@ -496,7 +504,7 @@ class NoSpin(Losses):
                 self.due = True
             elif isinstance(order, orders.Prepare):
                 self._begun(order)
-                self.due = False
+                self.due = self.retry = False
             elif isinstance(order, orders.Spawn):
                 failures, lost_at = self.slots.get(order.slot, (0, 0.0))
                 if (
@@ -537,6 +545,7 @@ class NoSpin(Losses):
             big = any(process.big_at < INF for process in world.wanted())
             idle = (
                 not big
+                and not self.retry
                 and world.healthy()
                 and all(
                     process.wanted or process.killed_at is not None
