@@ -276,7 +276,7 @@ class Log:
 
     def _dev(self, event: str, fields: Mapping[str, Any]) -> str:
         """The lines of the style `dev`, none for most events."""
-        shown = {name: _show(value) for name, value in fields.items()}
+        shown = _shown(event, fields)
         level, phrase = PHRASES[event]
         more: list[str] = []
         if event == "swap_failed":
@@ -376,41 +376,7 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     """
     level, phrase = PHRASES[event]
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
-    shown = {name: _show(value) for name, value in fields.items()}
-    if event == "swap_failed":
-        serving = fields["still"]
-        shown["still_serving"] = (
-            f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
-        )
-        if fields["degraded"]:
-            shown["still_serving"] += ", degraded: workers that had taken over stay"
-        shown["next_attempt"] = _next_attempt(fields["again"])
-    if event == "listening":
-        shown["families"] = f", {fields['families']}" if fields["families"] else ""
-    if event == "recycling":
-        shown["held"], shown["most"] = (
-            f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit")
-        )
-    if event == "recycled":
-        seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
-        shown["hint"] = seldom if fields["pause"] else ""
-    if event == "killing":
-        worker = f"worker {fields['slot']} (pid {fields['pid']})"
-        shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
-    if event == "outlived":
-        several = len(fields["pids"]) > 1
-        pids = f" {shown['pids']}" if fields["pids"] else ""
-        if several:
-            own = f" ({shown['strays']} in sessions of their own)" if fields["strays"] else ""
-            shown["who"] = f"processes{pids}{own} live"
-        else:
-            own = ", in a session of its own," if fields["strays"] else ""
-            shown["who"] = f"process{pids}{own} lives"
-        shown["then"] = ": they are" if several else ": it is"
-        shown["then"] += f" sent SIG{fields['signal']} and" if fields["signal"] else ""
-        shown["then"] += f" killed in {shown['kill_in']} s at the latest"
-        hint = "; have the shell start the program with `exec`, so that it gets the signals itself"
-        shown["hint"] = hint if fields["shell"] else ""
+    shown = _shown(event, fields)
     message = printable(phrase.format_map(shown).replace("\n", " "), "\t")
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)
@@ -537,6 +503,46 @@ def _escaped(text: str) -> str:
         char if char.isprintable() or "\ud800" <= char <= "\udfff" else json.dumps(char)[1:-1]
         for char in text
     )
+
+
+def _shown(event: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """What the phrase of an event is filled with: its fields, and what is said of them in words."""
+    shown = {name: _show(value) for name, value in fields.items()}
+    if event == "swap_failed":
+        serving = fields["still"]
+        shown["still_serving"] = (
+            f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
+        )
+        if fields["degraded"]:
+            shown["still_serving"] += ", degraded: workers that had taken over stay"
+        shown["next_attempt"] = _next_attempt(fields["again"])
+    if event == "listening":
+        shown["families"] = f", {fields['families']}" if fields["families"] else ""
+    if event == "recycling":
+        shown["held"], shown["most"] = (
+            f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit")
+        )
+    if event == "recycled":
+        seldom = f"; so big so soon: not again in this slot for {_show(fields['pause'])} s (is --max-memory too low for this program?)"
+        shown["hint"] = seldom if fields["pause"] else ""
+    if event == "killing":
+        worker = f"worker {fields['slot']} (pid {fields['pid']})"
+        shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
+    if event == "outlived":
+        several = len(fields["pids"]) > 1
+        pids = f" {shown['pids']}" if fields["pids"] else ""
+        if several:
+            own = f" ({shown['strays']} in sessions of their own)" if fields["strays"] else ""
+            shown["who"] = f"processes{pids}{own} live"
+        else:
+            own = ", in a session of its own," if fields["strays"] else ""
+            shown["who"] = f"process{pids}{own} lives"
+        shown["then"] = ": they are" if several else ": it is"
+        shown["then"] += f" sent SIG{fields['signal']} and" if fields["signal"] else ""
+        shown["then"] += f" killed in {shown['kill_in']} s at the latest"
+        hint = "; have the shell start the program with `exec`, so that it gets the signals itself"
+        shown["hint"] = hint if fields["shell"] else ""
+    return shown
 
 
 def _show(value: object) -> str:

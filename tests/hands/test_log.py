@@ -190,6 +190,30 @@ def test_every_phrase_can_be_said(event):
     PHRASES[event][1].format_map(Anything())
 
 
+@pytest.mark.parametrize(
+    ("event", "more", "said"),
+    [
+        (
+            "killing",
+            {"after": 5.0, "leader": True},
+            "! generation 1: worker 0 (pid 7) has not left 5 s",
+        ),
+        (
+            "outlived",
+            {"pids": [8], "strays": [], "signal": "TERM", "kill_in": 3.0, "shell": False},
+            "! generation 1: worker 0 (pid 7) has gone, but its process 8 lives on",
+        ),
+        ("recycling", {"memory": 2**21, "limit": 2**20}, "holds 2.0 MiB, more than 1.0 MiB"),
+    ],
+)
+def test_a_warning_that_is_told_in_words_of_its_own_is_told_in_the_style_dev_too(event, more, said):
+    read, write = os.pipe()
+    Log("dev", write).say(event, {"generation": 1, "slot": 0, "pid": 7, **more})
+    os.close(write)
+    with open(read, "rb") as file:
+        assert said in file.read().decode()
+
+
 def test_what_a_terminal_would_obey_is_shown_as_an_escape() -> None:
     """In every style; JSON keeps the value, whoever reads it."""
     name = "a\x1b[2J\x9b1m\u202e\x07\x7f\U000e0001é\u3000\udcff"
