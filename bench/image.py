@@ -14,7 +14,7 @@ from bench.contestants import PYTHON, ROOT, Sidecar
 SCRIPT = """\
 #!{python} -I
 import sys
-from sidecar.cli import main
+from sidecar.cli.main import main
 if __name__ == '__main__':
     sys.exit(main())
 """

@@ -5,14 +5,14 @@ whether it is up to date.
 import sys
 from pathlib import Path
 
-from sidecar.settings import TABLE
+from sidecar.settings.table import TABLE
 
 PAGE = Path(__file__).with_name("settings.md")
 
 HEAD = """\
 # Settings
 
-<!-- written by `make docs` from sidecar/settings.py -->
+<!-- written by `make docs` from sidecar/settings/table.py -->
 
 Each is a flag of `sidecar run`, a variable, and a line of `sidecar.yml` ([configuration.md](configuration.md)): its key is the
 flag without `--`. A flag wins over a variable, a variable over the file. TIME is `500ms`, `30s`, `5m`, `2h`, or a number of seconds;

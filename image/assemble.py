@@ -97,7 +97,10 @@ def main() -> int:
     interpreter = target / "libexec" / "python3"
     shutil.copy(os.path.realpath(sys.executable), interpreter)
     libraries(target, library, interpreter)
-    for name, module in (("sidecar", "sidecar.cli"), ("start_server", "sidecar.start_server")):
+    for name, module in (
+        ("sidecar", "sidecar.cli.main"),
+        ("start_server", "sidecar.start_server.main"),
+    ):
         (target / "bin" / name).write_text(SCRIPT.format(target=target, module=module))
         (target / "bin" / name).chmod(0o755)
     # Compiled here, as nobody can write there: start-up would compile everything anew each time.

@@ -26,7 +26,7 @@ PROGRAM = (PYTHON, "-I", "-S", "-c", "import signal; signal.pause()")
 PIPS = """\
 import re
 import sys
-from sidecar.cli import main
+from sidecar.cli.main import main
 if __name__ == '__main__':
     sys.argv[0] = re.sub(r'(-script\\.pyw|\\.exe)?$', '', sys.argv[0])
     sys.exit(main())

@@ -8,7 +8,7 @@ and is answered. It keeps every count too: nothing is lost here.
 
 **It can do no harm.** Its connections to PID 1 answer `status`, `health` and `events` and do
 nothing else; it becomes the workers' user where there is one, and its environment holds nothing of
-theirs. What it is told holds no secret (chronicle.py).
+theirs. What it is told holds no secret (core/history.py).
 
 **One thread, bounded clients.** asyncio, so that a hundred slow, silent or curious clients cost a
 few kilobytes each and no thread. A request is read within a deadline and a size, by hand: of HTTP

@@ -10,10 +10,10 @@ import json
 import os
 import re
 
-from sidecar import log
 from sidecar.admin.link import Question, listening
 from sidecar.admin.web import Answer
-from sidecar.printable import printable
+from sidecar.base.printable import printable
+from sidecar.log import writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,7 +199,9 @@ def event(record: dict[str, Any]) -> bytes:
     fields = {
         name: value for name, value in record.items() if name not in ("number", "time", "event")
     }
-    line = json.loads(log.line("json", record["event"], {"output": "", **fields}, record["time"]))
+    line = json.loads(
+        writer.line("json", record["event"], {"output": "", **fields}, record["time"])
+    )
     told = {**record, "level": line["level"], "message": line["message"]}
     return f"id: {record['number']}\ndata: {json.dumps(told)}\n\n".encode()
 

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 
-from sidecar.errors import SettingsError
-from sidecar.printable import printable
+from sidecar.base.errors import SettingsError
+from sidecar.base.printable import printable
 from sidecar.rollout import job, plan, show, summary
 from sidecar.rollout.course import (
     DONE,
@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sidecar.record import Record
+    from sidecar.base.record import Record
     from sidecar.rollout.fleet import Fleet, Target
     from sidecar.rollout.parcel import Parcel
     from sidecar.rollout.plan import Plan

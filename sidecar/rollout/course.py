@@ -14,7 +14,7 @@ no hang.
 
 from __future__ import annotations
 
-from sidecar.record import Record
+from sidecar.base.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

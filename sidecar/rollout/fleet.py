@@ -4,7 +4,7 @@ pods.py speak them.
 
 from __future__ import annotations
 
-from sidecar.record import Record
+from sidecar.base.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

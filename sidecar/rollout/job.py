@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 
-from sidecar.record import Record
+from sidecar.base.record import Record
 from sidecar.rollout.course import Looked, Said, Stepped
 from sidecar.rollout.fleet import Absent, Failed, TooMuch, Trouble
 from sidecar.rollout.plan import filled

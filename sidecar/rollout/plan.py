@@ -14,9 +14,9 @@ import re
 
 import yaml
 
-from sidecar.errors import SettingsError
-from sidecar.record import Record
-from sidecar.settings import count, duration, present, switch
+from sidecar.base.errors import SettingsError
+from sidecar.base.record import Record
+from sidecar.settings.table import count, duration, present, switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from sidecar.printable import printable
+from sidecar.base.printable import printable
 from sidecar.rollout import summary
 
 TYPE_CHECKING = False

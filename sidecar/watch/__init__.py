@@ -25,5 +25,5 @@ watchdog is touched.
     notices.py      inotify: which directory may have changed
     places.py       where a path leads, link by link, and where inotify is silent
     variables.py    what an envdir would give, as digests
-    memory.py       what was last told, kept by PID 1 in case the watcher dies
+    system/cgroup.py       what was last told, kept by PID 1 in case the watcher dies
 """

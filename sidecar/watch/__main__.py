@@ -8,10 +8,10 @@ machine can read. It is one JSON object, made by PID 1:
     settings                       the settings file, "" if there is none
     settle                         seconds; null: 50 ms for up to three paths, 200 ms for more
     mode                           "auto", "inotify" or "poll"
-    env, env_whole, env_lenient    the envdirs, and how sidecar.envdir reads them
+    env, env_whole, env_lenient    the envdirs, and how sidecar.system.envdir reads them
     env_poll                       seconds between two readings of the envdirs, whatever inotify says
     since                          wall-clock seconds: a file that was changed later counts as changed when first seen
-    memory                         the number of an inherited memfd (memory.py)
+    memory                         the number of an inherited memfd (system/cgroup.py)
 
 Standard output is a pipe to PID 1; each line is a JSON object shorter than 4000 bytes, told at
 once:

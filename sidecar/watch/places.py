@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sidecar.procfs import descendants
+from sidecar.system.procfs import descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 
-from sidecar import envdir
-from sidecar.errors import EnvdirError
-from sidecar.settings import envdir_parts
+from sidecar.base.errors import EnvdirError
+from sidecar.settings.table import envdir_parts
+from sidecar.system import envdir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from sidecar import cli
+from sidecar.cli import main
 
 
 def plant(where: str, when: str, armed: str) -> None:
@@ -34,4 +34,4 @@ def plant(where: str, when: str, armed: str) -> None:
 
 
 plant(os.environ["PLANT"], os.environ["WHEN"], os.environ["ARMED"])
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main.main(sys.argv[1:]))

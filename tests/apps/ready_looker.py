@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from sidecar.readiness import LookForbidden, takes_connections
+from sidecar.system.accept_probe import LookForbidden, takes_connections
 
 PR_SET_CHILD_SUBREAPER = 36
 

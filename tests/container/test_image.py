@@ -198,7 +198,7 @@ def test_health_finds_the_socket_wherever_it_could_be_made(run_container, enviro
     )
     assert running.container.exec_run(["sidecar", "health"], user="1000") == (0, b"ready\n")
     # The fast way, which leaves the client and all that it imports alone.
-    code = "import sys, os; from sidecar import probe; print(probe.healthy([], os.environ), 'json' in sys.modules)"
+    code = "import sys, os; from sidecar.control import health as probe; print(probe.healthy([], os.environ), 'json' in sys.modules)"
     found = running.container.exec_run(
         ["/opt/sidecar/libexec/python3", "-IS", "-c", code], user="1000"
     )

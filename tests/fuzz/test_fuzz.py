@@ -18,11 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar import address, envdir
-from sidecar import settings as ours
-from sidecar.commands import COMMANDS
-from sidecar.control import LONGEST_REQUEST
-from sidecar.errors import EnvdirError
+from sidecar.base.errors import EnvdirError
+from sidecar.control.commands import COMMANDS
+from sidecar.control.server import LONGEST_REQUEST
+from sidecar.settings import address
+from sidecar.settings import table as ours
+from sidecar.system import envdir
 from tests.support import PATIENCE, Sidecar
 
 EXAMPLES = int(os.environ.get("SIDECAR_EXAMPLES", "200"))

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import helpers, host
-from sidecar.host import ADMIN_SAYS, WATCHER_SAYS, Host
-from sidecar.manager import Manager
-from sidecar.settings import Settings
-from sidecar.supervisor import Supervisor
-from sidecar.workers import Workers
+from sidecar.core.supervisor import Supervisor
+from sidecar.host import helpers, loop
+from sidecar.host.loop import ADMIN_SAYS, WATCHER_SAYS, Host
+from sidecar.settings.table import Settings
+from sidecar.system.processes import Workers
+from sidecar.system.service_manager import Manager
 from tests.fuzz.test_fuzz import ANYTHING, fuzz
 from tests.support import SERVER
 
@@ -51,7 +51,7 @@ def heard() -> Iterator[tuple[Host, helpers.Helper]]:
     made = Host(settings, {})
     null = os.open(os.devnull, os.O_WRONLY)
     made.log.fd = null
-    made.supervisor = Supervisor(settings, time.monotonic(), host.chance)
+    made.supervisor = Supervisor(settings, time.monotonic(), loop.chance)
     made.manager = Manager("")
     made.workers = Workers(set(), {})
     says = {**WATCHER_SAYS, **ADMIN_SAYS}

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from sidecar import check, config, schema, settings, yamlfile
-from sidecar.errors import SettingsError
-from sidecar.settings import TABLE
+from sidecar.base.errors import SettingsError
+from sidecar.cli import check
+from sidecar.settings import file, reader, schema, table
+from sidecar.settings.table import TABLE
 from tests.support import ROOT
 
 PROGRAM = "command: server --fast\n"
@@ -31,18 +32,18 @@ def choose(
 ):
     """The choice that comes of a file of this text."""
     try:
-        answer = yamlfile.parse(text if isinstance(text, bytes) else text.encode())
-    except yamlfile.Unreadable as error:
+        answer = reader.parse(text if isinstance(text, bytes) else text.encode())
+    except reader.Unreadable as error:
         answer = {"pairs": [], "problems": [list(error.args)]}
     answer = json.loads(json.dumps(answer))
-    return settings.choose(
-        flags, environ or {}, command, said=config.said(answer, "sidecar.yml", environ or {})
+    return table.choose(
+        flags, environ or {}, command, said=file.said(answer, "sidecar.yml", environ or {})
     )
 
 
 def right(
     text: str, *flags: tuple[str, str], environ: dict[str, str] | None = None
-) -> settings.Settings:
+) -> table.Settings:
     choice = choose(text, *flags, environ=environ)
     assert choice.problems == ()
     return choice.settings
@@ -127,7 +128,7 @@ def test_a_flag_wins_over_a_variable_a_variable_over_the_file_and_the_file_over_
     "text", ["", "# nothing\n", "---\n", "~\n", "workers:\n", "workers: ~\n", "\ufeff"]
 )
 def test_what_says_nothing_says_nothing(text):
-    said = config.said(yamlfile.parse(text.encode()), "f", {})
+    said = file.said(reader.parse(text.encode()), "f", {})
     assert (dict(said.texts), said.problems) == ({}, ())
 
 
@@ -208,7 +209,7 @@ def test_files_that_are_none_are_refused_without_waiting(tmp_path):
         ("none", "no such file"),
         (".", "no regular file"),
     ):
-        assert part in yamlfile.read(str(tmp_path / name))["problems"][0][1]
+        assert part in reader.read(str(tmp_path / name))["problems"][0][1]
 
 
 def test_everything_wrong_is_told_at_once_with_flags_and_variables_too():
@@ -251,7 +252,7 @@ def test_what_was_filled_in_is_secret_and_its_mistakes_are_told_by_name():
         == "sidecar.yml:2: workers: with what was filled in from the environment it is no N"
     )
     assert {*choice.settings.secret} == {"workers", "port", "user"}
-    assert settings.hidden(["x hunter2", 7], choice.settings.hide) == ["x …", 7]
+    assert table.hidden(["x hunter2", 7], choice.settings.hide) == ["x …", 7]
     # A flag that wins over it is nobody's secret.
     assert (
         "user"
@@ -329,9 +330,9 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_plain_words(data):
             yaml.compose(data.decode("utf-8-sig"), yaml.SafeLoader),
             (yaml.MappingNode, yaml.ScalarNode, type(None)),
         )
-        answer = yamlfile.parse(data)
+        answer = reader.parse(data)
         for key, _, value in answer["pairs"]:
-            name = config.NAMES[key]
+            name = file.NAMES[key]
             assert "nothing" in value or name in choice.origins
 
 
@@ -346,7 +347,7 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_plain_words(data):
 )
 def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
     try:
-        found = settings.resolve(flags, environ, ["x"])
+        found = table.resolve(flags, environ, ["x"])
     except SettingsError as error:
         told = error.problems
         assert all(told)
@@ -365,7 +366,7 @@ def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
 @given(st.text(alphabet="$-{}:A ab\n", max_size=20))
 def test_fill_never_loses_what_is_no_variable(text):
     try:
-        filled, secret = config.fill(text, {"A": "<v>"})
+        filled, secret = file.fill(text, {"A": "<v>"})
     except ValueError as error:
         assert "${" in str(error)  # noqa: PT017
     else:
@@ -419,7 +420,7 @@ def test_bad_files_please_neither(text):
 def test_a_blank_variable_is_one_that_is_not_set():
     # Found by Hypothesis.
     blank = {"SIDECAR_PORT": " ", "SIDECAR_WORKERS": "\t"}
-    assert settings.resolve([], blank, ("x",)) == settings.resolve([], {}, ("x",))
+    assert table.resolve([], blank, ("x",)) == table.resolve([], {}, ("x",))
 
 
 @how(max_examples=300, deadline=None)
@@ -437,7 +438,7 @@ def test_what_pleases_the_schema_pleases_the_reader(each, value):
     """As far as one setting goes; an editor must not call right what sidecar refuses."""
     text = yaml.safe_dump({each.key: value})
     if VALIDATOR.is_valid({each.key: value}):
-        problems = config.said(yamlfile.parse(text.encode()), "f", {}).problems
+        problems = file.said(reader.parse(text.encode()), "f", {}).problems
         alone = [
             problem
             for problem in choose(text, command=("x",)).problems
@@ -597,9 +598,9 @@ def test_pid_1_has_no_yaml_and_starts_without_a_file_as_it_did(tmp_path):
     started for it.
     """
     (tmp_path / "sidecar.yml").write_text("command: 'true'\n")
-    code = "import sys, os; from sidecar import arguments; chosen = arguments.Chosen(sys.argv[1:], os.environ);"
+    code = "import sys, os; from sidecar.cli import options as arguments; chosen = arguments.Chosen(sys.argv[1:], os.environ);"
     code += "chosen.settings(chosen.read());"
-    code += "import sidecar.host; print([name for name in sys.modules if 'yaml' in name or name == 'subprocess'])"
+    code += "import sidecar.host.loop; print([name for name in sys.modules if 'yaml' in name or name == 'subprocess'])"
     for words in ([], ["--config", "none", "true"]):
         done = subprocess.run(
             [sys.executable, "-c", code, *words],

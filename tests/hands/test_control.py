@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from sidecar import control
-from sidecar.control import Control
-from sidecar.errors import StartError
+from sidecar.base.errors import StartError
+from sidecar.control import server
+from sidecar.control.server import Control
 from tests.hands.children import as_nobody, in_child
 from tests.support import PATIENCE, until
 
@@ -191,14 +191,14 @@ def test_a_line_that_is_no_request_is_answered_and_the_next_one_too(peer, line):
 
 def test_a_line_without_end_is_refused_with_the_reason(loop, peer):
     one = peer()
-    one.sock.sendall(b"x" * (control.LONGEST_REQUEST + 1))
-    assert str(control.LONGEST_REQUEST) in one.next()["cause"]
+    one.sock.sendall(b"x" * (server.LONGEST_REQUEST + 1))
+    assert str(server.LONGEST_REQUEST) in one.next()["cause"]
     assert one.closed()
     until(lambda: loop.clients() == 0, "its end here")
 
 
 def test_a_request_of_the_greatest_length_is_read(peer):
-    text = "x" * (control.LONGEST_REQUEST - len(json.dumps({"say": ""})) - 1)
+    text = "x" * (server.LONGEST_REQUEST - len(json.dumps({"say": ""})) - 1)
     assert peer().ask(say=text)["echo"] == text
 
 
@@ -223,7 +223,7 @@ def test_who_asks_and_leaves_at_once_has_asked(loop, peer):
 
 def test_a_large_answer_arrives_whole(peer):
     """Larger than any buffer, and than what may wait for somebody who follows."""
-    assert len(peer().ask(much=3 * control.MOST_WAITING)["much"]) == 3 * control.MOST_WAITING
+    assert len(peer().ask(much=3 * server.MOST_WAITING)["much"]) == 3 * server.MOST_WAITING
 
 
 # --- those who are slow, silent, or too many
@@ -231,7 +231,7 @@ def test_a_large_answer_arrives_whole(peer):
 
 @pytest.fixture
 def hurried(monkeypatch) -> None:
-    monkeypatch.setattr(control, "PATIENCE", 0.5)
+    monkeypatch.setattr(server, "PATIENCE", 0.5)
 
 
 def test_a_request_may_come_byte_by_byte(peer):
@@ -350,7 +350,7 @@ def test_a_thousand_clients_at_once_are_all_answered(loop, peer):
             each.send({"say": number})
         for number, each in enumerate(peers):
             assert each.next()["echo"] == number
-            assert loop.clients() <= control.MOST_CLIENTS
+            assert loop.clients() <= server.MOST_CLIENTS
             each.sock.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -358,15 +358,15 @@ def test_a_thousand_clients_at_once_are_all_answered(loop, peer):
 
 @pytest.mark.usefixtures("hurried")
 def test_more_clients_than_there_is_room_for_wait_until_the_silent_are_dropped(loop, peer):
-    silent = [peer() for _ in range(control.MOST_CLIENTS)]
-    until(lambda: loop.clients() == control.MOST_CLIENTS, "a full house")
+    silent = [peer() for _ in range(server.MOST_CLIENTS)]
+    until(lambda: loop.clients() == server.MOST_CLIENTS, "a full house")
     assert peer().ask(say="late")["echo"] == "late"
     assert all(each.closed() for each in silent)
 
 
 def test_many_who_follow_leave_room_for_those_who_ask(loop, peer, monkeypatch):
-    monkeypatch.setattr(control, "MOST_GOING", 5)
-    monkeypatch.setattr(control, "MOST_CLIENTS", 3)
+    monkeypatch.setattr(server, "MOST_GOING", 5)
+    monkeypatch.setattr(server, "MOST_CLIENTS", 3)
     followers = [peer().send({"follow": True}) for _ in range(5)]
     for each in followers:
         assert each.next() == {"event": "past"}
@@ -400,7 +400,7 @@ def test_without_descriptors_clients_wait_and_the_loop_does_not_spin(tmp_path):
 
 
 def test_a_helper_has_no_deadline(loop, monkeypatch):
-    monkeypatch.setattr(control, "PATIENCE", 0.2)
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
     ours, theirs = socket.socketpair()
     loop.do(lambda: loop.control.adopt(ours))
     theirs.settimeout(PATIENCE)
@@ -417,7 +417,7 @@ def test_a_helper_sends_no_descriptors(loop):
     """The last close of a socket that lingers would hold PID 1 up."""
     ours, theirs = socket.socketpair()
     try:
-        ours.getsockopt(socket.SOL_SOCKET, control.SO_PASSRIGHTS)
+        ours.getsockopt(socket.SOL_SOCKET, server.SO_PASSRIGHTS)
     except OSError:
         pytest.skip("needs Linux 6.16")
     loop.do(lambda: loop.control.adopt(ours))
@@ -569,8 +569,8 @@ def test_without_any_place_there_is_none_and_helpers_are_served(tmp_path):
 
 
 def test_places_are_the_usual_ones():
-    assert control.places({}) == ["/run", "/tmp", "/dev/shm"]
-    assert control.places({"XDG_RUNTIME_DIR": "/run/user/5", "TMPDIR": "/x"}) == [
+    assert server.places({}) == ["/run", "/tmp", "/dev/shm"]
+    assert server.places({"XDG_RUNTIME_DIR": "/run/user/5", "TMPDIR": "/x"}) == [
         "/run",
         "/run/user/5",
         "/x",

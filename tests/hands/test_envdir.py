@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar import envdir
-from sidecar.errors import EnvdirError, SettingsError
-from sidecar.settings import resolve
+from sidecar.base.errors import EnvdirError, SettingsError
+from sidecar.settings.table import resolve
+from sidecar.system import envdir
 from tests.hands.children import as_nobody, in_child
 
 ENVDIR = shutil.which("envdir")
@@ -571,7 +571,7 @@ def test_no_content_and_no_name_raises_anything_else_or_puts_a_value_into_a_text
 
 def test_pid_1_pays_for_nothing_it_does_not_need() -> None:
     heavy = "{'re', 'typing', 'dataclasses', 'pathlib', 'tempfile', 'inspect', 'contextlib', 'functools'}"
-    source = f"import sys, sidecar; before = set(sys.modules); import sidecar.envdir; print((set(sys.modules) - before) & {heavy})"
+    source = f"import sys, sidecar; before = set(sys.modules); import sidecar.system.envdir; print((set(sys.modules) - before) & {heavy})"
     done = subprocess.run(
         [sys.executable, "-S", "-c", source],
         env={"PYTHONPATH": str(Path(envdir.__file__).parents[1])},

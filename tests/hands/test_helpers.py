@@ -7,7 +7,7 @@ import resource
 
 import pytest
 
-from sidecar.helpers import Helper
+from sidecar.host.helpers import Helper
 
 
 def open_descriptors() -> set[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.listener_watch import ListenerWatch
+from sidecar.system.listener_watch import ListenerWatch
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import address
-from sidecar.errors import ListenError
-from sidecar.listeners import LONGEST_BACKLOG, Listener, Listeners, inherited
+from sidecar.base.errors import ListenError
+from sidecar.settings import address
+from sidecar.system.listeners import LONGEST_BACKLOG, Listener, Listeners, inherited
 
 NOBODY = 65534
 ROOT = os.geteuid() == 0
@@ -674,7 +674,9 @@ def in_namespace(script: str, python: str, *arguments: str) -> str:
 
 REFUSED = """
 import sys
-from sidecar import address, errors, listeners
+from sidecar.settings import address
+from sidecar.base import errors
+from sidecar.system import listeners
 try:
     listeners.Listeners.open([address.parse(sys.argv[1])], backlog=None)
 except errors.ListenError as error:
@@ -877,7 +879,8 @@ os.execv(sys.executable, [sys.executable, "-c", code])
 
 LIST = """
 import json, os
-from sidecar import errors, listeners
+from sidecar.base import errors
+from sidecar.system import listeners
 try:
     found = listeners.inherited(os.environ, os.getpid())
     took = [[sock.getsockname(), name, os.get_inheritable(sock.fileno())] for sock, name in found]
@@ -1252,7 +1255,8 @@ def test_importing_it_and_opening_listeners_brings_nothing_heavy_into_pid_1(run:
     code = f"""
 import sys
 before = set(sys.modules)
-from sidecar import address, listeners
+from sidecar.settings import address
+from sidecar.system import listeners
 listeners.Listeners.open([address.parse(spec) for spec in ("localhost:0", "{run}/a.sock,owner={os.getuid()}")], backlog=None).close()
 print(*sorted(set(sys.modules) & {{"re", "typing", "dataclasses", "pwd", "grp", "encodings.idna", "contextlib", "logging"}} - before))
 """

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from sidecar.log import PHRASES, Log, line
+from sidecar.log.writer import PHRASES, Log, line
 from tests.support import PATIENCE, ROOT
 
 FIELDS = {
@@ -66,7 +66,7 @@ def test_what_is_lost_while_the_reader_sleeps_is_counted_and_said():
 
 MUCH = """
 import sys
-from sidecar.log import Log
+from sidecar.log.writer import Log
 log = Log("text", 2)
 for number in range(2000):
     log.say("remark", {"remark": f"line {number}"})

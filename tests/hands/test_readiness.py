@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import procfs, readiness
-from sidecar.readiness import (
+from sidecar.system import accept_probe, procfs
+from sidecar.system.accept_probe import (
     Glances,
     LookForbidden,
     NotifySocket,
@@ -329,7 +329,7 @@ def test_a_handler_is_seen_and_its_absence(start, listener):
 @open_to_others
 def test_looking_at_another_users_processes_is_refused_with_the_reason(start, listener):
     program = start("accept", listener)
-    code = f"from sidecar.readiness import takes_connections as t; t({program.pid}, [{inode(listener)}])"
+    code = f"from sidecar.system.accept_probe import takes_connections as t; t({program.pid}, [{inode(listener)}])"
     command = [needed("setpriv"), *UNPRIVILEGED, sys.executable, "-c", code]
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert f"LookForbidden: uid {NOBODY} may not read /proc/{program.pid}/fd" in looker.stderr
@@ -409,7 +409,7 @@ def test_looking_as_another_gives_back_our_own_rights(listener):
     child = subprocess.Popen(["sleep", "60"], user=NOBODY, group=NOBODY, extra_groups=[])
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(readiness, "_takes", refuse_once)
+            patch.setattr(accept_probe, "_takes", refuse_once)
             assert not takes_connections(child.pid, {inode(listener)})
     finally:
         child.kill()
@@ -422,7 +422,7 @@ def test_looking_as_another_gives_back_our_own_rights(listener):
 def test_a_proc_that_hides_processes_is_said_so(listener):
     code = f"""
 import subprocess
-from sidecar.readiness import LookForbidden, takes_connections
+from sidecar.system.accept_probe import LookForbidden, takes_connections
 child = subprocess.Popen(["sleep", "60"], user={NOBODY}, group={NOBODY}, extra_groups=[])
 try:
     takes_connections(child.pid, [{inode(listener)}])
@@ -452,7 +452,9 @@ finally:
 
 @as_root
 def test_without_proc_nothing_can_be_seen(listener):
-    code = f"from sidecar.readiness import takes_connections as t; t(1, [{inode(listener)}])"
+    code = (
+        f"from sidecar.system.accept_probe import takes_connections as t; t(1, [{inode(listener)}])"
+    )
     command = [
         needed("unshare"),
         "--mount",
@@ -473,7 +475,7 @@ def test_without_proc_nothing_can_be_seen(listener):
 def test_on_a_machine_whose_system_calls_we_do_not_know_only_epoll_is_seen(
     start, listener, monkeypatch
 ):
-    monkeypatch.setattr(readiness, "_CALLS", None)
+    monkeypatch.setattr(accept_probe, "_CALLS", None)
     sleeper, watcher = start("accept", listener), start("epoll", listener)
     release(watcher)
     eventually(lambda: forbidden_or(watcher.pid, listener) is True)

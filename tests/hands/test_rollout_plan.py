@@ -12,7 +12,7 @@ import tarfile
 
 import pytest
 
-from sidecar.errors import SettingsError
+from sidecar.base.errors import SettingsError
 from sidecar.rollout.parcel import Parcel
 from sidecar.rollout.plan import Copy, filled, resolve
 from tests.support import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.safe_open import open_for_writing
+from sidecar.system.safe_open import open_for_writing
 
 STRANGER, OTHER = 4242, 4243
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make files of others")

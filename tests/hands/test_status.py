@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import errors
-from sidecar.errors import StartError
-from sidecar.status import PidFile, StatusFile
+from sidecar.base import errors
+from sidecar.base.errors import StartError
+from sidecar.system.pid_file import PidFile, StatusFile
 from tests.hands.children import as_nobody, in_child, started
 
 ROOT = str(Path(errors.__file__).parents[1])
@@ -41,7 +41,7 @@ def sidecar(path: Path | str) -> Iterator[subprocess.Popen[str]]:
     something.
     """
     source = (
-        "import sys; from sidecar.status import PidFile; file = PidFile.take(sys.argv[1]); print('taken', flush=True); "
+        "import sys; from sidecar.system.pid_file import PidFile; file = PidFile.take(sys.argv[1]); print('taken', flush=True); "
         "sys.stdin.read(1) and file.release(); print('released', flush=True)"
     )
     with subprocess.Popen(
@@ -261,7 +261,7 @@ def test_ones_own_output_is_refused_and_left_as_it_is(tmp_path: Path, path: str)
     """/dev/stdout leads to a regular file where a shell redirects it."""
     log = tmp_path / "log"
     log.write_text("a line\n")
-    source = "import sys; from sidecar.status import PidFile; PidFile.take(sys.argv[1])"
+    source = "import sys; from sidecar.system.pid_file import PidFile; PidFile.take(sys.argv[1])"
     with open(log, "a", encoding="utf-8") as output:
         done = subprocess.run(
             [sys.executable, "-c", source, path],

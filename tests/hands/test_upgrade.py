@@ -8,13 +8,13 @@ import os
 
 import pytest
 
-from sidecar import upgrade
-from sidecar.heritage import FORMAT, Unfit
-from sidecar.record import Descriptor
+from sidecar.base.record import Descriptor
+from sidecar.upgrade import execute
+from sidecar.upgrade.state import FORMAT, Unfit
 
 
 def sealed(state: dict) -> int:
-    fd, _ = upgrade.seal(state, "0.1.0")
+    fd, _ = execute.seal(state, "0.1.0")
     return fd
 
 
@@ -25,12 +25,12 @@ def test_a_state_comes_back_as_it_was_and_its_descriptors_are_known():
         "fds": [Descriptor(7), {"deep": Descriptor(9)}, Descriptor(-1)],
         "text": "\udcff",
     }
-    fd, kept = upgrade.seal(state, "0.1.0")
+    fd, kept = execute.seal(state, "0.1.0")
     assert kept == [7, 9]
-    found = upgrade.unseal(str(fd), os.getpid())
+    found = execute.unseal(str(fd), os.getpid())
     told = {"format": FORMAT, "version": "0.1.0", "pid": os.getpid(), "sealed": fd}
     assert found == {**state, **told}
-    assert upgrade.unseal(str(fd), os.getpid()) == found, "it is there for another attempt"
+    assert execute.unseal(str(fd), os.getpid()) == found, "it is there for another attempt"
     os.close(fd)
 
 
@@ -45,31 +45,31 @@ def test_it_cannot_be_changed_once_it_is_sealed():
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "9999999", "9" * 30, "1", "²"])
 def test_what_names_no_state_of_ours_is_ignored(text):
-    assert upgrade.unseal(text, os.getpid()) is None
+    assert execute.unseal(text, os.getpid()) is None
 
 
 def test_a_state_of_another_process_or_one_that_is_not_sealed_is_ignored(tmp_path):
     fd = sealed({"a": 1})
-    assert upgrade.unseal(str(fd), os.getpid() + 1) is None
+    assert execute.unseal(str(fd), os.getpid() + 1) is None
     os.close(fd)
     told = json.dumps({"format": FORMAT, "version": "9", "pid": os.getpid()}).encode()
     fd = os.memfd_create("sidecar-heritage", os.MFD_ALLOW_SEALING)
     os.write(fd, told)
-    assert upgrade.unseal(str(fd), os.getpid()) is None
+    assert execute.unseal(str(fd), os.getpid()) is None
     os.close(fd)
     with open(tmp_path / "state", "wb+") as file:
         file.write(told)
         file.flush()
-        assert upgrade.unseal(str(file.fileno()), os.getpid()) is None
+        assert execute.unseal(str(file.fileno()), os.getpid()) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff"])
 def test_one_that_cannot_be_read_is_never_taken_for_nothing(data):
     fd = os.memfd_create("sidecar-heritage", os.MFD_ALLOW_SEALING)
     os.write(fd, data)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, upgrade._SEALS)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, execute._SEALS)
     with pytest.raises(Unfit, match="cannot be read"):
-        upgrade.unseal(str(fd), os.getpid())
+        execute.unseal(str(fd), os.getpid())
     os.close(fd)
 
 
@@ -79,25 +79,25 @@ def test_another_format_is_refused_and_the_one_before_is_read(monkeypatch):
         Unfit,
         match=rf"the running sidecar \(9\.9\) keeps its state in format {FORMAT + 1}, this version reads {FORMAT}",
     ):
-        upgrade.fit(told)
+        execute.fit(told)
     monkeypatch.setitem(
-        upgrade.OLDER, FORMAT - 1, lambda state: {**state, "format": FORMAT, "new": 1}
+        execute.OLDER, FORMAT - 1, lambda state: {**state, "format": FORMAT, "new": 1}
     )
-    assert upgrade.fit({"format": FORMAT - 1, "version": "0.0", "pid": 1})["new"] == 1
+    assert execute.fit({"format": FORMAT - 1, "version": "0.0", "pid": 1})["new"] == 1
     with pytest.raises(Unfit, match=rf"reads {FORMAT - 1} and {FORMAT}"):
-        upgrade.fit({"format": FORMAT - 2, "version": "0.0", "pid": 1})
+        execute.fit({"format": FORMAT - 2, "version": "0.0", "pid": 1})
 
 
 def test_how_to_start_again_is_known_from_how_it_was_started():
-    origin = upgrade.Origin.of(
+    origin = execute.Origin.of(
         "/v/bin/python",
         ["python", "-I", "/v/bin/sidecar", "run", "x"],
         ["/v/bin/sidecar", "run", "x"],
     )
-    assert origin == upgrade.Origin(
+    assert origin == execute.Origin(
         "/v/bin/python", ("/v/bin/python", "-I", "/v/bin/sidecar"), ("run", "x")
     )
-    assert upgrade.check_command(origin, 7) == (
+    assert execute.check_command(origin, 7) == (
         "/v/bin/python",
         "-I",
         "/v/bin/sidecar",
@@ -105,5 +105,5 @@ def test_how_to_start_again_is_known_from_how_it_was_started():
         "run",
         "x",
     )
-    assert upgrade.Origin.of("/v/bin/python", ["python", "-c", "…"], ["-c", "run"]) is None
-    assert upgrade.Origin.of("", ["sidecar", "run"], ["sidecar", "run"]) is None
+    assert execute.Origin.of("/v/bin/python", ["python", "-c", "…"], ["-c", "run"]) is None
+    assert execute.Origin.of("", ["sidecar", "run"], ["sidecar", "run"]) is None

@@ -17,9 +17,9 @@ from tests.support import ROOT
 
 PRELUDE = """
 import os, signal, select, sys, time
-from sidecar.wakeup import Wakeup
-from sidecar.procfs import descendants
-from sidecar.workers import Launch, Workers, credentials, seal
+from sidecar.system.signals import Wakeup
+from sidecar.system.procfs import descendants
+from sidecar.system.processes import Launch, Workers, credentials, seal
 wakeup = Wakeup()
 workers = Workers(wakeup.mask, wakeup.dispositions)
 def launch(*argv, **more):

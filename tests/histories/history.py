@@ -43,9 +43,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from sidecar import events, orders
-from sidecar.settings import TABLE, Settings
-from sidecar.supervisor import Supervisor
+from sidecar.core import facts, orders
+from sidecar.core.supervisor import Supervisor
+from sidecar.settings.table import TABLE, Settings
 
 SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "SEGV": 11, "TERM": 15}
 
@@ -131,7 +131,7 @@ class History:
                 return ""
             case orders.Prepare():
                 if self.prepare == "at once":
-                    self._observe(events.Prepared(order.generation))
+                    self._observe(facts.Prepared(order.generation))
                 like = f" like {order.like}" if order.like else ""
                 return f"prepare {order.generation}{like}"
             case orders.Spawn():
@@ -140,7 +140,7 @@ class History:
                 if self.refusals:
                     self.refusals -= 1
                     self._observe(
-                        events.SpawnFailed(
+                        facts.SpawnFailed(
                             order.generation, order.slot, "no process could be made: EAGAIN"
                         )
                     )
@@ -148,10 +148,10 @@ class History:
                 self.started[order.generation] += 1
                 pid = order.generation * 100 + self.started[order.generation]
                 self._observe(
-                    events.WorkerStarted(order.generation, order.slot, pid, self.readiness)
+                    facts.WorkerStarted(order.generation, order.slot, pid, self.readiness)
                 )
                 if self.execute == "at once":
-                    self._observe(events.WorkerExecuted(pid))
+                    self._observe(facts.WorkerExecuted(pid))
                 return f"{place}={pid}"
             case orders.Retire():
                 return f"retire {order.pid} {order.signal}"
@@ -167,7 +167,7 @@ class History:
                 return f"exit {order.status}"
         raise AssertionError(f"an order nobody knows: {order}")
 
-    def _observe(self, fact: events.Fact) -> None:
+    def _observe(self, fact: facts.Fact) -> None:
         self.supervisor.observe(fact, self.now)
 
     def _fact(self, text: str) -> None:
@@ -175,77 +175,75 @@ class History:
             case ["start"] | ["-"]:
                 pass
             case ["hup" | "command" | "key" | "listener" as trigger]:
-                self._observe(events.SwapTriggered("HUP" if trigger == "hup" else trigger))
+                self._observe(facts.SwapTriggered("HUP" if trigger == "hup" else trigger))
             case ["watch" | "envdir" as trigger]:
-                self._observe(events.SwapTriggered(trigger, supersedes=True))
+                self._observe(facts.SwapTriggered(trigger, supersedes=True))
             case ["configured", *words]:
                 pairs = dict(word.split("=") for word in words)
                 values = {name: TABLE[name].kind(text) for name, text in pairs.items()}
-                self._observe(events.Configured(self.supervisor.settings.replace(**values)))
+                self._observe(facts.Configured(self.supervisor.settings.replace(**values)))
             case ["term"]:
-                self._observe(events.StopAsked("TERM"))
+                self._observe(facts.StopAsked("TERM"))
             case ["int"]:
-                self._observe(events.StopAsked("INT", lame_duck=False))
+                self._observe(facts.StopAsked("INT", lame_duck=False))
             case ["ttin"]:
-                self._observe(events.SizeChanged(1, "TTIN"))
+                self._observe(facts.SizeChanged(1, "TTIN"))
             case ["ttou"]:
-                self._observe(events.SizeChanged(-1, "TTOU"))
+                self._observe(facts.SizeChanged(-1, "TTOU"))
             case ["usr1"]:
                 everybody = tuple(each.pid for each in self.supervisor.roster.workers())
-                self._observe(events.SignalPassed("USR1", everybody))
+                self._observe(facts.SignalPassed("USR1", everybody))
             case ["prepared", generation, room]:
-                self._observe(events.Prepared(int(generation), int(room), "the limit"))
+                self._observe(facts.Prepared(int(generation), int(room), "the limit"))
             case ["prepared", generation]:
-                self._observe(events.Prepared(int(generation)))
+                self._observe(facts.Prepared(int(generation)))
             case ["unprepared", generation]:
                 self._observe(
-                    events.PreparationFailed(int(generation), "the check exited with status 3")
+                    facts.PreparationFailed(int(generation), "the check exited with status 3")
                 )
             case ["executed", pid]:
-                self._observe(events.WorkerExecuted(int(pid)))
+                self._observe(facts.WorkerExecuted(int(pid)))
             case ["ready", pid]:
-                self._observe(events.WorkerReady(int(pid)))
+                self._observe(facts.WorkerReady(int(pid)))
             case ["takes", pid, takers]:
-                self._observe(events.WorkerSpread(int(pid), int(takers)))
+                self._observe(facts.WorkerSpread(int(pid), int(takers)))
             case ["big", pid]:
-                self._observe(events.GrewTooBig(int(pid), 2**30))
+                self._observe(facts.GrewTooBig(int(pid), 2**30))
             case ["forbidden", pid]:
-                self._observe(events.LookForbidden(int(pid), "EPERM"))
+                self._observe(facts.LookForbidden(int(pid), "EPERM"))
             case ["absent", pid]:
-                self._observe(events.WorkerExited(int(pid), 127, note="cannot run it: not found"))
+                self._observe(facts.WorkerExited(int(pid), 127, note="cannot run it: not found"))
             case ["exit", pid, code]:
-                self._observe(events.WorkerExited(int(pid), int(code)))
+                self._observe(facts.WorkerExited(int(pid), int(code)))
             case ["exit", pid, code, "+"]:
                 self._observe(
-                    events.WorkerExited(int(pid), int(code), alone=False, left=(int(pid) * 10,))
+                    facts.WorkerExited(int(pid), int(code), alone=False, left=(int(pid) * 10,))
                 )
             case ["exit", pid, code, name] if name in SIGNAL_NUMBERS:
-                self._observe(events.WorkerExited(int(pid), int(code), reported=name))
+                self._observe(facts.WorkerExited(int(pid), int(code), reported=name))
             case ["exit", pid, code, name, "+"]:
                 self._observe(
-                    events.WorkerExited(
+                    facts.WorkerExited(
                         int(pid), int(code), alone=False, left=(int(pid) * 10,), reported=name
                     )
                 )
             case ["exit", pid, code, "+", "stray"]:
                 strays = (int(pid) * 10,)
                 self._observe(
-                    events.WorkerExited(
-                        int(pid), int(code), alone=False, left=strays, strays=strays
-                    )
+                    facts.WorkerExited(int(pid), int(code), alone=False, left=strays, strays=strays)
                 )
             case ["killed", pid, name, "+"]:
                 self._observe(
-                    events.WorkerExited(
+                    facts.WorkerExited(
                         int(pid), SIGNAL_NUMBERS[name], name, alone=False, left=(int(pid) * 10,)
                     )
                 )
             case ["killed", pid, name]:
-                self._observe(events.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
+                self._observe(facts.WorkerExited(int(pid), SIGNAL_NUMBERS[name], name))
             case ["empty", pid]:
-                self._observe(events.GroupEmptied(int(pid)))
+                self._observe(facts.GroupEmptied(int(pid)))
             case ["pace", switch, interval, delay]:
-                self._observe(events.PaceChanged(switch == "on", float(interval), float(delay)))
+                self._observe(facts.PaceChanged(switch == "on", float(interval), float(delay)))
             case ["refuse", times]:
                 self.refusals = int(times)
             case _:

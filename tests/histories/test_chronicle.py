@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sidecar import commands, events, orders, report
-from sidecar.chronicle import BUCKETS, EVENTS, LIVES, Chronicle
-from sidecar.settings import Settings
+from sidecar.control import commands
+from sidecar.core import facts, orders, status
+from sidecar.core.history import BUCKETS, EVENTS, LIVES, Chronicle
+from sidecar.settings.table import Settings
 from tests.histories.history import History
 
 
@@ -55,10 +56,10 @@ class Desk(History):
     # the desk
 
     def status(self) -> dict[str, Any]:
-        return {**report.status(self.supervisor, self.now), **self.chronicle.report()}
+        return {**status.status(self.supervisor, self.now), **self.chronicle.report()}
 
     def readiness_reasons(self) -> list[str]:
-        return report.readiness(self.supervisor)
+        return status.readiness(self.supervisor)
 
     def past(self) -> list[dict[str, Any]]:
         return list(self.chronicle.events)
@@ -66,11 +67,11 @@ class Desk(History):
     def begun(self) -> int:
         return self.supervisor.number
 
-    def observe(self, fact: events.Fact) -> None:
+    def observe(self, fact: facts.Fact) -> None:
         self._observe(fact)
 
     def reload(self, trigger: str) -> bool:
-        self._observe(events.SwapTriggered(trigger))
+        self._observe(facts.SwapTriggered(trigger))
         return False
 
     #: Workers without a handler for any signal.
@@ -79,7 +80,7 @@ class Desk(History):
     def signal(self, name: str) -> tuple[list[int], list[int]]:
         ready = [worker.pid for worker in self.supervisor.roster.ready()]
         able = [pid for pid in ready if pid not in self.deaf]
-        self._observe(events.SignalPassed(name, tuple(able)))
+        self._observe(facts.SignalPassed(name, tuple(able)))
         return able, [pid for pid in ready if pid in self.deaf]
 
     def stopping(self) -> bool:
@@ -304,7 +305,7 @@ def test_spans_read_as_people_say_them():
     ],
 )
 def test_a_program_has_the_name_that_people_call_it(command: str, name: str):
-    assert report.program(command.split()) == name
+    assert status.program(command.split()) == name
 
 
 # --- reload
@@ -402,7 +403,7 @@ def test_a_reload_that_the_stop_overtakes_ends(stop):
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_reload_while_stopping_is_refused_at_once(wait):
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
-    desk.observe(events.StopAsked("TERM"))
+    desk.observe(facts.StopAsked("TERM"))
     assert last(desk.ask("reload", wait=wait)) == (1, commands.STOPPING)
     assert desk.supervisor.wish is None
 
@@ -462,7 +463,7 @@ def test_a_slip_of_the_finger_is_no_fork_bomb():
 
 def test_nothing_is_scaled_while_stopping():
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
-    desk.observe(events.StopAsked("TERM"))
+    desk.observe(facts.StopAsked("TERM"))
     assert last(desk.ask("scale", by=1)) == (1, commands.STOPPING)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.chronicle import BUCKETS, LIVES, Chronicle
+from sidecar.core.history import BUCKETS, LIVES, Chronicle
 
 
 def begin(chronicle: Chronicle, number: int, now: float, trigger: str = "signal") -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar import events
-from sidecar.settings import Settings
+from sidecar.core import facts
+from sidecar.settings.table import Settings
 
 from .history import History, play
 
@@ -670,4 +670,4 @@ def test_exit_says_how_long_it_lived_and_what_it_died_of() -> None:
 
 
 def test_note_of_an_exec_that_failed_is_the_cause() -> None:
-    assert events.WorkerExited(1, 127, note="no such program: x").cause == "no such program: x"
+    assert facts.WorkerExited(1, 127, note="no such program: x").cause == "no such program: x"

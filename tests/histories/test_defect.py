@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.settings import Settings
-from sidecar.supervisor import Supervisor
+from sidecar.core.supervisor import Supervisor
+from sidecar.settings.table import Settings
 from tests.histories.history import History
 
 STEPS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.settings import Settings
+from sidecar.settings.table import Settings
 from tests.histories.history import play
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.errors import SettingsError
-from sidecar.settings import Settings, resolve
+from sidecar.base.errors import SettingsError
+from sidecar.settings.table import Settings, resolve
 
 from .history import play
 

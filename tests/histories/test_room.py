@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.room import KEPT, Room
+from sidecar.core.room import KEPT, Room
 
 MIB = 1 << 20
 

@@ -4,7 +4,7 @@ back when nothing comes of it.
 
 from __future__ import annotations
 
-from sidecar.settings import Settings
+from sidecar.settings.table import Settings
 
 from .history import play
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar import events
-from sidecar.settings import Settings
+from sidecar.core import facts
+from sidecar.settings.table import Settings
 
 from .history import History, play
 
@@ -401,7 +401,7 @@ def test_last_worker_dies_during_the_splay_of_a_changed_envdir() -> None:
         1    ready 101    |
         """
     )
-    history.supervisor.observe(events.SwapTriggered("envdir", True, ("GREETING",)), 10.0)
+    history.supervisor.observe(facts.SwapTriggered("envdir", True, ("GREETING",)), 10.0)
     history.play("20   exit 101 1   | prepare 2, spawn 2/0=201")
     assert [each["changed"] for each in history.what_was_said("swap_started")] == [[], ["GREETING"]]
 
@@ -537,7 +537,7 @@ def test_the_latest_names_are_told_of_more_than_anybody_wants_to_read() -> None:
     """)  # fmt: skip
     names = tuple(f"file{number:02}" for number in range(25))
     for each in (names[:3], names[3:20], names[20:]):
-        history.supervisor.observe(events.SwapTriggered("watch", True, each), 10.0)
+        history.supervisor.observe(facts.SwapTriggered("watch", True, each), 10.0)
     history.play("10 - | prepare 2, spawn 2/0=201")
     assert history.what_was_said("swap_started")[-1]["changed"] == [*names[5:]]
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.address import parse
-from sidecar.settings import Settings
+from sidecar.settings.address import parse
+from sidecar.settings.table import Settings
 
 from .history import History, play
 

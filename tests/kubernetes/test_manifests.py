@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar import envdir
-from sidecar.settings import TABLE
+from sidecar.settings.table import TABLE
+from sidecar.system import envdir
 from tests.support import ROOT
 
 from .cluster import client_pod, placed
@@ -256,7 +256,7 @@ def test_the_repository_is_said_in_one_place(tmp_path):
 
 def check(deployment: dict[str, Any], where: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """`sidecar check` with the Deployment's settings, `where` in place of its envdirs."""
-    if not (ROOT / "sidecar" / "check.py").exists():
+    if not (ROOT / "sidecar" / "cli" / "check.py").exists():
         pytest.skip("this sidecar has no `sidecar check`")
     environ = {**os.environ, **settings_of(deployment), "SIDECAR_ENVDIR": str(where)}
     argv = [

@@ -7,7 +7,7 @@ book, never the supervisor's own state, except where it says so.
 
 from __future__ import annotations
 
-from sidecar import events, orders
+from sidecar.core import facts, orders
 
 from .world import CLOSED, COMING, INF, OUTDATED, Broken, Process, World
 
@@ -29,7 +29,7 @@ class Promise:
         """The error to raise."""
         return Broken(self.name, f"at {self.world.now:g} {how}")
 
-    def fact(self, fact: events.Fact) -> None:
+    def fact(self, fact: facts.Fact) -> None:
         """A fact is being told; it is in the book already."""
 
     def ordered(self, given: list[orders.Order]) -> None:
@@ -371,18 +371,18 @@ class Losses(Promise):
     def nothing_left(self, served: float) -> None:
         """The last worker that was wanted is lost; the generation had served for so long."""
 
-    def fact(self, fact: events.Fact) -> None:
+    def fact(self, fact: facts.Fact) -> None:
         """Count what fails."""
         world = self.world
-        if isinstance(fact, events.SizeChanged):
+        if isinstance(fact, facts.SizeChanged):
             self.slots.clear()
-        elif isinstance(fact, events.Configured):
+        elif isinstance(fact, facts.Configured):
             self.slots.clear()
             self.min_uptime = max(world.settings.min_uptime, 0.25)
-        elif isinstance(fact, events.SpawnFailed):
+        elif isinstance(fact, facts.SpawnFailed):
             self._slot_lost(fact.generation, fact.slot, 0.0)
         elif (
-            isinstance(fact, events.WorkerExited)
+            isinstance(fact, facts.WorkerExited)
             and world.just_left is not None
             and world.just_left.retired_at is None
         ):
@@ -440,9 +440,9 @@ class NoSpin(Losses):
         self.retry = False  # another attempt was said to come
         self.turns: list[float] = []  # moments from which another attempt is all right
 
-    def fact(self, fact: events.Fact) -> None:
+    def fact(self, fact: facts.Fact) -> None:
         """Count what fails."""
-        if isinstance(fact, events.Configured):
+        if isinstance(fact, facts.Configured):
             longest = max(self.world.settings.max_backoff, 0.25)
             self.longest, self.least_longest = (
                 max(self.longest, longest),
@@ -920,9 +920,9 @@ class Persistence(Losses):
         # Whether the last was one too many, by the settings of that moment.
         self.enough = False
 
-    def fact(self, fact: events.Fact) -> None:
+    def fact(self, fact: facts.Fact) -> None:
         """Who reads the settings anew hopes again."""
-        if isinstance(fact, events.Configured):
+        if isinstance(fact, facts.Configured):
             self.enough = False
         super().fact(fact)
 
@@ -1062,9 +1062,9 @@ class WayBack(Promise):
         self.good = 0
         self.failed = False
 
-    def fact(self, fact: events.Fact) -> None:
+    def fact(self, fact: facts.Fact) -> None:
         """Somebody has ended: how long was it ready?"""
-        if isinstance(fact, events.WorkerExited) and self.world.just_left is not None:
+        if isinstance(fact, facts.WorkerExited) and self.world.just_left is not None:
             self._look_at(self.world.just_left)
 
     def _look_at(self, process: Process) -> None:

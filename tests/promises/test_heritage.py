@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from sidecar import events, heritage
-from sidecar.heritage import Unfit, plain, revived
-from sidecar.settings import Settings
-from sidecar.supervisor import Supervisor
+from sidecar.core import facts
+from sidecar.core.supervisor import Supervisor
+from sidecar.settings.table import Settings
+from sidecar.upgrade import state
+from sidecar.upgrade.state import Unfit, plain, revived
 
 from .world import World
 
@@ -26,7 +27,7 @@ SCHEDULES = 400
 def reborn(supervisor: Supervisor, now: float) -> Supervisor:
     """What an upgrade in place makes of it."""
     text = json.dumps(plain(supervisor))
-    return heritage.supervisor(revived(json.loads(text)), Settings(), now, supervisor.chance)
+    return state.revived_supervisor(revived(json.loads(text)), Settings(), now, supervisor.chance)
 
 
 class Mortal(World):
@@ -48,7 +49,7 @@ class Mortal(World):
         super().turn()
         self._perhaps()
 
-    def observe(self, fact: events.Fact) -> None:
+    def observe(self, fact: facts.Fact) -> None:
         self._perhaps()
         super().observe(fact)
 
@@ -75,7 +76,7 @@ def test_a_state_is_text_and_nothing_but() -> None:
 def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
     supervisor.observe(
-        events.PaceChanged(enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0),
+        facts.PaceChanged(enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0),
         0.0,
     )
     assert reborn(supervisor, 1.0).settings == supervisor.settings
@@ -84,7 +85,7 @@ def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
 
 def test_what_a_state_lacks_is_as_at_a_start_and_what_it_has_too_much_is_refused() -> None:
     def made(told: dict[str, Any]) -> Supervisor:
-        return heritage.supervisor(told, Settings(), 5.0, lambda: 0.0)
+        return state.revived_supervisor(told, Settings(), 5.0, lambda: 0.0)
 
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
     supervisor.size, supervisor.number = 7, 2

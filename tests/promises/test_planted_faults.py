@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.generation import IllegalMove
+from sidecar.core.model import IllegalMove
 
 from .world import Broken, schedule
 
@@ -59,13 +59,13 @@ class Fault:
             "supervisor": self.changes if self.module == "supervisor" else (),
         }
         modules = {}
-        before = {name: sys.modules[f"sidecar.{name}"] for name in spoiled}
+        before = {name: sys.modules[f"sidecar.core.{name}"] for name in spoiled}
         try:
             for (
                 name,
                 changes,
             ) in spoiled.items():  # the supervisor is last, and imports what is spoiled
-                path = Path(import_module(f"sidecar.{name}").__file__ or "")
+                path = Path(import_module(f"sidecar.core.{name}").__file__ or "")
                 source = path.read_text()
                 for old, new in changes:
                     places = list(loosely(old).finditer(source))
@@ -73,11 +73,13 @@ class Fault:
                         f"{old!r} is in {path} {len(places)} times: plant this fault anew"
                     )
                     source = source[: places[0].start()] + new + source[places[0].end() :]
-                modules[name] = sys.modules[f"sidecar.{name}"] = types.ModuleType(f"sidecar.{name}")
+                modules[name] = sys.modules[f"sidecar.core.{name}"] = types.ModuleType(
+                    f"sidecar.core.{name}"
+                )
                 exec(compile(source, f"{path} with a fault", "exec"), modules[name].__dict__)
         finally:
             for name, module in before.items():
-                sys.modules[f"sidecar.{name}"] = module
+                sys.modules[f"sidecar.core.{name}"] = module
         supervisor: Callable[..., Any] = modules["supervisor"].Supervisor
         return supervisor
 
@@ -191,13 +193,13 @@ FAULTS = [
         "no backoff",
         "No spin or Recycling",
         ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"),
-        module="pacing",
+        module="backoff",
     ),
     Fault(
         "the backoff does not grow",
         "No spin",
         ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"),
-        module="pacing",
+        module="backoff",
     ),
     Fault(
         "the pauses never begin anew after a generation that has held out",
@@ -211,13 +213,13 @@ FAULTS = [
             "            self.failures = 0\n            self.not_before = now",
             "            self.not_before = now",
         ),
-        module="pacing",
+        module="backoff",
     ),
     Fault(
         "a pause may be nothing (--max-backoff 0)",
         "No spin",
         ("max(longest, FIRST_PAUSE)", "longest"),
-        module="pacing",
+        module="backoff",
     ),
     Fault(
         "a slot is respawned without a pause",
@@ -239,7 +241,7 @@ FAULTS = [
         "the automatic restart comes too early",
         "No spin",
         ("self.due_at = now + interval * (1 + chance / 10)", "self.due_at = now + interval / 2"),
-        module="pacing",
+        module="backoff",
     ),
     Fault(
         "a swap that was asked for is tried again while something serves",

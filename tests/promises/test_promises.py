@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar import orders
+from sidecar.core import orders
 
 from .world import World, schedule
 

@@ -24,9 +24,9 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-from sidecar import events, orders
-from sidecar.settings import Settings
-from sidecar.supervisor import Supervisor
+from sidecar.core import facts, orders
+from sidecar.core.supervisor import Supervisor
+from sidecar.settings.table import Settings
 
 INF = float("inf")
 # So long (seconds) a stop waits for what was killed.
@@ -263,7 +263,7 @@ class World:
         self.lag = 0.0  # how late the host has woken up, in all, since the stop was asked for
         self.sluggish = dice.random() < 0.1
         self.grid = dice.random() < 0.6
-        self.heap: list[tuple[float, int, Callable[[], events.Fact | None]]] = []
+        self.heap: list[tuple[float, int, Callable[[], facts.Fact | None]]] = []
         self.count = 0
         self.steps = 0
         self.trace: list[tuple[float, object]] = []
@@ -274,7 +274,7 @@ class World:
         self.processes: dict[int, Process] = {}
         self.generations: dict[int, Life] = {}
         self.size = self.settings.workers
-        self.stops: list[events.StopAsked] = []
+        self.stops: list[facts.StopAsked] = []
         self.stops_seen = 0
         self.stopped_at = 0.0
         self.leave_at = INF
@@ -346,7 +346,7 @@ class World:
         drawn = vars(draw_settings(dice))
         some = [name for name in drawn if name != "command" and dice.random() < 0.4]
 
-        def happen() -> events.Fact | None:
+        def happen() -> facts.Fact | None:
             if self.calm:
                 return None
             if self.settings.slow_start:  # the two together are refused
@@ -354,33 +354,33 @@ class World:
             if self.settings.overlap == "never" and "overlap" not in some:
                 some[:] = [name for name in some if name != "max_surge"]
             self.observe(
-                events.Configured(self.settings.replace(**{name: drawn[name] for name in some}))
+                facts.Configured(self.settings.replace(**{name: drawn[name] for name in some}))
             )
-            return events.SwapTriggered("HUP", supersedes=True)
+            return facts.SwapTriggered("HUP", supersedes=True)
 
         self.at(round(dice.random() * horizon * 4) / 4, happen)
 
-    def _stimulus(self, kind: str) -> Callable[[], events.Fact | None]:
-        def happen() -> events.Fact | None:
+    def _stimulus(self, kind: str) -> Callable[[], facts.Fact | None]:
+        def happen() -> facts.Fact | None:
             if kind == "HUP" and self.spice.random() < 0.1:
-                return None if self.calm else events.SwapTriggered("listener")
+                return None if self.calm else facts.SwapTriggered("listener")
             if self.calm and not self.stops and kind in ("TERM", "INT"):
                 # a straggler of the burst: the last part of the schedule asks for the stop itself
                 return None
             if kind in ("TERM", "INT"):
-                return events.StopAsked(kind, lame_duck=kind == "TERM")
+                return facts.StopAsked(kind, lame_duck=kind == "TERM")
             if self.calm:
                 return None
             if kind in ("TTIN", "TTOU"):
                 if kind == "TTIN" and self.size >= 7:
                     return None
-                return events.SizeChanged(1 if kind == "TTIN" else -1, kind)
+                return facts.SizeChanged(1 if kind == "TTIN" else -1, kind)
             if kind == "USR1":
-                return events.SignalPassed(kind, tuple(self.processes))
+                return facts.SignalPassed(kind, tuple(self.processes))
             many = self.spice.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 15))
             names = [f"{kind}{len(self.trace)}.{number:02}" for number in range(many)]
             changed = tuple(names) if kind in ("watch", "envdir") else ()
-            return events.SwapTriggered(kind, bool(changed), changed)
+            return facts.SwapTriggered(kind, bool(changed), changed)
 
         return happen
 
@@ -452,7 +452,7 @@ class World:
 
     # --- time
 
-    def at(self, moment: float, happen: Callable[[], events.Fact | None]) -> None:
+    def at(self, moment: float, happen: Callable[[], facts.Fact | None]) -> None:
         """Have something happen then; it may turn out to be nothing."""
         if moment < INF:
             self.count += 1
@@ -577,8 +577,8 @@ class World:
             + self.settings.env_splay
         )
 
-    def _final_stop(self, kind: str) -> Callable[[], events.Fact | None]:
-        return lambda: events.StopAsked(kind, lame_duck=kind == "TERM")
+    def _final_stop(self, kind: str) -> Callable[[], facts.Fact | None]:
+        return lambda: facts.StopAsked(kind, lame_duck=kind == "TERM")
 
     def healthy(self) -> bool:
         """The generation begun last serves, complete, and nothing else is wanted.
@@ -703,23 +703,23 @@ class World:
                 if life.state in (COMING, SERVING):
                     life.state = OUTDATED
 
-    def observe(self, fact: events.Fact) -> None:
+    def observe(self, fact: facts.Fact) -> None:
         """Tell the supervisor, and write it into the book."""
         self.trace.append((self.now, fact))
         match fact:
-            case events.SwapTriggered():
+            case facts.SwapTriggered():
                 due = self.now + (self.settings.env_splay if fact.trigger == "envdir" else 0.0)
                 self.due_at = min(due, self.due_at) if self.pending else due
                 self.pending = True
                 self.supersedes |= fact.supersedes
                 self.unserved += fact.changed
-            case events.Configured():
+            case facts.Configured():
                 if not self.stops and not self.gave_up:
                     if fact.settings.workers != self.settings.workers:
                         self.size = fact.settings.workers
                     self.settings = fact.settings
                     self.ever.append(fact.settings)
-            case events.StopAsked():
+            case facts.StopAsked():
                 if (
                     not self.stops
                     or fact.signal != self.stops[-1].signal
@@ -727,41 +727,41 @@ class World:
                 ):
                     self.stops.append(fact)
                     self.stopped_at = self.now
-            case events.SizeChanged():
+            case facts.SizeChanged():
                 self.size = max(1, self.size + fact.by)
-            case events.WorkerExecuted():
+            case facts.WorkerExecuted():
                 self.processes[fact.pid].executed_at = self.now
-            case events.WorkerReady():
+            case facts.WorkerReady():
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
                     process.ready_at = process.spread_at = self.now
-            case events.GrewTooBig():
+            case facts.GrewTooBig():
                 self.processes[fact.pid].big_at = min(self.now, self.processes[fact.pid].big_at)
-            case events.WorkerSpread():
+            case facts.WorkerSpread():
                 process = self.processes[fact.pid]
                 if self.coming is not None and process.generation == self.coming.number:
                     if fact.takers > process.most:
                         process.most, process.spread_at = fact.takers, self.now
                 elif not process.fewer:
                     process.had = fact.takers
-            case events.LookForbidden():
+            case facts.LookForbidden():
                 self.processes[fact.pid].readiness = "interval"
-            case events.WorkerExited():
+            case facts.WorkerExited():
                 self._left(self.processes[fact.pid], fact)
-            case events.GroupEmptied():
+            case facts.GroupEmptied():
                 self.processes.pop(fact.pid)
-            case events.SpawnFailed():
+            case facts.SpawnFailed():
                 self._fault(fact.generation, fact.cause)
-            case events.PreparationFailed():
+            case facts.PreparationFailed():
                 self._fault(fact.generation, fact.cause)
-            case events.Prepared():
+            case facts.Prepared():
                 self.generations[fact.generation].prepared = True
                 self.generations[fact.generation].room = fact.room
         for promise in self.promises:
             promise.fact(fact)
         self.supervisor.observe(fact, self.now)
 
-    def _left(self, process: Process, fact: events.WorkerExited) -> None:
+    def _left(self, process: Process, fact: facts.WorkerExited) -> None:
         if process.retired_at is None:
             self._fault(process.generation, fact.cause)
             process.kill_due = self.now + min(
@@ -854,9 +854,9 @@ class World:
             else None
         )
         fact = (
-            events.PreparationFailed(generation, "the check failed")
+            facts.PreparationFailed(generation, "the check failed")
             if bad
-            else events.Prepared(generation, room, "the limit")
+            else facts.Prepared(generation, room, "the limit")
         )
         if self.dice.random() < self.mood.slow_prepare:
             if not self.calm and self.dice.random() < 0.1:
@@ -874,7 +874,7 @@ class World:
     def _spawn(self, order: orders.Spawn) -> None:
         if not self.calm and self.dice.random() < self.mood.refuse:
             self.observe(
-                events.SpawnFailed(order.generation, order.slot, "no process could be made")
+                facts.SpawnFailed(order.generation, order.slot, "no process could be made")
             )
             return
         self.count += 1
@@ -884,27 +884,27 @@ class World:
         self.processes[process.pid] = process
         program = process.program
         self.observe(
-            events.WorkerStarted(order.generation, order.slot, process.pid, program.readiness)
+            facts.WorkerStarted(order.generation, order.slot, process.pid, program.readiness)
         )
         if not self.calm and self.spice.random() < 0.05:
             program.executes = self.spice.choice((0.25, self.spice.random() * 3.0, INF))
         if program.executes:
             self.at(
                 self.now + program.executes,
-                lambda: events.WorkerExecuted(process.pid) if process.alive else None,
+                lambda: facts.WorkerExecuted(process.pid) if process.alive else None,
             )
         else:
-            self.observe(events.WorkerExecuted(process.pid))
+            self.observe(facts.WorkerExecuted(process.pid))
         executed = self.now + program.executes
         if program.forbids:
             self.at(
                 executed + self.moment(0.5),
-                lambda: events.LookForbidden(process.pid, "EPERM") if process.alive else None,
+                lambda: facts.LookForbidden(process.pid, "EPERM") if process.alive else None,
             )
         elif program.readiness != "interval":
             self.at(
                 executed + program.boot,
-                lambda: events.WorkerReady(process.pid) if process.alive else None,
+                lambda: facts.WorkerReady(process.pid) if process.alive else None,
             )
         if self.settings.slow_start and not program.forbids:
             self._draw_spread(program)
@@ -919,23 +919,23 @@ class World:
                 self._grown(process),
             )
 
-    def _grown(self, process: Process) -> Callable[[], events.Fact | None]:
-        def happen() -> events.Fact | None:
+    def _grown(self, process: Process) -> Callable[[], facts.Fact | None]:
+        def happen() -> facts.Fact | None:
             # It is only looked at once it is ready.
             return (
-                events.GrewTooBig(process.pid, self.growth.randrange(1, 2**30))
+                facts.GrewTooBig(process.pid, self.growth.randrange(1, 2**30))
                 if process.ready and not self.calm
                 else None
             )
 
         return happen
 
-    def _spreads(self, process: Process, takers: int) -> Callable[[], events.Fact | None]:
+    def _spreads(self, process: Process, takers: int) -> Callable[[], facts.Fact | None]:
         """So many of its processes take connections now. The host tells so while it comes, having
         counted those it is to replace.
         """
 
-        def happen() -> events.Fact | None:
+        def happen() -> facts.Fact | None:
             process.takers = takers
             replaced = (
                 self.supervisor.replaces(process.pid)
@@ -943,8 +943,8 @@ class World:
                 else None
             )
             for pid in replaced or ():
-                self.observe(events.WorkerSpread(pid, self.processes[pid].takers))
-            return None if replaced is None else events.WorkerSpread(process.pid, takers)
+                self.observe(facts.WorkerSpread(pid, self.processes[pid].takers))
+            return None if replaced is None else facts.WorkerSpread(process.pid, takers)
 
         return happen
 
@@ -966,50 +966,50 @@ class World:
 
     def _end(
         self, process: Process, code: int, signal: str, *, natural: bool = False
-    ) -> Callable[[], events.Fact | None]:
+    ) -> Callable[[], facts.Fact | None]:
         """The leader ends by itself."""
 
-        def happen() -> events.Fact | None:
+        def happen() -> facts.Fact | None:
             if not process.alive or process.doomed or (natural and process.program.dies == INF):
                 return None
             process.alive = False
             family = process.program.family
             if family == 0.0:
                 process.ended = True
-                return events.WorkerExited(process.pid, code, signal)
+                return facts.WorkerExited(process.pid, code, signal)
             self.at(self.now + family, self._emptied(process))
             # Of every third what lives on has left its group: nobody but sidecar asks it to leave.
             strays = (process.pid + 10_000,) if process.pid % 3 == 0 else ()
-            return events.WorkerExited(
+            return facts.WorkerExited(
                 process.pid, code, signal, alone=False, left=strays, strays=strays
             )
 
         return happen
 
-    def _emptied(self, process: Process) -> Callable[[], events.Fact | None]:
-        def happen() -> events.Fact | None:
+    def _emptied(self, process: Process) -> Callable[[], facts.Fact | None]:
+        def happen() -> facts.Fact | None:
             if process.ended or process.doomed:
                 return None
             process.ended = True
-            return events.GroupEmptied(process.pid)
+            return facts.GroupEmptied(process.pid)
 
         return happen
 
-    def _death(self, process: Process) -> Callable[[], events.Fact | None]:
+    def _death(self, process: Process) -> Callable[[], facts.Fact | None]:
         """SIGKILL has its effect."""
 
-        def happen() -> events.Fact | None:
+        def happen() -> facts.Fact | None:
             if process.ended:
                 return None
             if not process.alive:
                 process.ended = True
-                return events.GroupEmptied(process.pid)
+                return facts.GroupEmptied(process.pid)
             process.alive = False
             if process.program.slow_group:
                 self.at(self.now + 0.1, self._death(process))
-                return events.WorkerExited(process.pid, 9, "KILL", alone=False)
+                return facts.WorkerExited(process.pid, 9, "KILL", alone=False)
             process.ended = True
-            return events.WorkerExited(process.pid, 9, "KILL")
+            return facts.WorkerExited(process.pid, 9, "KILL")
 
         return happen
 

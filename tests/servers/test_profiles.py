@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import profiles
-from sidecar.handoff import Passed, handed
+from sidecar.settings import profiles
+from sidecar.settings.protocols import Passed, handed
 from tests.support import APPS, ROOT, Load, free_port, until
 
 pytestmark = pytest.mark.servers

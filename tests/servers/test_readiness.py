@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.readiness import takes_connections
+from sidecar.system.accept_probe import takes_connections
 from tests.support import open_to_others
 
 pytestmark = pytest.mark.servers

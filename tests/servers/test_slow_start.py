@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.readiness import takers
+from sidecar.system.accept_probe import takers
 from tests.support import ROOT, Load, Sidecar, free_port, until
 
 pytestmark = pytest.mark.servers

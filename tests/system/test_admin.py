@@ -770,7 +770,7 @@ def test_it_is_the_workers_user_wherever_sidecar_is_installed(start, tmp_path):
 
 def test_its_connections_answer_questions_only():
     """Whatever a helper that was taken over sends, PID 1 does not stop, reload or scale."""
-    from sidecar.control import Control
+    from sidecar.control.server import Control
 
     control = Control.open("none", [])
     ours, theirs = socket.socketpair()

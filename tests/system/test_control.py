@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import control
+from sidecar.control import server
 from tests.support import (
     PATIENCE,
     ROOT,
@@ -603,7 +603,7 @@ def test_a_sidecar_that_hangs_is_not_healthy(run):
 
 def test_the_only_one_there_is_found_and_of_several_none_is_guessed(sidecar, tmp_path):
     env = environment(TMPDIR=str(tmp_path), XDG_RUNTIME_DIR="")
-    words = [sys.executable, "-c", "import sys; from sidecar import client, whereabouts; here = sys.argv.pop(1)\n"
+    words = [sys.executable, "-c", "import sys; from sidecar.control import client; from sidecar.control import paths as whereabouts; here = sys.argv.pop(1)\n"
              "whereabouts.places = client.places = lambda environ: [here]\n"
              "sys.exit(client.run(sys.argv[1], sys.argv[2:], {}))", str(tmp_path)]  # fmt: skip
 
@@ -700,7 +700,8 @@ def test_nobody_believes_an_impostor(words, how, impostor, anybodys):
     if how == "named in the environment":
         environ["SIDECAR_CONTROL"] = str(path)
     start = (
-        "import sys; from sidecar import cli, client, probe; here = sys.argv.pop(1)\n"
+        "import sys; from sidecar.cli import main as cli\n"
+        "from sidecar.control import client, health as probe; here = sys.argv.pop(1)\n"
         "probe.places = client.places = lambda environ: [here]\nsys.exit(cli.main())"
     )
     done = subprocess.run(
@@ -723,7 +724,8 @@ def test_the_real_one_is_found_beside_impostors(sidecar, impostor, anybodys, tmp
     # It may have the name of its own process: it is believed to be that user's, who may run one.
     os.rename(own, anybodys / f"sidecar-{there.pid}.sock")
     start = (
-        "import sys; from sidecar import cli, client, probe; here = sys.argv.pop(1).split()\n"
+        "import sys; from sidecar.cli import main as cli\n"
+        "from sidecar.control import client, health as probe; here = sys.argv.pop(1).split()\n"
         "probe.places = client.places = lambda environ: here\nsys.exit(cli.main())"
     )
     for places in (f"{tmp_path} {anybodys}", f"{anybodys} {tmp_path}"):
@@ -820,7 +822,8 @@ def test_a_socket_that_is_turned_off_or_not_there_is_said(tmp_path):
 
 def test_without_a_place_for_a_socket_it_is_said_once_and_everything_else_works(tmp_path):
     """As under a read-only root: all of the usual places are, for whoever is not root, not there."""
-    code = "import sys; from sidecar import control, cli; control.places = lambda environ: ['/proc', '/nonexistent']; sys.exit(cli.main())"
+    code = "import sys; from sidecar.control import server as control\n"
+    code += "from sidecar.cli import main as cli; control.places = lambda environ: ['/proc', '/nonexistent']; sys.exit(cli.main())"
     words = [sys.executable, "-c", code, "run", "--port", "127.0.0.1:0", "--", *SERVER]
     log = tmp_path / "log"
     with (
@@ -863,7 +866,7 @@ def test_once_everybody_has_left_it_is_never_woken_again(run):
     run.wait("generation_gone", generation=1)
     until(lambda: switches(run) == (time.sleep(0.2), switches(run))[1], "the loop's rest")
     before = switches(run)
-    time.sleep(2 * control.PATIENCE / 5)
+    time.sleep(2 * server.PATIENCE / 5)
     assert switches(run) == before
 
 
@@ -988,7 +991,9 @@ def test_clients_that_wait_while_it_leaves_cost_it_nothing(start, tmp_path, aski
 
 BROKEN = """
 import sys
-from sidecar import cli, commands, host
+from sidecar.cli import main as cli
+from sidecar.control import commands
+from sidecar.host import loop as host
 def broken(*_): raise RuntimeError("a secret could be in here")
 host.Host.status = broken
 commands.Following.heard = broken
@@ -1031,7 +1036,7 @@ def test_a_defect_in_an_answer_is_said_and_hurts_nobody_else(tmp_path, asking):
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
-    assert log.read_text().count("a defect in sidecar: RuntimeError at <string>:4") == 2
+    assert log.read_text().count("a defect in sidecar: RuntimeError at <string>:6") == 2
     assert "secret" not in log.read_text()
 
 

@@ -15,7 +15,8 @@ from tests.support import ROOT, SERVER, alive, free_port, get, marked, until
 
 BROKEN = """
 import os, sys
-from sidecar import cli, host
+from sidecar.cli import main as cli
+from sidecar.host import loop as host
 real = host.Host._reap
 def reap(self, now):
     if os.path.exists(sys.argv[1]):

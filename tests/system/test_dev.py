@@ -409,7 +409,7 @@ def test_an_option_of_ones_own_wins(dev, tree):
 
 
 def test_help_says_what_it_sets(tmp_path):
-    from sidecar.settings import DEV, TABLE
+    from sidecar.settings.table import DEV, TABLE
 
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", "dev", "--help"], cwd=ROOT, capture_output=True, text=True

@@ -21,7 +21,7 @@ sys.stdin.read()
 INSTEAD = """
 import sys
 if "run" in sys.orig_argv:
-    from sidecar import helpers
+    from sidecar.host import helpers
     real = helpers.module
     helpers.module = lambda name, *words: (
         ({python!r}, "-c", {code!r}) if name == "sidecar.admin" else real(name, *words)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.manager import Manager
-from sidecar.settings import resolve
-from sidecar.supervisor import Supervisor
+from sidecar.core.supervisor import Supervisor
+from sidecar.settings.table import resolve
+from sidecar.system.service_manager import Manager
 from tests.support import PATIENCE, ROOT, SERVER, Notified, alive, free_port
 
 # A program whose second generation fails.

@@ -21,13 +21,13 @@ HOST = [
     "_say", "_start_helpers", "_stop_listening", "_stop_looking", "_tell_manager", "_told_watching", "_turn", "_write_status", "reload",
 ]  # fmt: skip
 ENTRIES = [
-    *(f"sidecar.host:Host.{each}" for each in HOST),
-    *(f"sidecar.workers:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
-    *(f"sidecar.supervisor:Supervisor.{each}" for each in (
+    *(f"sidecar.host.loop:Host.{each}" for each in HOST),
+    *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
+    *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
         "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
-    "sidecar.log:Log.say", "sidecar.chronicle:Chronicle.note", "sidecar.control:Control.tell", "sidecar.control:Control.turn",
-    "sidecar.control:Control.flush", "sidecar.helpers:Helper.open", "sidecar.helpers:Helper.lines", "sidecar.helpers:Tail.close",
-    "sidecar.manager:Manager.heed", "sidecar.status:StatusFile.write", "sidecar.readiness:Glances.due",
+    "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:Control.tell", "sidecar.control.server:Control.turn",
+    "sidecar.control.server:Control.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.lines", "sidecar.host.helpers:Tail.close",
+    "sidecar.system.service_manager:Manager.heed", "sidecar.system.pid_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
 ]  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from sidecar import launchers
-from sidecar.commands import COMMANDS
+from sidecar.control.commands import COMMANDS
+from sidecar.settings import launchers
 from tests.support import ROOT, SERVER, free_port, until
 
 

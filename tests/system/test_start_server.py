@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-from sidecar import address
-from sidecar.start_server import parse, resolve
+from sidecar.settings import address
+from sidecar.start_server.main import parse, resolve
 from tests.support import PATIENCE, ROOT, alive, free_port, marked, until
 from tests.system.starter import PERL, PROGRAM, Starter, in_order, pattern, rows, shows
 
@@ -287,7 +287,7 @@ def test_an_address_that_cannot_be_bound_is_the_same_exit_status(tmp_path):
 
 
 def settings(*words: str, environ: dict[str, str] | None = None):
-    from sidecar.start_server import _environment
+    from sidecar.start_server.main import _environment
 
     given, command, problems = parse(words)
     assert problems == []

@@ -54,7 +54,7 @@ class Installed:
         assert text.count(old) == 1
         path.with_suffix(".new").write_text(text.replace(old, new))
         path.with_suffix(".new").rename(path)
-        shutil.rmtree(self.package / "__pycache__", ignore_errors=True)
+        shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
 
     def version(self, number: str) -> None:
         init = self.package / "__init__.py"
@@ -704,11 +704,11 @@ def test_the_watcher_misses_nothing(start, tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("host.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "ModuleNotFoundError"),
-        ("host.py", "import binascii\n", "import binascii, (\n", "SyntaxError"),
-        ("heritage.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
-        ("supervisor.py", "        self._said_delay = 0\n", "", "Supervisor._said_delay in its state, which this version does not know"),
-        ("host.py", "        self.wakeup = Wakeup(state", "        os.abort()\n        self.wakeup = Wakeup(state", "SIGABRT"),
+        ("host/loop.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "ModuleNotFoundError"),
+        ("host/loop.py", "import binascii\n", "import binascii, (\n", "SyntaxError"),
+        ("upgrade/state.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
+        ("core/supervisor.py", "        self._said_delay = 0\n", "", "Supervisor._said_delay in its state, which this version does not know"),
+        ("host/loop.py", "        self.wakeup = Wakeup(state", "        os.abort()\n        self.wakeup = Wakeup(state", "SIGABRT"),
     ],
 )  # fmt: skip
 def test_it_is_refused_with_its_last_words_and_serving_goes_on(
@@ -733,7 +733,7 @@ def test_it_is_refused_with_its_last_words_and_serving_goes_on(
 def test_a_version_that_knows_nothing_of_upgrades_refuses_to_check(start, installed):
     """A downgrade: the option comes first, so the version does not take it for a start."""
     run = start()
-    installed.change("cli.py", 'words[0].startswith("--upgrade-check=")', "False")
+    installed.change("cli/main.py", 'words[0].startswith("--upgrade-check=")', "False")
     run.signal("USR2")
     assert "status 2" in run.wait("upgrade_failed")["cause"]
     assert run.stop() == 0
@@ -742,7 +742,7 @@ def test_a_version_that_knows_nothing_of_upgrades_refuses_to_check(start, instal
 def test_a_check_that_never_ends_holds_nothing_up_and_a_stop_ends_it(start, installed, tmp_path):
     run = start()
     installed.change(
-        "host.py",
+        "host/loop.py",
         "        self.wakeup = Wakeup(state",
         "        time.sleep(3600)\n        self.wakeup = Wakeup(state",
     )
@@ -767,7 +767,7 @@ def test_check_only_says_whether_it_could(start, installed, tmp_path):
     installed.version("9.9")
     answer = ask(tmp_path, "upgrade", "--check")
     assert (answer.returncode, "sidecar 9.9 has proved" in answer.stdout) == (0, True)
-    installed.change("host.py", "import binascii\n", "import binascii, (\n")
+    installed.change("host/loop.py", "import binascii\n", "import binascii, (\n")
     assert ask(tmp_path, "upgrade", "--check").returncode == 1
     assert run.seen("upgraded") == []
     assert run.stop() == 0
@@ -824,7 +824,7 @@ LAST_STEP = "        # From here on there is no way back.\n"
 def failing(installed: Installed, where: Path) -> None:
     """The next version's last step fails until there is a file `go`, but not in the check."""
     installed.change(
-        "host.py",
+        "host/loop.py",
         LAST_STEP,
         f"        if self.started and not os.path.exists('{where}/go'):\n"
         f"            os.close(os.open('{where}/tried', os.O_CREAT | os.O_WRONLY))\n"
@@ -882,7 +882,7 @@ def test_a_stop_ends_the_attempts(start, installed, tmp_path):
 def test_a_state_that_cannot_be_read_is_no_reason_to_start_anew(start, installed, tmp_path):
     run = start("--pid-file", "pid")
     installed.change(
-        "upgrade.py",
+        "upgrade/execute.py",
         "        writer = state",
         "        if pid == os.getpid():\n            raise ValueError\n        writer = state",
     )

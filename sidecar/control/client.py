@@ -1,0 +1,329 @@
+"""The other end of the control socket: find the running sidecar, ask it, show what it says.
+
+It needs nothing but this package, so that a container without `kill` and `ps` can be looked after.
+Probes, which come every few seconds, have control/health.py first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import struct
+import sys
+import time
+
+from sidecar.base.printable import printable
+from sidecar.control.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
+from sidecar.control.paths import NAME, places
+from sidecar.control.trust import listener, trusted
+from sidecar.log import writer
+from sidecar.settings.table import duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from sidecar.control.commands import Command
+
+# A sidecar that has not said a word in this time (seconds) does not answer. Waiting for an outcome
+# has no such end.
+PATIENCE = 10.0
+# `status --watch` asks that often (seconds).
+REFRESH = 1.0
+# So much of a log file's end is shown at most.
+TAIL_LINES, TAIL_BYTES = 20, 8192
+
+
+class Unreachable(Exception):
+    """There is no sidecar to ask, or not one only."""
+
+
+class Gone(Unreachable):
+    """The connection ended before the answer did."""
+
+
+def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
+    """A connection to the sidecar at `path`, or to the only one there is. Raises Unreachable."""
+    path = path or environ.get("SIDECAR_CONTROL", "")
+    if path == "none":
+        raise Unreachable("its control socket is turned off (SIDECAR_CONTROL=none)")
+    if path:
+        try:
+            sock = _connected(path)
+        except OSError as error:
+            raise Unreachable(f"no sidecar answers at {path}: {error.strerror or error}") from None
+        if not trusted(uid := listener(sock), path, named=True):
+            sock.close()
+            raise Unreachable(f"who listens at {path} is not to be trusted: it is uid {uid}")
+        return sock
+    found: list[Found] = []
+    refused = ""
+    for place in dict.fromkeys(places(environ)):
+        try:
+            names = sorted(
+                name
+                for name in os.listdir(place)
+                if name.startswith("sidecar-") and name.endswith(".sock")
+            )
+        except OSError:
+            continue
+        for name in names:
+            there = os.path.join(place, name)
+            try:
+                sock = _connected(there)
+            except PermissionError:
+                refused = f"the sidecar at {there} belongs to another user"
+                continue
+            except OSError:
+                continue  # left behind
+            uid = listener(sock)
+            if trusted(uid, there, named=False):
+                found.append(Found(there, sock, uid))
+            else:
+                sock.close()
+                refused = f"who listens at {there} is not to be trusted: it is uid {uid}"
+    if not found:
+        raise Unreachable(refused or "no sidecar runs here; say --control PATH")
+    # The container's own; else one's own, before those of others.
+    chosen = (
+        [each for each in found if os.path.basename(each.path) == NAME.format(pid=1)][:1]
+        or [each for each in found if each.uid == os.geteuid()]
+        or found
+    )
+    for each in found:
+        if len(chosen) > 1 or each is not chosen[0]:
+            each.sock.close()
+    if len(chosen) > 1:
+        several = ", ".join(each.path for each in chosen)
+        raise Unreachable(f"several run here; say --control with one of {several}")
+    return chosen[0].sock
+
+
+class Found:
+    """A sidecar that was found: where, the connection to it, and whose it is."""
+
+    def __init__(self, path: str, sock: socket.socket, uid: int) -> None:
+        self.path, self.sock, self.uid = path, sock, uid
+
+
+def _connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # A blocking connect, with an end: a non-blocking one would not wait for room in a full
+        # queue, but fail.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0))
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterator[dict[str, Any]]:
+    """Send a request; the objects of its answer as they come, up to the last.
+
+    Raises TimeoutError at `until` (monotonic seconds), Gone if the answer ends early, Unreachable
+    if it is none.
+    """
+    try:
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        data = b""
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(None if left == float("inf") else left)
+            part = sock.recv(1 << 16)
+            if not part:
+                raise Gone(
+                    "the answer has no end: sidecar has left, or what it said was not read in time"
+                )
+            *lines, data = (data + part).split(b"\n")
+            for line in lines:
+                reply = json.loads(line)
+                if not isinstance(reply, dict):
+                    raise ValueError("what it said is no object")
+                yield reply
+                if "done" in reply:
+                    return
+    except (ConnectionResetError, BrokenPipeError):
+        raise Gone("sidecar has left without an answer") from None
+    except TimeoutError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unreachable(f"sidecar does not answer: {error}") from None
+
+
+class Options:
+    """What all commands understand, taken out of the words; the rest are the command's own. Raises
+    ValueError.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.control = ""
+        self.json = self.watch = self.help = False
+        self.timeout: float | None = None
+        self.words: list[str] = []
+        left = list(words)
+        while left:
+            word = left.pop(0)
+            name, equals, value = word.partition("=")
+            if word == "--json":
+                self.json = True
+            elif word == "--watch":
+                self.watch = True
+            elif word in ("--help", "-h"):
+                self.help = True
+            elif name in ("--control", "--timeout"):
+                if not equals:
+                    if not left:
+                        raise ValueError(f"{name}: its value is missing")
+                    value = left.pop(0)
+                if name == "--control":
+                    self.control = value
+                else:
+                    self.timeout = duration(value)
+            else:
+                self.words.append(word)
+
+
+def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The command `name` with its words; its exit status (docs/control.md)."""
+    command = COMMANDS[name]
+    # A file's name may be any bytes.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        options = Options(words)
+        if options.help:
+            print(usage(command), end="")
+            return DONE
+        request = {"command": name, **command.request(options.words)}
+        if options.watch and name != "status":
+            raise ValueError("--watch is for status")
+    except ValueError as error:
+        print(f"sidecar {name}: {error}", file=sys.stderr)
+        print(f"usage: sidecar {name} {command.usage}".rstrip(), file=sys.stderr)
+        return WRONG
+    try:
+        return (_refresh if options.watch else _once)(command, request, options, environ)
+    except Gone as error:
+        if name == "stop" and request["wait"]:
+            return DONE  # whoever waited for the end has it
+        print(f"sidecar {name}: {error}", file=sys.stderr)
+        return UNREACHABLE
+    except Unreachable as error:
+        print(f"sidecar {name}: {printable(str(error))}", file=sys.stderr)
+        return UNREACHABLE
+    except TimeoutError:
+        print(f"sidecar {name}: no answer in time", file=sys.stderr)
+        return TOO_LATE
+    except KeyboardInterrupt:
+        return 130
+
+
+def usage(command: Command) -> str:
+    """What `sidecar COMMAND --help` prints."""
+    return f"""\
+usage: sidecar {command.name} {command.usage}
+
+{command.text}
+
+    --control PATH   ask the sidecar that listens there; otherwise, the one at
+                     SIDECAR_CONTROL, or the one that runs here
+    --json           print what it answers as it is, an object a line
+    --timeout TIME   wait no longer for the answer
+"""
+
+
+def _once(
+    command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]
+) -> int:
+    waits = bool(request.get("wait") or request.get("follow"))
+    patience = (
+        options.timeout if options.timeout is not None else float("inf") if waits else PATIENCE
+    )
+    until = time.monotonic() + patience
+    status = UNREACHABLE
+    with connect(options.control, environ) as sock:
+        for reply in ask(sock, request, until):
+            _show(command, reply, options)
+            status = int(reply.get("done", status))
+        if command.name == "stop" and request["wait"] and status == DONE:
+            # It has said its last word; it has left when the connection ends.
+            sock.settimeout(None if until == float("inf") else max(0.001, until - time.monotonic()))
+            try:
+                sock.recv(1)
+            except ConnectionResetError:
+                pass
+    return status
+
+
+def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
+    if options.json:
+        print(json.dumps(reply), flush=True)
+        return
+    if reply.get("cause") and reply.get("done"):
+        print(f"sidecar {command.name}: {printable(str(reply['cause']))}", file=sys.stderr)
+    if reply.get("done", DONE) == DONE:
+        for line in command.lines(reply, tell):
+            print(printable(line), flush=True)
+    if command.name == "reload" and reply.get("event") == "swap_failed":
+        lines = log_tail(reply)
+        if lines:
+            what = f"the end of {printable(reply['log_file'])} since then, by all who write there"
+            print(f"sidecar reload: {what}:", *lines, sep="\n  ", file=sys.stderr)
+
+
+def log_tail(record: Mapping[str, Any]) -> list[str]:
+    """The last lines of the log file since the generation of this event was begun, by all who write
+    there; none without --log-file, or where it cannot be read.
+    """
+    try:
+        fd = os.open(record["log_file"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            status, begin = os.fstat(fd), record["log_from"]
+            if not stat.S_ISREG(status.st_mode) or status.st_ino != record["log_inode"]:
+                return []  # rotated
+            start = max(begin, status.st_size - TAIL_BYTES)
+            lines = os.pread(fd, TAIL_BYTES, start).decode("utf-8", "replace").splitlines()
+        finally:
+            os.close(fd)
+    except (KeyError, OSError):
+        return []
+    # The first one may have lost its beginning.
+    return [printable(line) for line in lines[start > begin :] if line.strip()][-TAIL_LINES:]
+
+
+def tell(record: Mapping[str, Any]) -> str:
+    """An event as the log has it."""
+    fields = {
+        name: value
+        for name, value in record.items()
+        if name not in ("number", "time", "event", "id")
+    }
+    try:
+        # What a check wrote is in the log alone.
+        return writer.line(
+            "text",
+            record["event"],
+            {"output": "" if record["event"] == "swap_failed" else "…", **fields},
+            record["time"],
+        ).rstrip()
+    except KeyError:
+        return json.dumps(record)  # an event of another version
+
+
+def _refresh(
+    command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]
+) -> int:
+    """Again and again, in place, until it is interrupted or sidecar leaves."""
+    with connect(options.control, environ) as sock:
+        while True:
+            for reply in ask(sock, request, time.monotonic() + PATIENCE):
+                if sys.stdout.isatty() and not options.json:
+                    print("\033[H\033[J", end="")
+                _show(command, reply, options)
+            time.sleep(REFRESH)

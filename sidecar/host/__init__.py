@@ -1,0 +1,1 @@
+"""The loop of PID 1 and its jobs."""

@@ -1,0 +1,2822 @@
+"""The loop of PID 1: wait, observe, reconcile, perform. One process, one thread, one blocking call.
+
+Everything that can happen ends the one `select`: a signal (also a child's end), a notify message,
+the next moment of the supervisor, the next look at a coming worker. Each turn writes down what
+happened, asks the supervisor what to do until it says nothing more, and does it. The host decides
+nothing; it translates between the operating system and facts and orders.
+
+A defect is contained. A turn is made of parts, and a part that raises is said, left out for a pause
+and tried again, while the others go on. Signals, ended children and orders wait in queues of the
+host's; they are taken one at a time, so that an exception loses none but its own cause, and that is
+tried a second time. Then the host looks whether it still knows of every child (`_look_over`).
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import marshal
+import os
+import selectors
+import signal
+import socket
+import stat
+import time
+from collections import deque
+
+from sidecar import __version__
+from sidecar.base.errors import EnvdirError, SettingsError, SidecarError, StartError
+from sidecar.base.printable import printable
+from sidecar.base.record import Descriptor
+from sidecar.control import commands, server
+from sidecar.core import facts, orders, status
+from sidecar.core.backoff import Allowance, Backoff
+from sidecar.core.containment import Containment, place
+from sidecar.core.history import Chronicle
+from sidecar.core.model import LINGERING, STARTING
+from sidecar.core.room import Room
+from sidecar.core.supervisor import Supervisor
+from sidecar.host import helpers
+from sidecar.host.meeting import LONGEST_BY_TIME, Attempt, Meeting
+from sidecar.log.writer import Log
+from sidecar.settings import profiles, protocols
+from sidecar.settings.table import (
+    LISTEN,
+    PROGRAM,
+    READY,
+    TABLE,
+    envdir_parts,
+    hidden,
+    only_time,
+    pace,
+)
+from sidecar.system import accept_probe, cgroup, envdir, processes, terminal
+from sidecar.system.listener_watch import ListenerWatch
+from sidecar.system.listeners import Listeners, inherited, look_up
+from sidecar.system.output import Output, let_open
+from sidecar.system.pid_file import PidFile, StatusFile
+from sidecar.system.service_manager import Manager
+from sidecar.system.signals import Wakeup
+from sidecar.upgrade import execute
+from sidecar.upgrade.state import revived_supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from _typeshed import HasFileno
+
+    from sidecar.core.model import Worker
+    from sidecar.settings.address import Address
+    from sidecar.settings.table import Setting, Settings
+    from sidecar.system.listeners import Listener, LookedUp
+    from sidecar.upgrade.execute import Upgrade
+
+    Detach = Callable[[Callable[[], None]], None]
+    # sys.executable, sys.orig_argv, sys.argv
+    Started = tuple[str, Sequence[str], Sequence[str]]
+
+    class Source(Protocol):
+        """Where the settings come from, to be asked again."""
+
+        @property
+        def file(self) -> str:
+            """The settings file, "" if there is none."""
+
+        @property
+        def reader(self) -> tuple[str, ...]:
+            """The command of the process that reads it."""
+
+        def remarks(self, of: Settings) -> list[str]:
+            """What was said and may be meant otherwise."""
+
+        def settings(self, answer: str) -> Settings:
+            """What comes of that process's output. Raises SettingsError."""
+
+
+# What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of
+# other sockets.
+NOT_PASSED_ON = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "SIDECAR_CHANGED",
+)
+
+# What does not die of SIGKILL within this time (seconds) is left to the system.
+LAST_WAIT = 1.0
+
+# Programs that spoil listeners without end have them repaired once in so many seconds, but for so
+# many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
+MENDING = (0.05, 5.0)
+LONGEST_BROKEN = 30.0
+
+# What a process that does work for PID 1 has to say is no larger (bytes); no environment is.
+MOST_DELEGATED = 16 << 20
+
+# The log command has this long (seconds) to write out what it has read; one that dies is started
+# again after a pause, at most the longest.
+LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
+
+# The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
+LONGEST_SLEEP = 20 * 86400.0
+
+# Should the wait for what happens fail itself, the loop turns this slowly (seconds).
+DEFECT_PAUSE = 0.2
+# After the lame duck and the drain timeout a stop takes at most this long (seconds), whatever is
+# wrong: `sidecar check` and the documentation say so.
+LAST_SECONDS = 5.0
+# So much of it is left for the end of what is no worker (seconds): a supervisor that has not come
+# to its end before has a defect.
+SWEEPING = 1.0
+# The least time (seconds) in which what was killed is waited for.
+A_MOMENT = 0.2
+# Descriptors that are kept for the very end, where there may be no others left: what is still there
+# is found by reading /proc.
+SPARE = 3
+
+# The number at which the watcher finds the memory it shares with the one before it; those of the
+# admin's listener and of its two connections to PID 1 (one asks, one is told of events), and all
+# that it may ask there.
+WATCHERS_MEMORY = 3
+ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
+# What these two say, by event.
+REMARK: helpers.Shape = {"remark": helpers.text}
+WATCHER_SAYS: dict[str, helpers.Shape] = {
+    "watching": {
+        "roots": helpers.texts,
+        "directories": helpers.number,
+        "mode": helpers.text,
+        "why": helpers.text,
+    },
+    "changed": {"paths": helpers.texts, "count": helpers.number, "settings": helpers.flag},
+    "env": {"names": helpers.texts, "error": helpers.text},
+    "remark": REMARK,
+}
+ADMIN_SAYS: dict[str, helpers.Shape] = {"remark": REMARK}
+# The clock of files' times (time.h): what was written after this moment does not look older. The
+# module `time` does not name it.
+CLOCK_REALTIME_COARSE = 5
+# The names of what has changed are told up to this length in all (characters).
+MOST_TOLD = 1500
+
+# With --max-memory the workers' memory is looked at that often (seconds).
+LOOK_AT_MEMORY = 5.0
+
+# The settings that a generation has of its own for as long as it lives; of the others those of now
+# hold.
+OF_A_GENERATION = (
+    "command",
+    "envdir",
+    "envdir_format",
+    "dir",
+    "umask",
+    "profile",
+    "handoff",
+    "ready",
+    "ready_command",
+    "check",
+    "overlap",
+    "signal_on_hup",
+    "signal_on_term",
+)
+
+# Signals that end or stop no program, with a handler or without (signal(7)).
+HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
+
+SHARED_MEMORY = "/dev/shm"
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LOG_MOST = 4096
+
+# A ready command that says no is asked again after this long, then ever less often up to the
+# longest pause (seconds).
+ASK_AGAIN, ASK_SELDOM = 0.1, 1.0
+
+
+class Asking:
+    """A worker's ready command: the process that runs it now, and when it is to be run again."""
+
+    __slots__ = ("at", "doubted", "pause", "pid")
+
+    def __init__(self, at: float) -> None:
+        self.pid = 0
+        #: It has said yes, and another worker has answered.
+        self.doubted = False
+        self.at = at
+        self.pause = ASK_AGAIN
+
+
+class Check:
+    """A generation's check while it runs, and the last it wrote."""
+
+    __slots__ = ("generation", "tail")
+
+    def __init__(self, generation: int, tail: helpers.Tail) -> None:
+        self.generation = generation
+        self.tail = tail
+
+
+class Part:
+    """A part of the loop's turn: `what` it does, in words that follow "cannot"; `deadline` says
+    when it is due, `work` does it. `always`: in every turn, due or not.
+    """
+
+    __slots__ = ("always", "deadline", "what", "work")
+
+    def __init__(
+        self,
+        what: str,
+        deadline: Callable[[], float],
+        work: Callable[[float], None],
+        always: bool = False,
+    ) -> None:
+        self.what = what
+        self.deadline = deadline
+        self.work = work
+        self.always = always
+
+
+class Plan:
+    """What a generation was begun with, and its workers are started with for as long as it lives."""
+
+    __slots__ = ("command", "listeners", "log_end", "readiness", "settings")
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Listeners,
+        command: tuple[str, ...],
+        readiness: str,
+        log_end: dict[str, Any] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.listeners = listeners
+        self.command = command
+        self.readiness = readiness
+        #: Where the log file ended when it was begun (Output.end).
+        self.log_end = log_end or {}
+
+    def dump(self) -> dict[str, Any]:
+        """All of it but the listeners, for a later version of sidecar."""
+        return {
+            "settings": self.settings,
+            "command": self.command,
+            "readiness": self.readiness,
+            "log_end": self.log_end,
+        }
+
+
+class Kept:
+    """What a generation that is gone was begun with and had in its environment, for one that goes
+    back to it. In memory only: there are secrets in it.
+    """
+
+    __slots__ = ("command", "environment", "generation", "readiness", "settings")
+
+    def __init__(
+        self,
+        generation: int,
+        settings: Settings,
+        command: tuple[str, ...],
+        readiness: str,
+        environment: dict[str, str],
+    ) -> None:
+        self.generation = generation
+        self.settings = settings
+        self.command = command
+        self.readiness = readiness
+        self.environment = environment
+
+    def dump(self) -> dict[str, Any]:
+        """All of it, for a later version of sidecar: Kept(**it)."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Delegated:
+    """Work that may block, while a process of sidecar's own does it; `done` is given what came of
+    it, or why nothing did.
+    """
+
+    __slots__ = ("done", "generation", "tail", "until")
+
+    def __init__(
+        self, tail: helpers.Tail, until: float, generation: int, done: Callable[[Any, str], None]
+    ) -> None:
+        self.tail = tail
+        self.until = until
+        #: For which one it is done, 0 for none.
+        self.generation = generation
+        self.done = done
+
+
+class SettingsRead:
+    """The settings file while its reader runs. `again`: for which trigger it is to be read once
+    more, "" if it is not.
+    """
+
+    __slots__ = ("again", "cause", "changed", "looks_up", "pid", "tail", "trigger", "until")
+
+    def __init__(self, trigger: str, until: float, changed: tuple[str, ...] = ()) -> None:
+        self.trigger = trigger
+        #: What the swap that follows is told to have changed.
+        self.changed = changed
+        self.until = until
+        self.tail: helpers.Tail | None = None
+        self.pid = 0
+        #: The process that looks up what it says, once it has been read.
+        self.looks_up = 0
+        self.again = ""
+        #: Why it came to nothing.
+        self.cause = ""
+
+
+class Host:
+    """One run of sidecar. `environ` is the environment that sidecar was started with, `source`
+    where its settings came from, `started` how; `heritage` is the state of the version before that
+    has become this one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        source: Source | None = None,
+        started: Started | None = None,
+        heritage: dict[str, Any] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.source = source
+        self.started = started
+        self.heritage = heritage
+        self.upgrading: Upgrade | None = None
+        self.plans: dict[int, Plan] = {}
+        #: Every set of listeners that some generation may still use; the last is the one for
+        #: generations to come.
+        self.sets: list[Listeners] = []
+        self.settings_read: SettingsRead | None = None
+        #: What was wrong with the settings when they were last read.
+        self.problems: tuple[str, ...] = ()
+        self.hide = settings.hide
+        self.environ = {
+            name: value
+            for name, value in processes.as_given(environ).items()
+            if name not in NOT_PASSED_ON
+        }
+        self.started_with = environ
+        self.place = processes.place(environ)
+        self._leads_to: tuple[int, int] | None = None
+        self._strangers: set[int] = set()
+        self._said_unknown = 0
+        self.log = Log(
+            settings.log_format,
+            colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
+        )
+        self.exit_status: int | None = None
+        #: Something may be served from now on.
+        self.began = False
+        self.environments: dict[int, dict[str, str]] = {}
+        #: Of the last generation that has held out, once it is gone.
+        self.kept: Kept | None = None
+        self.chronicle = Chronicle()
+        self.control: server.Control | None = None
+        self.since = time.monotonic()
+        self.kills = cgroup.kills()
+        self.room = Room()
+        self.glances = accept_probe.Glances()
+        self.meeting = Meeting()
+        self.takers: dict[int, set[int]] = {}
+        self._said_deaf = 0
+        self.asking: dict[int, Asking] = {}
+        self.checks: dict[int, Check] = {}
+        self.delegated: dict[int, Delegated] = {}
+        self.helpers: list[helpers.Helper] = []
+        self.watcher: helpers.Helper | None = None
+        self.admin: Listeners | None = None
+        self.notify: accept_probe.NotifySocket | None = None
+        #: When to listen to it again: it is not listened to while somebody floods it.
+        self._notify_at = float("inf")
+        self.pid_file: PidFile | None = None
+        self.terminal: terminal.Terminal | None = None
+        self._in_a_terminal = False
+        self.status_file = StatusFile(settings.status_file) if settings.status_file else None
+        self._status_failed = ""
+        self.output: Output | None = None
+        #: What tells when a listener is spoilt, and when to look at all of them, whatever it tells.
+        self.listener_watch: ListenerWatch | None = None
+        self._watch_problem = ""
+        self._mend_at = float("-inf")
+        self._mend_allowance = Allowance(*MENDING)
+        self._mend_pace = Backoff(0.0, LONGEST_BROKEN)
+        #: What is said of those that could not be repaired.
+        self._broken: tuple[str, ...] = ()
+        self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
+        self._log_command_at = float("inf")
+        self._log_command_since = 0.0
+        self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
+        self._containment = Containment()
+        #: Something raised in this turn: look the children over.
+        self._defective = False
+        self._saying_defect = False
+        #: Signals and orders that have not been seen to yet.
+        self._heard: deque[str] = deque()
+        self._ordered: deque[orders.Order] = deque()
+        #: Whom the order that is being performed has been sent to already.
+        self._sent_to = 0
+        self._reap_at = float("inf")
+        #: By then sidecar leaves, whatever is wrong with it, and by then everything is over.
+        self._end_by = self._over_by = float("inf")
+        self._spare: list[int] = []
+        #: Sources that are not listened to for now, because reading them raised.
+        self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
+        self._parts = self._make_parts()
+
+    def run(self, detach: Detach | None = None) -> int:
+        """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone
+        what it did.
+        """
+        if self.heritage is None:
+            self.wakeup = Wakeup()
+        try:
+            if self.heritage is None:
+                processes.seal()
+                self._become_known_as()
+                # Not kept: each generation reads its own. What cannot be read now is refused before
+                # anything is bound.
+                self._read_envdir_of(self.settings)
+                if self.settings.log_file:
+                    self.output = Output(self.settings.log_file)
+                if self.settings.pid_file:
+                    self.pid_file = PidFile.take(self.settings.pid_file)
+            try:
+                if self.heritage is None:
+                    self.listeners = Listeners.open(
+                        self.settings.port,
+                        backlog=self.settings.backlog,
+                        inherited=inherited(self.started_with, os.getpid()),
+                    )
+                    self.sets.append(self.listeners)
+                    for path in self.listeners.removed:
+                        self._say("socket_removed", {"path": path})
+                try:
+                    if self.heritage is None:
+                        if self.settings.admin is not None:
+                            self.admin = Listeners.open(
+                                [self.settings.admin], backlog=None, flag="--admin"
+                            )
+                        self.control = server.Control.open(
+                            self.settings.control, server.places(self.started_with)
+                        )
+                        if detach is not None:
+                            detach(self.pid_file.rewrite if self.pid_file else lambda: None)
+                    self._serve()
+                finally:
+                    if self.admin is not None:
+                        self.admin.close()
+                    for each in self.sets:
+                        each.close()
+            finally:
+                if self.status_file:
+                    try:
+                        self.status_file.remove()
+                    except OSError as error:
+                        self._say(
+                            "cannot",
+                            {
+                                "what": f"remove --status-file {self.settings.status_file}",
+                                "cause": error.strerror,
+                            },
+                        )
+                if self.pid_file:
+                    self.pid_file.release()
+        finally:
+            # Last: whoever waits for our end sees it in the end of the connection.
+            if self.control is not None:
+                self.control.close()
+            self.wakeup.close()
+        return self.exit_status or 0
+
+    def _serve(self) -> None:
+        if self.heritage is None:
+            self._open_ears()
+            self._begin()
+        now = time.monotonic()
+        self.began = True
+        try:
+            if self.heritage is not None:
+                self._try("take over", self._take_over, self.heritage, now)
+            self._try("see to what is due", self._see_to, now)
+            while self.exit_status is None:
+                try:
+                    self._turn()
+                except Exception as error:
+                    self._survive(error)
+        finally:
+            for helper in self.helpers:
+                self._try(f"close the pipes of {helper.name}", helper.close)
+            self._try("end what is left", self._leave_nothing)
+            self._unwatch_listeners()
+            self.selector.close()
+            if self.terminal is not None:
+                self.terminal.close()
+            if self.notify:
+                self.notify.close()
+            self.manager.close()
+
+    def _open_ears(self) -> None:
+        """Make what the loop waits on."""
+        self.selector = selectors.DefaultSelector()
+        self._spare = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SPARE)]
+        self._listen_to(self.wakeup, self._hear)
+        if self.settings.keys and os.isatty(0):
+            self.terminal = terminal.Terminal()
+            self._listen_to(self.terminal, self._read_keys)
+        self._in_a_terminal = self.settings.keys and terminal.controlling()
+        if self.control is not None:
+            self._listen_to(self.control, self._read_control)
+
+    def _say_listening(self, each: Listener) -> None:
+        fields = {
+            "address": each.key,
+            "kind": each.address.kind,
+            "fd": each.fd,
+            "name": each.name,
+            "fixed": each.address.fd,
+            "families": each.families,
+        }
+        self._say("listening", fields)
+
+    def _open_notify(self) -> None:
+        if self.readiness == "notify" and self.notify is None:
+            notify = accept_probe.NotifySocket()
+            try:
+                self._listen_to(notify, self._read_notifications)
+            except OSError:
+                notify.close()
+                raise
+            self.notify, self._notify_at = notify, float("inf")
+
+    def _make_workers(self) -> processes.Workers:
+        of = self.settings.no_new_privs
+        made = processes.Workers(
+            self.wakeup.mask,
+            self.wakeup.dispositions,
+            self.credentials,
+            no_new_privs=self.credentials is not None if of is None else of,
+        )
+        made.closing = self._stop_listening
+        return made
+
+    def _become_known_as(self) -> None:
+        """Find out whom the workers run as, and have their environment say so. Raises StartError."""
+        self.credentials = processes.credentials(self.settings.user, self.settings.group)
+        self.environ = processes.logged_in(self.environ, self.credentials)
+
+    def _begin(self) -> None:
+        """Make what is needed for serving, of a sidecar that has just been started."""
+        now = time.monotonic()
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
+        self.workers = self._make_workers()
+        self._open_notify()
+        if self.output is not None:
+            self.output.take()
+            self.log.let_go()
+            self.log = Log(self.settings.log_format)
+            self._start_log_command(now)
+        self._say("starting", {"version": __version__, "pid": os.getpid()})
+        if self.credentials is not None and (why := let_open(self.credentials.uid)):
+            remark = f"uid {self.credentials.uid} may not open /dev/stdout and /dev/stderr: {why}"
+            self._say("remark", {"remark": remark})
+        if self.settings.config:
+            self._say("settings_read", {"file": self.settings.config, "changed": []})
+        for each in self.listeners:
+            self._say_listening(each)
+        if self.control is not None and self.control.path:
+            self._say("controlled", {"path": self.control.path})
+        elif self.settings.control != "none":
+            self._say(
+                "remark",
+                {
+                    "remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"
+                },
+            )
+        self._introduce()
+        self._remark_on(self.settings)
+        self.supervisor = Supervisor(self.settings, now, chance)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now)
+            self.helpers.append(self.watcher)
+        for admin in self.admin or ():
+            self._say("admin", {"address": admin.key})
+            if open_to_all(self.settings.admin, self.started_with):
+                self._say(
+                    "remark",
+                    {
+                        "remark": f"--admin {admin.key}: whoever reaches this machine can read it; say --admin 127.0.0.1:{admin.key} for this machine alone"
+                    },
+                )
+            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+
+    # --- the upgrade in place: upgrade/execute.py has how, upgrade/state.py what
+
+    def inherit(self, state: dict[str, Any]) -> None:
+        """Make everything of what the version before has left. Raises SidecarError and OSError;
+        nothing outside has changed then, no signal is heard, and no descriptor of its closed: it
+        can be tried again, by another exec (upgrade/takeover.py).
+        """
+        now = time.monotonic()
+        self.wakeup = Wakeup(state["wakeup"])
+        self._become_known_as()
+        self.place = processes.Place(*state.get("place", ()))
+        self.workers = self._make_workers()
+        self.workers.restore(state["workers"])
+        self.sets = Listeners.restore(state["sets"])
+        self.listeners = self.sets[state["listeners"]]
+        self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
+        self.control = server.Control.restore(state["control"]) if state["control"] else None
+        self.output = Output.restore(state["output"]) if state["output"] else None
+        self._log_command_pace, self._log_command_at, self._log_command_since = state["log_command"]
+        self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
+        if self.status_file is not None and state["status_file"]:
+            self.status_file.restore(state["status_file"])
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
+        self.manager.restore(state["manager"])
+        self.readiness = self._choose_readiness(self.settings, self.listeners)
+        if state["notify"]:
+            self.notify = accept_probe.NotifySocket(state["notify"])
+        self._introduce(again=True)
+        self.plans = {
+            number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]})
+            for number, plan in state["plans"].items()
+        }
+        self.problems, self.hide = state["problems"], state["hide"]
+        self.takers, self._said_deaf = state["takers"]
+        self.since, self.log.lost = state["since"], state["lost"]
+        self.chronicle, self.environments = state["chronicle"], state["environments"]
+        if state.get("kept"):
+            self.kept = Kept(**state["kept"])
+        self.supervisor = revived_supervisor(state["supervisor"], self.settings, now, chance)
+        if state["watcher"]:
+            self.watcher = self._make_watcher(now, state["watcher"])
+            self.helpers.append(self.watcher)
+        for admin in self.admin or ():
+            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+        for helper in self.helpers:
+            helper.restore(state["helpers"][helper.name])
+        self._open_ears()
+        for helper in self.helpers:
+            if helper.pid:
+                self._heed(helper)
+        self._listen_to_notify(now)
+        # From here on there is no way back.
+        processes.seal()
+        os.close(state["sealed"])
+        self.wakeup.listen()
+
+    def _bequeath(self) -> dict[str, Any]:
+        """What `inherit` makes everything of."""
+        sets, shared = (
+            Listeners.dump(self.sets),
+            {id(each): number for number, each in enumerate(self.sets)},
+        )
+        return {
+            "at": time.monotonic(),
+            "since": self.since,
+            "lost": self.log.lost,
+            "settings": self.settings,
+            "problems": self.problems,
+            "hide": self.hide,
+            "wakeup": self.wakeup.dump(),
+            "workers": self.workers.dump(),
+            "place": (self.place.path, self.place.linked),
+            "sets": sets,
+            "listeners": shared[id(self.listeners)],
+            "plans": {
+                number: {**plan.dump(), "listeners": shared[id(plan.listeners)]}
+                for number, plan in self.plans.items()
+            },
+            "admin": self.admin and Listeners.dump([self.admin]),
+            "control": self.control and self.control.dump(),
+            "output": self.output and self.output.dump(),
+            "log_command": (self._log_command_pace, self._log_command_at, self._log_command_since),
+            "pid_file": self.pid_file and self.pid_file.dump(),
+            "status_file": self.status_file and self.status_file.dump(),
+            "manager": self.manager.dump(),
+            "notify": self.notify and self.notify.dump(),
+            "takers": (self.takers, self._said_deaf),
+            "helpers": {helper.name: helper.dump() for helper in self.helpers},
+            "watcher": self.watcher
+            and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
+            "chronicle": self.chronicle,
+            "environments": self.environments,
+            "kept": self.kept and self.kept.dump(),
+            "supervisor": self.supervisor,
+        }
+
+    def _take_over(self, state: dict[str, Any], now: float) -> None:
+        """The first thing the new version does: say so, and see what has happened since."""
+        self.heritage = None
+        took = now - state["at"]
+        self._say(
+            "upgraded",
+            {"version": __version__, "before": state["version"], "took": took, "pid": os.getpid()},
+        )
+        for worker in self.supervisor.roster.serving():
+            if worker.state == STARTING:
+                self._look_after(worker.pid, worker.readiness, now)
+        for helper in self.helpers:
+            if helper.pid:
+                self._send(helper.pid, helper.ends_on)
+        self._reap_at = now
+
+    def upgrade(self, only_check: bool = False) -> None:
+        """What USR2 does."""
+        if self.upgrading is None:
+            self.upgrading = execute.Upgrade(time.monotonic() + execute.MOST_WAITING, only_check)
+        # One that is on its way answers all who ask.
+        self.upgrading.only_check &= only_check
+
+    def _upgrade_on(self, now: float) -> None:
+        """Carry an upgrade on: wait for a swap's end, have the new version prove itself, become it."""
+        one, coming = self.upgrading, self.supervisor.roster.coming
+        if one is None:
+            return
+        if self.supervisor.ending.asked:
+            self._upgrade_failed("sidecar is stopping")
+        elif one.pid:
+            if one.until <= now:
+                self._upgrade_failed(
+                    "the new version has not proved within a minute that it can start"
+                )
+        elif (coming is not None or self.settings_read is not None) and not one.only_check:
+            one.proven = False  # what was proven was another state
+            if one.until <= now:
+                self._upgrade_failed("swaps have been going on for five minutes")
+            elif coming is not None and not one.waits:
+                one.waits = True
+                self._say("upgrade_waits", {"generation": coming.number})
+        elif one.proven:
+            self._become(one)
+        else:
+            self._prove(one, now)
+
+    def _prove(self, one: Upgrade, now: float) -> None:
+        """Start the new version as a child that only proves it could take over."""
+        origin = execute.Origin.of(*self.started) if self.started is not None else None
+        if origin is None:
+            self._upgrade_failed("it is not known how sidecar was started")
+            return
+        try:
+            one.state, kept = execute.seal(self._bequeath(), __version__)
+            one.tail = helpers.Tail()
+            handoff = [
+                *((fd, fd) for fd in (one.state, *kept)),
+                (one.tail.write, 1),
+                (one.tail.write, 2),
+            ]
+            one.pid = self.workers.start(
+                processes.Launch(
+                    execute.check_command(origin, one.state), self.started_with, handoff, own=True
+                )
+            )
+            one.until = now + execute.MOST_CHECKING
+            one.tail.started()
+            self._heed_tail(one.tail)
+        except Exception as error:  # a defect is no reason not to go on either
+            self._upgrade_failed(
+                f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}"
+            )
+
+    def _proved(self, one: Upgrade, ended: processes.Ended) -> None:
+        output = self._last_words(one.tail)
+        one.pid, one.tail = 0, None
+        one.close()
+        last = output.rpartition("\n")[2]
+        if ended.code or ended.signal or not last.startswith("sidecar "):
+            how = ended.note or (
+                f"was killed by SIG{ended.signal}"
+                if ended.signal
+                else f"exited with status {ended.code}"
+            )
+            self._upgrade_failed(
+                f"the new version cannot take over, its check {how}{': ' + last if last else ''}",
+                output,
+            )
+            return
+        one.proven, one.version = True, last.removeprefix("sidecar ")
+        self._say("upgrade_checked", {"version": one.version})
+        if one.only_check:
+            self.upgrading = None
+
+    def _become(self, one: Upgrade) -> None:
+        """Be the new version. Returns only if that failed."""
+        origin = execute.Origin.of(*self.started) if self.started is not None else None
+        if origin is None:
+            return
+        for asking in self.asking.values():
+            if asking.pid:
+                self.workers.abandon(asking.pid)
+        self._say("upgrading", {"version": one.version, "before": __version__})
+        # From here on what comes waits, in the kernel or in what is noted already.
+        mask = execute.block()
+        try:
+            one.state, kept = execute.seal(self._bequeath(), __version__)
+            execute.become(origin, self.started_with, one.state, kept)
+        except Exception as error:
+            cause = str(error) if isinstance(error, OSError) else type(error).__name__
+        finally:
+            execute.unblock(mask)
+        self._upgrade_failed(cause)
+
+    def _upgrade_failed(self, cause: str, output: str = "") -> None:
+        one, self.upgrading = self.upgrading, None
+        if one is None:
+            return
+        one.close()
+        if one.tail is not None:
+            self._last_words(one.tail)
+        if one.pid:
+            self.workers.abandon(one.pid)
+        self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
+
+    def _introduce(self, again: bool = False) -> None:
+        """Settle how the program is told its listeners: the variables, and the arguments that its
+        profile adds; and, unless that was done before, say so.
+        """
+        passed = as_passed(self.listeners)
+        self.command = self.settings.command
+        self.handed = protocols.handed(
+            self.listeners.environment(), self.settings.handoff, passed, os.getpid()
+        )
+        row, program = profiles.found(self.command, self.settings.profile)
+        if row is not None and self.settings.profile != "none":
+            self.command, more = profiles.arranged(
+                row, self.command, program, passed, self._homeless()
+            )
+            says = {
+                "arguments": " ".join(more) or "none",
+                "signal": self.settings.signal_on_hup,
+                "handoff": list(self.settings.handoff),
+            }
+            if not again:
+                self._say("profile", {"profile": row.name, **says})
+
+    def _homeless(self) -> bool:
+        """Whether the workers have no directory for temporary files, but shared memory: Python's
+        tempfile looks in these.
+        """
+        named = (self.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
+        places = (*named, "/tmp", "/var/tmp", "/usr/tmp", self.settings.dir or ".")
+        writable = any(each and os.access(each, os.W_OK | os.X_OK) for each in places)
+        return not writable and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
+
+    def _remark_on(self, of: Settings) -> None:
+        """Say what may be meant otherwise."""
+        for remark in self.source.remarks(of) if self.source is not None else ():
+            self._say("remark", {"remark": remark})
+        if of.ready == "auto" and self.readiness == "interval":
+            self._say("remark", {"remark": only_time(of.interval)})
+
+    def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
+        wanted = settings.ready
+        if settings.slow_start and not listeners.inodes():
+            raise StartError(
+                "--slow-start: there is no TCP or unix listener to look at; add --port, or leave it out"
+            )
+        if listeners.inodes() or wanted not in ("auto", "accept"):
+            return "accept" if wanted == "auto" else wanted
+        if wanted == "accept":
+            raise StartError(
+                "--ready accept: there is no TCP or unix listener to look at; add --port, or say --ready interval"
+            )
+        return "interval"
+
+    # --- a turn of the loop
+
+    def _make_parts(self) -> list[Part]:
+        """What a turn is made of, in order. What came in is seen to first, then what is due, then
+        what the supervisor says to all of it, and at last who is told.
+        """
+        never = float("inf")
+
+        def reading() -> float:
+            return self.settings_read.until if self.settings_read is not None else never
+
+        def delegated() -> float:
+            return min((each.until for each in self.delegated.values()), default=never)
+
+        def control() -> float:
+            return self.control.deadline if self.control is not None else never
+
+        def deciding() -> float:
+            return self.supervisor.deadline
+
+        def upgrading() -> float:
+            return self.upgrading.until if self.upgrading is not None else never
+
+        return [
+            Part(
+                "listen to what it had stopped listening to", self._next_hearing, self._hear_again
+            ),
+            Part("listen to NOTIFY_SOCKET", lambda: self._notify_at, self._listen_to_notify),
+            Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
+            Part("repair the listeners", lambda: self._mend_at, self._mend),
+            Part("start the log command", lambda: self._log_command_at, self._start_log_command),
+            Part("start its helpers", self._next_start, self._start_helpers),
+            Part("give up reading the settings", reading, self._give_up_reading),
+            Part("give up what takes too long", delegated, self._give_up_delegated),
+            Part("look whether workers are ready", self._next_look, self._look),
+            Part("look where workers listen", self.meeting.deadline, self._look_elsewhere),
+            Part("run the ready command", self._next_question, self._ask),
+            Part("look at the workers' memory", lambda: self._weigh_at, self._weigh),
+            Part("decide what to do", deciding, self._settle, always=True),
+            Part("write the status file", lambda: never, self._write_status, always=True),
+            Part("tell the service manager", self._next_telling, self._tell_manager, always=True),
+            Part("answer at the control socket", control, self._read_control),
+            Part("upgrade", upgrading, self._upgrade_on, always=True),
+            Part("end in time", lambda: self._end_by, self._end_all_the_same),
+        ]
+
+    def _turn(self) -> None:
+        """Wait until something happens, then see to it."""
+        now = time.monotonic()
+        deadline = min(self._due(part, now) for part in self._parts)
+        timeout = None if deadline == float("inf") else min(max(0.0, deadline - now), LONGEST_SLEEP)
+        ready = self.selector.select(timeout)
+        now = time.monotonic()
+        for key, _ in ready:
+            # What came before it in this turn may have closed it.
+            if self.selector.get_map().get(key.fd) == key and not self._try(
+                "read what has come", key.data, now
+            ):
+                # It stays readable, and would wake us for ever.
+                self._stop_listening(key.fileobj)
+                again = self._containment.failed(f"read {key.fd}", now, chance())
+                self._deaf[key.fd] = (key.fileobj, key.data, again)
+        self._see_to(now)
+
+    def _see_to(self, now: float) -> None:
+        """What is due, each part by itself."""
+        for part in self._parts:
+            if self._containment.held_until(part.what) > now:
+                continue
+            due = part.always or self._due(part, now) <= now
+            if due and not self._try(part.what, part.work, now):
+                self._containment.failed(part.what, now, chance())
+        if self._defective:
+            self._defective = False
+            self._try("look its processes over", self._look_over, now)
+
+    def _due(self, part: Part, now: float) -> float:
+        """When a part of the turn is due."""
+        try:
+            due = part.deadline()
+        except Exception as error:
+            self._note_defect(part.what, error, now)
+            due = self._containment.failed(part.what, now, chance())
+        held = self._containment.held_until(part.what)
+        # What is done in every turn has no deadline of its own to come back to after a failure.
+        return max(due, held) if not part.always or held <= now else held
+
+    # --- defects
+
+    def _try(self, what: str, work: Callable[..., None], *args: Any, again: bool = False) -> bool:
+        """Do a part of the work; one that raises is said, and done a `again`st time at once where
+        doing it twice does no harm. Whether it succeeded.
+        """
+        for _ in range(1 + again):
+            try:
+                work(*args)
+            except Exception as error:
+                self._note_defect(what, error, time.monotonic())
+            else:
+                return True
+        return False
+
+    def _note_defect(self, what: str, error: Exception, now: float) -> None:
+        """Say what was wrong, unless that was said a while ago: what the system refused as that,
+        all else as a defect of sidecar's own. Its text is not shown then, for it may hold anything.
+        """
+        self._defective = True
+        if self._saying_defect:
+            return  # in saying so
+        kind, where = type(error).__name__, place(error)
+        self._saying_defect = True
+        try:
+            if not self._containment.news(f"{what} {kind} {where}", now, chance()):
+                return
+            if isinstance(error, OSError) and error.strerror:
+                self._say("cannot", {"what": what, "cause": error.strerror})
+            else:
+                self._say("defect", {"error": kind, "where": where})
+        except Exception:
+            pass  # nothing is left to say it with
+        finally:
+            self._saying_defect = False
+
+    def _survive(self, error: Exception) -> None:
+        """The turn itself is wrong: go on holding the sockets, and see to what can be seen to.
+
+        Raises the error again once a stop had to be over: better a rough end than none.
+        """
+        now = time.monotonic()
+        self._note_defect("wait for what happens", error, now)
+        if now >= self._end_by:
+            raise error
+        time.sleep(DEFECT_PAUSE)
+        self._reap_at = now
+
+    def _look_over(self, now: float) -> None:
+        """After a defect, compare the processes there are with those that somebody waits for: who
+        waits for one that has gone is told so, and one that nobody waits for is killed.
+        """
+        there = self.workers.children() | {each.pid for each in self.workers.ended}
+        lost = "it has ended; its exit status was lost by a defect in sidecar"
+        for pid in self._waited_for() - there - {0}:
+            worker = self.supervisor.roster.find(pid)
+            if worker is not None and self.workers.lives_on(pid):
+                continue  # its leader has gone, others of its group have not
+            if worker is not None and worker.state == LINGERING:
+                self._observe(facts.GroupEmptied(pid), now)
+            else:
+                self._see_end(processes.Ended(pid, 1, "", lost, True), now)
+            self._reap_at = now  # and settle
+        for pid in self.workers.children() - self._waited_for():
+            self.workers.abandon(pid)
+        for helper in self.helpers:
+            if not helper.pid and helper.start_at == float("inf"):
+                helper.start_at = now
+
+    def _waited_for(self) -> set[int]:
+        """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
+        found = {worker.pid for worker in self.supervisor.roster.workers()}
+        found.update(self.checks)
+        found.update(self.delegated)
+        found.update(asking.pid for asking in self.asking.values())
+        found.update(helper.pid for helper in self.helpers)
+        found.update(self.workers.abandoned())
+        found.update(
+            each.pid
+            for each in (self.settings_read, self.upgrading, self.output)
+            if each is not None
+        )
+        return found
+
+    def _end_all_the_same(self, now: float) -> None:
+        """A stop that has not ended in its time: something is wrong, and sidecar leaves."""
+        self._end_by = float("inf")
+        if self.exit_status is not None:
+            return
+        self.exit_status = 1
+        self._say("cannot", {"what": "stop in order", "cause": "a defect in sidecar; it leaves"})
+
+    def _next_hearing(self) -> float:
+        return min((until for _, _, until in self._deaf.values()), default=float("inf"))
+
+    def _hear_again(self, now: float) -> None:
+        for fd, (source, heed, until) in list(self._deaf.items()):
+            if until <= now:
+                del self._deaf[fd]
+                self._listen_to(source, heed)
+
+    def _say(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Tell whoever reads the log, and whoever asked to be told."""
+        if self.hide:
+            fields = {name: hidden(value, self.hide) for name, value in fields.items()}
+        self._try("write its log", self.log.say, event, fields)
+        self._try("tell who waits for events", self._tell, event, fields, again=True)
+
+    def _tell(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Remember an event, and tell whoever waits for one."""
+        record = self.chronicle.note(event, fields, time.time())
+        if self.control is not None:
+            self.control.tell(record, time.monotonic())
+
+    def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
+        """Have `heed` called, with the time, in each turn in which there is something to read."""
+        self._stop_listening(source)
+        self.selector.register(source, selectors.EVENT_READ, heed)
+
+    def _stop_listening(self, source: HasFileno | int) -> None:
+        """Nothing is to be read from it any more; it need not have been listened to."""
+        fd = source if isinstance(source, int) else source.fileno()
+        if fd >= 0:
+            self._deaf.pop(fd, None)
+            if fd in self.selector.get_map():
+                self.selector.unregister(fd)
+
+    def _settle(self, now: float) -> None:
+        """Reconcile until there is nothing to do at this moment."""
+        while True:
+            while self._ordered:
+                self._perform(self._ordered.popleft(), now)
+            self._ordered.extend(self.supervisor.reconcile(now))
+            if self.stopping():
+                self._bound_stop(now, self.supervisor.ending.lame_duck)
+            if not self._ordered:
+                return
+
+    def _perform(self, order: orders.Order, now: float) -> None:
+        """Perform one order. The supervisor is owed an answer to some, whatever happens."""
+        self._sent_to = 0
+        once = isinstance(order, (orders.Prepare, orders.Spawn, orders.Pass))
+        do: Callable[[orders.Order, float], None] = getattr(self, f"_do_{type(order).__name__}")
+        what = f"perform {type(order).__name__}"
+        if self._try(what, do, order, now, again=not once):
+            return
+        cause = "a defect in sidecar; its log says where"
+        if isinstance(order, orders.Prepare):
+            at_it = {each.generation for each in self.checks.values()}
+            at_it.update(each.generation for each in self.delegated.values())
+            if order.generation not in at_it:
+                self._observe(facts.PreparationFailed(order.generation, cause), now)
+        elif isinstance(order, orders.Spawn):
+            generation = self.supervisor.roster.generations.get(order.generation)
+            if generation is not None and generation.in_slot(order.slot) is None:
+                self._observe(facts.SpawnFailed(order.generation, order.slot, cause), now)
+
+    def _next_telling(self) -> float:
+        return self.manager.again
+
+    def _tell_manager(self, now: float) -> None:
+        if cause := self.manager.tell(self.supervisor, now):
+            self._say(
+                "cannot",
+                {
+                    "what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}",
+                    "cause": cause,
+                },
+            )
+
+    def _observe(self, fact: facts.Fact, now: float) -> None:
+        if self.hide:
+            # Here a text enters; what the core makes of it is shown in many places.
+            masked = {
+                name: hidden(getattr(fact, name), self.hide)
+                for name in facts.FREE_TEXTS
+                if name in fact.FIELDS
+            }
+            fact = fact.replace(**masked)
+        if isinstance(fact, facts.StopAsked):
+            self._bound_stop(now, fact.lame_duck)
+        self.supervisor.observe(fact, now)
+
+    def _bound_stop(self, now: float, lame_duck: bool) -> None:
+        """A stop begins: from now on it is known when it is over at the latest."""
+        if self._end_by == float("inf"):
+            of = self.supervisor.settings
+            left = (of.lame_duck if lame_duck else 0.0) + of.drain_timeout
+            self._over_by = now + left + LAST_SECONDS
+            self._end_by = self._over_by - SWEEPING
+
+    # --- observe
+
+    def _hear(self, now: float) -> None:
+        """What the signals mean (DESIGN, "Signals")."""
+        # A stop first: what died in the same moment (Ctrl-C to the whole group, a container's end)
+        # died of it.
+        self._heard.extend(
+            sorted(self.wakeup.take(), key=lambda name: name not in ("TERM", "INT", "QUIT"))
+        )
+        while self._heard:
+            name = self._heard.popleft()
+            self._try(f"act upon SIG{name}", self._act_upon, name, now, again=True)
+
+    def _act_upon(self, name: str, now: float) -> None:
+        """One signal."""
+        if name == "CHLD":
+            self._reap_at = now
+        elif name in ("TERM", "INT", "QUIT"):
+            self._observe(facts.StopAsked(name, lame_duck=name == "TERM"), now)
+        elif name == "HUP" and self._terminal_has_gone():
+            if not self.stopping():
+                self._say("terminal_gone", {})
+                self._observe(facts.StopAsked(name, lame_duck=False), now)
+        elif name == "HUP":
+            self.reload("signal", asked=name)
+        elif name in ("TTIN", "TTOU"):
+            self._observe(facts.SizeChanged(1 if name == "TTIN" else -1, name), now)
+        elif name == "USR2":
+            self.upgrade()
+        elif name == "USR1":
+            self._reopen_logs()
+
+    def _reap(self, now: float) -> None:
+        """See to every child that has ended."""
+        self.workers.collect()
+        self._reap_at = float("inf")
+        while self.workers.ended:
+            ended = self.workers.ended.popleft()
+            self._try("see to the end of a process", self._see_end, ended, now, again=True)
+        while self.workers.emptied:
+            self._observe(facts.GroupEmptied(self.workers.emptied.popleft()), now)
+        for helper in self.helpers:
+            if helper.pid and self.workers.stopped(helper.pid):
+                self._send(helper.pid, "KILL")
+
+    def _see_end(self, each: processes.Ended, now: float) -> None:
+        """A process has ended: tell whoever waits for it."""
+        if each.pid in self.checks:
+            self._checked(each, now)
+        elif (worker := self.supervisor.roster.find(each.pid)) and worker.state != LINGERING:
+            self._try("say why a worker may have ended", self._ended_early, worker, each)
+            self._try("stop looking at a worker", self._stop_looking, each.pid)
+            note = each.note
+            try:
+                note = note or self._killed_for_memory(each)
+            except Exception as error:
+                self._note_defect("see whether memory ran out", error, now)
+            self._observe(
+                facts.WorkerExited(
+                    each.pid,
+                    each.code,
+                    each.signal,
+                    each.alone,
+                    note,
+                    each.core,
+                    each.left,
+                    each.reported,
+                    each.strays,
+                ),
+                now,
+            )
+            self._try("repair the listeners", self._mend, now)
+        elif each.pid in self.delegated:
+            self._delegated_ended(each)
+        elif self.settings_read is not None and each.pid == self.settings_read.pid:
+            if each.code or each.signal:
+                self.settings_read.cause = self.settings_read.cause or each.note or "failed"
+            self._settings_were_read(self.settings_read, now)
+        elif self.output is not None and each.pid == self.output.pid:
+            self._log_command_ended(each, now)
+        elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
+            cause = (
+                f"killed by SIG{each.signal}"
+                if each.signal
+                else each.note or f"exited with status {each.code}"
+            )
+            self._helper_ended(helper, cause, now)
+        elif self.upgrading is not None and each.pid == self.upgrading.pid:
+            self._proved(self.upgrading, each)
+        elif not self._asked(each, now):
+            cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
+            self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
+
+    def _killed_for_memory(self, ended: processes.Ended) -> str:
+        """What is to be said of a worker that somebody killed: nothing, unless the kernel has just
+        done such a thing.
+        """
+        worker = self.supervisor.roster.find(ended.pid)
+        if ended.signal != "KILL" or worker is None or not worker.serving:
+            return ""
+        before, self.kills = self.kills, cgroup.kills()
+        return (
+            "killed by SIGKILL, probably because the container has no memory left"
+            if self.kills > before
+            else ""
+        )
+
+    # --- the helpers
+
+    def _make_watcher(self, now: float, state: dict[str, Any] | None = None) -> helpers.Helper:
+        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it
+        tells), in the place of another's.
+        """
+        import json  # noqa: PLC0415  (only who watches pays for it)
+
+        of = self.settings
+        for path in of.watch:
+            if not state and not os.path.exists(path):
+                self._say(
+                    "remark", {"remark": f"--watch {path}: there is no such directory or file yet"}
+                )
+        # What it has seen outlives it here, so that the one after it finds what changed in between.
+        if state:
+            self._watchers_memory, self._watched_since = state["memory"], state["began"]
+        else:
+            self._watchers_memory = -1
+            self._watched_since = time.clock_gettime(CLOCK_REALTIME_COARSE)
+
+        def given() -> list[tuple[int, int]]:
+            # By the first start: where it cannot be made that start has failed, and another follows.
+            if self._watchers_memory < 0:
+                self._watchers_memory = helpers.clear(self._make_memory())
+            return [(self._watchers_memory, WATCHERS_MEMORY)]
+
+        config = {
+            "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
+            "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
+            "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
+            "own": written_by_sidecar(of), "settings": self.source.file if self.source is not None else "",
+        }  # fmt: skip
+        return helpers.Helper(
+            "the watcher", helpers.module("sidecar.watch"), now,
+            environment={**helpers.environment(self.started_with), "SIDECAR_WATCHER": json.dumps(config)},
+            given=given, says=WATCHER_SAYS,
+        )  # fmt: skip
+
+    def _make_memory(self) -> int:
+        """What the watcher keeps what it has seen in. Raises OSError."""
+        try:
+            return os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+                raise
+            cause = f"memfd_create: {error.strerror}"
+            self._say("cannot", {"what": "keep what the watcher has seen", "cause": cause})
+            return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def _make_admin(self, listener: int, now: float) -> helpers.Helper:
+        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user,
+        and has nothing to say here.
+        """
+        user = self.credentials
+        words = (
+            f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}" if user is not None else "-",
+            *self.settings.admin_host,
+        )
+        # Kept for all its lives. Listeners has put it above what workers get, which may be too low
+        # here.
+        fd = helpers.clear(os.dup(listener))
+
+        def given() -> list[tuple[int, int]]:
+            handed = [(fd, ADMINS_LISTENER)]
+            for number in ADMINS_CONNECTIONS:
+                ours, theirs = socket.socketpair()
+                handed.append((admin.lend(theirs.detach()), number))
+                if self.control is not None:
+                    self.control.adopt(ours, ADMIN_ASKS)
+            return handed
+
+        environment = {
+            name: value
+            for name, value in helpers.environment(self.started_with).items()
+            if name in helpers.PLAIN
+        }
+        admin = helpers.Helper(
+            "the admin", helpers.module("sidecar.admin", *words), now,
+            environment=environment, given=given, says=ADMIN_SAYS, to_the_end=True, ends_on="TERM",
+        )  # fmt: skip
+        return admin
+
+    def _next_start(self) -> float:
+        ending = bool(self.supervisor.ending.asked)
+        return min(
+            (helper.start_at for helper in self.helpers if helper.to_the_end or not ending),
+            default=float("inf"),
+        )
+
+    def _start_helpers(self, now: float) -> None:
+        for helper in self.helpers:
+            if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
+                continue
+            try:
+                launch = processes.Launch(
+                    helper.argv, helper.environment, helper.open(), own=True, place=self.place
+                )
+                helper.started(self.workers.start(launch), now)
+                self._heed(helper)
+            except Exception as error:
+                cause = error.strerror if isinstance(error, OSError) else type(error).__name__
+                if not isinstance(error, OSError):
+                    self._note_defect(f"start {helper.name}", error, now)
+                if helper.pid:
+                    self.workers.abandon(helper.pid)
+                self._helper_ended(helper, f"it could not be started: {cause}", now)
+
+    def _heed(self, helper: helpers.Helper) -> None:
+        self._listen_to(helper, lambda now: self._read_helper(helper, now))
+
+    def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
+        if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
+            self._try(f"read what {helper.name} said last", self._read_helper, helper, now)
+        self._stop_listening(helper)
+        pid, outdated = helper.pid, helper.outdated
+        pause = helper.ended(now, chance())
+        if not outdated and (helper.to_the_end or not self.supervisor.ending.asked):
+            self._say(
+                "helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause}
+            )
+
+    def _read_helper(self, helper: helpers.Helper, now: float) -> None:
+        was_mad = helper.mad
+        for each in helper.lines():
+            told = getattr(self, f"_told_{each['event']}")
+            self._try(f"act upon what {helper.name} said", told, each, now)
+        if helper.mad and not was_mad:
+            self._say("cannot", {"what": f"understand {helper.name}", "cause": helper.mad})
+            self._send(helper.pid, "KILL")
+
+    def _told_watching(self, told: dict[str, Any], now: float) -> None:
+        roots = [
+            *told["roots"],
+            *(envdir_parts(each)[0] for each in self.settings.envdir if self.settings.watch_env),
+        ]
+        self._say(
+            "watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]}
+        )
+        if told["why"]:
+            self._say("remark", {"remark": told["why"]})
+
+    def _told_changed(self, told: dict[str, Any], now: float) -> None:
+        paths = shortened(told["paths"])
+        self._say("files_changed", {"paths": paths, "count": told["count"]})
+        if told["settings"] and not self.stopping():
+            self._reread_settings("watch", now, paths)
+        else:
+            self._observe(facts.SwapTriggered("watch", supersedes=True, changed=paths), now)
+
+    def _told_env(self, told: dict[str, Any], now: float) -> None:
+        if told["error"]:
+            self._say("environment_unreadable", {"cause": told["error"]})
+            return
+        names = shortened(told["names"])
+        self._say("environment_changed", {"names": names})
+        self._observe(facts.SwapTriggered("envdir", supersedes=True, changed=names), now)
+
+    def _told_remark(self, told: dict[str, Any], now: float) -> None:
+        self._say("remark", {"remark": told["remark"]})
+
+    # --- the control socket: the desk of control/commands.py
+
+    def _read_control(self, now: float) -> None:
+        if self.control is not None and (cause := self.control.turn(now, self._answer)):
+            self._say("cannot", {"what": "take a client at the control socket", "cause": cause})
+
+    def _answer(self, request: object) -> tuple[list[dict[str, Any]], commands.Answer | None]:
+        try:
+            answer = commands.answer(request, self)
+        except Exception as error:
+            self._note_defect("answer a command", error, time.monotonic())
+            return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
+        replies, answer.replies = answer.replies, []
+        return replies, None if answer.done else answer
+
+    def status(self) -> dict[str, Any]:
+        """Everything there is to know, as plain values; no value of a variable."""
+        now = time.monotonic()
+        told = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "time": time.time(),
+            "age": now - self.since,
+            "listeners": [each.key for each in self.listeners],
+            "command": hidden(self.settings.command[0], self.hide),
+            "program": hidden(status.program(self.settings.command), self.hide),
+            "host": socket.gethostname(),
+            **status.status(self.supervisor, now),
+            **self.chronicle.report(),
+            # Whether it is the same as before, or as elsewhere; too short to tell what it is.
+            "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
+            "problems": list(self.problems),
+        }
+        try:
+            groups = {**accept_probe.by_group(), **self.workers.strays()}
+        except OSError:
+            groups = None  # /proc cannot be read now: what the workers take is not known
+        for generation in told["generations"]:
+            for worker in generation["workers"]:
+                taken = accept_probe.usage(worker["pid"], groups) if groups is not None else None
+                worker["memory"], worker["cpu"] = taken or (None, None)
+                orphans = (groups or {}).get(worker["pid"], ())
+                worker["outlived"] = [pid for pid in orphans if pid != worker["pid"]]
+        for last in (told["last_swap"], told["last_failure"], told["last_upgrade"]):
+            if last is not None:
+                last["ago"] = max(0.0, told["time"] - last["at"])
+        return told
+
+    def readiness_reasons(self) -> list[str]:
+        """Why it is not ready to be sent requests; nothing, if it is."""
+        return status.readiness(self.supervisor)
+
+    def past(self) -> list[dict[str, Any]]:
+        """The last events, oldest first."""
+        return list(self.chronicle.events)
+
+    def begun(self) -> int:
+        """The number of the generation begun last."""
+        return self.supervisor.number
+
+    def observe(self, fact: facts.Fact) -> None:
+        """Let the supervisor know; what follows from it follows later in this turn."""
+        self._observe(fact, time.monotonic())
+
+    def reload(self, trigger: str, asked: str = "") -> bool:
+        """What HUP does. Whether the settings file is read first: "settings_read" or
+        "reload_refused" will then be said.
+        """
+        self._reopen_log()
+        self.manager.swap_asked()
+        if asked:
+            self._say("asked", {"signal": asked})
+        if self.source is None or not self.source.file or self.supervisor.ending.asked:
+            self.observe(facts.SwapTriggered(trigger))
+            return False
+        self._reread_settings(trigger, time.monotonic())
+        return True
+
+    # --- the settings file
+
+    def _reread_settings(self, trigger: str, now: float, changed: tuple[str, ...] = ()) -> None:
+        """Have the settings file read, and once more if that is under way already. What it said
+        before is not looked up any more.
+        """
+        if self.settings_read is not None and self.settings_read.looks_up:
+            changed = (*self.settings_read.changed, *changed)
+            self._drop_delegated(self.settings_read.looks_up)
+            self.settings_read = None
+        if self.settings_read is not None:
+            self.settings_read.again = trigger
+            self.settings_read.changed += changed
+        elif self.source is not None:
+            self._read_settings(self.source, trigger, now, changed)
+
+    def _read_settings(
+        self, source: Source, trigger: str, now: float, changed: tuple[str, ...] = ()
+    ) -> None:
+        read = self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE, changed)
+        try:
+            read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
+            launch = processes.Launch(
+                source.reader,
+                helpers.environment(self.started_with),
+                [(read.tail.write, 1)],
+                own=True,
+                place=self.place,
+            )
+            read.pid = self.workers.start(launch)
+            read.tail.started()
+            self._heed_tail(read.tail)
+        except OSError as error:
+            # Refused in the next turn: whoever asked for this is not listening yet.
+            read.cause = f"could not be started: {error.strerror}"
+            read.until = now
+            if read.pid:
+                self.workers.abandon(read.pid)
+                read.pid = 0
+
+    def _give_up_reading(self, now: float) -> None:
+        read = self.settings_read
+        if read is None:
+            return
+        if read.pid:
+            # Not waited for: what hangs in a system call cannot be killed either.
+            read.cause = f"took longer than {helpers.PATIENCE:g} s"
+            self.workers.abandon(read.pid)
+        self._settings_were_read(read, now)
+
+    def _settings_were_read(self, read: SettingsRead, now: float) -> None:
+        """The reader has ended, with what it had to say or `read.cause`."""
+        self.settings_read = None
+        answer = ""
+        if read.tail is not None:
+            self._stop_listening(read.tail)
+            answer = read.tail.close()
+        if self.source is None or self.supervisor.ending.asked:
+            return
+        if read.again:
+            self._read_settings(self.source, read.again, now, read.changed)
+            return
+        try:
+            if read.cause:
+                raise StartError(f"{self.source.file}: its reader {read.cause}")
+            new = self.source.settings(answer)
+            self.hide = tuple({*self.hide, *new.hide})
+            if self._look_up(read, new, now):
+                return
+        except Exception as error:
+            self._refuse_for(error, now)
+            return
+        self._take_settings(read, new, {}, now)
+
+    def _look_up(self, read: SettingsRead, new: Settings, now: float) -> bool:
+        """Have done elsewhere what may take long with these settings: look up the names in their
+        listeners, read their envdir. Whether there is any such. Raises OSError.
+        """
+        old = self.settings
+        unknown = Listeners.to_look_up(new.port, self.sets) if new.port != old.port else []
+        envdirs = (new.envdir, new.envdir_format) != (old.envdir, old.envdir_format)
+        envdirs = envdirs and bool(new.envdir)
+        if not unknown and not envdirs:
+            return False
+        work = [f"--port {each.spec}" for each in unknown]
+        work += [f"--envdir {each}" for each in new.envdir if envdirs]
+
+        def task() -> tuple[dict[str, LookedUp], str]:
+            found = {each.spec: look_up(each) for each in unknown}
+            return found, self._plain_envdir(new)[2] if envdirs else ""
+
+        def done(answer: tuple[dict[str, LookedUp], str] | None, cause: str) -> None:
+            then = time.monotonic()
+            self.settings_read = None
+            if self.stopping():
+                return
+            if answer is None:
+                self._refuse([f"{', '.join(work)}: could not be looked up: {cause}"])
+            elif answer[1]:
+                self._refuse([answer[1]])
+            else:
+                self._take_settings(read, new, answer[0], then)
+
+        read.looks_up = self._delegate(task, done, now)
+        read.pid, read.tail, read.until = 0, None, float("inf")
+        self.settings_read = read
+        return True
+
+    def _take_settings(
+        self, read: SettingsRead, new: Settings, found: Mapping[str, LookedUp], now: float
+    ) -> None:
+        try:
+            go_by_them = self._configure(new, found, read.trigger, now, read.changed)
+        except Exception as error:
+            self._refuse_for(error, now)
+        else:
+            go_by_them()
+
+    def _refuse_for(self, error: Exception, now: float) -> None:
+        """Whoever asked for these settings hears of their end, whatever it is."""
+        if isinstance(error, (SidecarError, OSError)):
+            self._refuse(getattr(error, "problems", None) or [str(error)])
+        else:
+            self._note_defect("take the settings", error, now)
+            self._refuse(["a defect in sidecar; its log says where"])
+
+    def _refuse(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(hidden(problem, self.hide) for problem in problems)
+        self.manager.refused()
+        self._say("reload_refused", {"cause": "; ".join(self.problems)[:MOST_TOLD]})
+
+    def _configure(
+        self,
+        new: Settings,
+        found: Mapping[str, LookedUp],
+        trigger: str,
+        now: float,
+        paths: tuple[str, ...] = (),
+    ) -> Callable[[], None]:
+        """Make everything that these settings need and that may fail; what puts them in force.
+        `found` is what the names in their listeners mean.
+
+        Raises SidecarError or OSError; all is as it was then.
+        """
+        old, living = self.settings, list(self.sets)
+        fixed = [
+            each
+            for each in TABLE.values()
+            if each.fixed and getattr(new, each.name) != getattr(old, each.name)
+        ]
+        new = new.replace(**{each.name: getattr(old, each.name) for each in fixed})
+        changed = [
+            name
+            for name in new.FIELDS
+            if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)
+        ]
+        listeners = self.listeners
+        remarks: list[str] = []
+        if new.port != old.port:
+            listeners, remarks = Listeners.changed(
+                new.port, living, backlog=new.backlog, found=found
+            )
+        try:
+            self.readiness = self._choose_readiness(new, listeners)
+            self._open_notify()
+        except (SidecarError, OSError):
+            listeners.without(living)
+            self.readiness = self._choose_readiness(old, self.listeners)
+            raise
+        return lambda: self._put_in_force(
+            new, listeners, remarks, fixed, changed, trigger, paths, now
+        )
+
+    def _put_in_force(
+        self,
+        new: Settings,
+        listeners: Listeners,
+        remarks: list[str],
+        fixed: Sequence[Setting],
+        changed: Sequence[str],
+        trigger: str,
+        paths: tuple[str, ...],
+        now: float,
+    ) -> None:
+        """Go by settings that nothing stands against. Nothing here may fail: half of them would be
+        in force.
+        """
+        old, living = self.settings, list(self.sets)
+        self.problems = ()
+        self._say(
+            "settings_read",
+            {"file": new.config, "changed": [name.replace("_", "-") for name in changed]},
+        )
+        if fixed:
+            names = ", ".join(each.key for each in fixed)
+            remarks.append(
+                f"{names}: this cannot change while sidecar runs, and stays as it is until sidecar is started anew"
+            )
+        for remark in remarks:
+            self._say("remark", {"remark": remark})
+        known = {id(each.held) for group in living for each in group}
+        for each in listeners:
+            if id(each.held) not in known:
+                self._say_listening(each)
+        self.settings, self.log.style = new, new.log_format
+        if new.max_memory != old.max_memory:
+            self._weigh_at = now + LOOK_AT_MEMORY if new.max_memory else float("inf")
+        if listeners is not self.listeners:
+            self.listeners = listeners
+            self._unwatch_listeners()
+            self._mend_at = now
+            self.sets.append(listeners)
+            self._close_listeners()
+        if {"command", "profile", "handoff", "port"} & {*changed}:
+            self._introduce()
+            self._remark_on(new)
+        self._observe(facts.Configured(new), now)
+        if any(name.startswith(("watch", "env")) for name in changed):
+            self._watch_anew(now)
+        # What a coming generation is made of has changed under it; a time or a signal has not.
+        groups = {TABLE[name].group for name in changed if name in TABLE}
+        supersedes = not groups.isdisjoint((LISTEN, PROGRAM, READY)) or not {
+            "command",
+            "check",
+        }.isdisjoint(changed)
+        supersedes = supersedes or trigger == "watch"
+        self._observe(facts.SwapTriggered(trigger, supersedes, paths), now)
+
+    def _follow_the_link(self, now: float) -> None:
+        """Where the link by which sidecar came into its directory leads elsewhere now, what is watched
+        is there, too.
+        """
+        before = self._leads_to
+        try:
+            leads_to = os.stat(self.place.path)
+        except OSError:
+            return  # what is started there will say so
+        self._leads_to = (leads_to.st_dev, leads_to.st_ino)
+        if self.watcher is not None and before not in (None, self._leads_to):
+            self._watch_anew(now)
+
+    def _watch_anew(self, now: float) -> None:
+        """Another watcher, with the rules of now."""
+        if self.watcher is not None:
+            if self.watcher.pid:
+                self._read_helper(self.watcher, now)
+                self._stop_listening(self.watcher)
+                self.workers.abandon(self.watcher.pid)
+            self.watcher.close()
+            self.helpers.remove(self.watcher)
+            self.watcher = None
+            if self._watchers_memory >= 0:
+                os.close(self._watchers_memory)
+        if self.settings.watch or self.settings.watch_env:
+            self.watcher = self._make_watcher(now)
+            self.helpers.append(self.watcher)
+            self._start_helpers(now)
+
+    def _close_listeners(self) -> None:
+        """Close the listeners that no generation has any more, nor any will have."""
+        in_use = [self.listeners, *(plan.listeners for plan in self.plans.values())]
+        for each in [each for each in self.sets if each not in in_use]:
+            self.sets.remove(each)
+            for address in each.without(self.sets):
+                self._say("listener_closed", {"address": address})
+
+    def signal(self, name: str) -> tuple[list[int], list[int]]:
+        """Pass a signal to the workers that serve and have a handler for it, and open the log anew on
+        USR1: the pids of those, and of those that have none.
+        """
+        if name == "USR1":
+            self._rotated()
+        ready = [worker.pid for worker in self.supervisor.roster.ready()]
+        deaf = [] if name in HARMLESS else self._without_handler(ready, name)
+        pids = [pid for pid in ready if pid not in deaf]
+        self.observe(facts.SignalPassed(name, tuple(pids)))
+        return pids, deaf
+
+    def _without_handler(self, pids: Iterable[int], name: str) -> list[int]:
+        number = signal.Signals[f"SIG{name}"]
+        return [pid for pid in pids if not accept_probe.handles(pid, number)]
+
+    def _reopen_logs(self) -> None:
+        """What USR1 does: open the log anew, and let the programs do so that are known to do it on
+        USR1. Others would end of it, or stop, or wait for a debugger.
+        """
+        self._rotated()
+        able = [
+            worker.pid
+            for worker in self.supervisor.roster.ready()
+            if (row := profiles.PROFILES.get(self.plans[worker.generation].settings.profile))
+            is not None
+            and row.reopens
+        ]
+        deaf = self._without_handler(able, "USR1")
+        to = tuple(pid for pid in able if pid not in deaf)
+        self.observe(facts.SignalPassed("USR1", to))
+
+    def _rotated(self) -> None:
+        if self._reopen_log() and self.supervisor.roster.serving():
+            remark = (
+                f"{self.settings.log_file} is another file now, but the workers that run write on to the"
+                " one before: HUP replaces them, or rotate by copying and truncating (copytruncate)"
+            )
+            self._say("remark", {"remark": remark})
+
+    def stopping(self) -> bool:
+        """Whether a stop was asked for: nothing new will be begun."""
+        return self.supervisor.ending.asked > 0
+
+    # --- other sources
+
+    def _read_keys(self, now: float) -> None:
+        """In a terminal, line by line: Enter swaps, q stops."""
+        for line in self.terminal.lines() if self.terminal is not None else ():
+            if line.strip().lower() in (b"q", b"quit"):
+                self._say("key", {"key": "q"})
+                self._observe(facts.StopAsked("INT", lame_duck=False), now)
+            else:
+                self._say("key", {"key": "Enter"})
+                self._observe(facts.SwapTriggered("key"), now)
+
+    def _terminal_has_gone(self) -> bool:
+        """Whether `sidecar dev` was started in a terminal that has been closed (and not by `nohup`):
+        HUP says so then.
+        """
+        ignored = self.wakeup.dispositions[signal.SIGHUP] is signal.SIG_IGN
+        return self._in_a_terminal and not ignored and not terminal.controlling()
+
+    def _reopen_log(self) -> bool:
+        """Open --log-file anew; whether it is another file than before."""
+        if self.output is not None:
+            try:
+                return self.output.reopen()
+            except StartError as error:
+                self._say("cannot", {"what": "reopen the log", "cause": str(error)})
+        return False
+
+    def _start_log_command(self, now: float) -> None:
+        self._log_command_at = float("inf")
+        if self.output is not None and self.output.command:
+            argv = ("sh", "-c", self.output.command)
+            try:
+                self.output.pid = self.workers.start(
+                    processes.Launch(argv, self.environ, self.output.handoff())
+                )
+                self._log_command_since = now
+            except OSError:
+                self._log_command_at = self._log_command_pace.failed(now, 0.0, chance())
+
+    def _log_command_ended(self, ended: processes.Ended, now: float) -> None:
+        """What is written meanwhile waits in the pipe."""
+        if self.output is not None:
+            self.output.pid = 0
+        self._log_command_at = self._log_command_pace.failed(
+            now, now - self._log_command_since, chance()
+        )
+        cause = (
+            f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
+        )
+        self._say(
+            "log_command_ended",
+            {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now},
+        )
+
+    def _read_notifications(self, now: float) -> None:
+        if self.notify is None:
+            return
+        uids = {os.geteuid(), self.credentials.uid if self.credentials else os.geteuid()}
+        leaders = [worker.pid for worker in self.supervisor.roster.workers()]
+        for leader, message in self.notify.receive(leaders, uids):
+            if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
+                fact = facts.WorkerReady(pid)
+                self._try("take a notification", self._observe, fact, now, again=True)
+        self._notify_at = self.notify.rest(now)
+        if self._notify_at > now:
+            self._stop_listening(self.notify)
+        else:
+            self._notify_at = float("inf")
+
+    def _only_one_coming(self) -> int:
+        """The worker that READY=1 is about though its sender has ended: the only one that has not said
+        so yet. 0 if there are several, or none.
+        """
+        coming = [
+            worker
+            for worker in self.supervisor.roster.serving()
+            if worker.state == STARTING and worker.readiness == "notify"
+        ]
+        if len(coming) > 1 and self._said_unknown != coming[-1].generation:
+            self._said_unknown = coming[-1].generation
+            remark = (
+                f"READY=1 came from a process that had ended before it was heard; {len(coming)} workers are"
+                " starting, and nobody knows whose it was: ignored. Let the server send it, or a"
+                " process that lives until it was heard (systemd-notify without --no-block)"
+            )
+            self._say("remark", {"remark": remark})
+        return coming[0].pid if len(coming) == 1 else 0
+
+    def _listen_to_notify(self, _now: float) -> None:
+        self._notify_at = float("inf")
+        if self.notify is not None:
+            self._listen_to(self.notify, self._read_notifications)
+
+    # --- readiness
+
+    def _next_look(self) -> float:
+        return self.glances.deadline() or float("inf")
+
+    def _next_question(self) -> float:
+        moments = (asking.at for asking in self.asking.values() if not asking.pid)
+        return min(moments, default=float("inf"))
+
+    def _look(self, now: float) -> None:
+        """Look at every coming worker whose look is due: does it take connections? In slow start:
+        how many processes of it?
+        """
+        for pid in self.glances.due(now):
+            self._try(f"look whether process {pid} is ready", self._look_at, pid, now)
+
+    def _look_at(self, pid: int, now: float) -> None:
+        """Look at one worker."""
+        worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
+        if worker is not None and worker.executed_at is None:
+            return  # still a copy of sidecar, perhaps of another user already
+        if replaced is None and (worker is None or worker.ready_at is not None):
+            # Its slow start is over; what was seen of it is kept for its successor's.
+            self.glances.drop(pid)
+            return
+        try:
+            taking = (
+                accept_probe.takes_connections(pid, self._inodes(pid))
+                if replaced is None
+                else self._count(pid) > 0
+            )
+        except accept_probe.LookForbidden as reason:
+            if self.glances.refused(pid):
+                self._observe(facts.LookForbidden(pid, str(reason)), now)
+                self._stop_looking(pid)
+            return
+        except OSError:
+            return  # no descriptor left just now; there will be a next look
+        for old in replaced or ():
+            self._count_old(old, now)
+        if taking:
+            self._observe(facts.WorkerReady(pid), now)
+        if taking and replaced is None:
+            self._stop_looking(pid)
+        if replaced is not None:
+            self._observe(facts.WorkerSpread(pid, len(self.takers[pid])), now)
+
+    def _look_elsewhere(self, now: float) -> None:
+        """Say where a coming worker listens by itself, if it does and not on sidecar's sockets."""
+        for pid in self.meeting.due(now):
+            worker = self.supervisor.roster.find(pid)
+            if worker is None or not worker.serving:
+                self.meeting.drop(pid)
+                continue
+            by_time = worker.readiness == "interval"
+            try:
+                if worker.ready_at is not None and (
+                    not by_time
+                    or self.meeting.age(pid, now) > LONGEST_BY_TIME
+                    or accept_probe.takes_connections(pid, self._inodes(pid))
+                ):
+                    self.meeting.drop(pid)
+                elif worker.executed_at is not None:
+                    self._missed(worker, self.meeting.look(pid, self._attempt(worker)))
+            except (accept_probe.LookForbidden, OSError):
+                continue
+
+    def _ended_early(self, worker: Worker, ended: processes.Ended) -> None:
+        """Say what may have ended a worker that had not taken connections, if that is known."""
+        coming = worker.serving and worker.state == STARTING
+        if not coming or self.settings.as_server_starter:
+            return
+        if ended.code and not ended.signal and not ended.note:
+            others = [each.pid for each in self.supervisor.roster.ready()]
+            self._missed(worker, self.meeting.ended(self._attempt(worker), others, ended.code))
+
+    def _attempt(self, worker: Worker) -> Attempt:
+        plan = self.plans[worker.generation]
+        return Attempt(
+            plan.settings.command,
+            plan.settings.profile,
+            plan.settings.overlap,
+            as_passed(plan.listeners),
+            plan.listeners.inodes(),
+            self.environments[worker.generation],
+        )
+
+    def _missed(self, worker: Worker, told: tuple[str, str] | None) -> None:
+        if told is not None:
+            self._say(
+                "socket_missed",
+                {
+                    "generation": worker.generation,
+                    "slot": worker.slot,
+                    "pid": worker.pid,
+                    "what": told[0],
+                    "advice": told[1],
+                },
+            )
+
+    def _count(self, pid: int) -> int:
+        """How many processes of the worker take connections; raises as `readiness.takers`. Who was
+        seen to once is believed.
+        """
+        self.takers[pid] = accept_probe.takers(pid, self._inodes(pid), self.takers.get(pid, ()))
+        return len(self.takers[pid])
+
+    def _inodes(self, pid: int) -> frozenset[int]:
+        """The listeners that the worker was started with."""
+        worker = self.supervisor.roster.find(pid)
+        return (
+            self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
+        )
+
+    def _count_old(self, pid: int, now: float) -> None:
+        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is
+        replaced as a whole.
+        """
+        try:
+            count = self._count(pid)
+        except (accept_probe.LookForbidden, OSError):
+            return
+        if count > 1 and not accept_probe.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
+            if self._said_deaf != pid:
+                self._said_deaf = pid
+                cause = (
+                    f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
+                )
+                self._say(
+                    "cannot",
+                    {"what": "replace its processes one by one (--slow-start)", "cause": cause},
+                )
+            count = 1
+        self._observe(facts.WorkerSpread(pid, count), now)
+
+    def _weigh(self, now: float) -> None:
+        """Find the workers that hold more memory than they may."""
+        self._weigh_at = now + LOOK_AT_MEMORY
+        for worker in self.supervisor.roster.ready():
+            self._try("look at the workers' memory", self._weigh_one, worker.pid, now)
+
+    def _weigh_one(self, pid: int, now: float) -> None:
+        memory = accept_probe.more_than(self.settings.max_memory or 0, pid)
+        if memory:
+            self._observe(facts.GrewTooBig(pid, memory), now)
+
+    def _ask(self, now: float) -> None:
+        """Run the ready command of every coming worker that is due."""
+        for pid, asking in list(self.asking.items()):
+            if asking.pid or asking.at > now:
+                continue
+            worker = self.supervisor.roster.find(pid)
+            if worker is None or not worker.serving:
+                del self.asking[pid]
+                continue
+            environment = {
+                **self._environment(worker.generation, worker.slot, ""),
+                "SIDECAR_WORKER_PID": str(pid),
+            }
+            settings = self.plans[worker.generation].settings
+            try:
+                asking.pid = self._start_helper(settings, settings.ready_command, environment)
+            except OSError as error:
+                self._put_off(asking, now, error.strerror or str(error))
+
+    def _asked(self, ended: processes.Ended, now: float) -> bool:
+        """Take a ready command's answer; whether `ended` was one."""
+        for pid, asking in self.asking.items():
+            if asking.pid == ended.pid:
+                if ended.code == 0 and not ended.signal:
+                    asking.doubted = self._another_has_answered(pid)
+                if ended.code == 0 and not ended.signal and not asking.doubted:
+                    self._observe(facts.WorkerReady(pid), now)
+                    asking.pid = 0
+                    self._stop_looking(pid)
+                else:
+                    asking.pid = 0
+                    self._put_off(asking, now, ended.note)
+                return True
+        return self.workers.forget(ended.pid)
+
+    def _another_has_answered(self, pid: int) -> bool:
+        """Whether a ready command that asked at a port was answered by another worker, as far as
+        can be seen: the port is shared, and the worker it was run for takes no connections yet.
+
+        Where other workers' taking connections cannot be seen either, the command is believed.
+        """
+        inodes = self._inodes(pid)
+        others = [each.pid for each in self.supervisor.roster.ready() if each.pid != pid]
+        if not inodes or not others:
+            return False
+        try:
+            return not accept_probe.takes_connections(pid, inodes) and any(
+                accept_probe.takes_connections(each, inodes) for each in others
+            )
+        except (accept_probe.LookForbidden, OSError):
+            return False
+
+    def _put_off(self, asking: Asking, now: float, note: str) -> None:
+        if note:
+            self._say("cannot", {"what": "run the ready command", "cause": note})
+        asking.at = now + asking.pause
+        asking.pause = min(asking.pause * 1.5, ASK_SELDOM)
+
+    def _stop_looking(self, pid: int) -> None:
+        self.glances.drop(pid)
+        self.meeting.drop(pid)
+        self.takers.pop(pid, None)
+        asking = self.asking.pop(pid, None)
+        if asking is not None and asking.pid:
+            self.workers.abandon(asking.pid)
+
+    # --- perform
+
+    # --- what may block is done by a process of its own
+
+    def _delegate(
+        self,
+        task: Callable[[], Any],
+        done: Callable[[Any, str], None],
+        now: float,
+        generation: int = 0,
+    ) -> int:
+        """Have a copy of this process do it: a file server or a name server may be silent. What
+        comes of it (what `marshal` can write), or None and why, is given to `done`. The pid of
+        the copy; raises OSError if there can be none.
+        """
+        tail = helpers.Tail(MOST_DELEGATED)
+        pid = 0
+        try:
+            launch = processes.Launch(("sidecar",), {}, [(tail.write, 1)], own=True, task=task)
+            pid = self.workers.start(launch)
+            tail.started()
+            self._heed_tail(tail)
+        except OSError:
+            if pid:
+                self.workers.abandon(pid)
+            tail.close()
+            raise
+        self.delegated[pid] = Delegated(tail, now + helpers.PATIENCE, generation, done)
+        return pid
+
+    def _delegated_ended(self, ended: processes.Ended) -> None:
+        work = self.delegated.pop(ended.pid)
+        self._stop_listening(work.tail)
+        data = work.tail.close_raw()
+        if ended.code or ended.signal:
+            work.done(None, ended.note or "the process that did it failed")
+        elif len(data) >= MOST_DELEGATED:
+            work.done(None, f"it is larger than {MOST_DELEGATED >> 20} MiB")
+        else:
+            work.done(marshal.loads(data), "")  # noqa: S302 - our own child wrote it
+
+    def _give_up_delegated(self, now: float) -> None:
+        for pid, work in list(self.delegated.items()):
+            if work.until <= now:
+                self._drop_delegated(pid)
+                work.done(None, f"it took longer than {helpers.PATIENCE:g} s")
+
+    def _drop_delegated(self, pid: int) -> None:
+        """Nobody waits for it any more, nor for its end: what hangs in a system call cannot be
+        killed.
+        """
+        self._last_words(self.delegated.pop(pid).tail)
+        self.workers.abandon(pid)
+
+    def _read_envdir_of(self, settings: Settings) -> envdir.Reading:
+        # Where the link leads now by which sidecar came into its directory, like the program itself.
+        start = self.place.path if self.place.linked else ""
+        return envdir.read(
+            [os.path.join(start, each) for each in settings.envdir],
+            settings.envdir_format == "whole",
+            settings.lenient_envdir,
+        )
+
+    def _plain_envdir(self, settings: Settings) -> tuple[dict[str, str | None], list[str], str]:
+        """The variables and remarks of a reading (system/envdir.py), or why there is none. May take as
+        long as a file server does.
+        """
+        try:
+            reading = self._read_envdir_of(settings)
+        except EnvdirError as error:
+            return {}, [], str(error)
+        return reading.variables, reading.remarks, ""
+
+    def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
+        if self.place.linked:
+            self._try("watch where the link leads", self._follow_the_link, now)
+        if order.like and (kept := self._what_it_had(order.like)) is not None:
+            self._go_back(order, kept, now)
+            return
+        self.plans[order.generation] = Plan(
+            self.settings,
+            self.listeners,
+            self.command,
+            self.readiness,
+            self.output.end() if self.output is not None else None,
+        )
+        settings, handed = self.settings, self.handed
+        if not settings.envdir:
+            self._make_environment(order, handed, envdir.Reading({}, []), now)
+            return
+
+        def done(answer: tuple[dict[str, str | None], list[str], str] | None, cause: str) -> None:
+            then = time.monotonic()
+            if answer is not None:
+                variables, remarks, cause = answer
+            else:
+                variables, remarks = {}, []
+                cause = f"--envdir {', '.join(settings.envdir)}: it could not be read: {cause}"
+            if cause:
+                self._observe(facts.PreparationFailed(order.generation, cause), then)
+            else:
+                reading = envdir.Reading(variables, remarks)
+                self._make_environment(order, handed, reading, then)
+
+        try:
+            self._delegate(lambda: self._plain_envdir(settings), done, now, order.generation)
+        except OSError as error:
+            done(None, error.strerror or str(error))
+
+    def _what_it_had(self, generation: int) -> Kept | None:
+        """Settings, command and environment of a generation that is here, or that was kept."""
+        if self.kept is not None and self.kept.generation == generation:
+            return self.kept
+        plan, environment = self.plans.get(generation), self.environments.get(generation)
+        if plan is None or environment is None:
+            return None
+        return Kept(generation, plan.settings, plan.command, plan.readiness, environment)
+
+    def _go_back(self, order: orders.Prepare, kept: Kept, now: float) -> None:
+        """Prepare a generation as the last that has held out was, and say how that differs from
+        what has died.
+        """
+        settings = kept.settings
+        end = self.output.end() if self.output is not None else None
+        self.plans[order.generation] = Plan(
+            settings, self.listeners, kept.command, kept.readiness, end
+        )
+        # Its listeners are those of now, at the same addresses.
+        handed = protocols.handed(
+            self.listeners.environment(),
+            settings.handoff,
+            as_passed(self.listeners),
+            os.getpid(),
+        )
+        environment = {**kept.environment}
+        environment.pop("SIDECAR_CHANGED", None)
+        died = self.supervisor.roster.current
+        number = died.number if died is not None else 0
+        had = self.environments.get(number, {})
+        own = {*handed, "SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED"}
+        told = {
+            "generation": order.generation,
+            "like": order.like,
+            "failed": number,
+            "settings": [
+                name.replace("_", "-")
+                for name in OF_A_GENERATION
+                if getattr(settings, name) != getattr(self.settings, name)
+            ],
+            "variables": shortened(
+                sorted(
+                    name
+                    for name in {*had, *environment} - own
+                    if had.get(name) != environment.get(name)
+                )
+            ),
+        }
+        self._say("went_back", told)
+        self._complete_environment(order, handed, environment, now)
+
+    def _make_environment(
+        self,
+        order: orders.Prepare,
+        handed: Mapping[str, str],
+        reading: envdir.Reading,
+        now: float,
+    ) -> None:
+        """Of a generation that is being prepared."""
+        settings = self.plans[order.generation].settings
+        for remark in reading.remarks:
+            self._say("remark", {"remark": remark})
+        environment = envdir.apply(self.environ, reading)
+        if settings.pace_from_environment:
+            try:
+                self._observe(facts.PaceChanged(**pace(environment)), now)
+            except SettingsError as error:
+                self._say(
+                    "cannot",
+                    {
+                        "what": "take the pace of restarts from the environment",
+                        "cause": "; ".join(error.problems),
+                    },
+                )
+        self._complete_environment(order, handed, environment, now)
+
+    def _complete_environment(
+        self,
+        order: orders.Prepare,
+        handed: Mapping[str, str],
+        environment: dict[str, str],
+        now: float,
+    ) -> None:
+        """What sidecar itself tells a generation; then check it."""
+        settings = self.plans[order.generation].settings
+        environment.update(handed)
+        environment["SERVER_STARTER_GENERATION"] = str(order.generation)
+        environment["SIDECAR_TRIGGER"] = order.trigger
+        if order.changed:
+            environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
+        if self.notify is not None:
+            environment["NOTIFY_SOCKET"] = self.notify.address
+        self.environments[order.generation] = environment
+        if not settings.check:
+            self._prepared(order.generation, now)
+            return
+        tail: helpers.Tail | None = None
+        pid = 0
+        try:
+            tail = helpers.Tail()
+            pid = self._start_helper(
+                settings, settings.check, environment, [(tail.write, 1), (tail.write, 2)]
+            )
+            tail.started()
+            self._heed_tail(tail)
+        except OSError as error:
+            if pid:
+                self.workers.abandon(pid)
+            if tail is not None:
+                tail.close()
+            cause = f"the check could not be started: {error.strerror}"
+            self._observe(facts.PreparationFailed(order.generation, cause), now)
+        else:
+            self.checks[pid] = Check(order.generation, tail)
+
+    def _prepared(self, generation: int, now: float) -> None:
+        """It can be started; with --overlap auto, say how many of its workers fit beside those that
+        are there.
+
+        Not in a slow start, which shrinks the old program while the new one grows: there are never
+        two whole ones.
+        """
+        room, why, of = None, "", self.plans[generation].settings
+        there = list(self.supervisor.roster.workers())
+        found = cgroup.left() if there and of.overlap == "auto" and not of.slow_start else None
+        if found is not None:
+            sizes = [(each.generation, accept_probe.private_memory(each.pid)) for each in there]
+            room, why = self.room.begin(
+                generation, *found, sizes, self.supervisor.size, cgroup.kills()
+            )
+        self._observe(facts.Prepared(generation, room, why), now)
+
+    def _checked(self, ended: processes.Ended, now: float) -> None:
+        check = self.checks[ended.pid]
+        generation = check.generation
+        output = self._last_words(check.tail)
+        if ended.code == 0 and not ended.signal:
+            if output:
+                self._say("check_output", {"generation": generation, "output": output})
+            self._prepared(generation, now)
+            del self.checks[ended.pid]
+            return
+        how = ended.note or (
+            f"was killed by SIG{ended.signal}"
+            if ended.signal
+            else f"exited with status {ended.code}"
+        )
+        self._observe(
+            facts.PreparationFailed(
+                generation,
+                f"the check `{' '.join(self.plans[generation].settings.check)}` {how}",
+                output,
+            ),
+            now,
+        )
+        del self.checks[ended.pid]
+
+    def _heed_tail(self, tail: helpers.Tail) -> None:
+        self._listen_to(tail, lambda _: self._read_tail(tail))
+
+    def _read_tail(self, tail: helpers.Tail) -> None:
+        if not tail.take():
+            self._stop_listening(tail)
+
+    def _last_words(self, tail: helpers.Tail) -> str:
+        self._stop_listening(tail)
+        return tail.close()
+
+    def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
+        return {
+            **self.environments[generation],
+            "SIDECAR_WORKER": str(slot),
+            "SIDECAR_WORKERS": workers or str(self.supervisor.size),
+        }
+
+    def _launch(
+        self,
+        settings: Settings,
+        argv: tuple[str, ...],
+        environment: dict[str, str],
+        handoff: Iterable[tuple[int, int]] = (),
+    ) -> processes.Launch:
+        return processes.Launch(
+            argv=argv,
+            environment=environment,
+            handoff=tuple(handoff),
+            directory=settings.dir,
+            umask=settings.umask,
+            place=self.place,
+        )
+
+    def _start_helper(
+        self,
+        settings: Settings,
+        argv: tuple[str, ...],
+        environment: dict[str, str],
+        handoff: Iterable[tuple[int, int]] = (),
+    ) -> int:
+        """Start a check or ready command: the generation's environment, but none of its sockets."""
+        private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
+        public = {name: value for name, value in environment.items() if name not in private}
+        return self.workers.start(self._launch(settings, argv, public, handoff))
+
+    def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
+        environment = self._environment(order.generation, order.slot, str(order.workers))
+        plan = self.plans[order.generation]
+        try:
+            launch = self._launch(
+                plan.settings, plan.command, environment, plan.listeners.handoff()
+            )
+            pid = self.workers.start(launch.replace(worker=True))
+        except OSError as error:
+            self._observe(
+                facts.SpawnFailed(
+                    order.generation, order.slot, f"no process could be made: {error.strerror}"
+                ),
+                now,
+            )
+            return
+        self._observe(facts.WorkerStarted(order.generation, order.slot, pid, plan.readiness), now)
+        self._try("look after a worker", self._look_after, pid, plan.readiness, now, again=True)
+
+    def _look_after(self, pid: int, how: str, now: float) -> None:
+        """Find out when a worker that has just been started is ready, where that is ours to find
+        out.
+        """
+        try:
+            report = self.workers.report(pid)
+            if report >= 0:
+                self._listen_to(report, lambda now: self._see_executed(pid, now))
+            else:  # an earlier version of sidecar has started it
+                self._see_executed(pid, now)
+        except OSError:  # no memory for it: as if it had been seen
+            self._observe(facts.WorkerExecuted(pid), now)
+        if not self.settings.as_server_starter:  # which says nothing of it
+            self.meeting.add(pid, now)
+        if how == "accept":
+            self.glances.add(pid, now)
+        elif how == "command":
+            self.asking[pid] = Asking(now)
+
+    def _see_executed(self, pid: int, now: float) -> None:
+        if self.workers.runs_its_program(pid):
+            self._observe(facts.WorkerExecuted(pid), now)
+
+    def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
+        asking = self.asking.get(order.pid)
+        if asking is not None and asking.doubted:
+            self._say(
+                "remark",
+                {
+                    "remark": f"--ready-command said yes, but worker {order.pid} takes no connections from the listeners:"
+                    " another worker has answered. If this program cannot be seen to listen, say --ready notify"
+                },
+            )
+        if self._sent_to != order.pid:  # a second signal hurries some programs
+            self._send(order.pid, order.signal, self.workers.retire)
+        self._stop_looking(order.pid)
+
+    def _do_Pass(self, order: orders.Pass, now: float) -> None:  # noqa: N802
+        self._send(order.pid, order.signal)
+
+    def _send(self, pid: int, signal: str, send: Callable[[int, str], None] | None = None) -> None:
+        try:
+            (send or self.workers.signal)(pid, signal)
+            self._sent_to = pid
+        except OSError as error:
+            self._say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
+
+    def _do_RetireGroup(self, order: orders.RetireGroup, now: float) -> None:  # noqa: N802
+        try:
+            self.workers.retire_group(order.pid, order.signal)
+        except OSError as error:
+            what = f"send SIG{order.signal} to what has outlived {order.pid}"
+            self._say("cannot", {"what": what, "cause": error.strerror})
+
+    def _do_Kill(self, order: orders.Kill, now: float) -> None:  # noqa: N802
+        try:
+            self.workers.kill(order.pid)
+        except OSError as error:
+            self._say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
+        self._stop_looking(order.pid)
+
+    def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
+        for pid, check in list(self.checks.items()):
+            if check.generation == order.generation:
+                self._last_words(self.checks.pop(pid).tail)
+                self.workers.abandon(pid)
+        for pid, work in list(self.delegated.items()):
+            if work.generation == order.generation:
+                self._drop_delegated(pid)
+        last_good = self.supervisor.last_good
+        if order.generation == last_good:
+            self.kept = self._what_it_had(last_good)
+        elif self.kept is not None and self.kept.generation != last_good:
+            self.kept = None
+        self.environments.pop(order.generation, None)
+        self.plans.pop(order.generation, None)
+        self._say("generation_gone", {"generation": order.generation})
+        # Until then old and new are there at once, also when the new one serves or has failed.
+        if self.room.begun and len(self.supervisor.roster.generations) == 1:
+            self.room.ended(cgroup.kills())
+        self._try("close listeners", self._close_listeners)
+        self._try("repair the listeners", self._mend, now)
+        self._try("see who holds the listeners", self._tell_strangers)
+
+    def _tell_strangers(self) -> None:
+        """Say which process has a listener open and belongs to no generation that is known: it may
+        answer with old code for as long as it lives.
+        """
+        inodes = {inode for each in self.sets for inode in each.inodes()}
+        for pid in self.workers.unowned():
+            if pid not in self._strangers and accept_probe.holds(pid, inodes):
+                self._strangers.add(pid)
+                remark = (
+                    f"process {pid} has a listener open, and what has started it has gone: it may answer"
+                    " with old code until it ends. Sidecar ends it when it stops itself"
+                )
+                self._say("remark", {"remark": remark})
+
+    def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
+        if order.event == "serving":
+            # It is not said of a door that is closed.
+            self._try("repair the listeners", self._mend, now)
+            self.meeting.served()
+        fields = order.fields
+        if order.event == "swap_failed" and (plan := self.plans.get(fields["generation"])):
+            fields = {**fields, **plan.log_end}
+        self._say(order.event, fields)
+        self.manager.heed(order.event, order.fields)
+
+    def _do_Exit(self, order: orders.Exit, now: float) -> None:  # noqa: N802
+        self.exit_status = order.status
+        if self.control is not None:
+            self._try("answer at the control socket", self.control.flush)
+        if order.reason:
+            leave_a_reason(order.reason)
+
+    def _mend(self, now: float) -> None:
+        """Repair the listeners: a program may have shut one down, or removed its path. Not once the
+        workers have been asked to leave for good: then a closed door is right.
+        """
+        if self.listener_watch is not None:
+            self.listener_watch.take()
+        if self.supervisor.ending.phase == "leaving":
+            self._mend_at = float("inf")
+            return
+        before, known = self.listeners.inodes(), self._broken
+        news = [remark for remark in self.listeners.mend() if remark not in known]
+        self._broken = tuple(self.listeners.broken.values())
+        for remark in news:
+            self._say("mended", {"remark": remark})
+        if self.listeners.inodes() != before:
+            # Bound anew: the workers that live hold a socket nobody can reach any more.
+            self._observe(facts.SwapTriggered("listener"), now)
+        if news or self.listener_watch is None:
+            # There may be other sockets and files now: watch these, and look once more, because
+            # something may have happened to them meanwhile. Who spoils them without end is not
+            # heard each time.
+            self._unwatch_listeners()
+            self._mend_at = self._mend_allowance.use(now)
+            if self._mend_at <= now:
+                self._watch_listeners()
+        elif self._broken:
+            self._mend_at = self._mend_pace.failed(now, 0.0, chance())
+        else:
+            self._mend_pace.failures = 0
+            self._mend_at = float("inf")
+
+    def _watch_listeners(self) -> None:
+        """Hear at once when a program spoils a listener of now."""
+        self.listener_watch = ListenerWatch(self.listeners.watched())
+        self._listen_to(self.listener_watch, self._mend)
+        problem = self.listener_watch.problem
+        if problem and problem != self._watch_problem:
+            remark = f"a removed path of a listener is noticed only when a worker ends ({problem})"
+            self._say("remark", {"remark": remark})
+        self._watch_problem = problem
+
+    def _unwatch_listeners(self) -> None:
+        if self.listener_watch is not None:
+            self._stop_listening(self.listener_watch)
+            self.listener_watch.close()
+            self.listener_watch = None
+
+    def _write_status(self, _now: float) -> None:
+        if self.status_file is None:
+            return
+        try:
+            self.status_file.write(self.supervisor.status_rows())
+            self.status_file.tell(self.supervisor.failed)
+            self._status_failed = ""
+        except OSError as error:
+            cause = error.strerror or str(error)
+            if cause != self._status_failed:
+                self._say(
+                    "cannot",
+                    {"what": f"write --status-file {self.settings.status_file}", "cause": cause},
+                )
+            self._status_failed = cause
+
+    def _leave_nothing(self) -> None:
+        """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1
+        leaves, the kernel does it. Nothing here may keep the rest from being done.
+        """
+        for fd in self._spare:
+            os.close(fd)
+        self._spare = []
+        log_command = self.output.pid if self.output is not None else 0
+        if os.getpid() == 1 and not log_command:
+            return
+        # Only children's ends are waited for now: whoever else has something to say would end each
+        # wait at once.
+        for key in list(self.selector.get_map().values()):
+            if key.fileobj is not self.wakeup:
+                self.selector.unregister(key.fileobj)
+        until = min(self._over_by, time.monotonic() + LOG_COMMAND_WAIT) - A_MOMENT
+        self._sweep(min(until, time.monotonic() + LAST_WAIT), log_command)
+        if self.output is not None:
+            self._try("let go of its output", self.log.let_go)
+            self._try("give its output back", self.output.give_back)
+        if log_command:
+            while log_command not in self._reaped(0.05) and time.monotonic() < until:
+                pass
+            self._sweep(until)
+
+    def _sweep(self, until: float, spared: int = 0) -> None:
+        """Kill what is left, and wait for its end until that moment, and at least a moment."""
+        until = max(until, time.monotonic() + A_MOMENT)
+        while self.workers.sweep(spared) and time.monotonic() < until:
+            self._reaped(0.05)
+
+    def _reaped(self, wait: float) -> list[int]:
+        """Wait for a child's end, and say whose it was."""
+        try:
+            self.selector.select(wait)
+            self.wakeup.take()
+        except Exception as error:
+            self._note_defect("wait for the end of processes", error, time.monotonic())
+            time.sleep(wait)
+        return [each.pid for each in self.workers.reap()[0]]
+
+
+def as_passed(listeners: Listeners) -> list[protocols.Passed]:
+    """The listeners as workers get them."""
+    return [
+        protocols.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
+        for each in listeners
+    ]
+
+
+def chance() -> float:
+    """A number in [0, 1), for jitter; the module `random` would cost 2 ms of start-up."""
+    return int.from_bytes(os.urandom(4), "little") / 2**32
+
+
+def shortened(names: list[str]) -> tuple[str, ...]:
+    """As many as are read at a glance, and go into an environment."""
+    kept: list[str] = []
+    for name in names:
+        if sum(map(len, kept)) + len(name) > MOST_TOLD:
+            break
+        kept.append(name)
+    return tuple(kept)
+
+
+def open_to_all(admin: Address | None, environ: Mapping[str, str]) -> bool:
+    """Whether the admin listens on every interface of a machine without having been told so.
+
+    In a container that is as it has to be: a kubelet asks from outside, and others reach only what
+    is published.
+    """
+    contained = os.getpid() == 1 or bool(environ.get("KUBERNETES_SERVICE_HOST"))
+    return admin is not None and admin.text.isdigit() and not contained
+
+
+def written_by_sidecar(settings: Settings) -> list[str]:
+    """The files that sidecar writes itself, also what its output was redirected to."""
+    log = "" if settings.log_file.lstrip().startswith("|") else settings.log_file
+    found = [each for each in (settings.pid_file, settings.status_file, log) if each]
+    for fd in (1, 2):
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return found
+
+
+def leave_a_reason(reason: str) -> None:
+    """Tell Kubernetes why sidecar ends by itself: it shows this file's content as the container's
+    termination message.
+    """
+    try:
+        # Neither made nor truncated: where the file is missing nobody reads it.
+        fd = os.open(TERMINATION_LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        said = printable(reason, "\n\t") + "\n"
+        os.write(fd, said.encode("utf-8", "backslashreplace")[:TERMINATION_LOG_MOST])
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def run(
+    settings: Settings,
+    environ: Mapping[str, str],
+    detach: Detach | None = None,
+    source: Source | None = None,
+    started: Started | None = None,
+) -> int:
+    """Run sidecar until it is stopped; its exit status. Raises SidecarError if it cannot start.
+
+    `source` gives the settings again on HUP. `detach`, called once everything is bound and nothing
+    is started, may go on in another process; it is given what rewrites the pid file. `started` is
+    how to start it again.
+    """
+    host = Host(settings, environ, source, started)
+    try:
+        return host.run(detach)
+    except OSError as error:
+        if host.began:
+            raise
+        raise StartError(refused(error), error.errno or 0) from None
+
+
+def refused(error: OSError) -> str:
+    """Why sidecar cannot start, when it is the system that says no."""
+    where = f" ({error.filename!r})" if error.filename is not None else ""
+    more = {
+        errno.EMFILE: "; raise the limit of this process: ulimit -n, or LimitNOFILE",
+        errno.ENFILE: "; the whole system has none left: sysctl fs.file-max",
+        errno.ENOMEM: "; the container or the system has no memory left",
+    }.get(error.errno or 0, "")
+    return f"cannot start: {(error.strerror or str(error)).lower()}{where}{more}"
+
+
+def take_over(
+    state: dict[str, Any],
+    environ: Mapping[str, str],
+    source: Source | None = None,
+    started: Started | None = None,
+) -> Callable[[], int]:
+    """Be the version after the one that has left this state: what goes on from here.
+
+    Raises whatever hinders it, and can then be tried again, by another exec.
+    """
+    host = Host(state["settings"], environ, source, started, state)
+    host.inherit(state)
+    return host.run
+
+
+def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None) -> int:
+    """Prove that this version could take over from the one that has started it: make everything,
+    say which version it is, and end.
+
+    Raises SidecarError if it could not.
+    """
+    state = execute.unseal(left, os.getppid())
+    if state is None:
+        raise StartError(
+            "it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`"
+        )
+    try:
+        Host(state["settings"], environ, source, None, state).inherit(state)
+    except (OSError, KeyError) as error:
+        raise StartError(
+            f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}"
+        ) from None
+    os.write(1, f"sidecar {__version__}\n".encode())
+    # As it is: what was made of the state is the parent's, and not to be closed or removed.
+    os._exit(0)

@@ -1,0 +1,342 @@
+"""What well-known programs need, so that nobody has to say it: one row each, proven by a real run
+(tests/servers/test_profiles.py).
+
+A row says how the program learns its listeners' descriptors (a protocol of settings/protocols.py, or
+arguments), and which signal drains it. It is found by the program's name, also behind launchers
+(settings/launchers.py); an explicit setting wins, and arguments of one's own that say the same thing
+(`unless`) keep the row's away. `--profile none` turns all of it off.
+"""
+
+from __future__ import annotations
+
+from sidecar.base.record import Record
+from sidecar.settings import launchers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sidecar.settings.launchers import Program
+    from sidecar.settings.protocols import Passed
+
+
+class Added(Record):
+    """Words that are added to the command, behind the program's own name or, with `behind`, behind
+    that word of its command line.
+
+    {fd} and {url} in them stand for the first stream listener's descriptor and URL; with `each`
+    they are added once for every stream listener. `unless` are the user's own options (a word that
+    begins so, `*.ini`: that ends so) which keep them away. `homeless`: only where no directory for
+    temporary files can be written.
+    """
+
+    words: tuple[str, ...]
+    each: bool = False
+    unless: tuple[str, ...] = ()
+    behind: str = ""
+    homeless: bool = False
+
+    @property
+    def tells(self) -> bool:
+        """Whether they say which sockets there are."""
+        return any("{fd}" in word or "{url}" in word for word in self.words)
+
+
+class Profile(Record):
+    """One program: its names, the signal that drains it, the protocols it needs, and the words to
+    add.
+
+    `taken` maps the beginning of an argument that the user gave to the protocols it asks for.
+    `own_pid`: it takes systemd's sockets only if LISTEN_PID is its own pid, which it is not behind
+    a launcher that stays as its parent; `relayed` is what it is given there, in the place of the
+    row's own. `listen` says what its configuration has to hold, in the imperative. `outvoted` are
+    options that name an address and count for nothing once it is given a socket. `unsuitable` are
+    options that do not go with being supervised, and why; `needs` are those without which it leaves
+    for the background. `reopens`: it opens its own log files anew on USR1.
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    signal: str = "TERM"
+    handoff: tuple[str, ...] = ()
+    added: tuple[Added, ...] = ()
+    taken: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    own_pid: bool = False
+    relayed: Relayed | None = None
+    listen: str = ""
+    outvoted: tuple[str, ...] = ()
+    unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
+    needs: tuple[str, ...] = ()
+    reopens: bool = False
+    #: How long (seconds) one has to live that nobody can look at, 0 if that is as for any program.
+    interval: float = 0.0
+
+
+class Relayed(Record):
+    """How a program learns its listeners where LISTEN_PID is not its own pid."""
+
+    handoff: tuple[str, ...] = ()
+    added: tuple[Added, ...] = ()
+
+
+# gunicorn's workers beat in a file; /dev/shm is writable under a read-only root, too.
+_HEARTBEAT = Added(("--worker-tmp-dir", "/dev/shm"), unless=("--worker-tmp-dir",), homeless=True)
+_PUMA = Added(("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config"))
+_AS_PORT = "let `listen` in its configuration name the address as --port does"
+_PID_FILE = (
+    "two generations cannot share the file; leave it out (--pid-file of sidecar has its own pid)"
+)
+_BACKGROUND = "it goes to the background, and sidecar takes that for its end; leave it out"
+_RELOAD = (
+    "it starts its own workers anew beside sidecar; leave it out, and use sidecar dev or --watch"
+)
+
+PROFILES: dict[str, Profile] = {
+    row.name: row
+    for row in (
+        # gunicorn takes systemd's sockets by itself, and would take fd://3 a second time.
+        Profile(
+            "gunicorn",
+            ("gunicorn",),
+            taken=(("fd://", ("no-systemd",)),),
+            added=(_HEARTBEAT,),
+            outvoted=("--bind", "-b"),
+            own_pid=True,
+            reopens=True,
+            relayed=Relayed(
+                ("no-systemd",),
+                (Added(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")), _HEARTBEAT),
+            ),
+            unsuitable=(
+                (("--pid", "-p"), _PID_FILE),
+                (("--daemon", "-D"), _BACKGROUND),
+                (("--reload",), _RELOAD),
+            ),
+        ),
+        Profile(
+            "uvicorn",
+            ("uvicorn",),
+            added=(Added(("--fd", "{fd}"), unless=("--fd", "--uds")),),
+            outvoted=("--port",),
+            unsuitable=((("--reload",), _RELOAD),),
+        ),
+        Profile(
+            "hypercorn",
+            ("hypercorn",),
+            added=(
+                Added(
+                    ("--bind", "fd://{fd}"),
+                    each=True,
+                    unless=("--bind", "-b", "--insecure-bind"),
+                ),
+            ),
+            unsuitable=(
+                (("--pid", "-p"), _PID_FILE),
+                (("--daemon", "-D"), _BACKGROUND),
+                (("--reload",), _RELOAD),
+            ),
+        ),
+        Profile("daphne", ("daphne",), added=(Added(("--fd", "{fd}"), unless=("--fd", "-u", "-e", "--endpoint")),)),
+        Profile(
+            "litestar",
+            ("litestar",),
+            added=(
+                Added(
+                    ("--fd", "{fd}"),
+                    unless=("--fd", "--file-descriptor", "-F", "--uds", "--unix-domain-socket", "-U"),
+                    behind="run",
+                ),
+            ),
+            outvoted=("--port", "-p"),
+            unsuitable=((("--reload", "-r", "--reload-dir", "-R"), _RELOAD),),
+        ),
+        # TERM means "load again" to uWSGI, unless a hook says otherwise.
+        Profile(
+            "uwsgi",
+            ("uwsgi", "uwsgi-core", "pyuwsgi"),
+            added=(
+                Added(
+                    ("--http-socket", "fd://{fd}"),
+                    each=True,
+                    unless=(
+                        "--http", "--http-socket", "--http11-socket", "--https", "--socket", "-s", "--uwsgi-socket", "--fastcgi",
+                        "--scgi", "--ini", "--yaml", "--yml", "--xml", "--json", "-x", "-y", "*.ini", "*.yaml", "*.yml", "*.xml", "*.json",
+                    ),
+                ),
+                Added(
+                    ("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+                    unless=("--hook-master-start",),
+                ),
+            ),
+            handoff=("no-systemd",),
+            unsuitable=(
+                (("--daemonize", "-d", "--daemonize2"), _BACKGROUND),
+                (("--pidfile",), _PID_FILE),
+                (("--die-on-term",), "on TERM it then drops the requests in flight; leave it out"),
+                (("--py-autoreload", "--python-autoreload"), _RELOAD),
+            ),
+        ),
+        Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",), listen=_AS_PORT, reopens=True),
+        Profile(
+            "haproxy", ("haproxy",), signal="USR1", listen="say `bind fd@{fd}` in its configuration",
+            unsuitable=((("-D",), _BACKGROUND),),
+        ),
+        Profile(
+            "lighttpd", ("lighttpd",), signal="INT", own_pid=True, needs=("-D",),
+            listen='say server.systemd-socket-activation = "enable" in its configuration, and server.bind and server.port as in --port',
+        ),
+        Profile(
+            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",), listen=_AS_PORT, reopens=True,
+            needs=("-F", "--nodaemonize"), unsuitable=((("-D", "--daemonize"), _BACKGROUND),),
+        ),
+        Profile("starman", ("starman",), signal="QUIT"),
+        Profile("twiggy", ("twiggy",), signal="QUIT"),
+        Profile(
+            "unicorn", ("unicorn", "unicorn_rails"), signal="QUIT", own_pid=True, reopens=True,
+            relayed=Relayed(("unicorn", "no-systemd")),
+            unsuitable=((("--daemonize", "-D"), _BACKGROUND),),
+        ),
+        # Puma closes a socket that was passed to it unless it is told to bind that very address.
+        Profile(
+            "puma",
+            ("puma",),
+            added=(_PUMA,),
+            own_pid=True,
+            relayed=Relayed(("puma", "no-systemd"), (_PUMA,)),
+        ),
+        # These take jobs from a queue, and need some seconds to find that they cannot be imported.
+        Profile(
+            "celery", ("celery",), interval=10.0,
+            unsuitable=((("--detach", "-D"), _BACKGROUND), (("--pidfile",), _PID_FILE)),
+        ),
+        Profile("rq", ("rq", "rqworker"), interval=10.0),
+    )
+}  # fmt: skip
+
+
+def found(command: Sequence[str], name: str = "auto") -> tuple[Profile | None, Program]:
+    """The row of the program that a command runs, None if it has none, and where the program is; of
+    several programs in a shell's text it is the last one that has a row.
+
+    A version in its name (php-fpm8.2) does not matter. With `name`, that row is the one: it may be
+    for a program that the command's words do not show.
+    """
+    there = launchers.programs(command)
+    rows = [PROFILES[name]] if name in PROFILES else list(PROFILES.values())
+    for program in reversed(there):
+        plain = program.name.rstrip("0123456789.")
+        for row in rows:
+            if program.name in row.programs or plain in row.programs:
+                return row, program
+    return PROFILES.get(name), there[-1]
+
+
+def protocols(row: Profile, program: Program) -> tuple[str, ...]:
+    """The protocols that the program needs when it is started so."""
+    asked = [
+        extra
+        for beginning, extra in row.taken
+        if any(beginning in word for word in program.words[1:])
+    ]
+    if row.own_pid and program.parent:
+        if row.relayed is not None:
+            return row.relayed.handoff
+        if program.sure:
+            return (*row.handoff, "no-systemd")
+    return (*row.handoff, *(protocol for extra in asked for protocol in extra))
+
+
+def arranged(
+    row: Profile,
+    command: Sequence[str],
+    program: Program,
+    passed: Iterable[Passed],
+    homeless: bool = False,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The command for these listeners, and the words that were added to it: none if its own say it
+    already. `homeless`: no directory for temporary files can be written.
+    """
+    streams = [each for each in passed if each.stream]
+    relayed = row.relayed if row.own_pid and program.parent else None
+    more: list[str] = []
+    behind = 0
+    for added in row.added if relayed is None else relayed.added:
+        if any(_given(program, own) for own in added.unless) or (added.homeless and not homeless):
+            continue
+        if added.behind:
+            if added.behind not in program.words:
+                continue
+            behind = program.words.index(added.behind)
+        if not added.tells:
+            more += added.words
+            continue
+        for each in streams if added.each else streams[:1]:
+            more += [part.format(fd=each.fd, url=each.url) for part in added.words]
+    if program.name.rstrip("0123456789.") in row.programs or program.name in row.programs:
+        return launchers.inserted(command, program, behind, more), tuple(more)
+    return (*command, *more), tuple(more)  # who it is starts with what follows, surely
+
+
+def own_listener(row: Profile, program: Program) -> str:
+    """The option of the user's own that keeps the profile from giving the program the socket."""
+    relayed = row.relayed if row.own_pid and program.parent else None
+    for added in row.added if relayed is None else relayed.added:
+        for word in program.words[1:]:
+            if added.tells and any(_is(word, own) for own in added.unless):
+                return word.partition("=")[0]
+    return ""
+
+
+def outvoted(row: Profile, program: Program, ports: Sequence[int]) -> list[str]:
+    """Where the user's own options name another port than sidecar's, and count for nothing because
+    the program is given a socket.
+    """
+    if not ports or own_listener(row, program):
+        return []
+    words = program.words[1:]
+    for number, word in enumerate(words):
+        option, sign, value = word.partition("=")
+        if option not in row.outvoted:
+            continue
+        value = value if sign else "".join(words[number + 1 : number + 2])
+        port = value.rpartition(":")[2]
+        if port.isascii() and port.isdigit() and port not in map(str, ports):
+            ours = ", ".join(map(str, ports))
+            return [
+                f"{row.name} {option} {value} counts for nothing: {row.name} is given sidecar's socket and serves on port {ours};"
+                f" leave {option} out, or say --port {value} to sidecar"
+            ]
+    return []
+
+
+def remarks(row: Profile | None, program: Program) -> list[str]:
+    """What the command says that does not go with being supervised."""
+    if row is None:
+        return []
+    said = [
+        f"{row.name} {option}: {why}"
+        for options, why in row.unsuitable
+        for option in options
+        if _given(program, option)
+    ]
+    if row.needs and not any(_given(program, option) for option in row.needs):
+        said.append(
+            f"{row.name} without {row.needs[0]} goes to the background, and sidecar takes that for its end; add {row.needs[0]}"
+        )
+    if row.own_pid and program.parent and row.relayed is None and program.sure:
+        said.append(
+            f"{program.parent} stays as the parent of {row.name}, which takes only sockets that were handed to its own pid"
+            f" (LISTEN_PID): LISTEN_FDS is left out; start {row.name} itself, or let the shell exec it"
+        )
+    return said
+
+
+def _given(program: Program, own: str) -> bool:
+    """Whether one of the program's words is this option, alone or with its value."""
+    return any(_is(word, own) for word in program.words[1:])
+
+
+def _is(word: str, own: str) -> bool:
+    if own.startswith("*"):
+        return word.endswith(own[1:])
+    return word == own or word.startswith(own + "=")

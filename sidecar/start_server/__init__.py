@@ -1,0 +1,1 @@
+"""Server::Starter's command line over the same engine."""

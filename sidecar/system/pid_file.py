@@ -1,0 +1,274 @@
+"""The pid file and the status file, as Server::Starter has them: what other processes go by to find
+this one.
+
+A pid file is a lock that has a number in it. The lock (flock) says whether a sidecar lives, and the
+kernel drops it when its holder dies in whatever way; the number says which one. So a file left
+behind, by a crash or in a restarted container where every pid is the same again, is in nobody's
+way, and a second sidecar is refused before it has changed a byte.
+
+A status file has one line `GENERATION:PID` for each living worker. Readers see one version or the
+next, never a part. As long as the last generation tried is one that failed, a file `STATUS.failed`
+beside it says `GENERATION CAUSE`: what `start_server --restart` reports.
+
+Not taken: O_EXCL (the Go start_server: a stale file blocks the start), truncating on open and
+waiting for the lock (the Perl one: a second instance destroys the live pid file, then hangs), fcntl
+locks (daemonizing would lose them), and destructors (a forked child whose exec failed would remove
+its parent's files).
+
+The files get mode 0644, less what the umask takes away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from sidecar.base.errors import StartError
+from sidecar.base.record import Descriptor
+from sidecar.system.safe_open import open_for_writing, unlink_same
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+# How often a lock may turn out to be on a file that its holder has just removed: one try for each
+# sidecar that is leaving.
+TRIES = 100
+
+_MODE = 0o644
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+class PidFile:
+    """A pid file that is held: `path`, and `fd`, the descriptor whose lock holds it. It is not
+    inherited by programs.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        """Of a descriptor that has the lock: from take(), or handed on by an earlier self across
+        exec.
+        """
+        self.path = path
+        self.fd = fd
+
+    def dump(self) -> dict[str, Any]:
+        """The file and its lock, for a later version of sidecar: PidFile(**it)."""
+        return {"path": self.path, "fd": Descriptor(self.fd)}
+
+    @classmethod
+    def take(cls, path: str) -> PidFile:
+        """Lock the pid file and write this process's pid into it.
+
+        Raises StartError if another process holds it (the file is then as it was), or if it cannot
+        be written.
+        """
+        for _ in range(TRIES):
+            try:
+                fd = _open(path)
+            except OSError as error:
+                raise _unwritable(path, error) from None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _pid_in(fd)
+                os.close(fd)
+                raise StartError(
+                    f"the pid file {path} is held by {holder}; stop that first, or give another --pid-file"
+                ) from None
+            except OSError as error:
+                os.close(fd)
+                raise _unwritable(path, error) from None
+            if _same(fd, path):
+                file = cls(path, fd)
+                file.rewrite()
+                return file
+            os.close(fd)  # its holder removed it between our open and our lock
+        raise StartError(f"the pid file {path} cannot be taken: it is replaced again and again")
+
+    def rewrite(self) -> None:
+        """Write this process's pid, after take() or a fork. Raises StartError and lets the file go
+        if that fails.
+        """
+        try:
+            _write(self.fd, _line())
+            os.ftruncate(
+                self.fd, len(_line())
+            )  # afterwards: who reads meanwhile finds a pid on the first line
+        except OSError as error:
+            self.release()
+            raise _unwritable(self.path, error) from None
+
+    def release(self) -> None:
+        """Give up the lock, and remove the file if it is still what the path names and says this
+        process. Raises nothing.
+        """
+        if self.fd < 0:
+            return
+        try:
+            # Empty: what should have been written could not be.
+            if os.pread(self.fd, 32, 0) in (_line(), b""):
+                unlink_same(os.path.realpath(self.path), _identity(self.fd))
+        except OSError:
+            pass  # a stale pid file is in nobody's way
+        finally:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class StatusFile:
+    """A file of `GENERATION:PID` lines; nothing is there before the first write."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._written: bytes | None = None
+        # Not known yet: an earlier life may have left one.
+        self._told: tuple[int, str] | None = (0, "")
+
+    def dump(self) -> dict[str, Any]:
+        """What is in it, for a later version of sidecar."""
+        return {
+            "written": None if self._written is None else self._written.decode("ascii"),
+            "told": self._told,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Know what an earlier version has dumped."""
+        self._written = None if state["written"] is None else state["written"].encode("ascii")
+        self._told = state["told"]
+
+    def write(self, rows: Iterable[tuple[int, int]]) -> None:
+        """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if
+        they are what it has.
+
+        Raises OSError; the file then is as it was.
+        """
+        text = b"".join(b"%d:%d\n" % row for row in sorted(rows))
+        if text == self._written:
+            return
+        _replace(self.path, text)
+        self._written = text
+
+    def tell(self, failed: tuple[int, str] | None) -> None:
+        """Say that a generation failed and why, or (None) that none has. Raises OSError."""
+        if failed == self._told:
+            return
+        if failed is None:
+            _remove(self.path + ".failed")
+        else:
+            _replace(
+                self.path + ".failed",
+                f"{failed[0]} {failed[1]}\n".encode("utf-8", "backslashreplace"),
+            )
+        self._told = failed
+
+    def remove(self) -> None:
+        """Remove the file if it holds what this wrote last: not one that was never written, nor
+        another's. Raises OSError.
+        """
+        self.tell(None)
+        if self._written is None:
+            return
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            if os.read(fd, len(self._written) + 1) == self._written:
+                unlink_same(self.path, _identity(fd))
+        finally:
+            os.close(fd)
+        self._written = None
+
+
+def _replace(path: str, text: bytes) -> None:
+    """Put a file in the place of what is there. Raises OSError, and nothing has changed then."""
+    _refuse_special(path, follow=False)  # a rename would replace even /dev/null
+    new = f"{path}.{os.getpid()}"
+    _remove(new)  # of an earlier life: in a container the pid is often the same
+    fd = os.open(new, _NEW, _MODE)
+    try:
+        try:
+            _write(fd, text)
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+    except OSError:
+        _remove(new)
+        raise
+
+
+def _open(path: str) -> int:
+    """Open a pid file, made if need be, its content untouched. Raises OSError, also for what is no
+    file of its own.
+    """
+    _refuse_special(path, follow=True)
+    fd = open_for_writing(path, os.O_RDWR, _MODE)
+    for output in (0, 1, 2):
+        if _same(
+            fd, output
+        ):  # /dev/stdout, where that is redirected to a file: a log would be truncated
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is this process's own input or output", path)
+    return fd
+
+
+def _refuse_special(path: str, follow: bool) -> None:
+    """Raise OSError if something other than a regular file is there. Looked at, not opened: opening
+    a device may do something.
+    """
+    try:
+        mode = os.stat(path, follow_symlinks=follow).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Device and inode of an open file."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _same(fd: int, other: str | int) -> bool:
+    """Whether the file open as `fd` is the one that a path names, or that another descriptor (if
+    open) is of.
+    """
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(other))
+    except OSError:
+        return False
+
+
+def _line() -> bytes:
+    """What the pid file of this process says."""
+    return b"%d\n" % os.getpid()
+
+
+def _pid_in(fd: int) -> str:
+    """Who a pid file says it belongs to; it may be empty for a moment, or hold anything."""
+    pid = os.pread(fd, 20, 0).strip()
+    return f"process {pid.decode()}" if pid.isdigit() else "another process"
+
+
+def _write(fd: int, text: bytes) -> None:
+    """Write all of the text at the start of a file. Raises OSError."""
+    done = 0
+    while done < len(text):
+        done += os.pwrite(fd, text[done:], done)
+
+
+def _remove(path: str) -> None:
+    """Remove a file that may be gone already. Raises OSError."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _unwritable(path: str, error: OSError) -> StartError:
+    return StartError(f"the pid file {path} cannot be written: {error.strerror}", error.errno or 0)
