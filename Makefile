@@ -45,13 +45,15 @@ check: $(VENV)/ready ## style, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.settings --check
+	$(BIN)/python -m docs.tree --check
 
 format: $(VENV)/ready ## mend what can be mended
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/ready ## write docs/settings.md anew from the settings
+docs: $(VENV)/ready ## write docs/settings.md and the tree in how-it-works.md anew
 	$(BIN)/python -m docs.settings
+	$(BIN)/python -m docs.tree
 
 image: ## build the image, with its version and revision in the labels
 	docker build --target sidecar --build-arg REVISION=$(REVISION) -t sidecar .

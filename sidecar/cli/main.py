@@ -1,4 +1,4 @@
-"""The door: argv and environ come in here, and nowhere else.
+"""The entry point of `sidecar`: argv and environ come in here, and nowhere else.
 
 What a command needs is imported when it is asked for: `health` runs every few seconds, and `run`
 needs nothing of the others.

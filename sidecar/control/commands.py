@@ -1,4 +1,4 @@
-"""The phrasebook: what one can ask of a running sidecar, or tell it. One class a command, with both
+"""The commands of the control socket: what a running sidecar can be asked or told. One class a command, with both
 ends in it: how it is asked for on a command line, what PID 1 answers, and how the answer reads.
 docs/control.md has the protocol.
 

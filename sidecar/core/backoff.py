@@ -1,4 +1,4 @@
-"""When may it be tried again? Pauses that grow while things fail, and the clock of the automatic
+"""Exponential backoff with jitter, reset after a minimum uptime; and the clock of the automatic
 restart.
 
 All moments are seconds on the caller's clock; `chance` is a number in [0, 1) the caller drew.

@@ -1,4 +1,4 @@
-"""Who is there? Every generation and worker that is not gone, and the questions asked about them."""
+"""Every generation and worker that is not gone, and the questions that are asked about them."""
 
 from __future__ import annotations
 

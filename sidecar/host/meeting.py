@@ -1,4 +1,4 @@
-"""Do the program and the sockets meet? A program that is not told where its sockets are, or cannot
+"""Notice a program that does not take its sockets. A program that is not told where its sockets are, or cannot
 take them, binds for itself: it then listens elsewhere, and is waited for in vain, or ends with
 "address already in use". Both are said within seconds, with what to do.
 

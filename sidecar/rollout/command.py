@@ -1,4 +1,4 @@
-"""The door of `sidecar rollout`: words and a plan's file in, the loop over course.py's orders, the
+"""The entry point of `sidecar rollout`: words and a plan's file in, the loop over course.py's orders, the
 exit status out.
 """
 

@@ -1,4 +1,4 @@
-"""Which program does a command run? Often it stands behind others that only start it: `uv run
+"""Find the program that a command runs. Often it stands behind others that only start it: `uv run
 gunicorn app:app`, `timeout 100 gunicorn …`, `sh -c "cd app && exec gunicorn …"`, `python -m uvicorn`.
 
 A launcher either becomes the program (exec: the same process), or stays as its parent (fork). That

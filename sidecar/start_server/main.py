@@ -1,4 +1,4 @@
-"""The second door: Server::Starter's `start_server`, its command line, files and messages, in front
+"""The entry point of `start_server`: Server::Starter's command line, files and messages, in front
 of the same engine.
 
 It turns the command line of version 0.35 (and what the Ruby and Go ones add) into `Settings`; what

@@ -1,4 +1,4 @@
-"""Is this worker taking connections?
+"""Readiness `accept`: see from outside whether a worker takes connections.
 
 Between fork and the first answered request lies everything that imports, migrations and warm-ups
 may take. Server::Starter waits a fixed second: too long for most programs, too short for the rest.
