@@ -135,7 +135,7 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
             started=(sys.executable, sys.orig_argv, sys.argv),
         )
     except SidecarError as error:
-        from sidecar.host.loop import leave_a_reason  # noqa: PLC0415
+        from sidecar.system.termination_log import leave_a_reason  # noqa: PLC0415
 
         text = table.hidden(str(error), hide)
         if not check:

@@ -26,18 +26,17 @@ from collections import deque
 
 from sidecar import __version__
 from sidecar.base.errors import EnvdirError, SettingsError, SidecarError, StartError
-from sidecar.base.printable import printable
 from sidecar.base.record import Descriptor
 from sidecar.control import commands, server
 from sidecar.core import facts, orders, status
 from sidecar.core.backoff import Allowance, Backoff
-from sidecar.core.containment import Containment, place
 from sidecar.core.history import Chronicle
 from sidecar.core.model import LINGERING, STARTING
 from sidecar.core.room import Room
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
 from sidecar.host.meeting import LONGEST_BY_TIME, Attempt, Meeting
+from sidecar.host.turn import Part, Turn
 from sidecar.log.writer import Log
 from sidecar.settings import profiles, protocols
 from sidecar.settings.table import (
@@ -51,12 +50,14 @@ from sidecar.settings.table import (
     pace,
 )
 from sidecar.system import accept_probe, cgroup, envdir, processes, terminal
+from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
 from sidecar.system.listeners import Listeners, inherited, look_up
 from sidecar.system.output import Output, let_open
 from sidecar.system.pid_file import PidFile, StatusFile
 from sidecar.system.service_manager import Manager
 from sidecar.system.signals import Wakeup
+from sidecar.system.termination_log import leave_a_reason
 from sidecar.upgrade import execute
 from sidecar.upgrade.state import revived_supervisor
 
@@ -190,8 +191,6 @@ OF_A_GENERATION = (
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
 SHARED_MEMORY = "/dev/shm"
-TERMINATION_LOG = "/dev/termination-log"
-TERMINATION_LOG_MOST = 4096
 
 # A ready command that says no is asked again after this long, then ever less often up to the
 # longest pause (seconds).
@@ -219,26 +218,6 @@ class Check:
     def __init__(self, generation: int, tail: helpers.Tail) -> None:
         self.generation = generation
         self.tail = tail
-
-
-class Part:
-    """A part of the loop's turn: `what` it does, in words that follow "cannot"; `deadline` says
-    when it is due, `work` does it. `always`: in every turn, due or not.
-    """
-
-    __slots__ = ("always", "deadline", "what", "work")
-
-    def __init__(
-        self,
-        what: str,
-        deadline: Callable[[], float],
-        work: Callable[[float], None],
-        always: bool = False,
-    ) -> None:
-        self.what = what
-        self.deadline = deadline
-        self.work = work
-        self.always = always
 
 
 class Plan:
@@ -418,10 +397,8 @@ class Host:
         self._log_command_at = float("inf")
         self._log_command_since = 0.0
         self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
-        self._containment = Containment()
-        #: Something raised in this turn: look the children over.
-        self._defective = False
-        self._saying_defect = False
+        self.turn = Turn(self._say)
+        self._try, self._note_defect = self.turn.attempt, self.turn.note_defect
         #: Signals and orders that have not been seen to yet.
         self._heard: deque[str] = deque()
         self._ordered: deque[orders.Order] = deque()
@@ -433,7 +410,7 @@ class Host:
         self._spare: list[int] = []
         #: Sources that are not listened to for now, because reading them raised.
         self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
-        self._parts = self._make_parts()
+        self.turn.parts = self._make_parts()
 
     def run(self, detach: Detach | None = None) -> int:
         """Run until stopped; the exit status. Raises SidecarError if it cannot start, having undone
@@ -945,7 +922,7 @@ class Host:
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
         now = time.monotonic()
-        deadline = min(self._due(part, now) for part in self._parts)
+        deadline = self.turn.deadline(now)
         timeout = None if deadline == float("inf") else min(max(0.0, deadline - now), LONGEST_SLEEP)
         ready = self.selector.select(timeout)
         now = time.monotonic()
@@ -956,68 +933,18 @@ class Host:
             ):
                 # It stays readable, and would wake us for ever.
                 self._stop_listening(key.fileobj)
-                again = self._containment.failed(f"read {key.fd}", now, chance())
+                again = self.turn.put_off(f"read {key.fd}", now)
                 self._deaf[key.fd] = (key.fileobj, key.data, again)
         self._see_to(now)
 
     def _see_to(self, now: float) -> None:
-        """What is due, each part by itself."""
-        for part in self._parts:
-            if self._containment.held_until(part.what) > now:
-                continue
-            due = part.always or self._due(part, now) <= now
-            if due and not self._try(part.what, part.work, now):
-                self._containment.failed(part.what, now, chance())
-        if self._defective:
-            self._defective = False
+        """What is due, each part by itself; after a defect, what it left undone."""
+        self.turn.work(now)
+        if self.turn.defective:
+            self.turn.defective = False
             self._try("look its processes over", self._look_over, now)
 
-    def _due(self, part: Part, now: float) -> float:
-        """When a part of the turn is due."""
-        try:
-            due = part.deadline()
-        except Exception as error:
-            self._note_defect(part.what, error, now)
-            due = self._containment.failed(part.what, now, chance())
-        held = self._containment.held_until(part.what)
-        # What is done in every turn has no deadline of its own to come back to after a failure.
-        return max(due, held) if not part.always or held <= now else held
-
     # --- defects
-
-    def _try(self, what: str, work: Callable[..., None], *args: Any, again: bool = False) -> bool:
-        """Do a part of the work; one that raises is said, and done a `again`st time at once where
-        doing it twice does no harm. Whether it succeeded.
-        """
-        for _ in range(1 + again):
-            try:
-                work(*args)
-            except Exception as error:
-                self._note_defect(what, error, time.monotonic())
-            else:
-                return True
-        return False
-
-    def _note_defect(self, what: str, error: Exception, now: float) -> None:
-        """Say what was wrong, unless that was said a while ago: what the system refused as that,
-        all else as a defect of sidecar's own. Its text is not shown then, for it may hold anything.
-        """
-        self._defective = True
-        if self._saying_defect:
-            return  # in saying so
-        kind, where = type(error).__name__, place(error)
-        self._saying_defect = True
-        try:
-            if not self._containment.news(f"{what} {kind} {where}", now, chance()):
-                return
-            if isinstance(error, OSError) and error.strerror:
-                self._say("cannot", {"what": what, "cause": error.strerror})
-            else:
-                self._say("defect", {"error": kind, "where": where})
-        except Exception:
-            pass  # nothing is left to say it with
-        finally:
-            self._saying_defect = False
 
     def _survive(self, error: Exception) -> None:
         """The turn itself is wrong: go on holding the sockets, and see to what can be seen to.
@@ -2696,11 +2623,6 @@ def as_passed(listeners: Listeners) -> list[protocols.Passed]:
     ]
 
 
-def chance() -> float:
-    """A number in [0, 1), for jitter; the module `random` would cost 2 ms of start-up."""
-    return int.from_bytes(os.urandom(4), "little") / 2**32
-
-
 def shortened(names: list[str]) -> tuple[str, ...]:
     """As many as are read at a glance, and go into an environment."""
     kept: list[str] = []
@@ -2732,24 +2654,6 @@ def written_by_sidecar(settings: Settings) -> list[str]:
         except OSError:
             continue
     return found
-
-
-def leave_a_reason(reason: str) -> None:
-    """Tell Kubernetes why sidecar ends by itself: it shows this file's content as the container's
-    termination message.
-    """
-    try:
-        # Neither made nor truncated: where the file is missing nobody reads it.
-        fd = os.open(TERMINATION_LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        said = printable(reason, "\n\t") + "\n"
-        os.write(fd, said.encode("utf-8", "backslashreplace")[:TERMINATION_LOG_MOST])
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
 
 
 def run(

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.supervisor import Supervisor
-from sidecar.host import helpers, loop
+from sidecar.host import helpers
 from sidecar.host.loop import ADMIN_SAYS, WATCHER_SAYS, Host
 from sidecar.settings.table import Settings
+from sidecar.system.jitter import chance
 from sidecar.system.processes import Workers
 from sidecar.system.service_manager import Manager
 from tests.fuzz.test_fuzz import ANYTHING, fuzz
@@ -51,7 +52,7 @@ def heard() -> Iterator[tuple[Host, helpers.Helper]]:
     made = Host(settings, {})
     null = os.open(os.devnull, os.O_WRONLY)
     made.log.fd = null
-    made.supervisor = Supervisor(settings, time.monotonic(), loop.chance)
+    made.supervisor = Supervisor(settings, time.monotonic(), chance)
     made.manager = Manager("")
     made.workers = Workers(set(), {})
     says = {**WATCHER_SAYS, **ADMIN_SAYS}

@@ -86,7 +86,10 @@ def test_giving_up_shows_it_not_in_the_termination_log(tmp_path):
     )
     log = tmp_path / "termination-log"
     log.touch()
-    launcher = "import sys; from sidecar.host import loop as host; from sidecar.cli import main as cli; host.TERMINATION_LOG = sys.argv.pop(1); sys.exit(cli.main())"
+    launcher = (
+        "import sys; from sidecar.cli import main as cli; from sidecar.system import termination_log;"
+        " termination_log.TERMINATION_LOG = sys.argv.pop(1); sys.exit(cli.main())"
+    )
     run = subprocess.run(
         [sys.executable, "-c", launcher, log, "run", "--config", tmp_path / "sidecar.yml"],
         env={"PYTHONPATH": str(ROOT), "TOKEN": SECRET},

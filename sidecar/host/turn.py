@@ -1,0 +1,115 @@
+"""What a turn of the loop is made of, and how a defect in it is contained: a part that raises is
+said, left out for a pause and tried again, while the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+
+from sidecar.core.containment import Containment, place
+from sidecar.system.jitter import chance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    Say = Callable[[str, Mapping[str, Any]], None]
+
+
+class Part:
+    """A part of the loop's turn: `what` it does, in words that follow "cannot"; `deadline` says
+    when it is due, `work` does it. `always`: in every turn, due or not.
+    """
+
+    __slots__ = ("always", "deadline", "what", "work")
+
+    def __init__(
+        self,
+        what: str,
+        deadline: Callable[[], float],
+        work: Callable[[float], None],
+        always: bool = False,
+    ) -> None:
+        self.what = what
+        self.deadline = deadline
+        self.work = work
+        self.always = always
+
+
+class Turn:
+    """The parts, in order, and what raised of late. `say` tells of an event. Times are seconds of
+    the monotonic clock.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self.parts: Sequence[Part] = ()
+        #: Something has raised, and what it left undone was not looked for yet.
+        self.defective = False
+        self._say = say
+        self._saying = False
+        self._containment = Containment()
+
+    def deadline(self, now: float) -> float:
+        """When the next part is due."""
+        return min(self._due(part, now) for part in self.parts)
+
+    def work(self, now: float) -> None:
+        """Do what is due, each part by itself."""
+        for part in self.parts:
+            if self._containment.held_until(part.what) > now:
+                continue
+            due = part.always or self._due(part, now) <= now
+            if due and not self.attempt(part.what, part.work, now):
+                self.put_off(part.what, now)
+
+    def _due(self, part: Part, now: float) -> float:
+        """When a part of the turn is due."""
+        try:
+            due = part.deadline()
+        except Exception as error:
+            self.note_defect(part.what, error, now)
+            due = self.put_off(part.what, now)
+        held = self._containment.held_until(part.what)
+        # What is done in every turn has no deadline of its own to come back to after a failure.
+        return max(due, held) if not part.always or held <= now else held
+
+    def put_off(self, what: str, now: float) -> float:
+        """It has raised: when to do it again."""
+        return self._containment.failed(what, now, chance())
+
+    def attempt(
+        self, what: str, work: Callable[..., None], *args: Any, again: bool = False
+    ) -> bool:
+        """Do a part of the work; one that raises is said, and done a `again`st time at once where
+        doing it twice does no harm. Whether it succeeded.
+        """
+        for _ in range(1 + again):
+            try:
+                work(*args)
+            except Exception as error:
+                self.note_defect(what, error, time.monotonic())
+            else:
+                return True
+        return False
+
+    def note_defect(self, what: str, error: Exception, now: float) -> None:
+        """Say what was wrong, unless that was said a while ago: what the system refused as that,
+        all else as a defect of sidecar's own. Its text is not shown then, for it may hold anything.
+        """
+        self.defective = True
+        if self._saying:
+            return  # in saying so
+        kind, where = type(error).__name__, place(error)
+        self._saying = True
+        try:
+            if not self._containment.news(f"{what} {kind} {where}", now, chance()):
+                return
+            if isinstance(error, OSError) and error.strerror:
+                self._say("cannot", {"what": what, "cause": error.strerror})
+            else:
+                self._say("defect", {"error": kind, "where": where})
+        except Exception:
+            pass  # nothing is left to say it with
+        finally:
+            self._saying = False
