@@ -49,14 +49,16 @@ from sidecar.settings.table import (
     only_time,
     pace,
 )
-from sidecar.system import accept_probe, cgroup, envdir, processes, terminal
+from sidecar.system import accept_probe, cgroup, envdir, processes, procfs, resources, terminal
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
 from sidecar.system.listeners import Listeners, inherited, look_up
+from sidecar.system.notify_socket import NotifySocket
 from sidecar.system.output import Output, let_open
-from sidecar.system.pid_file import PidFile, StatusFile
+from sidecar.system.pid_file import PidFile
 from sidecar.system.service_manager import Manager
 from sidecar.system.signals import Wakeup
+from sidecar.system.status_file import StatusFile
 from sidecar.system.termination_log import leave_a_reason
 from sidecar.upgrade import execute
 from sidecar.upgrade.state import revived_supervisor
@@ -376,7 +378,7 @@ class Host:
         self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
-        self.notify: accept_probe.NotifySocket | None = None
+        self.notify: NotifySocket | None = None
         #: When to listen to it again: it is not listened to while somebody floods it.
         self._notify_at = float("inf")
         self.pid_file: PidFile | None = None
@@ -529,7 +531,7 @@ class Host:
 
     def _open_notify(self) -> None:
         if self.readiness == "notify" and self.notify is None:
-            notify = accept_probe.NotifySocket()
+            notify = NotifySocket()
             try:
                 self._listen_to(notify, self._read_notifications)
             except OSError:
@@ -625,7 +627,7 @@ class Host:
         self.manager.restore(state["manager"])
         self.readiness = self._choose_readiness(self.settings, self.listeners)
         if state["notify"]:
-            self.notify = accept_probe.NotifySocket(state["notify"])
+            self.notify = NotifySocket(state["notify"])
         self._introduce(again=True)
         self.plans = {
             number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]})
@@ -1403,12 +1405,12 @@ class Host:
             "problems": list(self.problems),
         }
         try:
-            groups = {**accept_probe.by_group(), **self.workers.strays()}
+            groups = {**procfs.by_group(), **self.workers.strays()}
         except OSError:
             groups = None  # /proc cannot be read now: what the workers take is not known
         for generation in told["generations"]:
             for worker in generation["workers"]:
-                taken = accept_probe.usage(worker["pid"], groups) if groups is not None else None
+                taken = resources.usage(worker["pid"], groups) if groups is not None else None
                 worker["memory"], worker["cpu"] = taken or (None, None)
                 orphans = (groups or {}).get(worker["pid"], ())
                 worker["outlived"] = [pid for pid in orphans if pid != worker["pid"]]
@@ -1993,7 +1995,7 @@ class Host:
             self._try("look at the workers' memory", self._weigh_one, worker.pid, now)
 
     def _weigh_one(self, pid: int, now: float) -> None:
-        memory = accept_probe.more_than(self.settings.max_memory or 0, pid)
+        memory = resources.more_than(self.settings.max_memory or 0, pid)
         if memory:
             self._observe(facts.GrewTooBig(pid, memory), now)
 
@@ -2298,7 +2300,7 @@ class Host:
         there = list(self.supervisor.roster.workers())
         found = cgroup.left() if there and of.overlap == "auto" and not of.slow_start else None
         if found is not None:
-            sizes = [(each.generation, accept_probe.private_memory(each.pid)) for each in there]
+            sizes = [(each.generation, resources.private_memory(each.pid)) for each in there]
             room, why = self.room.begin(
                 generation, *found, sizes, self.supervisor.size, cgroup.kills()
             )

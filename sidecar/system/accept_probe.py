@@ -32,21 +32,18 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import struct
-from errno import EIO, EMFILE, ENFILE, ENOMEM
+from errno import EIO
 from functools import cache  # comes with socket
 
 from sidecar.base.errors import SidecarError
-from sidecar.base.record import Descriptor, Record
-from sidecar.core.backoff import Allowance
-from sidecar.system.procfs import VANISHED, as_owner, children_of, read, stat, worker_of
+from sidecar.base.record import Record
+from sidecar.system.procfs import VANISHED, as_owner, name, read, stat, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-    from typing import Any
+    from collections.abc import Collection, Iterator
 
 _READABLE = 0x001 | 0x040  # (E)POLLIN | (E)POLLRDNORM: poll(2), epoll_ctl(2)
 
@@ -79,9 +76,6 @@ _FAMILIES = {
     b"UNIX": socket.AF_UNIX,
 }
 
-# No descriptor, or no memory for one: that says nothing about who is looked at.
-IN_NEED = (EMFILE, ENFILE, ENOMEM)
-
 
 class LookForbidden(SidecarError):
     """The system does not let us see whether a worker takes connections; the text says in a clause
@@ -90,9 +84,6 @@ class LookForbidden(SidecarError):
     It may pass: a process that has changed its user is hidden until it calls execve or makes itself
     visible, as nginx's workers do. So believe what lasts: `Glances.refused`.
     """
-
-
-# ── accept: looking from outside
 
 
 def takes_connections(leader: int, listeners: Collection[int]) -> bool:
@@ -123,7 +114,7 @@ def _takers(leader: int, listeners: Collection[int], known: Collection[int]) -> 
     refusal = (
         f"/proc hides process {leader} from uid {os.geteuid()} (hidepid)" if _hidden(leader) else ""
     )
-    for pid in _tree(leader):
+    for pid in tree(leader):
         try:
             if not _exiting(f"{pid}") if pid in known else _look(pid, listeners):
                 found = True
@@ -188,7 +179,7 @@ def elsewhere(leader: int, ours: Collection[int]) -> list[Listening]:
     need.
     """
     held: dict[int, int] = {}
-    for pid in _tree(leader):
+    for pid in tree(leader):
         try:
             for inode in _sockets(pid).values():
                 if inode not in ours:
@@ -204,16 +195,8 @@ def elsewhere(leader: int, ours: Collection[int]) -> list[Listening]:
             port = int.from_bytes(answer[4:6], "big")
             host = socket.inet_ntop(family, answer[8 : 8 + size])
             address = f"[{host}]:{port}" if size == 16 else f"{host}:{port}"
-            found.append(Listening(held[inode], _name(held[inode]), address, inode))
+            found.append(Listening(held[inode], name(held[inode]), address, inode))
     return found
-
-
-def _name(pid: int) -> str:
-    """What the system calls a process, "a process" if it has gone."""
-    try:
-        return read(f"/proc/{pid}/comm").rstrip("\n")
-    except OSError:
-        return "a process"
 
 
 def _takes(pid: int, listeners: Collection[int]) -> bool:
@@ -419,154 +402,6 @@ def _memory(pid: int, address: int, size: int) -> bytes:
         os.close(fd)
 
 
-# ── who is who
-
-
-def owner(pid: int, leaders: Collection[int]) -> int | None:
-    """The leader that this process is or descends from, or else in whose process group it or an
-    ancestor is, or to whose worker its session or environment says it belongs; None if none.
-
-    These are what still tells of a child that forked twice: its parent is then PID 1.
-    """
-    by_group, first = None, pid
-    for _ in range(_DEEPEST):
-        if pid in leaders:
-            return pid
-        try:
-            _, parent, group, *_ = stat(f"{pid}")
-        except OSError:
-            break
-        if by_group is None and int(group) in leaders:
-            by_group = int(group)
-        pid = int(parent)
-    return by_group or worker_of(first, leaders) or None
-
-
-_DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
-
-
-def by_group() -> dict[int, list[int]]:
-    """Our own children by process group: for who asks about many workers, as each question would go
-    through all of them again.
-    """
-    children = children_of()
-    groups: dict[int, list[int]] = {}
-    for child in children(os.getpid()):
-        try:
-            groups.setdefault(os.getpgid(child), []).append(child)
-        except ProcessLookupError:
-            continue
-    return groups
-
-
-def _tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator[int]:
-    """The leader, the orphans of its process group that are our children now, and all that descend
-    from these.
-    """
-    yield leader  # mostly it is the one, and the rest need not be found
-    children = children_of()
-    orphans = (by_group() if groups is None else groups).get(leader, ())
-    found = [leader, *(orphan for orphan in orphans if orphan != leader)]
-    for pid in found:  # grows while we walk
-        if pid != leader:
-            yield pid
-        found += [child for child in children(pid) if child not in found]
-
-
-def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[int, float] | None:
-    """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for
-    each process), and CPU time in seconds.
-
-    The time of children that were waited for is in their parent's, so it never falls. None if it is
-    not to be seen. `groups` is what by_group() says.
-    """
-    try:
-        return _usage(leader, groups)
-    except OSError:  # without /proc, or without a descriptor to read it with
-        return None
-
-
-def _usage(leader: int, groups: Mapping[int, list[int]] | None) -> tuple[int, float] | None:
-    """The same. Raises OSError where the processes cannot be found."""
-    pages, ticks, seen = 0, 0, False
-    for pid in _tree(leader, groups):
-        try:
-            # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime,
-            # cutime, cstime (14 to 17), rss (24).
-            fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        except OSError as error:
-            if error.errno in IN_NEED:
-                raise
-            continue
-        try:
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-            seen = True
-        except IndexError:
-            continue
-    return (pages * _PAGE, ticks / _TICKS) if seen else None
-
-
-def memory(leader: int) -> int | None:
-    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen. Raises
-    OSError if sidecar itself is in need (no descriptors left).
-    """
-    taken = _usage(leader, None)
-    return None if taken is None else taken[0]
-
-
-def private_memory(leader: int) -> int:
-    """What the system would have back if the worker's whole tree ended, cached files aside (bytes);
-    0 if that is not to be seen.
-
-    Memory that processes share (preloaded code) is counted once: each process has its part of it
-    (proc(5), smaps_rollup).
-    """
-    total = 0
-    for pid in _tree(leader):
-        try:
-            lines = read(f"/proc/{pid}/smaps_rollup").splitlines()
-        except VANISHED:
-            continue
-        except OSError:
-            return 0
-        for line in lines:
-            name, _, rest = line.partition(":")
-            if name in ("Pss_Anon", "Pss_Shmem"):
-                total += int(rest.split()[0]) << 10
-    return total
-
-
-_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-
-
-def more_than(limit: int, leader: int) -> int:
-    """The memory of a worker's whole tree in bytes if that is more than `limit`, else 0.
-
-    What counts is what would be free without it: shared pages by their share (PSS). That takes the
-    kernel a walk over all pages, so it is asked for only if the resident memory, which is never
-    less, is too much; and that has to do where /proc refuses. Raises OSError if sidecar itself is in
-    need (no descriptors left).
-    """
-    if (memory(leader) or 0) <= limit:
-        return 0
-    held = 0
-    for pid in _tree(leader):
-        try:
-            try:
-                share = next(
-                    line
-                    for line in read(f"/proc/{pid}/smaps_rollup").split("\n")
-                    if line.startswith("Pss:")
-                )
-                held += int(share.split()[1]) * 1024
-            except (PermissionError, StopIteration):
-                held += int(read(f"/proc/{pid}/statm").split()[1]) * _PAGE
-        except (OSError, IndexError, ValueError):
-            continue
-    return held if held > limit else 0
-
-
 def _exiting(task: str) -> bool:
     """Whether a process or thread has no memory any more (vsize, the 23rd field): its files are
     refused, not missing.
@@ -660,134 +495,3 @@ class Glances:
         """A look at it was forbidden; whether that has been so often enough to be believed."""
         self._refusals[pid] = self._refusals.get(pid, 0) + 1
         return self._refusals[pid] >= self.PATIENCE
-
-
-# ── notify: being told
-
-
-class NotifySocket:
-    """The socket that NOTIFY_SOCKET names: programs send it READY=1, STATUS=… (sd_notify(3)).
-
-    Its address is abstract (unix(7)): that needs no writable directory, leaves nothing behind and
-    can be reached by a program that has changed its user. Anyone in the network namespace may write
-    to it, so a message counts by its sender's pid, which the kernel vouches for, and nobody can
-    make PID 1 wait or work for long:
-
-    Descriptors that come along are never taken, so no file of somebody else is flushed here. But
-    the kernel closes them in the process that reads the message, and the last close of a TCP socket
-    with SO_LINGER lasts as long as its sender wants (socket(7)); a signal ends that wait.
-
-    A sender that has ended before it could be looked at (`systemd-notify --no-block; exec server`)
-    shows no more than its pid and uid: of these `receive` tells that nobody knows whose they are.
-
-    Who writes without end is read at a measured pace (`rest`).
-    """
-
-    MOST = 16  # messages a turn
-    LONGEST = 4096  # bytes a message
-    LONGEST_CLOSE = 0.01  # seconds for closing what came along with a message
-    # Seconds between two turns, on average; and how much of that may be used up in advance.
-    PACE, BURST = 0.05, 2.0
-
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
-        """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar
-        has dumped. Raises OSError.
-        """
-        self.ignored = 0
-        """How many messages were of strangers or made no sense."""
-        self._allowance = Allowance(self.PACE, self.BURST)
-        if state is not None:
-            self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
-            return
-        name = f"sidecar-{os.getpid()}-{os.urandom(8).hex()}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_PASSCRED, 1
-        )  # before bind: no message without a pid
-        self._socket.bind(f"\0{name}")
-        self.address = f"@{name}"
-        """What goes into NOTIFY_SOCKET."""
-
-    def dump(self) -> dict[str, Any]:
-        """For a later version of sidecar: the workers know it by this address."""
-        return {"fd": Descriptor(self._socket.fileno()), "address": self.address}
-
-    def fileno(self) -> int:
-        """For select: readable when a message is there."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Close it; its name is gone with it."""
-        self._socket.close()
-
-    def rest(self, now: float) -> float:
-        """Count a turn of `receive` at `now`; the moment (seconds on the caller's clock) before
-        which there should be no other one, `now` unless somebody writes without end.
-        """
-        return self._allowance.use(now)
-
-    def receive(
-        self, leaders: Collection[int], uids: Collection[int] = ()
-    ) -> list[tuple[int, dict[str, str]]]:
-        """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most
-        MOST a call. The leader is 0 where the sender has ended, so that nobody knows whose it was,
-        and was one of these users.
-
-        A long one is cut after the last whole line of its first 4 KiB. It is looked at before it is
-        taken: systemd-notify sends a descriptor (BARRIER=1) and lives only until that is closed.
-        """
-        messages = []
-        for _ in range(self.MOST):
-            try:
-                data, ancillary, flags, _ = self._socket.recvmsg(
-                    self.LONGEST, _CREDENTIALS, socket.MSG_PEEK
-                )
-            except BlockingIOError:
-                break
-            sender, uid = 0, -1  # of another pid namespace, if it stays so
-            for _, kind, content in ancillary:
-                if kind == socket.SCM_CREDENTIALS:
-                    sender, uid, _ = struct.unpack("=iII", content)  # struct ucred
-            leader = owner(sender, leaders) if sender else None
-            if leader is None and sender and uid in uids and not os.path.exists(f"/proc/{sender}"):
-                leader = 0
-            # Cut short was what had no room: descriptors.
-            self._take(flags & socket.MSG_CTRUNC)
-            fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)
-            if leader is not None and fields:
-                messages.append((leader, fields))
-            else:
-                self.ignored += 1
-        return messages
-
-    def _take(self, descriptors: int) -> None:
-        """Remove the first message from the queue; with descriptors, for no longer than
-        LONGEST_CLOSE.
-        """
-        if not descriptors:
-            self._socket.recv(1)
-            return
-        before = signal.signal(signal.SIGALRM, lambda *_: None)
-        signal.setitimer(signal.ITIMER_REAL, self.LONGEST_CLOSE, self.LONGEST_CLOSE)
-        try:
-            self._socket.recv(1)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-
-_CREDENTIALS = socket.CMSG_SPACE(12)  # room for a struct ucred, and for nothing else
-
-
-def _assignments(data: bytes) -> dict[str, str]:
-    """A message's lines NAME=VALUE; empty if there are none or it is not UTF-8."""
-    try:
-        lines = data.decode().split("\n")
-    except UnicodeDecodeError:
-        return {}
-    return {
-        name: value
-        for name, sign, value in (line.partition("=") for line in lines)
-        if sign and name
-    }

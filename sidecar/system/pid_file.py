@@ -1,21 +1,16 @@
-"""The pid file and the status file, as Server::Starter has them: what other processes go by to find
-this one.
+"""The pid file, as Server::Starter has it: by it other processes find this one.
 
 A pid file is a lock that has a number in it. The lock (flock) says whether a sidecar lives, and the
 kernel drops it when its holder dies in whatever way; the number says which one. So a file left
 behind, by a crash or in a restarted container where every pid is the same again, is in nobody's
 way, and a second sidecar is refused before it has changed a byte.
 
-A status file has one line `GENERATION:PID` for each living worker. Readers see one version or the
-next, never a part. As long as the last generation tried is one that failed, a file `STATUS.failed`
-beside it says `GENERATION CAUSE`: what `start_server --restart` reports.
-
 Not taken: O_EXCL (the Go start_server: a stale file blocks the start), truncating on open and
 waiting for the lock (the Perl one: a second instance destroys the live pid file, then hangs), fcntl
 locks (daemonizing would lose them), and destructors (a forked child whose exec failed would remove
 its parent's files).
 
-The files get mode 0644, less what the umask takes away.
+The file gets mode 0644, less what the umask takes away.
 """
 
 from __future__ import annotations
@@ -23,15 +18,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 
 from sidecar.base.errors import StartError
 from sidecar.base.record import Descriptor
-from sidecar.system.safe_open import open_for_writing, unlink_same
+from sidecar.system.safe_open import (
+    identity,
+    open_for_writing,
+    refuse_special,
+    unlink_same,
+    write_all,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
 # How often a lock may turn out to be on a file that its holder has just removed: one try for each
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 TRIES = 100
 
 _MODE = 0o644
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class PidFile:
@@ -93,7 +91,7 @@ class PidFile:
         if that fails.
         """
         try:
-            _write(self.fd, _line())
+            write_all(self.fd, _line())
             os.ftruncate(
                 self.fd, len(_line())
             )  # afterwards: who reads meanwhile finds a pid on the first line
@@ -110,7 +108,7 @@ class PidFile:
         try:
             # Empty: what should have been written could not be.
             if os.pread(self.fd, 32, 0) in (_line(), b""):
-                unlink_same(os.path.realpath(self.path), _identity(self.fd))
+                unlink_same(os.path.realpath(self.path), identity(self.fd))
         except OSError:
             pass  # a stale pid file is in nobody's way
         finally:
@@ -118,93 +116,11 @@ class PidFile:
             self.fd = -1
 
 
-class StatusFile:
-    """A file of `GENERATION:PID` lines; nothing is there before the first write."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._written: bytes | None = None
-        # Not known yet: an earlier life may have left one.
-        self._told: tuple[int, str] | None = (0, "")
-
-    def dump(self) -> dict[str, Any]:
-        """What is in it, for a later version of sidecar."""
-        return {
-            "written": None if self._written is None else self._written.decode("ascii"),
-            "told": self._told,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Know what an earlier version has dumped."""
-        self._written = None if state["written"] is None else state["written"].encode("ascii")
-        self._told = state["told"]
-
-    def write(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if
-        they are what it has.
-
-        Raises OSError; the file then is as it was.
-        """
-        text = b"".join(b"%d:%d\n" % row for row in sorted(rows))
-        if text == self._written:
-            return
-        _replace(self.path, text)
-        self._written = text
-
-    def tell(self, failed: tuple[int, str] | None) -> None:
-        """Say that a generation failed and why, or (None) that none has. Raises OSError."""
-        if failed == self._told:
-            return
-        if failed is None:
-            _remove(self.path + ".failed")
-        else:
-            _replace(
-                self.path + ".failed",
-                f"{failed[0]} {failed[1]}\n".encode("utf-8", "backslashreplace"),
-            )
-        self._told = failed
-
-    def remove(self) -> None:
-        """Remove the file if it holds what this wrote last: not one that was never written, nor
-        another's. Raises OSError.
-        """
-        self.tell(None)
-        if self._written is None:
-            return
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            if os.read(fd, len(self._written) + 1) == self._written:
-                unlink_same(self.path, _identity(fd))
-        finally:
-            os.close(fd)
-        self._written = None
-
-
-def _replace(path: str, text: bytes) -> None:
-    """Put a file in the place of what is there. Raises OSError, and nothing has changed then."""
-    _refuse_special(path, follow=False)  # a rename would replace even /dev/null
-    new = f"{path}.{os.getpid()}"
-    _remove(new)  # of an earlier life: in a container the pid is often the same
-    fd = os.open(new, _NEW, _MODE)
-    try:
-        try:
-            _write(fd, text)
-        finally:
-            os.close(fd)
-        os.rename(new, path)
-    except OSError:
-        _remove(new)
-        raise
-
-
 def _open(path: str) -> int:
     """Open a pid file, made if need be, its content untouched. Raises OSError, also for what is no
     file of its own.
     """
-    _refuse_special(path, follow=True)
+    refuse_special(path, follow=True)
     fd = open_for_writing(path, os.O_RDWR, _MODE)
     for output in (0, 1, 2):
         if _same(
@@ -213,24 +129,6 @@ def _open(path: str) -> int:
             os.close(fd)
             raise OSError(errno.EINVAL, "it is this process's own input or output", path)
     return fd
-
-
-def _refuse_special(path: str, follow: bool) -> None:
-    """Raise OSError if something other than a regular file is there. Looked at, not opened: opening
-    a device may do something.
-    """
-    try:
-        mode = os.stat(path, follow_symlinks=follow).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    """Device and inode of an open file."""
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino
 
 
 def _same(fd: int, other: str | int) -> bool:
@@ -252,22 +150,6 @@ def _pid_in(fd: int) -> str:
     """Who a pid file says it belongs to; it may be empty for a moment, or hold anything."""
     pid = os.pread(fd, 20, 0).strip()
     return f"process {pid.decode()}" if pid.isdigit() else "another process"
-
-
-def _write(fd: int, text: bytes) -> None:
-    """Write all of the text at the start of a file. Raises OSError."""
-    done = 0
-    while done < len(text):
-        done += os.pwrite(fd, text[done:], done)
-
-
-def _remove(path: str) -> None:
-    """Remove a file that may be gone already. Raises OSError."""
-    try:
-        os.unlink(path)
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
 
 
 def _unwritable(path: str, error: OSError) -> StartError:

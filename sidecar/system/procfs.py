@@ -14,7 +14,7 @@ from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -216,3 +216,62 @@ def descendants(pid: int) -> list[int]:
         found += its
         queue += its
     return found
+
+
+def owner(pid: int, leaders: Collection[int]) -> int | None:
+    """The leader that this process is or descends from, or else in whose process group it or an
+    ancestor is, or to whose worker its session or environment says it belongs; None if none.
+
+    These are what still tells of a child that forked twice: its parent is then PID 1.
+    """
+    by_group, first = None, pid
+    for _ in range(_DEEPEST):
+        if pid in leaders:
+            return pid
+        try:
+            _, parent, group, *_ = stat(f"{pid}")
+        except OSError:
+            break
+        if by_group is None and int(group) in leaders:
+            by_group = int(group)
+        pid = int(parent)
+    return by_group or worker_of(first, leaders) or None
+
+
+_DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
+
+
+def by_group() -> dict[int, list[int]]:
+    """Our own children by process group: for who asks about many workers, as each question would go
+    through all of them again.
+    """
+    children = children_of()
+    groups: dict[int, list[int]] = {}
+    for child in children(os.getpid()):
+        try:
+            groups.setdefault(os.getpgid(child), []).append(child)
+        except ProcessLookupError:
+            continue
+    return groups
+
+
+def tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator[int]:
+    """The leader, the orphans of its process group that are our children now, and all that descend
+    from these.
+    """
+    yield leader  # mostly it is the one, and the rest need not be found
+    children = children_of()
+    orphans = (by_group() if groups is None else groups).get(leader, ())
+    found = [leader, *(orphan for orphan in orphans if orphan != leader)]
+    for pid in found:  # grows while we walk
+        if pid != leader:
+            yield pid
+        found += [child for child in children(pid) if child not in found]
+
+
+def name(pid: int) -> str:
+    """What the system calls a process, "a process" if it has gone."""
+    try:
+        return read(f"/proc/{pid}/comm").rstrip("\n")
+    except OSError:
+        return "a process"

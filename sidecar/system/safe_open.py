@@ -60,6 +60,40 @@ def unlink_same(path: str, file: tuple[int, int]) -> None:
         os.close(directory)
 
 
+def refuse_special(path: str, follow: bool) -> None:
+    """Raise OSError if something other than a regular file is there. Looked at, not opened: opening
+    a device may do something.
+    """
+    try:
+        mode = os.stat(path, follow_symlinks=follow).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+
+
+def identity(fd: int) -> tuple[int, int]:
+    """Device and inode of an open file."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def write_all(fd: int, text: bytes) -> None:
+    """Write all of the text at the start of a file. Raises OSError."""
+    done = 0
+    while done < len(text):
+        done += os.pwrite(fd, text[done:], done)
+
+
+def remove(path: str) -> None:
+    """Remove a file that may be gone already. Raises OSError."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
 def _only_ours(directory: os.stat_result) -> bool:
     """Whether nobody but root and ourselves can put something there."""
     return directory.st_uid in (0, os.geteuid()) and not directory.st_mode & 0o022

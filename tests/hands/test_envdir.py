@@ -79,14 +79,6 @@ def busy(work: Callable[[], object]) -> Iterator[None]:
     assert os.WIFSIGNALED(status), "the other process failed"
 
 
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A directory that everyone can reach; pytest's own are root's alone."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
-        Path(directory).chmod(0o777)
-        yield Path(directory)
-
-
 class Volume:
     """A Kubernetes volume, written as pkg/volume/util/atomic_writer.go does it."""
 

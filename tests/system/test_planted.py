@@ -27,7 +27,7 @@ ENTRIES = [
         "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
     "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:Control.tell", "sidecar.control.server:Control.turn",
     "sidecar.control.server:Control.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.lines", "sidecar.host.helpers:Tail.close",
-    "sidecar.system.service_manager:Manager.heed", "sidecar.system.pid_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
+    "sidecar.system.service_manager:Manager.heed", "sidecar.system.status_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
 ]  # fmt: skip
 
 

@@ -54,17 +54,17 @@ def test_what_processes_share_is_counted_once(sidecar):
     """Two processes with 70 MiB in common hold less than 100 MiB; the resident memory of both is
     more.
     """
-    from sidecar.system import accept_probe
+    from sidecar.system import resources
 
     run = sidecar(
         "--max-memory", "100M", program=EATER, env={"EATEN": str(70 * MIB), "FORKED": "1"}
     )
     run.wait("serving")
-    until(lambda: (accept_probe.memory(run.workers()[0]) or 0) > 140 * MIB, "both have it")
+    until(lambda: (resources.memory(run.workers()[0]) or 0) > 140 * MIB, "both have it")
     try:
         open(f"/proc/{run.workers()[0]}/smaps_rollup").close()
     except OSError:
         pytest.skip("smaps_rollup is not there to be read")
-    assert accept_probe.more_than(100 * MIB, run.workers()[0]) == 0
-    assert 70 * MIB < accept_probe.more_than(60 * MIB, run.workers()[0]) < 100 * MIB
+    assert resources.more_than(100 * MIB, run.workers()[0]) == 0
+    assert 70 * MIB < resources.more_than(60 * MIB, run.workers()[0]) < 100 * MIB
     assert run.stop() == 0

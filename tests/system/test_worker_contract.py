@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.system.accept_probe import NotifySocket
+from sidecar.system.notify_socket import NotifySocket
 from tests.support import APPS, PATIENCE, ROOT, alive, readable_by_all, until
 
 

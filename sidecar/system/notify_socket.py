@@ -1,0 +1,145 @@
+"""The socket that workers send READY=1 to (sd_notify(3)): `--ready notify`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+
+from sidecar.base.record import Descriptor
+from sidecar.core.backoff import Allowance
+from sidecar.system.procfs import owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+
+class NotifySocket:
+    """The socket that NOTIFY_SOCKET names: programs send it READY=1, STATUS=… (sd_notify(3)).
+
+    Its address is abstract (unix(7)): that needs no writable directory, leaves nothing behind and
+    can be reached by a program that has changed its user. Anyone in the network namespace may write
+    to it, so a message counts by its sender's pid, which the kernel vouches for, and nobody can
+    make PID 1 wait or work for long:
+
+    Descriptors that come along are never taken, so no file of somebody else is flushed here. But
+    the kernel closes them in the process that reads the message, and the last close of a TCP socket
+    with SO_LINGER lasts as long as its sender wants (socket(7)); a signal ends that wait.
+
+    A sender that has ended before it could be looked at (`systemd-notify --no-block; exec server`)
+    shows no more than its pid and uid: of these `receive` tells that nobody knows whose they are.
+
+    Who writes without end is read at a measured pace (`rest`).
+    """
+
+    MOST = 16  # messages a turn
+    LONGEST = 4096  # bytes a message
+    LONGEST_CLOSE = 0.01  # seconds for closing what came along with a message
+    # Seconds between two turns, on average; and how much of that may be used up in advance.
+    PACE, BURST = 0.05, 2.0
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar
+        has dumped. Raises OSError.
+        """
+        self.ignored = 0
+        """How many messages were of strangers or made no sense."""
+        self._allowance = Allowance(self.PACE, self.BURST)
+        if state is not None:
+            self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
+            return
+        name = f"sidecar-{os.getpid()}-{os.urandom(8).hex()}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_PASSCRED, 1
+        )  # before bind: no message without a pid
+        self._socket.bind(f"\0{name}")
+        self.address = f"@{name}"
+        """What goes into NOTIFY_SOCKET."""
+
+    def dump(self) -> dict[str, Any]:
+        """For a later version of sidecar: the workers know it by this address."""
+        return {"fd": Descriptor(self._socket.fileno()), "address": self.address}
+
+    def fileno(self) -> int:
+        """For select: readable when a message is there."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close it; its name is gone with it."""
+        self._socket.close()
+
+    def rest(self, now: float) -> float:
+        """Count a turn of `receive` at `now`; the moment (seconds on the caller's clock) before
+        which there should be no other one, `now` unless somebody writes without end.
+        """
+        return self._allowance.use(now)
+
+    def receive(
+        self, leaders: Collection[int], uids: Collection[int] = ()
+    ) -> list[tuple[int, dict[str, str]]]:
+        """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most
+        MOST a call. The leader is 0 where the sender has ended, so that nobody knows whose it was,
+        and was one of these users.
+
+        A long one is cut after the last whole line of its first 4 KiB. It is looked at before it is
+        taken: systemd-notify sends a descriptor (BARRIER=1) and lives only until that is closed.
+        """
+        messages = []
+        for _ in range(self.MOST):
+            try:
+                data, ancillary, flags, _ = self._socket.recvmsg(
+                    self.LONGEST, _CREDENTIALS, socket.MSG_PEEK
+                )
+            except BlockingIOError:
+                break
+            sender, uid = 0, -1  # of another pid namespace, if it stays so
+            for _, kind, content in ancillary:
+                if kind == socket.SCM_CREDENTIALS:
+                    sender, uid, _ = struct.unpack("=iII", content)  # struct ucred
+            leader = owner(sender, leaders) if sender else None
+            if leader is None and sender and uid in uids and not os.path.exists(f"/proc/{sender}"):
+                leader = 0
+            # Cut short was what had no room: descriptors.
+            self._take(flags & socket.MSG_CTRUNC)
+            fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)
+            if leader is not None and fields:
+                messages.append((leader, fields))
+            else:
+                self.ignored += 1
+        return messages
+
+    def _take(self, descriptors: int) -> None:
+        """Remove the first message from the queue; with descriptors, for no longer than
+        LONGEST_CLOSE.
+        """
+        if not descriptors:
+            self._socket.recv(1)
+            return
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, self.LONGEST_CLOSE, self.LONGEST_CLOSE)
+        try:
+            self._socket.recv(1)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+_CREDENTIALS = socket.CMSG_SPACE(12)  # room for a struct ucred, and for nothing else
+
+
+def _assignments(data: bytes) -> dict[str, str]:
+    """A message's lines NAME=VALUE; empty if there are none or it is not UTF-8."""
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError:
+        return {}
+    return {
+        name: value
+        for name, sign, value in (line.partition("=") for line in lines)
+        if sign and name
+    }
