@@ -1821,8 +1821,7 @@ class Host:
         leaders = [worker.pid for worker in self.supervisor.roster.workers()]
         for leader, message in self.notify.receive(leaders, uids):
             if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
-                fact = facts.WorkerReady(pid)
-                self._try("take a notification", self._observe, fact, now, again=True)
+                self._try("take a notification", self._saw_ready, pid, now, again=True)
         self._notify_at = self.notify.rest(now)
         if self._notify_at > now:
             self._stop_listening(self.notify)
@@ -1894,11 +1893,16 @@ class Host:
         for old in replaced or ():
             self._count_old(old, now)
         if taking:
-            self._observe(facts.WorkerReady(pid), now)
+            self._saw_ready(pid, now)
         if taking and replaced is None:
             self._stop_looking(pid)
         if replaced is not None:
             self._observe(facts.WorkerSpread(pid, len(self.takers[pid])), now)
+
+    def _saw_ready(self, pid: int, now: float) -> None:
+        """A worker is ready. Where it listens is no question any more, and nothing wakes for it."""
+        self.meeting.drop(pid)
+        self._observe(facts.WorkerReady(pid), now)
 
     def _look_elsewhere(self, now: float) -> None:
         """Say where a coming worker listens by itself, if it does and not on sidecar's sockets."""
@@ -2025,7 +2029,7 @@ class Host:
                 if ended.code == 0 and not ended.signal:
                     asking.doubted = self._another_has_answered(pid)
                 if ended.code == 0 and not ended.signal and not asking.doubted:
-                    self._observe(facts.WorkerReady(pid), now)
+                    self._saw_ready(pid, now)
                     asking.pid = 0
                     self._stop_looking(pid)
                 else:

@@ -239,24 +239,35 @@ def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar
     assert len(run.seen("swap_started")) == 1
 
 
-@pytest.mark.parametrize("options", [(), ("--slow-start",)], ids=["plain", "slow start"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--slow-start",), ("--ready", "notify"), ("--ready", "command", "--ready-command", "true")],
+    ids=["plain", "slow start", "notify", "command"],
+)  # fmt: skip
 def test_idle_means_idle(sidecar, options, short):
     """Promise 4: at rest, and while requests come in, PID 1 has one thread and is not woken at all
     (the wait here is the thing measured).
     """
-    run = sidecar("--workers", "2", "--port", f"unix:{short}/s", *options)
+    env = {"NOTIFY": "1"} if "notify" in options else {}
+    run = sidecar("--workers", "2", "--port", f"unix:{short}/s", *options, env=env)
     run.wait("worker_ready", count=2)
     run.swap(2)
     run.get()
 
-    def switches() -> int:
-        status = dict(
-            line.split(":\t", 1) for line in open(f"/proc/{run.pid}/status").read().splitlines()
-        )
-        assert status["Threads"].strip() == "1"
-        return int(status["voluntary_ctxt_switches"])
+    def status() -> dict[str, str]:
+        lines = open(f"/proc/{run.pid}/status").read().splitlines()
+        return dict(line.split(":\t", 1) for line in lines)
 
-    until(lambda: switches() == (time.sleep(0.2), switches())[1], "the loop's first rest")
+    def switches() -> int:
+        assert status()["Threads"].strip() == "1"
+        return int(status()["voluntary_ctxt_switches"])
+
+    def rests() -> bool:
+        before = switches()
+        time.sleep(0.2)
+        return status()["State"].startswith("S") and switches() == before
+
+    until(rests, "the loop's first rest")
     before = switches()
     for number in range(50):
         run.get()
