@@ -809,13 +809,27 @@ def test_ttin_and_ttou(starter):
 
 @shows("ALRM")
 def test_alrm(pair):
+    """Both are sent HUP behind it: what it would have done, it has done by the time that has served."""
+    for run in pair():
+        run.wait_generations(1)
+        run.signal("ALRM")
+        run.signal("HUP")
+        run.wait_generations(2)
+        assert run.process.poll() is None
+        assert len(run.lives()) == 2
+
+
+@shows("any other that would end it (PROF, VTALRM, real time …)")
+def test_signals_without_a_meaning(pair):
     perl, ours = pair()
     for run in (perl, ours):
         run.wait_generations(1)
-        run.signal("ALRM")
-    assert ours.process.wait(PATIENCE) == -signal.SIGALRM
-    gone(ours.lives()[0]["pid"])
-    assert perl.process.poll() is None
+        run.signal("VTALRM")
+    assert perl.process.wait(PATIENCE) == -signal.SIGVTALRM
+    assert alive(perl.worker(1))
+    ours.signal("HUP")
+    ours.wait_generations(2)
+    assert ours.process.poll() is None
 
 
 @shows("start_server is killed outright")
