@@ -613,7 +613,7 @@ def test_at_rest_pid_1_does_not_wake_and_the_watcher_hardly(watched, env):
         last = tick()
     assert switches(run.pid) == woken
     assert (switches(pid) - ticks) / (last - first) <= 1.0
-    run.signal("CONT")
+    run.signal("CHLD")
     until(lambda: switches(run.pid) > woken, "that a wake-up is counted")
 
 
