@@ -13,6 +13,7 @@ import pytest
 
 from sidecar.settings import profiles
 from sidecar.settings.protocols import Passed, handed
+from tests.servers.test_queues import QUEUES
 from tests.support import APPS, ROOT, Load, free_port, until
 
 pytestmark = pytest.mark.servers
@@ -99,7 +100,8 @@ LISTENERS = [
 NO_HTTP = {"php-fpm"}
 
 
-@pytest.mark.parametrize("name", profiles.PROFILES)
+# Programs without a port cannot be asked for an answer; test_queues.py runs them.
+@pytest.mark.parametrize("name", [name for name in profiles.PROFILES if name not in QUEUES])
 def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
     """It is found by its name, gets what it needs, serves, and two swaps by the signal that drains
     it leave nobody behind.

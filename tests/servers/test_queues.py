@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 BIN = Path(sys.executable).parent
 SWAPS, JOBS = 3, 12
+# The programs; each has a page and a profile by its name.
+QUEUES = ("celery", "rq")
 
 
 class Queue:
@@ -53,7 +55,7 @@ class Queue:
         return len(list(self.folder.glob("greeted-*")))
 
 
-@pytest.fixture(params=["celery", "rq"])
+@pytest.fixture(params=QUEUES)
 def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queue]:
     name = request.param
     if not (BIN / name).exists():

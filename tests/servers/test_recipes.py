@@ -26,6 +26,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.test_queues import QUEUES
 from tests.support import ROOT, Load, Sidecar, free_port, get, until
 
 pytestmark = pytest.mark.servers
@@ -38,8 +39,6 @@ SMALL = 0.05
 
 # Pages about what starts sidecar, not about programs: see test_init.py.
 INIT = {"systemd", "sysv", "daemontools", "supervisord"}
-# Pages about programs without a port: see test_queues.py.
-QUEUES = {"celery", "rq"}
 
 PATH = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
@@ -185,7 +184,7 @@ def test_every_page_has_its_table_and_its_line_in_the_index():
     assert set(re.findall(r"\]\((\S+)\.md\)", index)) & pages == pages
     assert {
         name.rpartition("-")[0] if name[-1:].isdigit() else name for name in RECIPES
-    } == pages - INIT
+    } == pages - INIT - {*QUEUES}
     for name, (_, lost, _) in RECIPES.items():
         assert lost, f"{name} has no figures"
 
