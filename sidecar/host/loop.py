@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import binascii
 import errno
-import marshal
 import os
 import selectors
 import signal
@@ -35,6 +34,8 @@ from sidecar.core.model import LINGERING, STARTING
 from sidecar.core.room import Room
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
+from sidecar.host.delegation import Delegation
+from sidecar.host.job import Tools
 from sidecar.host.meeting import LONGEST_BY_TIME, Attempt, Meeting
 from sidecar.host.turn import Part, Turn
 from sidecar.log.writer import Log
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from _typeshed import HasFileno
 
     from sidecar.core.model import Worker
+    from sidecar.host.job import Job
     from sidecar.settings.address import Address
     from sidecar.settings.table import Setting, Settings
     from sidecar.system.listeners import Listener, LookedUp
@@ -118,9 +120,6 @@ LAST_WAIT = 1.0
 # many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
 MENDING = (0.05, 5.0)
 LONGEST_BROKEN = 30.0
-
-# What a process that does work for PID 1 has to say is no larger (bytes); no environment is.
-MOST_DELEGATED = 16 << 20
 
 # The log command has this long (seconds) to write out what it has read; one that dies is started
 # again after a pause, at most the longest.
@@ -278,23 +277,6 @@ class Kept:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class Delegated:
-    """Work that may block, while a process of sidecar's own does it; `done` is given what came of
-    it, or why nothing did.
-    """
-
-    __slots__ = ("done", "generation", "tail", "until")
-
-    def __init__(
-        self, tail: helpers.Tail, until: float, generation: int, done: Callable[[Any, str], None]
-    ) -> None:
-        self.tail = tail
-        self.until = until
-        #: For which one it is done, 0 for none.
-        self.generation = generation
-        self.done = done
-
-
 class SettingsRead:
     """The settings file while its reader runs. `again`: for which trigger it is to be read once
     more, "" if it is not.
@@ -374,7 +356,6 @@ class Host:
         self._said_deaf = 0
         self.asking: dict[int, Asking] = {}
         self.checks: dict[int, Check] = {}
-        self.delegated: dict[int, Delegated] = {}
         self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
@@ -412,6 +393,20 @@ class Host:
         self._spare: list[int] = []
         #: Sources that are not listened to for now, because reading them raised.
         self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
+        #: Which job is told of the end of which process.
+        self.jobs: dict[int, Job] = {}
+        tools = Tools(
+            say=self._say,
+            observe=self._observe,
+            start=self._start,
+            abandon=self._abandon,
+            listen_to=self._listen_to,
+            stop_listening=self._stop_listening,
+            note_defect=self.turn.note_defect,
+            stopping=self.stopping,
+        )
+        self.tools = tools
+        self.delegation = Delegation(tools)
         self.turn.parts = self._make_parts()
 
     def run(self, detach: Detach | None = None) -> int:
@@ -764,15 +759,14 @@ class Host:
                 )
             )
             one.until = now + execute.MOST_CHECKING
-            one.tail.started()
-            self._heed_tail(one.tail)
+            self.tools.collect(one.tail)
         except Exception as error:  # a defect is no reason not to go on either
             self._upgrade_failed(
                 f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}"
             )
 
     def _proved(self, one: Upgrade, ended: processes.Ended) -> None:
-        output = self._last_words(one.tail)
+        output = self.tools.last_words(one.tail)
         one.pid, one.tail = 0, None
         one.close()
         last = output.rpartition("\n")[2]
@@ -818,7 +812,7 @@ class Host:
             return
         one.close()
         if one.tail is not None:
-            self._last_words(one.tail)
+            self.tools.last_words(one.tail)
         if one.pid:
             self.workers.abandon(one.pid)
         self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
@@ -886,9 +880,6 @@ class Host:
         def reading() -> float:
             return self.settings_read.until if self.settings_read is not None else never
 
-        def delegated() -> float:
-            return min((each.until for each in self.delegated.values()), default=never)
-
         def control() -> float:
             return self.control.deadline if self.control is not None else never
 
@@ -908,7 +899,9 @@ class Host:
             Part("start the log command", lambda: self._log_command_at, self._start_log_command),
             Part("start its helpers", self._next_start, self._start_helpers),
             Part("give up reading the settings", reading, self._give_up_reading),
-            Part("give up what takes too long", delegated, self._give_up_delegated),
+            Part(
+                "give up what takes too long", self.delegation.deadline, self.delegation.on_deadline
+            ),
             Part("look whether workers are ready", self._next_look, self._look),
             Part("look where workers listen", self.meeting.deadline, self._look_elsewhere),
             Part("run the ready command", self._next_question, self._ask),
@@ -985,7 +978,7 @@ class Host:
         """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
         found = {worker.pid for worker in self.supervisor.roster.workers()}
         found.update(self.checks)
-        found.update(self.delegated)
+        found.update(self.jobs)
         found.update(asking.pid for asking in self.asking.values())
         found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
@@ -1039,6 +1032,17 @@ class Host:
             if fd in self.selector.get_map():
                 self.selector.unregister(fd)
 
+    def _start(self, launch: processes.Launch, job: Job) -> int:
+        """Start a process; the job is told of its end. Its pid; raises OSError."""
+        pid = self.workers.start(launch)
+        self.jobs[pid] = job
+        return pid
+
+    def _abandon(self, pid: int) -> None:
+        """Kill a process that was started so; nobody is told of its end."""
+        self.jobs.pop(pid, None)
+        self.workers.abandon(pid)
+
     def _settle(self, now: float) -> None:
         """Reconcile until there is nothing to do at this moment."""
         while True:
@@ -1061,8 +1065,7 @@ class Host:
         cause = "a defect in sidecar; its log says where"
         if isinstance(order, orders.Prepare):
             at_it = {each.generation for each in self.checks.values()}
-            at_it.update(each.generation for each in self.delegated.values())
-            if order.generation not in at_it:
+            if order.generation not in at_it and not self.delegation.works_for(order.generation):
                 self._observe(facts.PreparationFailed(order.generation, cause), now)
         elif isinstance(order, orders.Spawn):
             generation = self.supervisor.roster.generations.get(order.generation)
@@ -1175,8 +1178,12 @@ class Host:
                 now,
             )
             self._try("repair the listeners", self._mend, now)
-        elif each.pid in self.delegated:
-            self._delegated_ended(each)
+        elif (job := self.jobs.pop(each.pid, None)) is not None:
+            try:
+                job.on_exit(each, now)
+            except Exception:
+                self.jobs.setdefault(each.pid, job)  # it is called again
+                raise
         elif self.settings_read is not None and each.pid == self.settings_read.pid:
             if each.code or each.signal:
                 self.settings_read.cause = self.settings_read.cause or each.note or "failed"
@@ -1457,7 +1464,7 @@ class Host:
         """
         if self.settings_read is not None and self.settings_read.looks_up:
             changed = (*self.settings_read.changed, *changed)
-            self._drop_delegated(self.settings_read.looks_up)
+            self.delegation.drop(self.settings_read.looks_up)
             self.settings_read = None
         if self.settings_read is not None:
             self.settings_read.again = trigger
@@ -1479,8 +1486,7 @@ class Host:
                 place=self.place,
             )
             read.pid = self.workers.start(launch)
-            read.tail.started()
-            self._heed_tail(read.tail)
+            self.tools.collect(read.tail)
         except OSError as error:
             # Refused in the next turn: whoever asked for this is not listening yet.
             read.cause = f"could not be started: {error.strerror}"
@@ -1552,7 +1558,7 @@ class Host:
             else:
                 self._take_settings(read, new, answer[0], then)
 
-        read.looks_up = self._delegate(task, done, now)
+        read.looks_up = self.delegation.start(task, done, now)
         read.pid, read.tail, read.until = 0, None, float("inf")
         self.settings_read = read
         return True
@@ -2071,58 +2077,6 @@ class Host:
 
     # --- perform
 
-    # --- what may block is done by a process of its own
-
-    def _delegate(
-        self,
-        task: Callable[[], Any],
-        done: Callable[[Any, str], None],
-        now: float,
-        generation: int = 0,
-    ) -> int:
-        """Have a copy of this process do it: a file server or a name server may be silent. What
-        comes of it (what `marshal` can write), or None and why, is given to `done`. The pid of
-        the copy; raises OSError if there can be none.
-        """
-        tail = helpers.Tail(MOST_DELEGATED)
-        pid = 0
-        try:
-            launch = processes.Launch(("sidecar",), {}, [(tail.write, 1)], own=True, task=task)
-            pid = self.workers.start(launch)
-            tail.started()
-            self._heed_tail(tail)
-        except OSError:
-            if pid:
-                self.workers.abandon(pid)
-            tail.close()
-            raise
-        self.delegated[pid] = Delegated(tail, now + helpers.PATIENCE, generation, done)
-        return pid
-
-    def _delegated_ended(self, ended: processes.Ended) -> None:
-        work = self.delegated.pop(ended.pid)
-        self._stop_listening(work.tail)
-        data = work.tail.close_raw()
-        if ended.code or ended.signal:
-            work.done(None, ended.note or "the process that did it failed")
-        elif len(data) >= MOST_DELEGATED:
-            work.done(None, f"it is larger than {MOST_DELEGATED >> 20} MiB")
-        else:
-            work.done(marshal.loads(data), "")  # noqa: S302 - our own child wrote it
-
-    def _give_up_delegated(self, now: float) -> None:
-        for pid, work in list(self.delegated.items()):
-            if work.until <= now:
-                self._drop_delegated(pid)
-                work.done(None, f"it took longer than {helpers.PATIENCE:g} s")
-
-    def _drop_delegated(self, pid: int) -> None:
-        """Nobody waits for it any more, nor for its end: what hangs in a system call cannot be
-        killed.
-        """
-        self._last_words(self.delegated.pop(pid).tail)
-        self.workers.abandon(pid)
-
     def _read_envdir_of(self, settings: Settings) -> envdir.Reading:
         # Where the link leads now by which sidecar came into its directory, like the program itself.
         start = self.place.path if self.place.linked else ""
@@ -2174,7 +2128,7 @@ class Host:
                 self._make_environment(order, handed, reading, then)
 
         try:
-            self._delegate(lambda: self._plain_envdir(settings), done, now, order.generation)
+            self.delegation.start(lambda: self._plain_envdir(settings), done, now, order.generation)
         except OSError as error:
             done(None, error.strerror or str(error))
 
@@ -2281,8 +2235,7 @@ class Host:
             pid = self._start_helper(
                 settings, settings.check, environment, [(tail.write, 1), (tail.write, 2)]
             )
-            tail.started()
-            self._heed_tail(tail)
+            self.tools.collect(tail)
         except OSError as error:
             if pid:
                 self.workers.abandon(pid)
@@ -2313,7 +2266,7 @@ class Host:
     def _checked(self, ended: processes.Ended, now: float) -> None:
         check = self.checks[ended.pid]
         generation = check.generation
-        output = self._last_words(check.tail)
+        output = self.tools.last_words(check.tail)
         if ended.code == 0 and not ended.signal:
             if output:
                 self._say("check_output", {"generation": generation, "output": output})
@@ -2334,17 +2287,6 @@ class Host:
             now,
         )
         del self.checks[ended.pid]
-
-    def _heed_tail(self, tail: helpers.Tail) -> None:
-        self._listen_to(tail, lambda _: self._read_tail(tail))
-
-    def _read_tail(self, tail: helpers.Tail) -> None:
-        if not tail.take():
-            self._stop_listening(tail)
-
-    def _last_words(self, tail: helpers.Tail) -> str:
-        self._stop_listening(tail)
-        return tail.close()
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {
@@ -2464,11 +2406,9 @@ class Host:
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         for pid, check in list(self.checks.items()):
             if check.generation == order.generation:
-                self._last_words(self.checks.pop(pid).tail)
+                self.tools.last_words(self.checks.pop(pid).tail)
                 self.workers.abandon(pid)
-        for pid, work in list(self.delegated.items()):
-            if work.generation == order.generation:
-                self._drop_delegated(pid)
+        self.delegation.drop_generation(order.generation)
         last_good = self.supervisor.last_good
         if order.generation == last_good:
             self.kept = self._what_it_had(last_good)

@@ -1,0 +1,106 @@
+"""Work that may block, done by a copy of this process: a file server or a name server may be
+silent, and PID 1 never waits for either.
+"""
+
+from __future__ import annotations
+
+import marshal
+
+from sidecar.host.helpers import PATIENCE, Tail
+from sidecar.system.processes import Launch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sidecar.host.job import Tools
+    from sidecar.system.processes import Ended
+
+    # What came of the work, or None and why there is nothing.
+    Done = Callable[[Any, str], None]
+
+# What a process that does work for PID 1 has to say is no larger (bytes); no environment is.
+MAX_ANSWER_BYTES = 16 << 20
+
+
+class Delegated:
+    """One piece of work while a process does it: until when it may take (seconds on the loop's
+    clock), the generation it is done for, 0 for none.
+    """
+
+    __slots__ = ("done", "generation", "tail", "until")
+
+    def __init__(self, tail: Tail, until: float, generation: int, done: Done) -> None:
+        self.tail = tail
+        self.until = until
+        self.generation = generation
+        self.done = done
+
+
+class Delegation:
+    """The job that has work done elsewhere."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._at_work: dict[int, Delegated] = {}
+
+    def start(self, task: Callable[[], Any], done: Done, now: float, generation: int = 0) -> int:
+        """Have a task done. What it returns (what `marshal` can write), or None and why, is given
+        to `done`. The pid of who does it; raises OSError if there can be none.
+        """
+        tail = Tail(MAX_ANSWER_BYTES)
+        pid = 0
+        try:
+            launch = Launch(("sidecar",), {}, [(tail.write, 1)], own=True, task=task)
+            pid = self._tools.start(launch, self)
+            self._tools.collect(tail)
+        except OSError:
+            if pid:
+                self._tools.abandon(pid)
+            tail.close()
+            raise
+        self._at_work[pid] = Delegated(tail, now + PATIENCE, generation, done)
+        return pid
+
+    def deadline(self) -> float:
+        """When the first of them has taken too long."""
+        return min((each.until for each in self._at_work.values()), default=float("inf"))
+
+    def on_deadline(self, now: float) -> None:
+        """Give up what takes too long."""
+        for pid, work in list(self._at_work.items()):
+            if work.until <= now:
+                self.drop(pid)
+                work.done(None, f"it took longer than {PATIENCE:g} s")
+
+    def on_exit(self, ended: Ended, _now: float) -> None:
+        """It is done, or will never be."""
+        work = self._at_work.pop(ended.pid, None)
+        if work is None:
+            return
+        self._tools.stop_listening(work.tail)
+        data = work.tail.close_raw()
+        if ended.code or ended.signal:
+            work.done(None, ended.note or "the process that did it failed")
+        elif len(data) >= MAX_ANSWER_BYTES:
+            work.done(None, f"it is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+        else:
+            work.done(marshal.loads(data), "")  # noqa: S302 - our own child wrote it
+
+    def drop(self, pid: int) -> None:
+        """Nobody waits for it any more, nor for its end: what hangs in a system call cannot be
+        killed.
+        """
+        self._tools.last_words(self._at_work.pop(pid).tail)
+        self._tools.abandon(pid)
+
+    def drop_generation(self, generation: int) -> None:
+        """Nor for anything that is done for this generation."""
+        for pid, work in list(self._at_work.items()):
+            if work.generation == generation:
+                self.drop(pid)
+
+    def works_for(self, generation: int) -> bool:
+        """Whether something is being done for this generation."""
+        return any(each.generation == generation for each in self._at_work.values())
