@@ -3,6 +3,7 @@
     SidecarError
     ├── SeveralError
     │   ├── SettingsError   settings are wrong: every one, where it came from, what would be right
+    │   ├── MachineError    settings do not fit this machine (a user, a directory): every one
     │   └── ListenError     addresses cannot be listened on: every one
     ├── EnvdirError         an envdir cannot be read: the swap fails, what serves goes on
     └── StartError          sidecar itself cannot start (the pid file is held, a user is unknown …)
@@ -36,6 +37,14 @@ class SettingsError(SeveralError):
     """Wrong settings; nothing has been bound or started."""
 
     exit_status = 2
+
+
+class MachineError(SeveralError):
+    """Settings that are right and do not fit this machine; nothing has been bound or started."""
+
+    def __init__(self, problems: Iterable[str], exit_status: int = 1) -> None:
+        super().__init__(problems)
+        self.exit_status = exit_status
 
 
 class ListenError(SeveralError):

@@ -13,6 +13,7 @@ import shlex
 import sys
 
 from sidecar.base.errors import EnvdirError
+from sidecar.cli import preflight
 from sidecar.cli.options import Chosen, parse
 from sidecar.settings.table import TABLE, Settings, duration, hidden, octal, only_time, words
 from sidecar.system import envdir
@@ -34,7 +35,8 @@ it is from a flag, a variable, a line of sidecar.yml, a profile, or the default.
                      stop_grace_period); --pre-stop TIME is what a preStop hook takes of it
 
 In a container whose PID 1 is `sidecar run …`, its options and its program need not be said again.
-Exit status: 0 right, 2 wrong. Remarks are about what is allowed and may be meant otherwise.
+Exit status: 0 right, 2 wrong, 1 right but not for this machine (a user, a directory, the program).
+Remarks are about what is allowed and may be meant otherwise.
 """
 # What a stop may take beyond lame duck and drain: for the end of what was killed.
 LAST_SECONDS = 5.0
@@ -65,12 +67,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         problems.append(f"--grace, --pre-stop: {error}")
         grace = before = None
     more, remarks = _looked_at(settings, environ, grace, before or 0.0)
+    problems += more
+    unfit = preflight.problems(choice, environ)
     if borrowed:
         remarks.insert(
             0, "no program was named: the options and the program are those PID 1 was started with"
         )
+    program = preflight.program_problem(choice, environ)
+    if program is not None and program[0] not in unfit:
+        remarks.append(program[0])
     remarks += chosen.remarks(settings, checking=True)
-    problems = [hidden(each, settings.hide) for each in (*problems, *more)]
+    status = 2 if problems else 1 if unfit else 0
+    problems = [hidden(each, settings.hide) for each in (*problems, *unfit)]
     remarks = [hidden(each, settings.hide) for each in remarks]
     rows = {"command": _row(settings, "command", choice.origins)}
     rows.update({each.key: _row(settings, name, choice.origins) for name, each in TABLE.items()})
@@ -88,7 +96,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             print(f"remark: {each}")
         for each in problems:
             print(f"sidecar: {each}", file=sys.stderr)
-    return 2 if problems else 0
+    return status
 
 
 def _with_those_of_pid_1(argv: Sequence[str]) -> list[str]:
@@ -187,32 +195,17 @@ def _looked_at(
             settings.envdir, settings.envdir_format == "whole", settings.lenient_envdir
         )
         remarks += reading.remarks
-    except EnvdirError as error:
-        problems.append(str(error))
+    except EnvdirError:
+        pass  # told by preflight
     remarks += [
         f"watch: there is no directory {each} yet"
         for each in settings.watch
         if not os.path.isdir(each)
     ]
-    program = settings.command[0] if settings.command else ""
-    if program and not _found(program, settings.dir, environ.get("PATH", os.defpath)):
-        remarks.append(
-            f"command: {program} is not there, or may not be run, as far as this environment shows"
-        )
     if settings.ready == "auto" and not any(each.stream for each in settings.port):
         remarks.append(f"ready auto: {only_time(settings.interval)}")
     if settings.drain_timeout == 0:
         remarks.append("drain-timeout 0: a worker is killed as soon as it is asked to leave")
     if settings.env_splay and not settings.watch_env:
         remarks.append("env-splay: nothing waits for it without watch-env")
-    if settings.user and os.geteuid() != 0:
-        remarks.append(
-            f"user: only root can start workers as another user, this is uid {os.geteuid()}"
-        )
     return problems, remarks
-
-
-def _found(program: str, directory: str, path: str) -> bool:
-    if "/" in program:
-        return os.access(os.path.join(directory, program), os.X_OK)
-    return any(os.access(os.path.join(each, program), os.X_OK) for each in path.split(os.pathsep))

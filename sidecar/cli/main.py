@@ -105,13 +105,13 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
     of itself.
     """
     from sidecar.base.errors import SettingsError, SidecarError  # noqa: PLC0415
-    from sidecar.cli import options  # noqa: PLC0415
+    from sidecar.cli import options, preflight  # noqa: PLC0415
     from sidecar.settings import table  # noqa: PLC0415
 
     if words and words[0] in ("--help", "-h"):
         print(options.dev_help() if developing else options.run_help(), end="")
         return 0
-    hide: tuple[str, ...] = ()
+    choice: table.Choice | None = None
     try:
         chosen = options.Chosen(words, os.environ, table.DEV if developing else None)
         if check:
@@ -121,8 +121,8 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
             from sidecar.host.loop import rehearse  # noqa: PLC0415
 
             return rehearse(os.environ, check, chosen)
-        resolved = chosen.settings(chosen.read())
-        hide = resolved.hide
+        choice = chosen.choice(chosen.read())
+        resolved = preflight.passed(choice, os.environ)
         # At hand, for a file may come later, when another version of this one is installed
         # (upgrade/execute.py).
         from sidecar.host.loop import run  # noqa: PLC0415  (a refusal needs none of it)
@@ -137,7 +137,11 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
     except SidecarError as error:
         from sidecar.system.termination_log import leave_a_reason  # noqa: PLC0415
 
-        text = table.hidden(str(error), hide)
+        text = str(error)
+        if choice is not None:
+            if not isinstance(error, SettingsError):
+                text = "\n".join(preflight.named(each, choice) for each in text.splitlines())
+            text = table.hidden(text, choice.settings.hide)
         if not check:
             leave_a_reason(text)
         for problem in text.splitlines():

@@ -564,11 +564,15 @@ def hidden(value: Any, hide: Iterable[str]) -> Any:
 
 
 class Choice(Record):
-    """The settings, where each that is no default came from, and all that is wrong with them."""
+    """The settings, where each that is no default came from, and all that is wrong with them.
+
+    `places`: the same of each text of those that were said, a list in a file has many.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
     problems: tuple[str, ...]
+    places: Mapping[str, tuple[str, ...]] = {}
 
 
 def resolve(
@@ -614,7 +618,11 @@ def choose(
             texts[name] = []
         texts[name].append((text, TABLE[name].flag))
 
-    origins = {name: given[0][1] for name, given in {**said.texts, **texts}.items()}
+    places = {
+        name: tuple(origin for _, origin in given)
+        for name, given in {**said.texts, **texts}.items()
+    }
+    origins = {name: each[0] for name, each in places.items()}
     words = tuple(command)
     if words:
         origins["command"] = "the command line"
@@ -654,6 +662,7 @@ def choose(
         settings,
         {**dict.fromkeys(presets or {}, "sidecar dev"), **derived, **origins},
         tuple(problems),
+        places,
     )
 
 

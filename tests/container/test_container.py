@@ -276,7 +276,10 @@ def test_a_broken_generation_changes_nothing(run_container, envdir):
 def test_the_container_ends_with_the_programs_own_status(run_container, program, status):
     running = run_container("--log-format", "json", "--max-failures", "1", "--", *program, app="")
     assert running.wait() == status
-    assert running.events("gave_up")[0]["status"] == status
+    # What is not there, or may not be run, is refused before anything is started.
+    assert [each["status"] for each in running.events("gave_up")] == [status] * (
+        status not in (126, 127)
+    )
 
 
 @pytest.mark.parametrize(

@@ -255,16 +255,20 @@ def test_the_repository_is_said_in_one_place(tmp_path):
 
 
 def check(deployment: dict[str, Any], where: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """`sidecar check` with the Deployment's settings, `where` in place of its envdirs."""
+    """`sidecar check` with the Deployment's settings, `where` in place of its directories; the
+    program is in the image.
+    """
     if not (ROOT / "sidecar" / "cli" / "check.py").exists():
         pytest.skip("this sidecar has no `sidecar check`")
-    environ = {**os.environ, **settings_of(deployment), "SIDECAR_ENVDIR": str(where)}
+    environ = {**os.environ, **settings_of(deployment)}
+    environ |= {"SIDECAR_ENVDIR": str(where), "SIDECAR_DIR": str(where)}
     argv = [
         sys.executable,
         "-m",
         "sidecar",
         "check",
         "--json",
+        "--max-failures=0",
         *more,
         *container_of(deployment)["args"],
     ]

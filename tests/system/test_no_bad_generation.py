@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -134,26 +136,45 @@ def test_what_served_once_and_never_starts_again_ends_sidecar_with_its_status(si
 
 
 @pytest.mark.parametrize(
-    ("program", "status", "words"),
+    ("text", "status", "words"),
     [
-        (("no-such-program-anywhere",), 127, "cannot run no-such-program-anywhere: not found"),
-        (("/no/such/program",), 127, "cannot run /no/such/program: not found"),
-        (("/etc/passwd",), 126, "cannot run /etc/passwd: permission denied"),
-        (("/",), 126, "cannot run /: permission denied"),
+        ("#!/no/such/interpreter\n", 127, "its interpreter '/no/such/interpreter' does not exist"),
+        ("no program", 126, "not a program (a script needs a #! line)"),
     ],
 )
 def test_a_program_that_cannot_be_run_is_said_and_ends_as_a_shell_would(
-    sidecar, program, status, words
+    sidecar, tmp_path, text, status, words
 ):
-    run = sidecar("--max-failures", "1", program=program)
+    run = sidecar("--max-failures", "1", program=(script(tmp_path, text),))
     assert run.exit() == status
-    assert run.seen("swap_failed")[0]["cause"] == words
+    assert run.seen("swap_failed")[0]["cause"] == f"cannot run {tmp_path}/script: {words}"
 
 
-def test_a_program_that_cannot_be_run_is_never_ready_however_short_the_interval(sidecar):
+def script(directory: Path, text: str) -> str:
+    """An executable file."""
+    path = directory / "script"
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_program_that_is_gone_by_the_next_swap_fails_that(sidecar, tmp_path):
+    """Only the start refuses what is not there."""
+    program = script(tmp_path, f'#!/bin/sh\nexec {shlex.join(SERVER)} "$@"\n')
+    run = sidecar(program=(program,))
+    run.wait("serving")
+    os.unlink(program)
+    run.signal("HUP")
+    assert run.wait("swap_failed")["cause"] == f"cannot run {program}: not found"
+    assert run.get().startswith("hello")
+    assert run.stop() == 0
+
+
+def test_a_program_that_cannot_be_run_is_never_ready_however_short_the_interval(sidecar, tmp_path):
     """The interval counts from the exec; until then the process is a copy of sidecar."""
     run = sidecar(
-        "--ready", "interval", "--interval", "0s", "--max-failures", "3", program=("no-such-program",)
+        "--ready", "interval", "--interval", "0s", "--max-failures", "3",
+        program=(script(tmp_path, "#!/no/such/interpreter\n"),),
     )  # fmt: skip
     assert run.exit() == 127
     assert run.seen("worker_ready") == run.seen("serving") == []

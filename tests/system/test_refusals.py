@@ -5,6 +5,7 @@ status.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -162,7 +163,7 @@ def test_a_port_that_only_the_program_was_told_is_said(sidecar):
 
 def test_check_tells_all_that_the_start_would_and_more():
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "check", "--", "gunicorn", "--pid", "x", "--reload", "a:b"],
+        [sys.executable, "-m", "sidecar", "check", "--max-failures", "0", "gunicorn", "--pid", "x", "--reload", "a:b"],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "SIDECAR_OF_MINE": "x"},
     )  # fmt: skip
     assert done.returncode == 0
@@ -175,8 +176,6 @@ def test_check_tells_all_that_the_start_would_and_more():
 
 
 def test_what_the_system_refuses_is_said_and_ends_with_status_1(tmp_path):
-    import socket
-
     (tmp_path / "file").write_text("precious")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -192,6 +191,98 @@ def test_what_the_system_refuses_is_said_and_ends_with_status_1(tmp_path):
     assert refused("run", "--envdir", f"{tmp_path}/none", "--", "true")[0] == 1
     assert refused("run", "--user", "no-such-user", "--", "true")[0] == 1
     assert refused("run", "--ready", "accept", "--", "true")[0] == 1
+
+
+def test_all_that_does_not_fit_the_machine_is_named_at_once_before_anything_is_bound(tmp_path):
+    """By check and by the start alike, each with where it was said."""
+    port, none = free_port(), tmp_path / "none"
+    settings = tmp_path / "some.yml"
+    settings.write_text(
+        f"command: no-such-program\nuser: no-such-user\ngroup: no-such-group\n"
+        f"log-file: {tmp_path}\nenvdir:\n  - {tmp_path}\n  - {none}\n"
+    )
+    words = (
+        "--config", str(settings), "--port", f"127.0.0.1:{port}", "--dir", str(none),
+        "--pid-file", f"{none}/pid", "--control", f"{none}/control",
+    )  # fmt: skip
+    env = {"SIDECAR_STATUS_FILE": f"{none}/status"}
+    with socket.create_server(("127.0.0.1", port)):  # whoever binds first says that it is in use
+        told = [refused(command, *words, env=env) for command in ("run", "dev")]
+    (status, lines), in_dev = told
+    assert status == in_dev[0] == 1
+    for start in (
+        f"{settings}:2: user no-such-user: there is no such user",
+        f"{settings}:3: group no-such-group: there is no such group",
+        f"--dir {none}: there is no such directory",
+        f"{settings}:4: log-file {tmp_path}: it is a directory",
+        f"--pid-file {none}/pid: the directory {none}: there is no such directory",
+        f"SIDECAR_STATUS_FILE {none}/status: the directory {none}: there is no such directory",
+        f"--control {none}/control: the directory {none}: there is no such directory",
+        f"{settings}:7: envdir {none}: the envdir {none} cannot be read",
+    ):
+        for each in (lines, in_dev[1]):
+            assert len([line for line in each if line.startswith(f"sidecar: {start}")]) == 1, each
+    assert (len(lines), len(in_dev[1])) == (8, 8)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["some.yml"]
+    assert refused("check", *words, env=env) == (1, lines)
+    # With a setting that is wrong by itself everything is still told.
+    status, all_of_it = refused("run", *words, "--workers", "x", env=env)
+    assert status == 2
+    assert set(all_of_it) > set(lines)
+
+
+def test_a_program_that_is_not_there_is_refused_before_anything_is_bound(tmp_path):
+    """With the exit status that says so to Docker, but where it may also come later."""
+    port = free_port()
+    words = ("--port", f"127.0.0.1:{port}", "--", "no-such-program")
+    said = "sidecar: the command line: no-such-program: not found in any directory of PATH"
+    with socket.create_server(("127.0.0.1", port)):
+        assert refused("run", *words) == (127, [said])
+        assert refused("check", *words) == (1, [said])
+        (tmp_path / "program").write_text("no program")
+        status, lines = refused("run", *words[:3], f"{tmp_path}/program")
+        assert (status, "may be executed" in lines[0]) == (126, True)
+        status, lines = refused("run", "--max-failures", "0", *words)
+        assert (status, "another process listens there" in lines[0]) == (1, True)
+    # An envdir's PATH is where the workers' programs are looked for.
+    (tmp_path / "program").chmod(0o755)
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "PATH").write_text(str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "check", "--envdir", f"{tmp_path}/env", "program"],
+        cwd=ROOT, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_address_in_use_is_told_with_the_line_of_the_file(tmp_path):
+    settings = tmp_path / "some.yml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings.write_text(f"command: 'true'\nport:\n  - 0\n  - 127.0.0.1:{port}\n")
+        status, lines = refused("run", "--config", str(settings))
+    assert status == 1
+    assert lines[0].startswith(f"sidecar: {settings}:4: port 127.0.0.1:{port}: another process")
+
+
+def test_what_can_be_written_to_where_nothing_can_be_made_is_no_mistake(tmp_path):
+    """A log at /dev/stdout or in a pipe, a pid file that is there, a link to a file to be made."""
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    (tmp_path / "pid").write_text("")
+    for words in (
+        ("--log-file", "/dev/null"),
+        ("--log-file", f"{tmp_path}/link"),
+        ("--log-file", "| cat"),
+        ("--pid-file", f"{tmp_path}/pid", "--status-file", f"{tmp_path}/status"),
+        ("--control", "none"),
+        ("--dir", "/"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "sidecar", "check", *words, "--", "true"],
+            cwd=ROOT, capture_output=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b""), words
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pid"]
 
 
 def test_a_kubernetes_service_called_sidecar_is_no_setting(sidecar):
@@ -263,8 +354,10 @@ def test_the_status_file_lists_generation_and_pid_in_numeric_order(sidecar, tmp_
 
 
 def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_nothing(sidecar, tmp_path):
-    run = sidecar("--status-file", str(tmp_path / "none" / "status"))
+    (tmp_path / "gone").mkdir()
+    run = sidecar("--status-file", str(tmp_path / "gone" / "status"))
     run.wait("serving")
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
     run.swap(2)
     run.swap(3)
     assert len(run.seen("cannot")) == 1
@@ -292,7 +385,7 @@ def test_help_fits_a_screen(words):
 
 @pytest.mark.parametrize(
     "words",
-    [("--help",), ("run", "--help"), ("profiles",), ("schema",), ("check", "--", "x")],
+    [("--help",), ("run", "--help"), ("profiles",), ("schema",), ("check", "--", "true")],
     ids=str,
 )
 def test_a_reader_who_leaves_is_no_error(words):

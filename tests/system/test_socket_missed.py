@@ -106,13 +106,15 @@ def test_a_program_of_which_nothing_is_known_gets_the_guess_once(sidecar):
     assert 'If it said "address already in use"' in said["what"]
 
 
-def test_nothing_is_said_of_a_program_that_takes_its_socket(sidecar):
+def test_nothing_is_said_of_a_program_that_takes_its_socket(sidecar, tmp_path):
     """Nor of one that fails by a signal, cannot be run, or is only slow."""
     run = sidecar(program=SERVER, env={"BOOT": "3"})
     run.wait("serving")
     run.swap(2)
     assert run.stop() == 0
     assert run.seen("socket_missed") == []
-    run = sidecar("--max-failures", "1", program=("/no/such/program", "8080"))
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
+    run = sidecar("--max-failures", "1", program=(f"{tmp_path}/script", "8080"))
     assert run.exit() == 127
     assert run.seen("socket_missed") == []
