@@ -37,14 +37,11 @@ from sidecar.host import helpers
 from sidecar.host.delegation import Delegation
 from sidecar.host.job import Tools
 from sidecar.host.meeting import LONGEST_BY_TIME, Attempt, Meeting
+from sidecar.host.settings_reload import SettingsReload
 from sidecar.host.turn import Part, Turn
 from sidecar.log.writer import Log
 from sidecar.settings import profiles, protocols
 from sidecar.settings.table import (
-    LISTEN,
-    PROGRAM,
-    READY,
-    TABLE,
     envdir_parts,
     hidden,
     only_time,
@@ -53,7 +50,7 @@ from sidecar.settings.table import (
 from sidecar.system import accept_probe, cgroup, envdir, processes, procfs, resources, terminal
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
-from sidecar.system.listeners import Listeners, inherited, look_up
+from sidecar.system.listeners import Listeners, inherited
 from sidecar.system.notify_socket import NotifySocket
 from sidecar.system.output import Output, let_open
 from sidecar.system.pid_file import PidFile
@@ -67,37 +64,21 @@ from sidecar.upgrade.state import revived_supervisor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from _typeshed import HasFileno
 
     from sidecar.core.model import Worker
     from sidecar.host.job import Job
+    from sidecar.host.settings_reload import Change, Prepared, Source
     from sidecar.settings.address import Address
-    from sidecar.settings.table import Setting, Settings
+    from sidecar.settings.table import Settings
     from sidecar.system.listeners import Listener, LookedUp
     from sidecar.upgrade.execute import Upgrade
 
     Detach = Callable[[Callable[[], None]], None]
     # sys.executable, sys.orig_argv, sys.argv
     Started = tuple[str, Sequence[str], Sequence[str]]
-
-    class Source(Protocol):
-        """Where the settings come from, to be asked again."""
-
-        @property
-        def file(self) -> str:
-            """The settings file, "" if there is none."""
-
-        @property
-        def reader(self) -> tuple[str, ...]:
-            """The command of the process that reads it."""
-
-        def remarks(self, of: Settings) -> list[str]:
-            """What was said and may be meant otherwise."""
-
-        def settings(self, answer: str) -> Settings:
-            """What comes of that process's output. Raises SettingsError."""
 
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of
@@ -277,27 +258,6 @@ class Kept:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class SettingsRead:
-    """The settings file while its reader runs. `again`: for which trigger it is to be read once
-    more, "" if it is not.
-    """
-
-    __slots__ = ("again", "cause", "changed", "looks_up", "pid", "tail", "trigger", "until")
-
-    def __init__(self, trigger: str, until: float, changed: tuple[str, ...] = ()) -> None:
-        self.trigger = trigger
-        #: What the swap that follows is told to have changed.
-        self.changed = changed
-        self.until = until
-        self.tail: helpers.Tail | None = None
-        self.pid = 0
-        #: The process that looks up what it says, once it has been read.
-        self.looks_up = 0
-        self.again = ""
-        #: Why it came to nothing.
-        self.cause = ""
-
-
 class Host:
     """One run of sidecar. `environ` is the environment that sidecar was started with, `source`
     where its settings came from, `started` how; `heritage` is the state of the version before that
@@ -321,10 +281,7 @@ class Host:
         #: Every set of listeners that some generation may still use; the last is the one for
         #: generations to come.
         self.sets: list[Listeners] = []
-        self.settings_read: SettingsRead | None = None
-        #: What was wrong with the settings when they were last read.
-        self.problems: tuple[str, ...] = ()
-        self.hide = settings.hide
+        self.secrets = settings.hide
         self.environ = {
             name: value
             for name, value in processes.as_given(environ).items()
@@ -407,6 +364,15 @@ class Host:
         )
         self.tools = tools
         self.delegation = Delegation(tools)
+        self.settings_reload = SettingsReload(
+            tools,
+            self,
+            source,
+            environ,
+            lambda: self.place,
+            self.delegation.start,
+            self.delegation.drop,
+        )
         self.turn.parts = self._make_parts()
 
     def run(self, detach: Detach | None = None) -> int:
@@ -628,7 +594,8 @@ class Host:
             number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]})
             for number, plan in state["plans"].items()
         }
-        self.problems, self.hide = state["problems"], state["hide"]
+        self.settings_reload.problems = state["problems"]
+        self.secrets = state["hide"]
         self.takers, self._said_deaf = state["takers"]
         self.since, self.log.lost = state["since"], state["lost"]
         self.chronicle, self.environments = state["chronicle"], state["environments"]
@@ -663,8 +630,8 @@ class Host:
             "since": self.since,
             "lost": self.log.lost,
             "settings": self.settings,
-            "problems": self.problems,
-            "hide": self.hide,
+            "problems": self.settings_reload.problems,
+            "hide": self.secrets,
             "wakeup": self.wakeup.dump(),
             "workers": self.workers.dump(),
             "place": (self.place.path, self.place.linked),
@@ -727,7 +694,7 @@ class Host:
                 self._upgrade_failed(
                     "the new version has not proved within a minute that it can start"
                 )
-        elif (coming is not None or self.settings_read is not None) and not one.only_check:
+        elif (coming is not None or self.settings_reload.under_way()) and not one.only_check:
             one.proven = False  # what was proven was another state
             if one.until <= now:
                 self._upgrade_failed("swaps have been going on for five minutes")
@@ -877,9 +844,6 @@ class Host:
         """
         never = float("inf")
 
-        def reading() -> float:
-            return self.settings_read.until if self.settings_read is not None else never
-
         def control() -> float:
             return self.control.deadline if self.control is not None else never
 
@@ -898,7 +862,11 @@ class Host:
             Part("repair the listeners", lambda: self._mend_at, self._mend),
             Part("start the log command", lambda: self._log_command_at, self._start_log_command),
             Part("start its helpers", self._next_start, self._start_helpers),
-            Part("give up reading the settings", reading, self._give_up_reading),
+            Part(
+                "give up reading the settings",
+                self.settings_reload.deadline,
+                self.settings_reload.on_deadline,
+            ),
             Part(
                 "give up what takes too long", self.delegation.deadline, self.delegation.on_deadline
             ),
@@ -982,11 +950,7 @@ class Host:
         found.update(asking.pid for asking in self.asking.values())
         found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
-        found.update(
-            each.pid
-            for each in (self.settings_read, self.upgrading, self.output)
-            if each is not None
-        )
+        found.update(each.pid for each in (self.upgrading, self.output) if each is not None)
         return found
 
     def _end_all_the_same(self, now: float) -> None:
@@ -1008,8 +972,8 @@ class Host:
 
     def _say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Tell whoever reads the log, and whoever asked to be told."""
-        if self.hide:
-            fields = {name: hidden(value, self.hide) for name, value in fields.items()}
+        if self.secrets:
+            fields = {name: hidden(value, self.secrets) for name, value in fields.items()}
         self._try("write its log", self.log.say, event, fields)
         self._try("tell who waits for events", self._tell, event, fields, again=True)
 
@@ -1086,10 +1050,10 @@ class Host:
             )
 
     def _observe(self, fact: facts.Fact, now: float) -> None:
-        if self.hide:
+        if self.secrets:
             # Here a text enters; what the core makes of it is shown in many places.
             masked = {
-                name: hidden(getattr(fact, name), self.hide)
+                name: hidden(getattr(fact, name), self.secrets)
                 for name in facts.FREE_TEXTS
                 if name in fact.FIELDS
             }
@@ -1184,10 +1148,6 @@ class Host:
             except Exception:
                 self.jobs.setdefault(each.pid, job)  # it is called again
                 raise
-        elif self.settings_read is not None and each.pid == self.settings_read.pid:
-            if each.code or each.signal:
-                self.settings_read.cause = self.settings_read.cause or each.note or "failed"
-            self._settings_were_read(self.settings_read, now)
         elif self.output is not None and each.pid == self.output.pid:
             self._log_command_ended(each, now)
         elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
@@ -1363,7 +1323,7 @@ class Host:
         paths = shortened(told["paths"])
         self._say("files_changed", {"paths": paths, "count": told["count"]})
         if told["settings"] and not self.stopping():
-            self._reread_settings("watch", now, paths)
+            self.settings_reload.request("watch", now, paths)
         else:
             self._observe(facts.SwapTriggered("watch", supersedes=True, changed=paths), now)
 
@@ -1402,14 +1362,14 @@ class Host:
             "time": time.time(),
             "age": now - self.since,
             "listeners": [each.key for each in self.listeners],
-            "command": hidden(self.settings.command[0], self.hide),
-            "program": hidden(status.program(self.settings.command), self.hide),
+            "command": hidden(self.settings.command[0], self.secrets),
+            "program": hidden(status.program(self.settings.command), self.secrets),
             "host": socket.gethostname(),
             **status.status(self.supervisor, now),
             **self.chronicle.report(),
             # Whether it is the same as before, or as elsewhere; too short to tell what it is.
             "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
-            "problems": list(self.problems),
+            "problems": list(self.settings_reload.problems),
         }
         try:
             groups = {**procfs.by_group(), **self.workers.strays()}
@@ -1453,164 +1413,43 @@ class Host:
         if self.source is None or not self.source.file or self.supervisor.ending.asked:
             self.observe(facts.SwapTriggered(trigger))
             return False
-        self._reread_settings(trigger, time.monotonic())
+        self.settings_reload.request(trigger, time.monotonic())
         return True
 
-    # --- the settings file
+    # --- the settings, for host/settings_reload.py
 
-    def _reread_settings(self, trigger: str, now: float, changed: tuple[str, ...] = ()) -> None:
-        """Have the settings file read, and once more if that is under way already. What it said
-        before is not looked up any more.
-        """
-        if self.settings_read is not None and self.settings_read.looks_up:
-            changed = (*self.settings_read.changed, *changed)
-            self.delegation.drop(self.settings_read.looks_up)
-            self.settings_read = None
-        if self.settings_read is not None:
-            self.settings_read.again = trigger
-            self.settings_read.changed += changed
-        elif self.source is not None:
-            self._read_settings(self.source, trigger, now, changed)
+    def settings_in_force(self) -> Settings:
+        """The settings of now."""
+        return self.settings
 
-    def _read_settings(
-        self, source: Source, trigger: str, now: float, changed: tuple[str, ...] = ()
-    ) -> None:
-        read = self.settings_read = SettingsRead(trigger, now + helpers.PATIENCE, changed)
-        try:
-            read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
-            launch = processes.Launch(
-                source.reader,
-                helpers.environment(self.started_with),
-                [(read.tail.write, 1)],
-                own=True,
-                place=self.place,
-            )
-            read.pid = self.workers.start(launch)
-            self.tools.collect(read.tail)
-        except OSError as error:
-            # Refused in the next turn: whoever asked for this is not listening yet.
-            read.cause = f"could not be started: {error.strerror}"
-            read.until = now
-            if read.pid:
-                self.workers.abandon(read.pid)
-                read.pid = 0
+    def listener_sets(self) -> list[Listeners]:
+        """Every set of listeners that some generation may still use."""
+        return self.sets
 
-    def _give_up_reading(self, now: float) -> None:
-        read = self.settings_read
-        if read is None:
-            return
-        if read.pid:
-            # Not waited for: what hangs in a system call cannot be killed either.
-            read.cause = f"took longer than {helpers.PATIENCE:g} s"
-            self.workers.abandon(read.pid)
-        self._settings_were_read(read, now)
+    def envdir_problem(self, of: Settings) -> str:
+        """What is wrong with their envdir, "" if nothing is. May block."""
+        return self._plain_envdir(of)[2]
 
-    def _settings_were_read(self, read: SettingsRead, now: float) -> None:
-        """The reader has ended, with what it had to say or `read.cause`."""
-        self.settings_read = None
-        answer = ""
-        if read.tail is not None:
-            self._stop_listening(read.tail)
-            answer = read.tail.close()
-        if self.source is None or self.supervisor.ending.asked:
-            return
-        if read.again:
-            self._read_settings(self.source, read.again, now, read.changed)
-            return
-        try:
-            if read.cause:
-                raise StartError(f"{self.source.file}: its reader {read.cause}")
-            new = self.source.settings(answer)
-            self.hide = tuple({*self.hide, *new.hide})
-            if self._look_up(read, new, now):
-                return
-        except Exception as error:
-            self._refuse_for(error, now)
-            return
-        self._take_settings(read, new, {}, now)
+    def hide(self, values: Iterable[str]) -> None:
+        """These values are secret from now on."""
+        self.secrets = tuple({*self.secrets, *values})
 
-    def _look_up(self, read: SettingsRead, new: Settings, now: float) -> bool:
-        """Have done elsewhere what may take long with these settings: look up the names in their
-        listeners, read their envdir. Whether there is any such. Raises OSError.
-        """
-        old = self.settings
-        unknown = Listeners.to_look_up(new.port, self.sets) if new.port != old.port else []
-        envdirs = (new.envdir, new.envdir_format) != (old.envdir, old.envdir_format)
-        envdirs = envdirs and bool(new.envdir)
-        if not unknown and not envdirs:
-            return False
-        work = [f"--port {each.spec}" for each in unknown]
-        work += [f"--envdir {each}" for each in new.envdir if envdirs]
+    def mask(self, text: str) -> str:
+        """The text without a secret value."""
+        masked: str = hidden(text, self.secrets)
+        return masked
 
-        def task() -> tuple[dict[str, LookedUp], str]:
-            found = {each.spec: look_up(each) for each in unknown}
-            return found, self._plain_envdir(new)[2] if envdirs else ""
-
-        def done(answer: tuple[dict[str, LookedUp], str] | None, cause: str) -> None:
-            then = time.monotonic()
-            self.settings_read = None
-            if self.stopping():
-                return
-            if answer is None:
-                self._refuse([f"{', '.join(work)}: could not be looked up: {cause}"])
-            elif answer[1]:
-                self._refuse([answer[1]])
-            else:
-                self._take_settings(read, new, answer[0], then)
-
-        read.looks_up = self.delegation.start(task, done, now)
-        read.pid, read.tail, read.until = 0, None, float("inf")
-        self.settings_read = read
-        return True
-
-    def _take_settings(
-        self, read: SettingsRead, new: Settings, found: Mapping[str, LookedUp], now: float
-    ) -> None:
-        try:
-            go_by_them = self._configure(new, found, read.trigger, now, read.changed)
-        except Exception as error:
-            self._refuse_for(error, now)
-        else:
-            go_by_them()
-
-    def _refuse_for(self, error: Exception, now: float) -> None:
-        """Whoever asked for these settings hears of their end, whatever it is."""
-        if isinstance(error, (SidecarError, OSError)):
-            self._refuse(getattr(error, "problems", None) or [str(error)])
-        else:
-            self._note_defect("take the settings", error, now)
-            self._refuse(["a defect in sidecar; its log says where"])
-
-    def _refuse(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(hidden(problem, self.hide) for problem in problems)
+    def reload_refused(self) -> None:
+        """There will be no swap: the service manager is told that the reload is over."""
         self.manager.refused()
-        self._say("reload_refused", {"cause": "; ".join(self.problems)[:MOST_TOLD]})
 
-    def _configure(
-        self,
-        new: Settings,
-        found: Mapping[str, LookedUp],
-        trigger: str,
-        now: float,
-        paths: tuple[str, ...] = (),
-    ) -> Callable[[], None]:
-        """Make everything that these settings need and that may fail; what puts them in force.
-        `found` is what the names in their listeners mean.
+    def prepare(self, change: Change, found: Mapping[str, LookedUp]) -> Prepared:
+        """Make everything that new settings need and that may fail: remarks, and what puts them in
+        force. `found` is what the names in their listeners mean.
 
         Raises SidecarError or OSError; all is as it was then.
         """
-        old, living = self.settings, list(self.sets)
-        fixed = [
-            each
-            for each in TABLE.values()
-            if each.fixed and getattr(new, each.name) != getattr(old, each.name)
-        ]
-        new = new.replace(**{each.name: getattr(old, each.name) for each in fixed})
-        changed = [
-            name
-            for name in new.FIELDS
-            if name not in ("config", "secret", "hide") and getattr(new, name) != getattr(old, name)
-        ]
+        old, new, living = change.old, change.new, list(self.sets)
         listeners = self.listeners
         remarks: list[str] = []
         if new.port != old.port:
@@ -1624,38 +1463,14 @@ class Host:
             listeners.without(living)
             self.readiness = self._choose_readiness(old, self.listeners)
             raise
-        return lambda: self._put_in_force(
-            new, listeners, remarks, fixed, changed, trigger, paths, now
-        )
+        return remarks, lambda now: self._put_in_force(change, listeners, now)
 
-    def _put_in_force(
-        self,
-        new: Settings,
-        listeners: Listeners,
-        remarks: list[str],
-        fixed: Sequence[Setting],
-        changed: Sequence[str],
-        trigger: str,
-        paths: tuple[str, ...],
-        now: float,
-    ) -> None:
+    def _put_in_force(self, change: Change, listeners: Listeners, now: float) -> None:
         """Go by settings that nothing stands against. Nothing here may fail: half of them would be
         in force.
         """
-        old, living = self.settings, list(self.sets)
-        self.problems = ()
-        self._say(
-            "settings_read",
-            {"file": new.config, "changed": [name.replace("_", "-") for name in changed]},
-        )
-        if fixed:
-            names = ", ".join(each.key for each in fixed)
-            remarks.append(
-                f"{names}: this cannot change while sidecar runs, and stays as it is until sidecar is started anew"
-            )
-        for remark in remarks:
-            self._say("remark", {"remark": remark})
-        known = {id(each.held) for group in living for each in group}
+        old, new = change.old, change.new
+        known = {id(each.held) for group in self.sets for each in group}
         for each in listeners:
             if id(each.held) not in known:
                 self._say_listening(each)
@@ -1668,20 +1483,12 @@ class Host:
             self._mend_at = now
             self.sets.append(listeners)
             self._close_listeners()
-        if {"command", "profile", "handoff", "port"} & {*changed}:
+        if {"command", "profile", "handoff", "port"} & {*change.names}:
             self._introduce()
             self._remark_on(new)
         self._observe(facts.Configured(new), now)
-        if any(name.startswith(("watch", "env")) for name in changed):
+        if any(name.startswith(("watch", "env")) for name in change.names):
             self._watch_anew(now)
-        # What a coming generation is made of has changed under it; a time or a signal has not.
-        groups = {TABLE[name].group for name in changed if name in TABLE}
-        supersedes = not groups.isdisjoint((LISTEN, PROGRAM, READY)) or not {
-            "command",
-            "check",
-        }.isdisjoint(changed)
-        supersedes = supersedes or trigger == "watch"
-        self._observe(facts.SwapTriggered(trigger, supersedes, paths), now)
 
     def _follow_the_link(self, now: float) -> None:
         """Where the link by which sidecar came into its directory leads elsewhere now, what is watched

@@ -139,7 +139,11 @@ def test_a_reload_that_is_waited_for_ends_whatever_the_file_says(sidecar, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "entry", ["sidecar.host.loop:Host._configure", "sidecar.host.loop:Host._settings_were_read"]
+    "entry",
+    [
+        "sidecar.host.settings_reload:SettingsReload._configure",
+        "sidecar.host.settings_reload:SettingsReload._was_read",
+    ],
 )
 def test_a_reload_that_is_waited_for_ends_in_a_defect(tmp_path, entry):
     file, armed = tmp_path / "sidecar.yml", tmp_path / "armed"
