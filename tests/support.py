@@ -43,12 +43,12 @@ open_to_others = pytest.mark.skipif(
 PATIENCE = 60.0
 
 
-def until(question: Callable[[], object], what: str) -> None:
-    """Wait until the question is answered yes; fail after PATIENCE."""
+def until(question: Callable[[], object], what: str, log: object = "") -> None:
+    """Wait until the question is answered yes; fail after PATIENCE, with the `log` as it is then."""
     end = time.monotonic() + PATIENCE
     while not question():
         if time.monotonic() > end:
-            raise AssertionError(f"never: {what}")
+            raise AssertionError(f"never: {what}\n{log}")
         time.sleep(0.005)
 
 
@@ -63,6 +63,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def deaf(pid: int) -> bool:
+    """Whether the process ignores SIGTERM or has a handler for it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    masks = dict(line.split(":\t", 1) for line in lines)
+    handled = int(masks["SigIgn"], 16) | int(masks["SigCgt"], 16)
+    return bool(handled >> (signal.SIGTERM - 1) & 1)
 
 
 def marked(mark: str) -> list[int]:

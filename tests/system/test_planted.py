@@ -40,6 +40,10 @@ class Planted(Sidecar):
 
     MODULE = (str(APPS / "planted.py"),)
 
+    def serves(self) -> int:
+        """The number of the generation that serves."""
+        return int(self.seen("serving")[-1]["generation"])
+
     def zombies(self) -> list[int]:
         """Children that have ended and have not been reaped."""
         found = []
@@ -79,22 +83,33 @@ def test_the_promises_hold(tmp_path, entry, when):
             run.wait("defect")
         with Load(run.port, one_shot=1, kept=1, pause=0.02) as load:
             armed.touch()
-            before = run.seen("serving")[-1]["generation"]
+            before = run.serves()
+            failed = len(run.seen("swap_failed"))
             run.signal("HUP")
             request(tmp_path / "control")
-            until(lambda: run.seen("serving")[-1]["generation"] > before, f"a swap\n{run}")
-            run.alone(run.seen("serving")[-1]["generation"])
-            until(lambda: len(run.workers()) == 2, f"two workers\n{run}")
-            until(lambda: not run.zombies(), f"everything reaped\n{run}")
+            until(
+                lambda: run.serves() > before or len(run.seen("swap_failed")) > failed,
+                "the swap's outcome",
+                run,
+            )
+            if run.serves() == before:
+                # What serves goes on, who asked has been told so, and asks again.
+                said = run.seen("swap_failed")[-1]
+                assert "a defect in sidecar" in said["cause"]
+                assert (said["still"], said["again"]) == ([before], None)
+                run.signal("HUP")
+                until(lambda: run.serves() > before, "a swap that was asked for again", run)
+                assert len(run.seen("swap_failed")) == failed + 1
+            run.alone(run.serves())
+            until(lambda: len(run.workers()) == 2, "two workers", run)
+            until(lambda: not run.zombies(), "everything reaped", run)
             assert load.failures == []
         if not entry.endswith(".say"):  # what it does not say is not to be seen in what it says
             armed.touch()
             killed = run.workers()[0]
             os.kill(killed, signal.SIGKILL)
-            until(
-                lambda: killed not in run.workers() and len(run.workers()) == 2, f"another\n{run}"
-            )
-            until(lambda: not run.zombies(), f"everything reaped\n{run}")
+            until(lambda: killed not in run.workers() and len(run.workers()) == 2, "another", run)
+            until(lambda: not run.zombies(), "everything reaped", run)
         armed.touch()
         run.signal("TERM")
         run.process.wait(PATIENCE)
