@@ -186,8 +186,8 @@ def daemonize(mark):
         os.setsid()
         if os.fork():
             os._exit(0)
-        open(mark, "w").write(str(os.getpid()))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(mark, "w").write(str(os.getpid()))
         while True:
             time.sleep(1)
     os.wait()
@@ -219,10 +219,14 @@ if __name__ == "__main__":
     while env.get("NEVER"):
         time.sleep(1)
     sockets = listeners()
-    if env.get("LINGER") and os.fork() == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        while True:
-            time.sleep(1)
+    if env.get("LINGER"):
+        # No TERM comes before it is deaf.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while True:
+                time.sleep(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     if env.get("FORK"):
         child = os.fork()
         if child == 0:

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from tests.support import PATIENCE, ROOT, SERVER, alive, get, until
+from tests.support import PATIENCE, ROOT, SERVER, alive, deaf, get, until
 
 #: A shell that does not pass signals on: its program is a child of it.
 SHELL = ("sh", "-c", f"{shlex.join(SERVER)}; :")
@@ -165,6 +165,7 @@ def test_what_has_left_and_does_not_leave_is_killed_with_its_worker(sidecar, tmp
     run.wait("serving")
     until(lambda: len(escaped(tmp_path)) == 1, "the process that has left")
     stray = escaped(tmp_path)[0]
+    until(lambda: deaf(stray), "that it does not leave when it is asked to")
     if end == "crash":
         os.kill(run.workers()[0], signal.SIGKILL)
         run.wait("serving", generation=2)
