@@ -4,6 +4,7 @@ others are answered.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -378,14 +379,16 @@ def test_many_who_follow_leave_room_for_those_who_ask(loop, peer, monkeypatch):
 
 def test_without_descriptors_clients_wait_and_the_loop_does_not_spin(tmp_path):
     def work() -> str:
+        gc.disable()  # what an earlier test has left open would be closed at any moment
         it = Loop(Control.open(str(tmp_path / "control"), []))
         one = Peer(it.control.path)
         one.ask(say=1)
         two = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), before[1])
-        )
+        # The lowest number that is free, not the highest that is taken: there may be gaps below it.
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
         two.connect(it.control.path)
         until(lambda: not it.control._accepting, "the pause")
         turns = it.turns
