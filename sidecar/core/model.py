@@ -116,6 +116,15 @@ class Worker:
         """Whether it is still expected to serve: not asked to leave, its leader alive."""
         return self.state in (STARTING, READY)
 
+    @property
+    def may_have_connections(self) -> bool:
+        """Whether it is ready, or nobody has looked: its program runs and has the listeners, and
+        only with readiness accept is it known that a worker takes no connections yet.
+        """
+        return self.ready_at is not None or (
+            self.executed_at is not None and self.readiness != "accept"
+        )
+
     def __repr__(self) -> str:
         return (
             f"<worker {self.pid} of generation {self.generation}, slot {self.slot}, {self.state}>"

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from sidecar.settings.table import Settings
 
 # A worker that never took connections has nothing to finish: it gets this long (seconds) between
-# the retire signal and SIGKILL.
+# the retire signal and SIGKILL. One that was given up before it was ready, and can have had some,
+# keeps the next generation from beginning for no longer than this, either.
 STILLBORN_GRACE = 2.0
 # How long (seconds) sidecar waits for what it has killed before it goes on all the same (an
 # uninterruptible process may take for ever). A stop has 5 s for all that comes after the drain
@@ -856,7 +857,10 @@ class Supervisor:
             )
             self._failure = None
             self._give_up(coming, now)
-        if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):
+        if any(
+            not self._reached(self._out_of_the_way_at(worker), now)
+            for worker in self.roster.stillborn()
+        ):
             return
         self._wish = None
         self.number += 1
@@ -1091,9 +1095,14 @@ class Supervisor:
                 self._orders.append(orders.RetireGroup(worker.pid, signal))
 
     def _grace(self, worker: Worker) -> float:
-        """How long (seconds) it may take to leave."""
+        """How long (seconds) it may take to leave: it may have requests in hand, or it has not."""
         drain = self.settings.drain_timeout
-        return drain if worker.ready_at is not None else min(drain, STILLBORN_GRACE)
+        return drain if worker.may_have_connections else min(drain, STILLBORN_GRACE)
+
+    def _out_of_the_way_at(self, worker: Worker) -> float:
+        """When the next generation need not wait any longer for one that was never ready."""
+        asked_at = worker.retired_at if worker.retired_at is not None else worker.started_at
+        return min(worker.kill_at, asked_at + STILLBORN_GRACE)
 
     def _retire_signal(self, own: Settings) -> str:
         return self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup

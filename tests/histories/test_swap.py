@@ -90,6 +90,60 @@ def test_new_worker_that_is_not_ready_in_time_fails_the_swap_and_is_killed_soon_
     assert failed["cause"] == "not ready within 5 s (readiness accept)"
 
 
+@pytest.mark.parametrize("readiness", ["notify", "command"])
+def test_new_worker_that_nobody_has_looked_at_may_have_connections_and_has_the_drain_time(
+    readiness: str,
+) -> None:
+    """Its program has the listeners from its start on. The next attempt does not wait for all of it."""
+    play(Settings(start_timeout=5.0, drain_timeout=10.0), """
+        0    start      | prepare 1, spawn 1/0=101
+        1    ready 101  |
+        10   hup        | prepare 2, spawn 2/0=201
+        15   -          | retire 201 TERM, !swap_failed
+        16   hup        |
+        17   -          | prepare 3, spawn 3/0=301
+        18   ready 301  | retire 101 TERM
+        18   exit 101 0 | close 1
+        25   -          | kill 201
+    """, readiness=readiness)  # fmt: skip
+
+
+def test_new_worker_that_time_alone_would_make_ready_has_the_drain_time_when_it_is_given_up() -> (
+    None
+):
+    settings = Settings(workers=2, interval=4.0, drain_timeout=10.0)
+    play(settings, """
+        0    start      | prepare 1, spawn 1/0=101, spawn 1/1=102
+        4    -          |
+        10   hup        | prepare 2, spawn 2/0=201, spawn 2/1=202
+        11   exit 202 1 | retire 201 TERM, !swap_failed
+        21   -          | kill 201
+    """, readiness="interval")  # fmt: skip
+
+
+def test_new_worker_whose_program_does_not_run_yet_has_no_connections() -> None:
+    play(Settings(workers=2, interval=4.0, drain_timeout=10.0), """
+        0    start                      | prepare 1, spawn 1/0=101, spawn 1/1=102
+        0    executed 101; executed 102 |
+        4    -                          |
+        10   hup                        | prepare 2, spawn 2/0=201, spawn 2/1=202
+        11   exit 202 1                 | retire 201 TERM, !swap_failed
+        13   -                          | kill 201
+    """, readiness="interval", execute="later")  # fmt: skip
+
+
+def test_what_a_stop_finds_starting_may_have_connections_where_nobody_has_looked() -> None:
+    play(Settings(interval=4.0, drain_timeout=10.0), """
+        0    start      | prepare 1, spawn 1/0=101
+        4    -          |
+        10   hup        | prepare 2, spawn 2/0=201
+        11   term       | retire 101 TERM, retire 201 TERM
+        12   exit 101 0 | close 1
+        21   -          | kill 201
+        21   killed 201 KILL | close 2, exit 0
+    """, readiness="interval")  # fmt: skip
+
+
 def test_new_worker_that_dies_within_kill_old_delay_fails_the_swap_and_the_old_one_stays() -> None:
     play(Settings(kill_old_delay=3.0), """
         0    start      | prepare 1, spawn 1/0=101

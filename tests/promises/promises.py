@@ -331,7 +331,8 @@ class StopEnds(Promise):
 
 class DrainEnds(Promise):
     """ "Old workers drain at most --drain-timeout, then kill"; a lingering group has the rest of it,
-    and is asked to leave at once where its leader cannot have done that; who never served 2 s.
+    and is asked to leave at once where its leader cannot have done that; who was not ready yet has
+    2 s, but the whole time if it can have had connections all the same.
     """
 
     name = "Drain ends"
@@ -612,15 +613,20 @@ class LatestWins(Promise):
                 unborn = process.ready_at is None and (
                     not process.wanted or process.generation in superseded
                 )
+                asked = [each for each in (process.retired_at, process.left_at) if each is not None]
+                if process.may_have_connections and asked and world.now >= min(asked) + 2.0 - BIT:
+                    continue  # it may be answering still, and nobody waits longer for it
                 if unborn and process.killed_at is None and process.pid not in killed:
                     raise self.broken(
                         f"generation {order.generation} is begun although {process}, which never served, is still there"
                     )
 
     def settled(self) -> None:
-        """What the code has changed under is not coming any more."""
+        """What the code has changed under is not coming any more, and no trigger waits for long."""
         world = self.world
         coming = world.coming
+        if coming is None and world.pending and world.now >= world.due_at + BIT:
+            self._not_waiting()
         if coming is None or not world.supersedes or world.stops or world.now < world.due_at:
             return
         if not any(
@@ -629,6 +635,17 @@ class LatestWins(Promise):
             raise self.broken(
                 f"generation {coming.number} is still coming although the code has changed again"
             )
+
+    def _not_waiting(self) -> None:
+        """What was given up before it was ready is waited for, for 2 seconds at the most."""
+        world = self.world
+        if world.stops or world.gave_up or world.exit is not None:
+            return
+        for process in world.processes.values():
+            asked = [each for each in (process.retired_at, process.left_at) if each is not None]
+            if process.ready_at is None and asked and world.now < min(asked) + 2.0 + BIT:
+                return
+        raise self.broken(f"a swap is wanted since {world.due_at:g}, and nobody is in its way")
 
 
 class Surge(Promise):

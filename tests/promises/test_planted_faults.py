@@ -280,6 +280,19 @@ FAULTS = [
         ("else min(drain, STILLBORN_GRACE)", "else drain"),
     ),
     Fault(
+        "who was not ready, but can have had connections, is killed as if it had none",
+        "Drain ends",
+        (
+            "return drain if worker.may_have_connections else",
+            "return drain if worker.ready_at is not None else",
+        ),
+    ),
+    Fault(
+        "the next attempt waits for all the drain time of what was given up",
+        "Latest wins",
+        ("return min(worker.kill_at, asked_at + STILLBORN_GRACE)", "return worker.kill_at"),
+    ),
+    Fault(
         "a lingering group is taken for gone",
         "Orderly",
         ("if worker.state != KILLED and not fact.alone:", "if False:"),
@@ -415,7 +428,7 @@ FAULTS = [
         "a next generation does not wait for the one that was given up",
         "Latest wins",
         (
-            "if any(not self._reached(worker.kill_at, now) for worker in self.roster.stillborn()):",
+            "if any(not self._reached(self._out_of_the_way_at(worker), now) for worker in self.roster.stillborn()):",
             "if False:",
         ),
     ),

@@ -140,6 +140,17 @@ class Process:
         return self.left_at is None and self.retired_at is None
 
     @property
+    def may_have_connections(self) -> bool:
+        """It takes connections, or nobody knows that it does not: only `accept` is seen."""
+        return self.ready_at is not None or (
+            self.executed_at is not None and self.readiness != "accept"
+        )
+
+    def drains_until(self, now: float, drain_timeout: float) -> float:
+        """When it is to be killed at the earliest, if it was asked to leave now, or fell."""
+        return now + (drain_timeout if self.may_have_connections else min(drain_timeout, 2.0))
+
+    @property
     def ready(self) -> bool:
         """It takes connections and nobody asked it to leave."""
         return self.ready_at is not None and self.left_at is None and self.retired_at is None
@@ -764,9 +775,7 @@ class World:
     def _left(self, process: Process, fact: facts.WorkerExited) -> None:
         if process.retired_at is None:
             self._fault(process.generation, fact.cause)
-            process.kill_due = self.now + min(
-                self.settings.drain_timeout, 2.0 if process.ready_at is None else INF
-            )
+            process.kill_due = process.drains_until(self.now, self.settings.drain_timeout)
         # One that was asked, and left by itself, has told its own.
         told = process.retired_at is not None and fact.code == 0 and not fact.strays
         process.group_due = not fact.alone and not told and process.killed_at is None
@@ -952,7 +961,7 @@ class World:
         process.retired_at = self.now
         process.retired_by = signal
         booting = process.ready_at is None
-        process.kill_due = self.now + min(self.settings.drain_timeout, 2.0 if booting else INF)
+        process.kill_due = process.drains_until(self.now, self.settings.drain_timeout)
         program = process.program
         if program.deaf:
             return

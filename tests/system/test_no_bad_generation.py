@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import SERVER, Load, free_port, get
+from tests.support import SERVER, Load, free_port, get, read_response, until
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,39 @@ def test_a_ready_command_that_another_worker_answers_is_not_believed(sidecar, tm
     run.swap(3)
     assert get(port).split()[1] == "3"
     assert run.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["it fails", "a stop"])
+def test_what_was_accepted_before_it_was_ready_is_answered(sidecar, tmp_path, how):
+    """With --ready command a coming generation takes connections long before it is ready. When it
+    is given up, it has the whole drain time for them.
+    """
+    go = tmp_path / "go"
+    go.touch()
+    run = sidecar("--ready", "command", "--ready-command", f"test -e {go}", "--workers", "2")
+    run.wait("serving", generation=1)
+    go.unlink()
+    run.signal("HUP")
+    first = run.wait("worker_started", 3)["pid"]
+    second = run.wait("worker_started", 4)["pid"]
+    others = [each for each in run.workers() if each != first]
+    # Whoever else would accept cannot, for now: what comes is the first's.
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: str(first) in run.get(), f"an answer by {first}")
+    with socket.create_connection(("127.0.0.1", run.port)) as slow:
+        slow.sendall(b"GET /slow?3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        until(lambda: str(first) in run.get(), f"an answer by {first}")
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+        if how == "a stop":
+            run.signal("TERM")
+        else:
+            os.kill(second, signal.SIGKILL)
+            run.wait("swap_failed", generation=2)
+        assert str(first) in read_response(slow)[1]
+    assert (run.exit() if how == "a stop" else run.stop()) == 0
+    assert run.seen("killing") == []
 
 
 def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
