@@ -11,10 +11,14 @@ import os
 import sys
 
 from sidecar import __version__
+from sidecar.base.refusal import not_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+# What writing to a file may end in.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever reads our output (`| head`) has had enough; nothing is left to say to them.
         _drop_output()
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+    except (OSError, ImportError, SyntaxError) as error:
+        if text := not_imported(error):
+            print(f"sidecar: {text}", file=sys.stderr)
+            return 1
+        if not isinstance(error, OSError) or error.errno not in NO_ROOM:
             raise
         _drop_output()
         print(f"sidecar: cannot write the answer: {error.strerror}", file=sys.stderr)

@@ -26,6 +26,7 @@ from collections import deque
 from sidecar import __version__
 from sidecar.base.errors import EnvdirError, SettingsError, SidecarError, StartError
 from sidecar.base.record import Descriptor
+from sidecar.base.refusal import refused
 from sidecar.control import commands, server
 from sidecar.core import facts, orders, status
 from sidecar.core.backoff import Allowance, Backoff
@@ -2422,24 +2423,14 @@ def run(
     is started, may go on in another process; it is given what rewrites the pid file. `started` is
     how to start it again.
     """
-    host = Host(settings, environ, source, started)
+    host = None
     try:
+        host = Host(settings, environ, source, started)
         return host.run(detach)
     except OSError as error:
-        if host.began:
+        if host is not None and host.began:
             raise
         raise StartError(refused(error), error.errno or 0) from None
-
-
-def refused(error: OSError) -> str:
-    """Why sidecar cannot start, when it is the system that says no."""
-    where = f" ({error.filename!r})" if error.filename is not None else ""
-    more = {
-        errno.EMFILE: "; raise the limit of this process: ulimit -n, or LimitNOFILE",
-        errno.ENFILE: "; the whole system has none left: sysctl fs.file-max",
-        errno.ENOMEM: "; the container or the system has no memory left",
-    }.get(error.errno or 0, "")
-    return f"cannot start: {(error.strerror or str(error)).lower()}{where}{more}"
 
 
 def take_over(

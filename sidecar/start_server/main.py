@@ -21,6 +21,7 @@ import time
 
 from sidecar import __version__
 from sidecar.base.errors import ListenError, SettingsError, SidecarError, StartError
+from sidecar.base.refusal import not_imported
 from sidecar.settings import address, table
 from sidecar.system import early
 
@@ -391,6 +392,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, Refused):
             return error.exit_status
         return error.errno if isinstance(error, (ListenError, StartError)) and error.errno else 255
+    except (OSError, ImportError, SyntaxError) as error:
+        text = not_imported(error)
+        if not text:
+            raise
+        print(text, file=sys.stderr)
+        return 255
     except KeyboardInterrupt:  # before there are handlers
         return 130
 

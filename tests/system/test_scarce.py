@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -192,3 +194,62 @@ def test_a_stop_is_over_in_its_time_where_nothing_can_be_killed(sidecar, tmp_pat
     assert time.monotonic() - began < 1.5 * (3.0 + 5.0)
     assert '"stopped"' in log.read_text()
     assert '"killing"' in log.read_text()
+
+
+DOORS = {"sidecar.cli.main": ("run",), "sidecar.start_server.main": ("--port=0",)}
+# Nothing can be opened any more from here on, neither a file nor a directory.
+FULL = """
+import importlib, resource, sys
+main = importlib.import_module(sys.argv[1]).main
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def started(code: str, *words: str, path: str) -> subprocess.CompletedProcess[str]:
+    """A Python that runs the code, with sidecar from this path; nothing of it is imported before."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}, cwd="/",
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_start_that_can_open_no_module_says_so_in_a_sentence(door):
+    refused = started(FULL, door, *DOORS[door], "--", *SERVER, path=str(ROOT))
+    (line,) = refused.stderr.splitlines()
+    assert line.removeprefix("sidecar: ").startswith("cannot start: too many open files (")
+    assert "ulimit -n" in line
+    assert refused.returncode == (255 if "start_server" in door else 1)
+
+
+def damaged(path: Path) -> str:
+    path.write_text("def half(")
+    return f"{path}:1 is damaged"
+
+
+def missing(path: Path) -> str:
+    path.unlink()
+    return "sidecar.host.loop"
+
+
+def unreadable(path: Path) -> str:
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # reading it fails, also for root
+    return f"input/output error ({str(path)!r})"
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("harm", [damaged, missing, unreadable])
+def test_a_module_that_cannot_be_imported_is_named_in_a_sentence(door, harm, tmp_path):
+    shutil.copytree(
+        ROOT / "sidecar", tmp_path / "sidecar", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    part = harm(tmp_path / "sidecar" / "host" / "loop.py")
+    code = f"import sys; from {door} import main; sys.exit(main(sys.argv[1:]))"
+    refused = started(code, *DOORS[door], "--", *SERVER, path=str(tmp_path))
+    line = refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+    assert line.removeprefix("sidecar: ").startswith("cannot start: ")
+    assert part in line
+    assert refused.returncode == (255 if "start_server" in door else 1)
