@@ -31,6 +31,7 @@ class Tools:
 
     __slots__ = (
         "abandon",
+        "attempt",
         "listen_to",
         "note_defect",
         "observe",
@@ -49,6 +50,7 @@ class Tools:
         abandon: Callable[[int], None],
         listen_to: Callable[[HasFileno | int, Callable[[float], None]], None],
         stop_listening: Callable[[HasFileno | int], None],
+        attempt: Callable[..., bool],
         note_defect: Callable[[str, Exception, float], None],
         stopping: Callable[[], bool],
     ) -> None:
@@ -63,6 +65,8 @@ class Tools:
         #: Have a function called in each turn in which there is something to read.
         self.listen_to = listen_to
         self.stop_listening = stop_listening
+        #: Do a part of the work by itself: Turn.attempt.
+        self.attempt = attempt
         #: Say that an exception was caught, in words that follow "cannot".
         self.note_defect = note_defect
         #: Whether a stop was asked for: nothing new is begun then.

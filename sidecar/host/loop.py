@@ -36,8 +36,12 @@ from sidecar.core.room import Room
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
 from sidecar.host.delegation import Delegation
+from sidecar.host.generation_checks import GenerationChecks
 from sidecar.host.job import Tools
-from sidecar.host.meeting import LONGEST_BY_TIME, Attempt, Meeting
+from sidecar.host.meeting import Attempt
+from sidecar.host.missed_sockets import MissedSockets
+from sidecar.host.readiness_probes import ReadinessProbes
+from sidecar.host.ready_commands import ReadyCommands
 from sidecar.host.settings_reload import SettingsReload
 from sidecar.host.turn import Part, Turn
 from sidecar.log.writer import Log
@@ -175,33 +179,6 @@ HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
 SHARED_MEMORY = "/dev/shm"
 
-# A ready command that says no is asked again after this long, then ever less often up to the
-# longest pause (seconds).
-ASK_AGAIN, ASK_SELDOM = 0.1, 1.0
-
-
-class Asking:
-    """A worker's ready command: the process that runs it now, and when it is to be run again."""
-
-    __slots__ = ("at", "doubted", "pause", "pid")
-
-    def __init__(self, at: float) -> None:
-        self.pid = 0
-        #: It has said yes, and another worker has answered.
-        self.doubted = False
-        self.at = at
-        self.pause = ASK_AGAIN
-
-
-class Check:
-    """A generation's check while it runs, and the last it wrote."""
-
-    __slots__ = ("generation", "tail")
-
-    def __init__(self, generation: int, tail: helpers.Tail) -> None:
-        self.generation = generation
-        self.tail = tail
-
 
 class Plan:
     """What a generation was begun with, and its workers are started with for as long as it lives."""
@@ -308,12 +285,6 @@ class Host:
         self.since = time.monotonic()
         self.kills = cgroup.kills()
         self.room = Room()
-        self.glances = accept_probe.Glances()
-        self.meeting = Meeting()
-        self.takers: dict[int, set[int]] = {}
-        self._said_deaf = 0
-        self.asking: dict[int, Asking] = {}
-        self.checks: dict[int, Check] = {}
         self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
@@ -360,6 +331,7 @@ class Host:
             abandon=self._abandon,
             listen_to=self._listen_to,
             stop_listening=self._stop_listening,
+            attempt=self.turn.attempt,
             note_defect=self.turn.note_defect,
             stopping=self.stopping,
         )
@@ -373,6 +345,25 @@ class Host:
             lambda: self.place,
             self.delegation.start,
             self.delegation.drop,
+        )
+        self.checks = GenerationChecks(tools, run=self._start_check, passed=self._prepared)
+        self.probes = ReadinessProbes(
+            tools,
+            supervisor=lambda: self.supervisor,
+            inodes=self._inodes,
+            ready=self._saw_ready,
+            done=self._stop_looking,
+        )
+        self.ready_commands = ReadyCommands(
+            tools,
+            roster=lambda: self.supervisor.roster,
+            run=self._start_ready_command,
+            inodes=self._inodes,
+            ready=self._saw_ready,
+            done=self._stop_looking,
+        )
+        self.missed_sockets = MissedSockets(
+            tools, roster=lambda: self.supervisor.roster, attempt=self._attempt
         )
         self.turn.parts = self._make_parts()
 
@@ -597,7 +588,7 @@ class Host:
         }
         self.settings_reload.problems = state["problems"]
         self.secrets = state["hide"]
-        self.takers, self._said_deaf = state["takers"]
+        self.probes.restore(state["takers"])
         self.since, self.log.lost = state["since"], state["lost"]
         self.chronicle, self.environments = state["chronicle"], state["environments"]
         if state.get("kept"):
@@ -650,7 +641,7 @@ class Host:
             "status_file": self.status_file and self.status_file.dump(),
             "manager": self.manager.dump(),
             "notify": self.notify and self.notify.dump(),
-            "takers": (self.takers, self._said_deaf),
+            "takers": self.probes.dump(),
             "helpers": {helper.name: helper.dump() for helper in self.helpers},
             "watcher": self.watcher
             and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
@@ -759,9 +750,7 @@ class Host:
         origin = execute.Origin.of(*self.started) if self.started is not None else None
         if origin is None:
             return
-        for asking in self.asking.values():
-            if asking.pid:
-                self.workers.abandon(asking.pid)
+        self.ready_commands.interrupt(time.monotonic())
         self._say("upgrading", {"version": one.version, "before": __version__})
         # From here on what comes waits, in the kernel or in what is noted already.
         mask = execute.block()
@@ -871,9 +860,17 @@ class Host:
             Part(
                 "give up what takes too long", self.delegation.deadline, self.delegation.on_deadline
             ),
-            Part("look whether workers are ready", self._next_look, self._look),
-            Part("look where workers listen", self.meeting.deadline, self._look_elsewhere),
-            Part("run the ready command", self._next_question, self._ask),
+            Part("look whether workers are ready", self.probes.deadline, self.probes.on_deadline),
+            Part(
+                "look where workers listen",
+                self.missed_sockets.deadline,
+                self.missed_sockets.on_deadline,
+            ),
+            Part(
+                "run the ready command",
+                self.ready_commands.deadline,
+                self.ready_commands.on_deadline,
+            ),
             Part("look at the workers' memory", lambda: self._weigh_at, self._weigh),
             Part("decide what to do", deciding, self._settle, always=True),
             Part("write the status file", lambda: never, self._write_status, always=True),
@@ -946,9 +943,7 @@ class Host:
     def _waited_for(self) -> set[int]:
         """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
         found = {worker.pid for worker in self.supervisor.roster.workers()}
-        found.update(self.checks)
         found.update(self.jobs)
-        found.update(asking.pid for asking in self.asking.values())
         found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
         found.update(each.pid for each in (self.upgrading, self.output) if each is not None)
@@ -1029,8 +1024,8 @@ class Host:
             return
         cause = "a defect in sidecar; its log says where"
         if isinstance(order, orders.Prepare):
-            at_it = {each.generation for each in self.checks.values()}
-            if order.generation not in at_it and not self.delegation.works_for(order.generation):
+            of = order.generation
+            if not self.checks.works_for(of) and not self.delegation.works_for(of):
                 self._observe(facts.PreparationFailed(order.generation, cause), now)
         elif isinstance(order, orders.Spawn):
             generation = self.supervisor.roster.generations.get(order.generation)
@@ -1118,10 +1113,10 @@ class Host:
 
     def _see_end(self, each: processes.Ended, now: float) -> None:
         """A process has ended: tell whoever waits for it."""
-        if each.pid in self.checks:
-            self._checked(each, now)
-        elif (worker := self.supervisor.roster.find(each.pid)) and worker.state != LINGERING:
-            self._try("say why a worker may have ended", self._ended_early, worker, each)
+        if (worker := self.supervisor.roster.find(each.pid)) and worker.state != LINGERING:
+            if not self.settings.as_server_starter:
+                what = "say why a worker may have ended"
+                self._try(what, self.missed_sockets.ended_early, worker, each)
             self._try("stop looking at a worker", self._stop_looking, each.pid)
             note = each.note
             try:
@@ -1160,7 +1155,7 @@ class Host:
             self._helper_ended(helper, cause, now)
         elif self.upgrading is not None and each.pid == self.upgrading.pid:
             self._proved(self.upgrading, each)
-        elif not self._asked(each, now):
+        elif not self.workers.forget(each.pid):
             cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
             self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
 
@@ -1666,86 +1661,12 @@ class Host:
         if self.notify is not None:
             self._listen_to(self.notify, self._read_notifications)
 
-    # --- readiness
-
-    def _next_look(self) -> float:
-        return self.glances.deadline() or float("inf")
-
-    def _next_question(self) -> float:
-        moments = (asking.at for asking in self.asking.values() if not asking.pid)
-        return min(moments, default=float("inf"))
-
-    def _look(self, now: float) -> None:
-        """Look at every coming worker whose look is due: does it take connections? In slow start:
-        how many processes of it?
-        """
-        for pid in self.glances.due(now):
-            self._try(f"look whether process {pid} is ready", self._look_at, pid, now)
-
-    def _look_at(self, pid: int, now: float) -> None:
-        """Look at one worker."""
-        worker, replaced = self.supervisor.roster.find(pid), self.supervisor.replaces(pid)
-        if worker is not None and worker.executed_at is None:
-            return  # still a copy of sidecar, perhaps of another user already
-        if replaced is None and (worker is None or worker.ready_at is not None):
-            # Its slow start is over; what was seen of it is kept for its successor's.
-            self.glances.drop(pid)
-            return
-        try:
-            taking = (
-                accept_probe.takes_connections(pid, self._inodes(pid))
-                if replaced is None
-                else self._count(pid) > 0
-            )
-        except accept_probe.LookForbidden as reason:
-            if self.glances.refused(pid):
-                self._observe(facts.LookForbidden(pid, str(reason)), now)
-                self._stop_looking(pid)
-            return
-        except OSError:
-            return  # no descriptor left just now; there will be a next look
-        for old in replaced or ():
-            self._count_old(old, now)
-        if taking:
-            self._saw_ready(pid, now)
-        if taking and replaced is None:
-            self._stop_looking(pid)
-        if replaced is not None:
-            self._observe(facts.WorkerSpread(pid, len(self.takers[pid])), now)
+    # --- readiness: probes, commands, and what is said of workers that miss their sockets
 
     def _saw_ready(self, pid: int, now: float) -> None:
         """A worker is ready. Where it listens is no question any more, and nothing wakes for it."""
-        self.meeting.drop(pid)
+        self.missed_sockets.drop(pid)
         self._observe(facts.WorkerReady(pid), now)
-
-    def _look_elsewhere(self, now: float) -> None:
-        """Say where a coming worker listens by itself, if it does and not on sidecar's sockets."""
-        for pid in self.meeting.due(now):
-            worker = self.supervisor.roster.find(pid)
-            if worker is None or not worker.serving:
-                self.meeting.drop(pid)
-                continue
-            by_time = worker.readiness == "interval"
-            try:
-                if worker.ready_at is not None and (
-                    not by_time
-                    or self.meeting.age(pid, now) > LONGEST_BY_TIME
-                    or accept_probe.takes_connections(pid, self._inodes(pid))
-                ):
-                    self.meeting.drop(pid)
-                elif worker.executed_at is not None:
-                    self._missed(worker, self.meeting.look(pid, self._attempt(worker)))
-            except (accept_probe.LookForbidden, OSError):
-                continue
-
-    def _ended_early(self, worker: Worker, ended: processes.Ended) -> None:
-        """Say what may have ended a worker that had not taken connections, if that is known."""
-        coming = worker.serving and worker.state == STARTING
-        if not coming or self.settings.as_server_starter:
-            return
-        if ended.code and not ended.signal and not ended.note:
-            others = [each.pid for each in self.supervisor.roster.ready()]
-            self._missed(worker, self.meeting.ended(self._attempt(worker), others, ended.code))
 
     def _attempt(self, worker: Worker) -> Attempt:
         plan = self.plans[worker.generation]
@@ -1758,53 +1679,12 @@ class Host:
             self.environments[worker.generation],
         )
 
-    def _missed(self, worker: Worker, told: tuple[str, str] | None) -> None:
-        if told is not None:
-            self._say(
-                "socket_missed",
-                {
-                    "generation": worker.generation,
-                    "slot": worker.slot,
-                    "pid": worker.pid,
-                    "what": told[0],
-                    "advice": told[1],
-                },
-            )
-
-    def _count(self, pid: int) -> int:
-        """How many processes of the worker take connections; raises as `readiness.takers`. Who was
-        seen to once is believed.
-        """
-        self.takers[pid] = accept_probe.takers(pid, self._inodes(pid), self.takers.get(pid, ()))
-        return len(self.takers[pid])
-
     def _inodes(self, pid: int) -> frozenset[int]:
         """The listeners that the worker was started with."""
         worker = self.supervisor.roster.find(pid)
         return (
             self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
         )
-
-    def _count_old(self, pid: int, now: float) -> None:
-        """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is
-        replaced as a whole.
-        """
-        try:
-            count = self._count(pid)
-        except (accept_probe.LookForbidden, OSError):
-            return
-        if count > 1 and not accept_probe.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
-            if self._said_deaf != pid:
-                self._said_deaf = pid
-                cause = (
-                    f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
-                )
-                self._say(
-                    "cannot",
-                    {"what": "replace its processes one by one (--slow-start)", "cause": cause},
-                )
-            count = 1
-        self._observe(facts.WorkerSpread(pid, count), now)
 
     def _weigh(self, now: float) -> None:
         """Find the workers that hold more memory than they may."""
@@ -1817,71 +1697,19 @@ class Host:
         if memory:
             self._observe(facts.GrewTooBig(pid, memory), now)
 
-    def _ask(self, now: float) -> None:
-        """Run the ready command of every coming worker that is due."""
-        for pid, asking in list(self.asking.items()):
-            if asking.pid or asking.at > now:
-                continue
-            worker = self.supervisor.roster.find(pid)
-            if worker is None or not worker.serving:
-                del self.asking[pid]
-                continue
-            environment = {
-                **self._environment(worker.generation, worker.slot, ""),
-                "SIDECAR_WORKER_PID": str(pid),
-            }
-            settings = self.plans[worker.generation].settings
-            try:
-                asking.pid = self._start_helper(settings, settings.ready_command, environment)
-            except OSError as error:
-                self._put_off(asking, now, error.strerror or str(error))
-
-    def _asked(self, ended: processes.Ended, now: float) -> bool:
-        """Take a ready command's answer; whether `ended` was one."""
-        for pid, asking in self.asking.items():
-            if asking.pid == ended.pid:
-                if ended.code == 0 and not ended.signal:
-                    asking.doubted = self._another_has_answered(pid)
-                if ended.code == 0 and not ended.signal and not asking.doubted:
-                    self._saw_ready(pid, now)
-                    asking.pid = 0
-                    self._stop_looking(pid)
-                else:
-                    asking.pid = 0
-                    self._put_off(asking, now, ended.note)
-                return True
-        return self.workers.forget(ended.pid)
-
-    def _another_has_answered(self, pid: int) -> bool:
-        """Whether a ready command that asked at a port was answered by another worker, as far as
-        can be seen: the port is shared, and the worker it was run for takes no connections yet.
-
-        Where other workers' taking connections cannot be seen either, the command is believed.
-        """
-        inodes = self._inodes(pid)
-        others = [each.pid for each in self.supervisor.roster.ready() if each.pid != pid]
-        if not inodes or not others:
-            return False
-        try:
-            return not accept_probe.takes_connections(pid, inodes) and any(
-                accept_probe.takes_connections(each, inodes) for each in others
-            )
-        except (accept_probe.LookForbidden, OSError):
-            return False
-
-    def _put_off(self, asking: Asking, now: float, note: str) -> None:
-        if note:
-            self._say("cannot", {"what": "run the ready command", "cause": note})
-        asking.at = now + asking.pause
-        asking.pause = min(asking.pause * 1.5, ASK_SELDOM)
+    def _start_ready_command(self, worker: Worker, job: Job) -> int:
+        """Run a worker's ready command; its pid. Raises OSError."""
+        environment = {
+            **self._environment(worker.generation, worker.slot, ""),
+            "SIDECAR_WORKER_PID": str(worker.pid),
+        }
+        settings = self.plans[worker.generation].settings
+        return self._start_helper(settings, settings.ready_command, environment, job)
 
     def _stop_looking(self, pid: int) -> None:
-        self.glances.drop(pid)
-        self.meeting.drop(pid)
-        self.takers.pop(pid, None)
-        asking = self.asking.pop(pid, None)
-        if asking is not None and asking.pid:
-            self.workers.abandon(asking.pid)
+        self.probes.drop(pid)
+        self.missed_sockets.drop(pid)
+        self.ready_commands.drop(pid)
 
     # --- perform
 
@@ -2036,23 +1864,15 @@ class Host:
         if not settings.check:
             self._prepared(order.generation, now)
             return
-        tail: helpers.Tail | None = None
-        pid = 0
-        try:
-            tail = helpers.Tail()
-            pid = self._start_helper(
-                settings, settings.check, environment, [(tail.write, 1), (tail.write, 2)]
-            )
-            self.tools.collect(tail)
-        except OSError as error:
-            if pid:
-                self.workers.abandon(pid)
-            if tail is not None:
-                tail.close()
-            cause = f"the check could not be started: {error.strerror}"
-            self._observe(facts.PreparationFailed(order.generation, cause), now)
-        else:
-            self.checks[pid] = Check(order.generation, tail)
+        self.checks.start(order.generation, settings, environment, now)
+
+    def _start_check(
+        self, settings: Settings, environment: dict[str, str], output: int, job: Job
+    ) -> int:
+        """Run a generation's check, what it writes going to `output`; its pid. Raises OSError."""
+        return self._start_helper(
+            settings, settings.check, environment, job, [(output, 1), (output, 2)]
+        )
 
     def _prepared(self, generation: int, now: float) -> None:
         """It can be started; with --overlap auto, say how many of its workers fit beside those that
@@ -2070,31 +1890,6 @@ class Host:
                 generation, *found, sizes, self.supervisor.size, cgroup.kills()
             )
         self._observe(facts.Prepared(generation, room, why), now)
-
-    def _checked(self, ended: processes.Ended, now: float) -> None:
-        check = self.checks[ended.pid]
-        generation = check.generation
-        output = self.tools.last_words(check.tail)
-        if ended.code == 0 and not ended.signal:
-            if output:
-                self._say("check_output", {"generation": generation, "output": output})
-            self._prepared(generation, now)
-            del self.checks[ended.pid]
-            return
-        how = ended.note or (
-            f"was killed by SIG{ended.signal}"
-            if ended.signal
-            else f"exited with status {ended.code}"
-        )
-        self._observe(
-            facts.PreparationFailed(
-                generation,
-                f"the check `{' '.join(self.plans[generation].settings.check)}` {how}",
-                output,
-            ),
-            now,
-        )
-        del self.checks[ended.pid]
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {
@@ -2124,12 +1919,13 @@ class Host:
         settings: Settings,
         argv: tuple[str, ...],
         environment: dict[str, str],
+        job: Job,
         handoff: Iterable[tuple[int, int]] = (),
     ) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
         private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
         public = {name: value for name, value in environment.items() if name not in private}
-        return self.workers.start(self._launch(settings, argv, public, handoff))
+        return self._start(self._launch(settings, argv, public, handoff), job)
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
@@ -2163,26 +1959,18 @@ class Host:
         except OSError:  # no memory for it: as if it had been seen
             self._observe(facts.WorkerExecuted(pid), now)
         if not self.settings.as_server_starter:  # which says nothing of it
-            self.meeting.add(pid, now)
+            self.missed_sockets.add(pid, now)
         if how == "accept":
-            self.glances.add(pid, now)
+            self.probes.add(pid, now)
         elif how == "command":
-            self.asking[pid] = Asking(now)
+            self.ready_commands.add(pid, now)
 
     def _see_executed(self, pid: int, now: float) -> None:
         if self.workers.runs_its_program(pid):
             self._observe(facts.WorkerExecuted(pid), now)
 
     def _do_Retire(self, order: orders.Retire, now: float) -> None:  # noqa: N802
-        asking = self.asking.get(order.pid)
-        if asking is not None and asking.doubted:
-            self._say(
-                "remark",
-                {
-                    "remark": f"--ready-command said yes, but worker {order.pid} takes no connections from the listeners:"
-                    " another worker has answered. If this program cannot be seen to listen, say --ready notify"
-                },
-            )
+        self.ready_commands.leaves(order.pid)
         if self._sent_to != order.pid:  # a second signal hurries some programs
             self._send(order.pid, order.signal, self.workers.retire)
         self._stop_looking(order.pid)
@@ -2212,10 +2000,7 @@ class Host:
         self._stop_looking(order.pid)
 
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
-        for pid, check in list(self.checks.items()):
-            if check.generation == order.generation:
-                self.tools.last_words(self.checks.pop(pid).tail)
-                self.workers.abandon(pid)
+        self.checks.drop_generation(order.generation)
         self.delegation.drop_generation(order.generation)
         last_good = self.supervisor.last_good
         if order.generation == last_good:
@@ -2250,7 +2035,7 @@ class Host:
         if order.event == "serving":
             # It is not said of a door that is closed.
             self._try("repair the listeners", self._mend, now)
-            self.meeting.served()
+            self.missed_sockets.served()
         fields = order.fields
         if order.event == "swap_failed" and (plan := self.plans.get(fields["generation"])):
             fields = {**fields, **plan.log_end}

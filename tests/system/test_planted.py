@@ -15,13 +15,16 @@ import pytest
 from tests.support import APPS, PATIENCE, Load, Sidecar, marked, until
 
 HOST = [
-    "_act_upon", "_answer", "_ask", "_asked", "_checked", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
-    "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look", "_look_after", "_look_at", "_mend", "_next_look",
+    "_act_upon", "_answer", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
+    "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look_after", "_mend",
     "_observe", "_prepared", "_read_control", "_read_helper", "_reap", "_see_end", "_see_to", "_settle",
     "_say", "_start_helpers", "_stop_listening", "_stop_looking", "_tell_manager", "_told_watching", "_turn", "_write_status", "reload",
 ]  # fmt: skip
 ENTRIES = [
     *(f"sidecar.host.loop:Host.{each}" for each in HOST),
+    *(f"sidecar.host.readiness_probes:ReadinessProbes.{each}" for each in ("deadline", "on_deadline", "_look_at")),
+    *(f"sidecar.host.ready_commands:ReadyCommands.{each}" for each in ("on_deadline", "on_exit")),
+    "sidecar.host.generation_checks:GenerationChecks.on_exit",
     *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
         "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
@@ -74,7 +77,7 @@ def test_the_promises_hold(tmp_path, entry, when):
         armed.touch()
     run = Planted(
         "--workers", "2", "--drain-timeout", "4", "--start-timeout", "8", "--watch", str(tmp_path / "code"),
-        "--check", "true", *ASKED * ("._ask" in entry), "--status-file", str(tmp_path / "status"), "--control", str(tmp_path / "control"),
+        "--check", "true", *ASKED * ("ReadyCommands" in entry), "--status-file", str(tmp_path / "status"), "--control", str(tmp_path / "control"),
         env={"PLANT": entry, "WHEN": when, "ARMED": str(armed), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     try:
