@@ -32,14 +32,17 @@ from sidecar.core import facts, orders, status
 from sidecar.core.backoff import Allowance, Backoff
 from sidecar.core.history import Chronicle
 from sidecar.core.model import LINGERING, STARTING
-from sidecar.core.room import Room
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
 from sidecar.host.delegation import Delegation
 from sidecar.host.generation_checks import GenerationChecks
 from sidecar.host.job import Tools
+from sidecar.host.last_sweep import LastSweep
+from sidecar.host.log_command import LogCommand
 from sidecar.host.meeting import Attempt
+from sidecar.host.memory_watch import MemoryRoom, MemoryWatch
 from sidecar.host.missed_sockets import MissedSockets
+from sidecar.host.notify_reader import NotifyReader
 from sidecar.host.readiness_probes import ReadinessProbes
 from sidecar.host.ready_commands import ReadyCommands
 from sidecar.host.settings_reload import SettingsReload
@@ -52,11 +55,10 @@ from sidecar.settings.table import (
     only_time,
     pace,
 )
-from sidecar.system import accept_probe, cgroup, envdir, processes, procfs, resources, terminal
+from sidecar.system import accept_probe, envdir, processes, procfs, resources, terminal
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
 from sidecar.system.listeners import Listeners, inherited
-from sidecar.system.notify_socket import NotifySocket
 from sidecar.system.output import Output, let_open
 from sidecar.system.pid_file import PidFile
 from sidecar.system.service_manager import Manager
@@ -99,17 +101,10 @@ NOT_PASSED_ON = (
     "SIDECAR_CHANGED",
 )
 
-# What does not die of SIGKILL within this time (seconds) is left to the system.
-LAST_WAIT = 1.0
-
 # Programs that spoil listeners without end have them repaired once in so many seconds, but for so
 # many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
 MENDING = (0.05, 5.0)
 LONGEST_BROKEN = 30.0
-
-# The log command has this long (seconds) to write out what it has read; one that dies is started
-# again after a pause, at most the longest.
-LOG_COMMAND_WAIT, LOG_COMMAND_PAUSE = 5.0, 5.0
 
 # The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
 LONGEST_SLEEP = 20 * 86400.0
@@ -122,12 +117,6 @@ LAST_SECONDS = 5.0
 # So much of it is left for the end of what is no worker (seconds): a supervisor that has not come
 # to its end before has a defect.
 SWEEPING = 1.0
-# The least time (seconds) in which what was killed is waited for.
-A_MOMENT = 0.2
-# Descriptors that are kept for the very end, where there may be no others left: what is still there
-# is found by reading /proc.
-SPARE = 3
-
 # The number at which the watcher finds the memory it shares with the one before it; those of the
 # admin's listener and of its two connections to PID 1 (one asks, one is told of events), and all
 # that it may ask there.
@@ -152,9 +141,6 @@ ADMIN_SAYS: dict[str, helpers.Shape] = {"remark": REMARK}
 CLOCK_REALTIME_COARSE = 5
 # The names of what has changed are told up to this length in all (characters).
 MOST_TOLD = 1500
-
-# With --max-memory the workers' memory is looked at that often (seconds).
-LOOK_AT_MEMORY = 5.0
 
 # The settings that a generation has of its own for as long as it lives; of the others those of now
 # hold.
@@ -283,14 +269,10 @@ class Host:
         self.chronicle = Chronicle()
         self.control: server.Control | None = None
         self.since = time.monotonic()
-        self.kills = cgroup.kills()
-        self.room = Room()
+        self.room = MemoryRoom()
         self.helpers: list[helpers.Helper] = []
         self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
-        self.notify: NotifySocket | None = None
-        #: When to listen to it again: it is not listened to while somebody floods it.
-        self._notify_at = float("inf")
         self.pid_file: PidFile | None = None
         self.terminal: terminal.Terminal | None = None
         self._in_a_terminal = False
@@ -305,10 +287,6 @@ class Host:
         self._mend_pace = Backoff(0.0, LONGEST_BROKEN)
         #: What is said of those that could not be repaired.
         self._broken: tuple[str, ...] = ()
-        self._log_command_pace = Backoff(10.0, LOG_COMMAND_PAUSE)
-        self._log_command_at = float("inf")
-        self._log_command_since = 0.0
-        self._weigh_at = time.monotonic() + LOOK_AT_MEMORY if settings.max_memory else float("inf")
         self.turn = Turn(self._say)
         self._try, self._note_defect = self.turn.attempt, self.turn.note_defect
         #: Signals and orders that have not been seen to yet.
@@ -319,7 +297,6 @@ class Host:
         self._reap_at = float("inf")
         #: By then sidecar leaves, whatever is wrong with it, and by then everything is over.
         self._end_by = self._over_by = float("inf")
-        self._spare: list[int] = []
         #: Sources that are not listened to for now, because reading them raised.
         self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
         #: Which job is told of the end of which process.
@@ -345,6 +322,18 @@ class Host:
             lambda: self.place,
             self.delegation.start,
             self.delegation.drop,
+        )
+        self.log_command = LogCommand(
+            tools, output=lambda: self.output, environ=lambda: self.environ
+        )
+        self.memory_watch = MemoryWatch(
+            tools, settings.max_memory, time.monotonic(), roster=lambda: self.supervisor.roster
+        )
+        self.notify = NotifyReader(
+            tools,
+            roster=lambda: self.supervisor.roster,
+            uids=self._uids_of_workers,
+            ready=self._saw_ready,
         )
         self.checks = GenerationChecks(tools, run=self._start_check, passed=self._prepared)
         self.probes = ReadinessProbes(
@@ -450,19 +439,25 @@ class Host:
         finally:
             for helper in self.helpers:
                 self._try(f"close the pipes of {helper.name}", helper.close)
-            self._try("end what is left", self._leave_nothing)
+            self._try(
+                "end what is left",
+                self.last_sweep.run,
+                self.workers,
+                self.output,
+                self.log.let_go,
+                self._over_by,
+            )
             self._unwatch_listeners()
             self.selector.close()
             if self.terminal is not None:
                 self.terminal.close()
-            if self.notify:
-                self.notify.close()
+            self.notify.close()
             self.manager.close()
 
     def _open_ears(self) -> None:
         """Make what the loop waits on."""
         self.selector = selectors.DefaultSelector()
-        self._spare = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SPARE)]
+        self.last_sweep = LastSweep(self.turn, self.selector, self.wakeup)
         self._listen_to(self.wakeup, self._hear)
         if self.settings.keys and os.isatty(0):
             self.terminal = terminal.Terminal()
@@ -483,14 +478,13 @@ class Host:
         self._say("listening", fields)
 
     def _open_notify(self) -> None:
-        if self.readiness == "notify" and self.notify is None:
-            notify = NotifySocket()
-            try:
-                self._listen_to(notify, self._read_notifications)
-            except OSError:
-                notify.close()
-                raise
-            self.notify, self._notify_at = notify, float("inf")
+        if self.readiness == "notify":
+            self.notify.open()
+
+    def _uids_of_workers(self) -> set[int]:
+        """The users that a worker may have."""
+        uid = os.geteuid()
+        return {uid, self.credentials.uid if self.credentials else uid}
 
     def _make_workers(self) -> processes.Workers:
         of = self.settings.no_new_privs
@@ -519,7 +513,7 @@ class Host:
             self.output.take()
             self.log.let_go()
             self.log = Log(self.settings.log_format)
-            self._start_log_command(now)
+            self.log_command.on_deadline(now)
         self._say("starting", {"version": __version__, "pid": os.getpid()})
         if self.credentials is not None and (why := let_open(self.credentials.uid)):
             remark = f"uid {self.credentials.uid} may not open /dev/stdout and /dev/stderr: {why}"
@@ -572,15 +566,16 @@ class Host:
         self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
         self.control = server.Control.restore(state["control"]) if state["control"] else None
         self.output = Output.restore(state["output"]) if state["output"] else None
-        self._log_command_pace, self._log_command_at, self._log_command_since = state["log_command"]
+        if self.output is not None and self.output.pid:
+            self.jobs[self.output.pid] = self.log_command
+        self.log_command.restore(state["log_command"])
         self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
         if self.status_file is not None and state["status_file"]:
             self.status_file.restore(state["status_file"])
         self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
         self.manager.restore(state["manager"])
         self.readiness = self._choose_readiness(self.settings, self.listeners)
-        if state["notify"]:
-            self.notify = NotifySocket(state["notify"])
+        self.notify.restore(state["notify"])
         self._introduce(again=True)
         self.plans = {
             number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]})
@@ -605,7 +600,7 @@ class Host:
         for helper in self.helpers:
             if helper.pid:
                 self._heed(helper)
-        self._listen_to_notify(now)
+        self.notify.on_deadline(now)
         # From here on there is no way back.
         processes.seal()
         os.close(state["sealed"])
@@ -636,11 +631,11 @@ class Host:
             "admin": self.admin and Listeners.dump([self.admin]),
             "control": self.control and self.control.dump(),
             "output": self.output and self.output.dump(),
-            "log_command": (self._log_command_pace, self._log_command_at, self._log_command_since),
+            "log_command": self.log_command.dump(),
             "pid_file": self.pid_file and self.pid_file.dump(),
             "status_file": self.status_file and self.status_file.dump(),
             "manager": self.manager.dump(),
-            "notify": self.notify and self.notify.dump(),
+            "notify": self.notify.dump(),
             "takers": self.probes.dump(),
             "helpers": {helper.name: helper.dump() for helper in self.helpers},
             "watcher": self.watcher
@@ -847,10 +842,10 @@ class Host:
             Part(
                 "listen to what it had stopped listening to", self._next_hearing, self._hear_again
             ),
-            Part("listen to NOTIFY_SOCKET", lambda: self._notify_at, self._listen_to_notify),
+            Part("listen to NOTIFY_SOCKET", self.notify.deadline, self.notify.on_deadline),
             Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
             Part("repair the listeners", lambda: self._mend_at, self._mend),
-            Part("start the log command", lambda: self._log_command_at, self._start_log_command),
+            Part("start the log command", self.log_command.deadline, self.log_command.on_deadline),
             Part("start its helpers", self._next_start, self._start_helpers),
             Part(
                 "give up reading the settings",
@@ -871,7 +866,11 @@ class Host:
                 self.ready_commands.deadline,
                 self.ready_commands.on_deadline,
             ),
-            Part("look at the workers' memory", lambda: self._weigh_at, self._weigh),
+            Part(
+                "look at the workers' memory",
+                self.memory_watch.deadline,
+                self.memory_watch.on_deadline,
+            ),
             Part("decide what to do", deciding, self._settle, always=True),
             Part("write the status file", lambda: never, self._write_status, always=True),
             Part("tell the service manager", self._next_telling, self._tell_manager, always=True),
@@ -946,7 +945,8 @@ class Host:
         found.update(self.jobs)
         found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
-        found.update(each.pid for each in (self.upgrading, self.output) if each is not None)
+        if self.upgrading is not None:
+            found.add(self.upgrading.pid)
         return found
 
     def _end_all_the_same(self, now: float) -> None:
@@ -1144,8 +1144,6 @@ class Host:
             except Exception:
                 self.jobs.setdefault(each.pid, job)  # it is called again
                 raise
-        elif self.output is not None and each.pid == self.output.pid:
-            self._log_command_ended(each, now)
         elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
             cause = (
                 f"killed by SIG{each.signal}"
@@ -1166,10 +1164,10 @@ class Host:
         worker = self.supervisor.roster.find(ended.pid)
         if ended.signal != "KILL" or worker is None or not worker.serving:
             return ""
-        before, self.kills = self.kills, cgroup.kills()
+        out_of_memory = self.room.has_killed()
         return (
             "killed by SIGKILL, probably because the container has no memory left"
-            if self.kills > before
+            if out_of_memory
             else ""
         )
 
@@ -1465,14 +1463,13 @@ class Host:
         """Go by settings that nothing stands against. Nothing here may fail: half of them would be
         in force.
         """
-        old, new = change.old, change.new
+        new = change.new
         known = {id(each.held) for group in self.sets for each in group}
         for each in listeners:
             if id(each.held) not in known:
                 self._say_listening(each)
         self.settings, self.log.style = new, new.log_format
-        if new.max_memory != old.max_memory:
-            self._weigh_at = now + LOOK_AT_MEMORY if new.max_memory else float("inf")
+        self.memory_watch.configure(new.max_memory, now)
         if listeners is not self.listeners:
             self.listeners = listeners
             self._unwatch_listeners()
@@ -1596,71 +1593,6 @@ class Host:
                 self._say("cannot", {"what": "reopen the log", "cause": str(error)})
         return False
 
-    def _start_log_command(self, now: float) -> None:
-        self._log_command_at = float("inf")
-        if self.output is not None and self.output.command:
-            argv = ("sh", "-c", self.output.command)
-            try:
-                self.output.pid = self.workers.start(
-                    processes.Launch(argv, self.environ, self.output.handoff())
-                )
-                self._log_command_since = now
-            except OSError:
-                self._log_command_at = self._log_command_pace.failed(now, 0.0, chance())
-
-    def _log_command_ended(self, ended: processes.Ended, now: float) -> None:
-        """What is written meanwhile waits in the pipe."""
-        if self.output is not None:
-            self.output.pid = 0
-        self._log_command_at = self._log_command_pace.failed(
-            now, now - self._log_command_since, chance()
-        )
-        cause = (
-            f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
-        )
-        self._say(
-            "log_command_ended",
-            {"pid": ended.pid, "cause": cause, "pause": self._log_command_at - now},
-        )
-
-    def _read_notifications(self, now: float) -> None:
-        if self.notify is None:
-            return
-        uids = {os.geteuid(), self.credentials.uid if self.credentials else os.geteuid()}
-        leaders = [worker.pid for worker in self.supervisor.roster.workers()]
-        for leader, message in self.notify.receive(leaders, uids):
-            if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
-                self._try("take a notification", self._saw_ready, pid, now, again=True)
-        self._notify_at = self.notify.rest(now)
-        if self._notify_at > now:
-            self._stop_listening(self.notify)
-        else:
-            self._notify_at = float("inf")
-
-    def _only_one_coming(self) -> int:
-        """The worker that READY=1 is about though its sender has ended: the only one that has not said
-        so yet. 0 if there are several, or none.
-        """
-        coming = [
-            worker
-            for worker in self.supervisor.roster.serving()
-            if worker.state == STARTING and worker.readiness == "notify"
-        ]
-        if len(coming) > 1 and self._said_unknown != coming[-1].generation:
-            self._said_unknown = coming[-1].generation
-            remark = (
-                f"READY=1 came from a process that had ended before it was heard; {len(coming)} workers are"
-                " starting, and nobody knows whose it was: ignored. Let the server send it, or a"
-                " process that lives until it was heard (systemd-notify without --no-block)"
-            )
-            self._say("remark", {"remark": remark})
-        return coming[0].pid if len(coming) == 1 else 0
-
-    def _listen_to_notify(self, _now: float) -> None:
-        self._notify_at = float("inf")
-        if self.notify is not None:
-            self._listen_to(self.notify, self._read_notifications)
-
     # --- readiness: probes, commands, and what is said of workers that miss their sockets
 
     def _saw_ready(self, pid: int, now: float) -> None:
@@ -1685,17 +1617,6 @@ class Host:
         return (
             self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
         )
-
-    def _weigh(self, now: float) -> None:
-        """Find the workers that hold more memory than they may."""
-        self._weigh_at = now + LOOK_AT_MEMORY
-        for worker in self.supervisor.roster.ready():
-            self._try("look at the workers' memory", self._weigh_one, worker.pid, now)
-
-    def _weigh_one(self, pid: int, now: float) -> None:
-        memory = resources.more_than(self.settings.max_memory or 0, pid)
-        if memory:
-            self._observe(facts.GrewTooBig(pid, memory), now)
 
     def _start_ready_command(self, worker: Worker, job: Job) -> int:
         """Run a worker's ready command; its pid. Raises OSError."""
@@ -1858,7 +1779,7 @@ class Host:
         environment["SIDECAR_TRIGGER"] = order.trigger
         if order.changed:
             environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
-        if self.notify is not None:
+        if self.notify.address:
             environment["NOTIFY_SOCKET"] = self.notify.address
         self.environments[order.generation] = environment
         if not settings.check:
@@ -1883,12 +1804,8 @@ class Host:
         """
         room, why, of = None, "", self.plans[generation].settings
         there = list(self.supervisor.roster.workers())
-        found = cgroup.left() if there and of.overlap == "auto" and not of.slow_start else None
-        if found is not None:
-            sizes = [(each.generation, resources.private_memory(each.pid)) for each in there]
-            room, why = self.room.begin(
-                generation, *found, sizes, self.supervisor.size, cgroup.kills()
-            )
+        if there and of.overlap == "auto" and not of.slow_start:
+            room, why = self.room.left_for(generation, there, self.supervisor.size)
         self._observe(facts.Prepared(generation, room, why), now)
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
@@ -2011,8 +1928,8 @@ class Host:
         self.plans.pop(order.generation, None)
         self._say("generation_gone", {"generation": order.generation})
         # Until then old and new are there at once, also when the new one serves or has failed.
-        if self.room.begun and len(self.supervisor.roster.generations) == 1:
-            self.room.ended(cgroup.kills())
+        if len(self.supervisor.roster.generations) == 1:
+            self.room.only_one_left()
         self._try("close listeners", self._close_listeners)
         self._try("repair the listeners", self._mend, now)
         self._try("see who holds the listeners", self._tell_strangers)
@@ -2111,47 +2028,6 @@ class Host:
                     {"what": f"write --status-file {self.settings.status_file}", "cause": cause},
                 )
             self._status_failed = cause
-
-    def _leave_nothing(self) -> None:
-        """No process outlives sidecar: kill what is left (adopted orphans, mostly). When PID 1
-        leaves, the kernel does it. Nothing here may keep the rest from being done.
-        """
-        for fd in self._spare:
-            os.close(fd)
-        self._spare = []
-        log_command = self.output.pid if self.output is not None else 0
-        if os.getpid() == 1 and not log_command:
-            return
-        # Only children's ends are waited for now: whoever else has something to say would end each
-        # wait at once.
-        for key in list(self.selector.get_map().values()):
-            if key.fileobj is not self.wakeup:
-                self.selector.unregister(key.fileobj)
-        until = min(self._over_by, time.monotonic() + LOG_COMMAND_WAIT) - A_MOMENT
-        self._sweep(min(until, time.monotonic() + LAST_WAIT), log_command)
-        if self.output is not None:
-            self._try("let go of its output", self.log.let_go)
-            self._try("give its output back", self.output.give_back)
-        if log_command:
-            while log_command not in self._reaped(0.05) and time.monotonic() < until:
-                pass
-            self._sweep(until)
-
-    def _sweep(self, until: float, spared: int = 0) -> None:
-        """Kill what is left, and wait for its end until that moment, and at least a moment."""
-        until = max(until, time.monotonic() + A_MOMENT)
-        while self.workers.sweep(spared) and time.monotonic() < until:
-            self._reaped(0.05)
-
-    def _reaped(self, wait: float) -> list[int]:
-        """Wait for a child's end, and say whose it was."""
-        try:
-            self.selector.select(wait)
-            self.wakeup.take()
-        except Exception as error:
-            self._note_defect("wait for the end of processes", error, time.monotonic())
-            time.sleep(wait)
-        return [each.pid for each in self.workers.reap()[0]]
 
 
 def as_passed(listeners: Listeners) -> list[protocols.Passed]:
