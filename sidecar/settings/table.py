@@ -324,7 +324,7 @@ class Settings(Record):
         switch,
         None,
         "",
-        "workers gain nothing by setuid programs and capabilities (yes with --user)",
+        "no privilege by setuid programs or file capabilities (yes with --user)",
         group=PROGRAM,
         fixed=True,
     )
@@ -437,7 +437,7 @@ class Settings(Record):
         count(0),
         0,
         "N",
-        "the most workers TTIN makes, 0: 64, or four times --workers if that is more",
+        "the most workers that TTIN makes (64, or 4 times --workers if more)",
         group=PACE,
     )
     max_failures: int = setting(
@@ -493,7 +493,7 @@ class Settings(Record):
         host_name,
         (),
         "NAME",
-        "a name of the admin besides addresses and this host's; .SUFFIX, or *",
+        "another host name for the admin; * for any, .SUFFIX for all below it",
         group=FILES,
         repeat=True,
         fixed=True,
