@@ -15,7 +15,9 @@ import sys
 from sidecar.base.errors import EnvdirError
 from sidecar.cli import preflight
 from sidecar.cli.options import Chosen, parse
-from sidecar.settings.table import TABLE, Settings, duration, hidden, octal, only_time, words
+from sidecar.settings.resolve import hidden, only_time
+from sidecar.settings.table import TABLE, Settings
+from sidecar.settings.types import duration, octal, words
 from sidecar.system import envdir
 
 TYPE_CHECKING = False

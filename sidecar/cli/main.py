@@ -113,12 +113,12 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
     """
     from sidecar.base.errors import SettingsError, SidecarError  # noqa: PLC0415
     from sidecar.cli import options, preflight  # noqa: PLC0415
-    from sidecar.settings import table  # noqa: PLC0415
+    from sidecar.settings import resolve, table  # noqa: PLC0415
 
     if words and words[0] in ("--help", "-h"):
         print(options.dev_help() if developing else options.run_help(), end="")
         return 0
-    choice: table.Choice | None = None
+    choice: resolve.Choice | None = None
     try:
         chosen = options.Chosen(words, os.environ, table.DEV if developing else None)
         if check:
@@ -148,7 +148,7 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
         if choice is not None:
             if not isinstance(error, SettingsError):
                 text = "\n".join(preflight.named(each, choice) for each in text.splitlines())
-            text = table.hidden(text, choice.settings.hide)
+            text = resolve.hidden(text, choice.settings.hide)
         if not check:
             leave_a_reason(text)
         for problem in text.splitlines():

@@ -12,7 +12,7 @@ import os
 from sidecar.base.errors import SettingsError
 from sidecar.control.commands import COMMANDS
 from sidecar.host import helpers
-from sidecar.settings import profiles, table
+from sidecar.settings import profiles, resolve, table
 from sidecar.settings.table import FLAGS, TABLE
 
 TYPE_CHECKING = False
@@ -209,7 +209,7 @@ class Chosen:
         """The file, by a process of its own; "" if there is none. For the start: it waits."""
         return helpers.ask(self.reader, helpers.environment(self.environ)) if self.file else ""
 
-    def choice(self, answer: str) -> table.Choice:
+    def choice(self, answer: str) -> resolve.Choice:
         """The settings that come of it all, with everything that is wrong; `answer` is what the
         reader wrote, "" without a file.
         """
@@ -218,7 +218,7 @@ class Chosen:
             from sidecar.settings import file  # noqa: PLC0415  (only who has a file pays for it)
 
             said = file.understood(answer, self.file, self.environ)
-        choice = table.choose(self.given, self.environ, self.command, self.presets, said)
+        choice = resolve.choose(self.given, self.environ, self.command, self.presets, said)
         return choice.replace(problems=(*self.problems, *choice.problems))
 
     def remarks(self, of: table.Settings, checking: bool = False) -> list[str]:

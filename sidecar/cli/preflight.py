@@ -13,13 +13,15 @@ import os
 import stat
 
 from sidecar.base.errors import EnvdirError, MachineError, SettingsError, StartError
-from sidecar.settings.table import FLAGS, hidden
+from sidecar.settings.resolve import hidden
+from sidecar.settings.table import FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sidecar.settings.table import Choice, Settings
+    from sidecar.settings.resolve import Choice
+    from sidecar.settings.table import Settings
 
 # What a shell and Docker end with where the program is not found, or may not be run.
 NOT_FOUND, NOT_RUNNABLE = 127, 126

@@ -19,7 +19,7 @@ from sidecar.control.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRON
 from sidecar.control.paths import NAME, places
 from sidecar.control.trust import listener, trusted
 from sidecar.log import writer
-from sidecar.settings.table import duration
+from sidecar.settings.types import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

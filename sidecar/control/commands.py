@@ -10,7 +10,7 @@ running sidecar as a `Desk`.
 from __future__ import annotations
 
 from sidecar.core import facts
-from sidecar.settings import table
+from sidecar.settings import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -309,13 +309,13 @@ class Signal(Command):
         """Its name."""
         if len(words) != 1:
             raise ValueError("say which signal: USR1")
-        return {"signal": table.signal_name(words[0])}
+        return {"signal": types.signal_name(words[0])}
 
     def answer(self, request: Object, desk: Desk) -> Answer:
         """To those that serve."""
         if not isinstance(request.get("signal"), str):
             raise ValueError('say "signal", a name: "USR1"')
-        name = table.signal_name(request["signal"])
+        name = types.signal_name(request["signal"])
         pids, deaf = desk.signal(name)
         if pids:
             return Answer(done(pids=pids, deaf=deaf))

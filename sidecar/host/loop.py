@@ -49,12 +49,8 @@ from sidecar.host.settings_reload import SettingsReload
 from sidecar.host.turn import Part, Turn
 from sidecar.log.writer import Log
 from sidecar.settings import profiles, protocols
-from sidecar.settings.table import (
-    envdir_parts,
-    hidden,
-    only_time,
-    pace,
-)
+from sidecar.settings.resolve import hidden, only_time, pace
+from sidecar.settings.types import envdir_parts
 from sidecar.system import accept_probe, envdir, processes, procfs, resources, terminal
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch

@@ -16,7 +16,7 @@ import yaml
 
 from sidecar.base.errors import SettingsError
 from sidecar.base.record import Record
-from sidecar.settings.table import count, duration, present, switch
+from sidecar.settings.types import count, duration, present, switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ a key, a second word or a second line. What was filled in is taken for a secret:
 
 from __future__ import annotations
 
-from sidecar.settings.table import TABLE, Said, words
+from sidecar.settings.resolve import Said
+from sidecar.settings.table import TABLE
+from sidecar.settings.types import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 
 from sidecar.settings import address
-from sidecar.settings.table import (
+from sidecar.settings.table import TABLE, Setting
+from sidecar.settings.types import (
     SIGNALS,
-    TABLE,
-    Setting,
     choice,
     count,
     duration,

@@ -22,7 +22,8 @@ import time
 from sidecar import __version__
 from sidecar.base.errors import ListenError, SettingsError, SidecarError, StartError
 from sidecar.base.refusal import not_imported
-from sidecar.settings import address, table
+from sidecar.settings import address, table, types
+from sidecar.settings.resolve import pace
 from sidecar.system import early
 
 TYPE_CHECKING = False
@@ -139,7 +140,7 @@ def _named(typed: str) -> tuple[str, str]:
 
 def _is_number(text: str, kind: str) -> bool:
     try:
-        table.duration(text) if kind == "time" else table.count(0)(text)
+        types.duration(text) if kind == "time" else types.count(0)(text)
     except ValueError:
         return False
     return True
@@ -174,7 +175,7 @@ def _path(text: str) -> address.Address:
 def _signal(name: str, given: Mapping[str, list[str]]) -> str:
     text = given.get(name, ["TERM"])[-1]
     try:
-        return table.signal_name(text)
+        return types.signal_name(text)
     except ValueError:
         raise Refused(f"invalid ``{name}'' value:{text}") from None
 
@@ -213,7 +214,7 @@ def resolve(
     if clashes:
         raise Refused("\n".join(clashes))
     try:
-        pace = table.pace(_effective(environ))
+        paced = pace(_effective(environ))
     except SettingsError as error:
         raise Refused(str(error)) from None
     backlog = given.get("backlog")
@@ -229,12 +230,12 @@ def resolve(
         lenient_envdir=True,
         dir=last("dir"),
         ready="interval",
-        interval=table.duration(given.get("interval", ["1"])[-1]),
+        interval=types.duration(given.get("interval", ["1"])[-1]),
         signal_on_hup=_signal("signal-on-hup", given),
         signal_on_term=_signal("signal-on-term", given),
         signal_on_int="TERM",
-        drain_timeout=table.duration(last("drain-timeout") or str(DRAIN_TIMEOUT)),
-        **pace,
+        drain_timeout=types.duration(last("drain-timeout") or str(DRAIN_TIMEOUT)),
+        **paced,
         pace_from_environment=True,
         as_server_starter=True,
         max_failures=0,
@@ -428,7 +429,7 @@ def _main(words: list[str]) -> int:
             raise Refused(
                 "--restart option requires --pid-file and --status-file to be set as well"
             )
-        patience = table.duration(given.get("restart-timeout", [str(RESTART_TIMEOUT)])[-1])
+        patience = types.duration(given.get("restart-timeout", [str(RESTART_TIMEOUT)])[-1])
         restart(given["pid-file"][-1], given["status-file"][-1], patience)
         return 0
     if "stop" in given:

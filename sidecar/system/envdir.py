@@ -28,7 +28,7 @@ import stat
 
 from sidecar.base.errors import EnvdirError
 from sidecar.base.record import Record
-from sidecar.settings.table import envdir_parts
+from sidecar.settings.types import envdir_parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

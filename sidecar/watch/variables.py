@@ -12,7 +12,7 @@ import hashlib
 import os
 
 from sidecar.base.errors import EnvdirError
-from sidecar.settings.table import envdir_parts
+from sidecar.settings.types import envdir_parts
 from sidecar.system import envdir
 
 TYPE_CHECKING = False

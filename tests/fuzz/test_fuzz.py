@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sidecar.base.errors import EnvdirError
 from sidecar.control.commands import COMMANDS
 from sidecar.control.server import LONGEST_REQUEST
-from sidecar.settings import address
+from sidecar.settings import address, types
 from sidecar.settings import table as ours
 from sidecar.system import envdir
 from tests.support import PATIENCE, Sidecar
@@ -181,11 +181,11 @@ def test_any_listen_spec_is_an_address_or_a_clear_error(text):
 @fuzz
 @given(text=st.text(max_size=30) | st.from_regex(r"[0-9.]{1,400}(ms|s|m|h|d)?", fullmatch=True))
 def test_any_duration_is_a_number_of_seconds_or_a_clear_error(text):
-    seconds, problem = outcome(ours.duration, text)
+    seconds, problem = outcome(types.duration, text)
     assert (
         "say 500ms, 30s" in problem or "at most" in problem
         if seconds is None
-        else 0.0 <= seconds <= ours.LONGEST
+        else 0.0 <= seconds <= types.LONGEST
     )
 
 

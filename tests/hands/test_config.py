@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sidecar.base.errors import SettingsError
 from sidecar.cli import check
-from sidecar.settings import file, reader, schema, table
+from sidecar.settings import file, reader, resolve, schema, table
 from sidecar.settings.table import TABLE
 from tests.support import ROOT
 
@@ -36,7 +36,7 @@ def choose(
     except reader.Unreadable as error:
         answer = {"pairs": [], "problems": [list(error.args)]}
     answer = json.loads(json.dumps(answer))
-    return table.choose(
+    return resolve.choose(
         flags, environ or {}, command, said=file.said(answer, "sidecar.yml", environ or {})
     )
 
@@ -252,7 +252,7 @@ def test_what_was_filled_in_is_secret_and_its_mistakes_are_told_by_name():
         == "sidecar.yml:2: workers: with what was filled in from the environment it is no N"
     )
     assert {*choice.settings.secret} == {"workers", "port", "user"}
-    assert table.hidden(["x hunter2", 7], choice.settings.hide) == ["x …", 7]
+    assert resolve.hidden(["x hunter2", 7], choice.settings.hide) == ["x …", 7]
     # A flag that wins over it is nobody's secret.
     assert (
         "user"
@@ -347,7 +347,7 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_plain_words(data):
 )
 def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
     try:
-        found = table.resolve(flags, environ, ["x"])
+        found = resolve.resolve(flags, environ, ["x"])
     except SettingsError as error:
         told = error.problems
         assert all(told)
@@ -420,7 +420,7 @@ def test_bad_files_please_neither(text):
 def test_a_blank_variable_is_one_that_is_not_set():
     # Found by Hypothesis.
     blank = {"SIDECAR_PORT": " ", "SIDECAR_WORKERS": "\t"}
-    assert table.resolve([], blank, ("x",)) == table.resolve([], {}, ("x",))
+    assert resolve.resolve([], blank, ("x",)) == resolve.resolve([], {}, ("x",))
 
 
 @how(max_examples=300, deadline=None)

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.base.errors import EnvdirError, SettingsError
-from sidecar.settings.table import resolve
+from sidecar.settings.resolve import resolve
 from sidecar.system import envdir
 from tests.hands.children import as_nobody, in_child
 

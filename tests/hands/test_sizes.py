@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar.base.errors import SettingsError
-from sidecar.settings.table import resolve, size
+from sidecar.settings.resolve import resolve
+from sidecar.settings.types import size
 
 
 @pytest.mark.parametrize(

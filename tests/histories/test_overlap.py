@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar.base.errors import SettingsError
-from sidecar.settings.table import Settings, resolve
+from sidecar.settings.resolve import resolve
+from sidecar.settings.table import Settings
 
 from .history import play
 

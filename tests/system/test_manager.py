@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.supervisor import Supervisor
-from sidecar.settings.table import resolve
+from sidecar.settings.resolve import resolve
 from sidecar.system.service_manager import Manager
 from tests.support import PATIENCE, ROOT, SERVER, Notified, alive, free_port
 
