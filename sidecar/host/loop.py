@@ -47,6 +47,7 @@ from sidecar.host.readiness_probes import ReadinessProbes
 from sidecar.host.ready_commands import ReadyCommands
 from sidecar.host.settings_reload import SettingsReload
 from sidecar.host.turn import Part, Turn
+from sidecar.host.upgrading import Upgrading
 from sidecar.log.writer import Log
 from sidecar.settings import profiles, protocols
 from sidecar.settings.resolve import hidden, only_time, pace
@@ -66,7 +67,7 @@ from sidecar.upgrade.state import revived_supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from _typeshed import HasFileno
@@ -74,15 +75,12 @@ if TYPE_CHECKING:
     from sidecar.core.model import Worker
     from sidecar.host.job import Job
     from sidecar.host.settings_reload import Change, Prepared, Source
+    from sidecar.host.upgrading import Started
     from sidecar.settings.address import Address
     from sidecar.settings.table import Settings
     from sidecar.system.listeners import Listener, LookedUp
-    from sidecar.upgrade.execute import Upgrade
 
     Detach = Callable[[Callable[[], None]], None]
-    # sys.executable, sys.orig_argv, sys.argv
-    Started = tuple[str, Sequence[str], Sequence[str]]
-
 
 # What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of
 # other sockets.
@@ -234,9 +232,7 @@ class Host:
     ) -> None:
         self.settings = settings
         self.source = source
-        self.started = started
         self.heritage = heritage
-        self.upgrading: Upgrade | None = None
         self.plans: dict[int, Plan] = {}
         #: Every set of listeners that some generation may still use; the last is the one for
         #: generations to come.
@@ -349,6 +345,15 @@ class Host:
         )
         self.missed_sockets = MissedSockets(
             tools, roster=lambda: self.supervisor.roster, attempt=self._attempt
+        )
+        self.upgrading = Upgrading(
+            tools,
+            started,
+            environ,
+            export_state=self.export_state,
+            coming=self._coming,
+            reading=self.settings_reload.under_way,
+            before_exec=self.ready_commands.interrupt,
         )
         self.turn.parts = self._make_parts()
 
@@ -544,9 +549,9 @@ class Host:
                 )
             self.helpers.append(self._make_admin(admin.sock.fileno(), now))
 
-    # --- the upgrade in place: upgrade/execute.py has how, upgrade/state.py what
+    # --- the upgrade in place: host/upgrading.py
 
-    def inherit(self, state: dict[str, Any]) -> None:
+    def import_state(self, state: dict[str, Any]) -> None:
         """Make everything of what the version before has left. Raises SidecarError and OSError;
         nothing outside has changed then, no signal is heard, and no descriptor of its closed: it
         can be tried again, by another exec (upgrade/takeover.py).
@@ -602,8 +607,8 @@ class Host:
         os.close(state["sealed"])
         self.wakeup.listen()
 
-    def _bequeath(self) -> dict[str, Any]:
-        """What `inherit` makes everything of."""
+    def export_state(self) -> dict[str, Any]:
+        """What `import_state` makes everything of."""
         sets, shared = (
             Listeners.dump(self.sets),
             {id(each): number for number, each in enumerate(self.sets)},
@@ -660,110 +665,12 @@ class Host:
 
     def upgrade(self, only_check: bool = False) -> None:
         """What USR2 does."""
-        if self.upgrading is None:
-            self.upgrading = execute.Upgrade(time.monotonic() + execute.MOST_WAITING, only_check)
-        # One that is on its way answers all who ask.
-        self.upgrading.only_check &= only_check
+        self.upgrading.request(only_check)
 
-    def _upgrade_on(self, now: float) -> None:
-        """Carry an upgrade on: wait for a swap's end, have the new version prove itself, become it."""
-        one, coming = self.upgrading, self.supervisor.roster.coming
-        if one is None:
-            return
-        if self.supervisor.ending.asked:
-            self._upgrade_failed("sidecar is stopping")
-        elif one.pid:
-            if one.until <= now:
-                self._upgrade_failed(
-                    "the new version has not proved within a minute that it can start"
-                )
-        elif (coming is not None or self.settings_reload.under_way()) and not one.only_check:
-            one.proven = False  # what was proven was another state
-            if one.until <= now:
-                self._upgrade_failed("swaps have been going on for five minutes")
-            elif coming is not None and not one.waits:
-                one.waits = True
-                self._say("upgrade_waits", {"generation": coming.number})
-        elif one.proven:
-            self._become(one)
-        else:
-            self._prove(one, now)
-
-    def _prove(self, one: Upgrade, now: float) -> None:
-        """Start the new version as a child that only proves it could take over."""
-        origin = execute.Origin.of(*self.started) if self.started is not None else None
-        if origin is None:
-            self._upgrade_failed("it is not known how sidecar was started")
-            return
-        try:
-            one.state, kept = execute.seal(self._bequeath(), __version__)
-            one.tail = helpers.Tail()
-            handoff = [
-                *((fd, fd) for fd in (one.state, *kept)),
-                (one.tail.write, 1),
-                (one.tail.write, 2),
-            ]
-            one.pid = self.workers.start(
-                processes.Launch(
-                    execute.check_command(origin, one.state), self.started_with, handoff, own=True
-                )
-            )
-            one.until = now + execute.MOST_CHECKING
-            self.tools.collect(one.tail)
-        except Exception as error:  # a defect is no reason not to go on either
-            self._upgrade_failed(
-                f"its check could not be started: {error if isinstance(error, OSError) else type(error).__name__}"
-            )
-
-    def _proved(self, one: Upgrade, ended: processes.Ended) -> None:
-        output = self.tools.last_words(one.tail)
-        one.pid, one.tail = 0, None
-        one.close()
-        last = output.rpartition("\n")[2]
-        if ended.code or ended.signal or not last.startswith("sidecar "):
-            how = ended.note or (
-                f"was killed by SIG{ended.signal}"
-                if ended.signal
-                else f"exited with status {ended.code}"
-            )
-            self._upgrade_failed(
-                f"the new version cannot take over, its check {how}{': ' + last if last else ''}",
-                output,
-            )
-            return
-        one.proven, one.version = True, last.removeprefix("sidecar ")
-        self._say("upgrade_checked", {"version": one.version})
-        if one.only_check:
-            self.upgrading = None
-
-    def _become(self, one: Upgrade) -> None:
-        """Be the new version. Returns only if that failed."""
-        origin = execute.Origin.of(*self.started) if self.started is not None else None
-        if origin is None:
-            return
-        self.ready_commands.interrupt(time.monotonic())
-        self._say("upgrading", {"version": one.version, "before": __version__})
-        # From here on what comes waits, in the kernel or in what is noted already.
-        mask = execute.block()
-        try:
-            one.state, kept = execute.seal(self._bequeath(), __version__)
-            execute.become(origin, self.started_with, one.state, kept)
-        except Exception as error:
-            cause = str(error) if isinstance(error, OSError) else type(error).__name__
-        finally:
-            execute.unblock(mask)
-        self._upgrade_failed(cause)
-
-    def _upgrade_failed(self, cause: str, output: str = "") -> None:
-        one, self.upgrading = self.upgrading, None
-        if one is None:
-            return
-        one.close()
-        if one.tail is not None:
-            self.tools.last_words(one.tail)
-        if one.pid:
-            self.workers.abandon(one.pid)
-        self._say("upgrade_failed", {"cause": cause, "version": __version__, "output": output})
+    def _coming(self) -> int:
+        """The generation that is being started, 0 for none."""
+        coming = self.supervisor.roster.coming
+        return coming.number if coming is not None else 0
 
     def _introduce(self, again: bool = False) -> None:
         """Settle how the program is told its listeners: the variables, and the arguments that its
@@ -831,9 +738,6 @@ class Host:
         def deciding() -> float:
             return self.supervisor.deadline
 
-        def upgrading() -> float:
-            return self.upgrading.until if self.upgrading is not None else never
-
         return [
             Part(
                 "listen to what it had stopped listening to", self._next_hearing, self._hear_again
@@ -871,7 +775,7 @@ class Host:
             Part("write the status file", lambda: never, self._write_status, always=True),
             Part("tell the service manager", self._next_telling, self._tell_manager, always=True),
             Part("answer at the control socket", control, self._read_control),
-            Part("upgrade", upgrading, self._upgrade_on, always=True),
+            Part("upgrade", self.upgrading.deadline, self.upgrading.advance, always=True),
             Part("end in time", lambda: self._end_by, self._end_all_the_same),
         ]
 
@@ -941,8 +845,6 @@ class Host:
         found.update(self.jobs)
         found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
-        if self.upgrading is not None:
-            found.add(self.upgrading.pid)
         return found
 
     def _end_all_the_same(self, now: float) -> None:
@@ -1147,8 +1049,6 @@ class Host:
                 else each.note or f"exited with status {each.code}"
             )
             self._helper_ended(helper, cause, now)
-        elif self.upgrading is not None and each.pid == self.upgrading.pid:
-            self._proved(self.upgrading, each)
         elif not self.workers.forget(each.pid):
             cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
             self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
@@ -2101,7 +2001,7 @@ def take_over(
     Raises whatever hinders it, and can then be tried again, by another exec.
     """
     host = Host(state["settings"], environ, source, started, state)
-    host.inherit(state)
+    host.import_state(state)
     return host.run
 
 
@@ -2117,7 +2017,7 @@ def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None
             "it is sidecar itself that asks for an upgrade's check, and with its state: see `sidecar upgrade --check`"
         )
     try:
-        Host(state["settings"], environ, source, None, state).inherit(state)
+        Host(state["settings"], environ, source, None, state).import_state(state)
     except (OSError, KeyError) as error:
         raise StartError(
             f"the state of the running sidecar does not fit this version: {type(error).__name__} {error}"

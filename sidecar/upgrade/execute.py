@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 OPTION = "--upgrade-check="
 
-# An upgrade waits that long (seconds) for a swap to end, and its check may take that long.
-MOST_WAITING, MOST_CHECKING = 300.0, 60.0
-
 # As many descriptors have to be free for it: so the interpreter that starts in our place finds room.
 SPARE = 16
 
@@ -67,28 +64,6 @@ class Origin(Record):
             return None
         # By this name the interpreter finds its environment again.
         return cls(file, (file, *original[1:at]), words)
-
-
-class Upgrade:
-    """One upgrade on its way. `pid` is the check's while it runs, `until` the moment by which this
-    stage has to be over.
-    """
-
-    def __init__(self, until: float, only_check: bool) -> None:
-        self.only_check = only_check
-        self.until = until
-        self.pid = 0
-        self.tail: Any = None
-        self.state = -1
-        self.waits = False
-        self.version = ""
-        self.proven = False
-
-    def close(self) -> None:
-        """The state that was checked is of no use any more."""
-        if self.state >= 0:
-            os.close(self.state)
-            self.state = -1
 
 
 def seal(state: Mapping[str, Any], version: str) -> tuple[int, list[int]]:

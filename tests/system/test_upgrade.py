@@ -826,7 +826,7 @@ def failing(installed: Installed, where: Path) -> None:
     installed.change(
         "host/loop.py",
         LAST_STEP,
-        f"        if self.started and not os.path.exists('{where}/go'):\n"
+        f"        if self.upgrading._started and not os.path.exists('{where}/go'):\n"
         f"            os.close(os.open('{where}/tried', os.O_CREAT | os.O_WRONLY))\n"
         "            raise OSError(23, 'Too many open files in system')\n" + LAST_STEP,
     )
