@@ -27,18 +27,24 @@ if TYPE_CHECKING:
 
 OWN = {"--json": "", "--grace": "TIME", "--pre-stop": "TIME"}
 HELP = """\
-usage: sidecar check [--json] [--grace TIME [--pre-stop TIME]] [OPTION ...] [--] [PROGRAM ...]
+usage: sidecar check [--json] [--grace TIME [--pre-stop TIME]]
+                     [OPTION ...] [--] [PROGRAM ...]
 
-The settings that `sidecar run` with the same options would have in this place: each value, and whether
-it is from a flag, a variable, a line of sidecar.yml, a profile, or the default.
+The settings that `sidecar run` with the same options would have in this place:
+each value, and whether it is from a flag, a variable, a line of sidecar.yml, a
+profile, or the default.
 
     --json           as one object: settings, problems, remarks
-    --grace TIME     whether a stop ends within Kubernetes' terminationGracePeriodSeconds (or Docker's
-                     stop_grace_period); --pre-stop TIME is what a preStop hook takes of it
+    --grace TIME     whether a stop ends within Kubernetes'
+                     terminationGracePeriodSeconds, or Docker's
+                     stop_grace_period
+    --pre-stop TIME  what a preStop hook takes of it
 
-In a container whose PID 1 is `sidecar run …`, its options and its program need not be said again.
-Exit status: 0 right, 2 wrong, 1 right but not for this machine (a user, a directory, the program).
-Remarks are about what is allowed and may be meant otherwise.
+In a container whose PID 1 is `sidecar run …`, its options and its program need
+not be said again.
+Exit status: 0 right; 2 wrong; 1 right, but not for this machine (a user, a
+directory, the program). Remarks are about what is allowed and may be meant
+otherwise.
 """
 # What a stop may take beyond lame duck and drain: for the end of what was killed.
 LAST_SECONDS = 5.0

@@ -367,9 +367,12 @@ def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_nothing(sid
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("--help",), ("dev", "--help"), ("--version",), *((name, "--help") for name in COMMANDS)],
+    [
+        (), ("--help",), ("--version",),
+        *((name, "--help") for name in ("dev", "check", "rollout", *COMMANDS)),
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_help_fits_a_screen(words):
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", *words],
