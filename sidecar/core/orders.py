@@ -18,13 +18,15 @@ class Prepare(Order):
     PreparationFailed.
 
     `changed`: what has changed since the generation that serves was begun. `like`: it gets the
-    settings and the environment of that generation, 0 for those of now.
+    settings and the environment of that generation, 0 for those of now. `refused`: that one serves,
+    or did last, and what there is now was tried as this generation and failed; 0 if it is not so.
     """
 
     generation: int
     trigger: str
     changed: tuple[str, ...] = ()
     like: int = 0
+    refused: int = 0
 
 
 class Spawn(Order):

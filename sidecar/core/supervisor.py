@@ -68,8 +68,8 @@ UNASKED = ("start", "crash", "listener")
 
 class Wish(Record):
     """A swap that is wanted. `supersedes`: the code or environment has `changed` under the
-    generation that is coming. `like`: go back to the settings and environment of that generation, 0
-    for those of now.
+    generation that is coming. `like`: with the settings and environment of that generation, 0 for
+    those of now.
     """
 
     trigger: str
@@ -157,6 +157,9 @@ class Supervisor:
         self._interval = IntervalClock()
         # The last generation that has held out, and what it was begun with.
         self._good: tuple[int, Settings] | None = None
+        # The generation with which somebody has asked for what there is now, and which failed; 0 if
+        # there was none since the generation that serves was begun.
+        self._refused = 0
         # What has changed since the generation that serves was begun.
         self._unserved: tuple[str, ...] = ()
         self._passed: list[tuple[str, tuple[int, ...]]] = []
@@ -179,7 +182,9 @@ class Supervisor:
         if self.ending.asked:
             return  # nothing new is begun
         splay = self.settings.env_splay * self.chance() if fact.trigger == "envdir" else 0.0
-        self._want(Wish(fact.trigger, now + splay, fact.supersedes, fact.changed))
+        unasked = fact.trigger in UNASKED and self.roster.coming is None
+        like = self._kept_on() if unasked else 0
+        self._want(Wish(fact.trigger, now + splay, fact.supersedes, fact.changed, like))
 
     def _want(self, wish: Wish) -> bool:
         """Wish for a swap. One answers all wishes, at the earliest moment and under the name it has
@@ -554,6 +559,8 @@ class Supervisor:
             self._failure = None
             return
         taken = any(worker.state == READY and worker.took_over for worker in coming.workers)
+        if coming.trigger not in UNASKED and not coming.like and self.roster.current is not None:
+            self._refused = coming.number
         still = sorted(
             {
                 worker.generation
@@ -582,9 +589,10 @@ class Supervisor:
             output=failure.output,
         )  # fmt: skip
         if pause is not None:
-            self._say("retry", trigger=coming.trigger, pause=pause)
+            trigger = self._wish.trigger if self._wish is not None else coming.trigger
+            self._say("retry", trigger=trigger, pause=pause)
         self.failed = (coming.number, failure.cause)
-        if coming.like:
+        if coming.like and not self._refused:
             self._good = None
         self._give_up(coming, now)
         self._failure = None
@@ -642,7 +650,10 @@ class Supervisor:
         if current is not None:
             self._attempts.held_out(current.serving_at, now)
         again = self._attempts.failed(now, 0.0, self.chance())
-        return again - now if self._want(Wish(trigger, again)) else None
+        like = self._kept_on()
+        if like and trigger not in UNASKED:
+            trigger = "crash"  # what was asked for has failed; this is for what has died
+        return again - now if self._want(Wish(trigger, again, like=like)) else None
 
     def _next_attempt(self, now: float) -> float | None:
         """In how many seconds a generation will be begun without a further word, None if never."""
@@ -772,6 +783,8 @@ class Supervisor:
         generation.move(SERVING)
         generation.serving_at = now
         self.failed = None
+        if not generation.like:
+            self._refused = 0
         self._unserved = ()
         self._wind(now)
         self._say(
@@ -866,7 +879,9 @@ class Supervisor:
         self.number += 1
         self._unserved = merged(self._unserved, wish.changed)
         settings = self.settings
-        if wish.like and self._good is not None:
+        if served := self.roster.generations.get(wish.like):
+            settings = served.settings
+        elif wish.like and self._good is not None:
             settings = self._good[1]
         generation = Generation(self.number, wish.trigger, now, settings, self._unserved)
         generation.like = wish.like
@@ -874,9 +889,21 @@ class Supervisor:
         self._say(
             "swap_started", generation=self.number, trigger=wish.trigger, changed=list(wish.changed)
         )
-        self._orders.append(orders.Prepare(self.number, wish.trigger, self._unserved, wish.like))
+        refused = self._refused if wish.like else 0
+        self._orders.append(
+            orders.Prepare(self.number, wish.trigger, self._unserved, wish.like, refused)
+        )
 
-    # --- going back: what time alone made ready may never have worked
+    # --- going back: what time alone made ready may never have worked, and what was refused did not
+
+    def _kept_on(self) -> int:
+        """The generation that serves, or did last, if what there is now was refused since: what
+        nobody asks for is begun like it, because it worked. 0 if there is no such.
+        """
+        current = self.roster.current
+        if not self._refused or current is None or self.settings.as_server_starter:
+            return 0
+        return current.number
 
     @property
     def last_good(self) -> int:
@@ -907,6 +934,8 @@ class Supervisor:
         because nobody has asked for anything else.
         """
         held_out = self._remember(died, now)
+        if kept_on := self._kept_on():
+            return kept_on, 0
         if died.like and not held_out:
             self._good = None
         good = self._good

@@ -1600,18 +1600,19 @@ class Host:
         """
         settings = kept.settings
         end = self.output.end() if self.output is not None else None
-        self.plans[order.generation] = Plan(
-            settings, self.listeners, kept.command, kept.readiness, end
-        )
-        # Its listeners are those of now, at the same addresses.
+        # Its listeners are those of now, at the same addresses; or its own, if it is still there.
+        listeners = self.plans[order.like].listeners if order.refused else self.listeners
+        self.plans[order.generation] = Plan(settings, listeners, kept.command, kept.readiness, end)
         handed = protocols.handed(
-            self.listeners.environment(),
-            settings.handoff,
-            as_passed(self.listeners),
-            os.getpid(),
+            listeners.environment(), settings.handoff, as_passed(listeners), os.getpid()
         )
         environment = {**kept.environment}
         environment.pop("SIDECAR_CHANGED", None)
+        if order.refused:
+            numbers = {"generation": order.generation, "like": order.like, "failed": order.refused}
+            self._say("kept_on", numbers)
+            self._complete_environment(order, handed, environment, now)
+            return
         died = self.supervisor.roster.current
         number = died.number if died is not None else 0
         had = self.environments.get(number, {})

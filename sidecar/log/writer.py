@@ -93,6 +93,11 @@ PHRASES: dict[str, tuple[str, str]] = {
         " generation {generation} has the settings and environment of generation {like}, the last"
         " that held out (settings that differ: {settings}; variables: {variables})",
     ),
+    "kept_on": (
+        WARNING,
+        "generation {failed} was refused: until the next swap that is asked for, generation"
+        " {generation} has the settings and environment of generation {like}, which served",
+    ),
     "no_way_back": (
         WARNING,
         "generation {generation} died soon after time alone had made it ready; there is no way"

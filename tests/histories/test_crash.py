@@ -157,7 +157,7 @@ def test_nothing_is_given_up_while_a_worker_is_being_started_again() -> None:
         51    hup                  | prepare 2, spawn 2/0=201, spawn 2/1=202
         52    exit 201 1           | retire 202 TERM, !swap_failed
         52    exit 202 1           | close 2
-        52.25 -                    | prepare 3, spawn 3/0=301, spawn 3/1=302
+        52.25 -                    | prepare 3 like 1, spawn 3/0=301, spawn 3/1=302
         53    ready 103            |
     """)  # fmt: skip
 

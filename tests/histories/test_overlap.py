@@ -71,7 +71,7 @@ def test_after_a_stop_and_start_that_failed_it_is_tried_again() -> None:
         20    watch      | prepare 2, retire 101 TERM
         21    exit 101 0 | spawn 2/0=201
         22    exit 201 1 | close 2, !swap_failed, !retry
-        22.25 -          | prepare 3, spawn 3/0=301
+        22.25 -          | prepare 3 like 1, spawn 3/0=301
         23    ready 301  | close 1, !serving
     """)  # fmt: skip
 

@@ -341,7 +341,7 @@ def test_failed_swap_is_tried_again_when_nothing_serves() -> None:
         20    watch      | prepare 2, spawn 2/0=201
         21    exit 101 0 |
         22    exit 201 1 | close 2, !swap_failed, !retry
-        22.25 -          | prepare 3, spawn 3/0=301
+        22.25 -          | prepare 3 like 1, spawn 3/0=301
         23    ready 301  | close 1, !serving
     """)  # fmt: skip
 

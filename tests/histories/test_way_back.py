@@ -1,11 +1,13 @@
 """Histories of generations that time alone made ready, and that die soon: the way back to the
-settings and environment of the last that held out.
+settings and environment of the last that held out. And of what serves and dies after what was asked
+for has been refused.
 """
 
 from __future__ import annotations
 
 import pytest
 
+from sidecar.core import facts, orders
 from sidecar.settings.address import parse
 from sidecar.settings.table import Settings
 
@@ -206,4 +208,110 @@ def test_start_server_does_not_go_back() -> None:
     taken_over(SETTINGS.replace(as_server_starter=True)).play("""
         22    exit 201 1 |
         22.25 -          | prepare 3, spawn 3/0=301
+    """)
+
+
+# --- what was asked for has been refused
+
+# Generation 1 serves; 2 was asked for, and has failed.
+REFUSED = """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  | !serving
+        20    hup        | prepare 2, spawn 2/0=201
+        21    exit 201 1 | close 2, !swap_failed
+"""
+
+
+def refused(settings: Settings = SETTINGS) -> History:
+    return play(settings, REFUSED)
+
+
+def test_what_serves_and_dies_after_a_refusal_is_begun_again_as_it_was() -> None:
+    """As often as it takes, and also if that dies soon."""
+    refused().play("""
+        30    killed 101 KILL | prepare 3 like 1, spawn 3/0=301
+        31    exit 301 1      | close 3, !swap_failed, !retry
+        31.25 -               | prepare 4 like 1, spawn 4/0=401
+        32    ready 401       | close 1, !serving
+        33    exit 401 1      | !retry
+        33.5  -               | prepare 5 like 4, spawn 5/0=501
+    """)
+
+
+def test_it_is_told_what_was_refused() -> None:
+    history = refused()
+    history.supervisor.observe(facts.WorkerExited(101, 9, "KILL"), 30.0)
+    prepare = [
+        each for each in history.supervisor.reconcile(30.0) if isinstance(each, orders.Prepare)
+    ]
+    assert [(each.like, each.refused) for each in prepare] == [(1, 2)]
+
+
+@pytest.mark.parametrize("asked", ["hup", "command", "watch", "envdir"])
+def test_a_swap_that_is_asked_for_after_a_refusal_gets_what_there_is_now(asked: str) -> None:
+    """And once that serves, a crash is followed by what there is now again."""
+    refused().play(f"""
+        30    killed 101 KILL; {asked} | prepare 3, spawn 3/0=301
+        31    ready 301                | close 1, !serving
+        50    exit 301 1               | prepare 4, spawn 4/0=401
+    """)
+
+
+def test_what_fails_when_nothing_serves_any_more_is_followed_by_what_served() -> None:
+    history = play(SETTINGS, """
+        0     start           | prepare 1, spawn 1/0=101
+        1     ready 101       | !serving
+        20    hup             | prepare 2, spawn 2/0=201
+        21    killed 101 KILL |
+        22    exit 201 1      | close 2, !swap_failed, !retry
+        22.25 -               | prepare 3 like 1, spawn 3/0=301
+        23    ready 301       | close 1, !serving
+    """)  # fmt: skip
+    assert [each["trigger"] for each in history.what_was_said("retry")] == ["crash"]
+
+
+def test_what_made_room_for_one_that_fails_comes_back() -> None:
+    play(SETTINGS.replace(overlap="never"), """
+        0     start      | prepare 1, spawn 1/0=101
+        1     ready 101  | !serving
+        20    hup        | prepare 2, retire 101 TERM, !making_room
+        21    exit 101 0 | spawn 2/0=201
+        22    exit 201 1 | close 2, !swap_failed
+        22.25 -          | prepare 3 like 1, spawn 3/0=301
+    """)  # fmt: skip
+
+
+def test_a_broken_listener_after_a_refusal_brings_what_serves() -> None:
+    refused().play("""
+        30    listener  | prepare 3 like 1, spawn 3/0=301
+        31    ready 301 | retire 101 TERM, !serving
+    """)
+
+
+def test_a_refusal_is_of_what_was_asked_for() -> None:
+    """What follows a crash by itself and fails may do better the next time."""
+    play(SETTINGS, """
+        0     start           | prepare 1, spawn 1/0=101
+        1     ready 101       | !serving
+        20    killed 101 KILL | prepare 2, spawn 2/0=201
+        21    exit 201 1      | close 2, !swap_failed
+        21.25 -               | prepare 3, spawn 3/0=301
+    """)  # fmt: skip
+
+
+def test_other_addresses_do_not_bar_the_way_to_what_serves() -> None:
+    history = refused()
+    other = history.supervisor.settings.replace(port=(parse("127.0.0.1:1"),))
+    history.supervisor.settings = other
+    history.play("""
+        30    killed 101 KILL | prepare 3 like 1, spawn 3/0=301
+    """)
+
+
+def test_start_server_tries_what_was_refused_again() -> None:
+    refused(SETTINGS.replace(as_server_starter=True)).play("""
+        21.25 -               | prepare 3, spawn 3/0=301
+        22    killed 101 KILL |
+        23    exit 301 1      | close 3, !swap_failed
+        23.5  -               | prepare 4, spawn 4/0=401
     """)

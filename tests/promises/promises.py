@@ -1065,7 +1065,8 @@ class WayBack(Promise):
     environment of the last good one, once."
 
     Nobody has asked for anything else since, and what went back and held out is begun again as it
-    was. Any other generation gets what there is now.
+    was. "Where what was asked for has been refused, what nobody asks for is begun like what
+    served", as often as it takes. Any other generation gets what there is now.
     """
 
     name = "Way back"
@@ -1078,9 +1079,15 @@ class WayBack(Promise):
         #: The last that held out, and served; a failure since the last was begun.
         self.good = 0
         self.failed = False
+        #: What was asked for since what serves was begun has failed; and it is asked for again, or a
+        #: listener is broken.
+        self.refused = self.asked = self.listener = False
 
     def fact(self, fact: facts.Fact) -> None:
         """Somebody has ended: how long was it ready?"""
+        if isinstance(fact, facts.SwapTriggered):
+            self.listener |= fact.trigger == "listener"
+            self.asked |= fact.trigger != "listener"
         if isinstance(fact, facts.WorkerExited) and self.world.just_left is not None:
             self._look_at(self.world.just_left)
 
@@ -1111,17 +1118,31 @@ class WayBack(Promise):
                 if current is not None:
                     self._remember(current.number)
                 current = world.generations[order.fields["generation"]]
+                self.refused &= current.like > 0
             elif isinstance(order, orders.Say) and order.event == "swap_failed":
                 self.failed = True
-                if world.generations[order.fields["generation"]].like:
+                life = world.generations[order.fields["generation"]]
+                asked = life.trigger not in ("start", "crash", "listener")
+                if asked and not life.like and current is not None:
+                    self.refused = True
+                if life.like and not self.refused:
                     self.good = 0
             elif isinstance(order, orders.Prepare):
-                self._begun(order)
-                self.failed = False
+                if self.refused and current is not None and not world.settings.as_server_starter:
+                    self._begun_after_a_refusal(order, current.number)
+                else:
+                    self._begun(order)
+                self.failed = self.asked = self.listener = False
         if current is not None and not world.wanted() and world.coming is None:
             self._remember(current.number)
-            if current.like and current.number not in self.held_out:
+            if current.like and current.number not in self.held_out and not self.refused:
                 self.good = 0
+
+    def _begun_after_a_refusal(self, order: orders.Prepare, served: int) -> None:
+        unasked = order.trigger in ("crash", "listener") and not self.asked
+        right = (0, served) if self.listener and not self.asked else (served if unasked else 0,)
+        if order.like not in right:
+            raise self.broken(f"what was asked for was refused, and {served} served: {order}")
 
     def _begun(self, order: orders.Prepare) -> None:
         world = self.world

@@ -709,6 +709,24 @@ FAULTS = [
         ("        if died.like and not held_out:\n            self._good = None\n", ""),
     ),
     Fault(
+        "what was refused is begun when what serves has died",
+        "Way back",
+        ("        if kept_on := self._kept_on():\n            return kept_on, 0\n", ""),
+    ),
+    Fault(
+        "what was refused is tried again when nothing serves",
+        "Way back",
+        (
+            "        like = self._kept_on()\n        if like and",
+            "        like = 0\n        if like and",
+        ),
+    ),
+    Fault(
+        "what was refused is out for ever, also when it serves by now",
+        "Way back",
+        ("        if not generation.like:\n            self._refused = 0\n", ""),
+    ),
+    Fault(
         "a swap that was asked for goes back",
         "Way back",
         ("like=wish.like if wish.like == earlier.like else 0", "like=wish.like or earlier.like"),

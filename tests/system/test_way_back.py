@@ -139,3 +139,52 @@ def test_settings_are_gone_back_to_as_well_also_after_an_upgrade_in_place(case):
     it.run.wait("serving", generation=4)
     assert it.environment()["TOKEN"] == "old"
     it.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_refused_is_not_begun_when_what_serves_crashes(tmp_path, workers):
+    """The worker that takes a dead one's place has the command, environment and listener of the
+    one that served. Who asks for a swap gets what there is now, and a crash after that, too.
+    """
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "TOKEN").write_text("old")
+    settings = tmp_path / "sidecar.yml"
+    settings.write_text(json.dumps({"command": SERVER}))
+    words = ("--envdir", str(tmp_path / "env"), "--config", str(settings))
+    run = Sidecar(*words, "--workers", str(workers), program=())
+    try:
+        run.wait("serving", generation=1)
+        (tmp_path / "env" / "TOKEN").write_text(SECRET)
+        (tmp_path / "env" / "DIE").write_text("1")
+        settings.write_text(json.dumps({"command": [*SERVER, "new"], "umask": "077"}))
+        run.signal("HUP")
+        run.wait("swap_failed", generation=2)
+        served = run.workers()
+        for pid in served:
+            os.kill(pid, 9)
+        kept = run.wait("kept_on")
+        assert (kept["level"], kept["generation"], kept["like"], kept["failed"]) == (
+            "warning",
+            3,
+            1,
+            2,
+        )
+        run.wait("serving", generation=3, trigger="crash")
+        environment = run.get("/env")
+        assert "TOKEN='old'\n" in environment
+        assert "DIE=" not in environment
+        assert json.loads(run.get("/about"))["argv"] == list(SERVER[2:])
+        (tmp_path / "env" / "DIE").unlink()
+        run.signal("HUP")
+        run.wait("serving", generation=4)
+        run.alone(4)
+        assert f"TOKEN={SECRET!r}\n" in run.get("/env")
+        for pid in run.workers():
+            os.kill(pid, 9)
+        run.wait("serving", generation=5, trigger="crash")
+        assert f"TOKEN={SECRET!r}\n" in run.get("/env")
+        assert len(run.seen("kept_on")) == 1
+        assert run.stop() == 0
+        assert SECRET not in json.dumps(run.events)
+    finally:
+        run.clean_up()
