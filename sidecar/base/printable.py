@@ -15,3 +15,17 @@ def printable(text: str, keep: str = "") -> str:
         else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
     )  # fmt: skip
+
+
+# The names of what has changed are told up to this length in all (characters).
+MOST_TOLD = 1500
+
+
+def shortened(names: list[str]) -> tuple[str, ...]:
+    """As many as are read at a glance, and go into an environment."""
+    kept: list[str] = []
+    for name in names:
+        if sum(map(len, kept)) + len(name) > MOST_TOLD:
+            break
+        kept.append(name)
+    return tuple(kept)

@@ -24,7 +24,8 @@ import time
 from collections import deque
 
 from sidecar import __version__
-from sidecar.base.errors import EnvdirError, SettingsError, SidecarError, StartError
+from sidecar.base.errors import SidecarError, StartError
+from sidecar.base.printable import shortened
 from sidecar.base.record import Descriptor
 from sidecar.base.refusal import refused
 from sidecar.control import commands, server
@@ -36,6 +37,7 @@ from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
 from sidecar.host.delegation import Delegation
 from sidecar.host.generation_checks import GenerationChecks
+from sidecar.host.generations import Generations, Plan, as_passed
 from sidecar.host.job import Tools
 from sidecar.host.last_sweep import LastSweep
 from sidecar.host.log_command import LogCommand
@@ -49,10 +51,10 @@ from sidecar.host.settings_reload import SettingsReload
 from sidecar.host.turn import Part, Turn
 from sidecar.host.upgrading import Upgrading
 from sidecar.log.writer import Log
-from sidecar.settings import profiles, protocols
-from sidecar.settings.resolve import hidden, only_time, pace
+from sidecar.settings import profiles
+from sidecar.settings.resolve import hidden, only_time
 from sidecar.settings.types import envdir_parts
-from sidecar.system import accept_probe, envdir, processes, procfs, resources, terminal
+from sidecar.system import accept_probe, processes, procfs, resources, terminal
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
 from sidecar.system.listeners import Listeners, inherited
@@ -133,87 +135,10 @@ ADMIN_SAYS: dict[str, helpers.Shape] = {"remark": REMARK}
 # The clock of files' times (time.h): what was written after this moment does not look older. The
 # module `time` does not name it.
 CLOCK_REALTIME_COARSE = 5
-# The names of what has changed are told up to this length in all (characters).
-MOST_TOLD = 1500
-
-# The settings that a generation has of its own for as long as it lives; of the others those of now
-# hold.
-OF_A_GENERATION = (
-    "command",
-    "envdir",
-    "envdir_format",
-    "dir",
-    "umask",
-    "profile",
-    "handoff",
-    "ready",
-    "ready_command",
-    "check",
-    "overlap",
-    "signal_on_hup",
-    "signal_on_term",
-)
-
 # Signals that end or stop no program, with a handler or without (signal(7)).
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
 SHARED_MEMORY = "/dev/shm"
-
-
-class Plan:
-    """What a generation was begun with, and its workers are started with for as long as it lives."""
-
-    __slots__ = ("command", "listeners", "log_end", "readiness", "settings")
-
-    def __init__(
-        self,
-        settings: Settings,
-        listeners: Listeners,
-        command: tuple[str, ...],
-        readiness: str,
-        log_end: dict[str, Any] | None = None,
-    ) -> None:
-        self.settings = settings
-        self.listeners = listeners
-        self.command = command
-        self.readiness = readiness
-        #: Where the log file ended when it was begun (Output.end).
-        self.log_end = log_end or {}
-
-    def dump(self) -> dict[str, Any]:
-        """All of it but the listeners, for a later version of sidecar."""
-        return {
-            "settings": self.settings,
-            "command": self.command,
-            "readiness": self.readiness,
-            "log_end": self.log_end,
-        }
-
-
-class Kept:
-    """What a generation that is gone was begun with and had in its environment, for one that goes
-    back to it. In memory only: there are secrets in it.
-    """
-
-    __slots__ = ("command", "environment", "generation", "readiness", "settings")
-
-    def __init__(
-        self,
-        generation: int,
-        settings: Settings,
-        command: tuple[str, ...],
-        readiness: str,
-        environment: dict[str, str],
-    ) -> None:
-        self.generation = generation
-        self.settings = settings
-        self.command = command
-        self.readiness = readiness
-        self.environment = environment
-
-    def dump(self) -> dict[str, Any]:
-        """All of it, for a later version of sidecar: Kept(**it)."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Host:
@@ -233,7 +158,6 @@ class Host:
         self.settings = settings
         self.source = source
         self.heritage = heritage
-        self.plans: dict[int, Plan] = {}
         #: Every set of listeners that some generation may still use; the last is the one for
         #: generations to come.
         self.sets: list[Listeners] = []
@@ -255,9 +179,6 @@ class Host:
         self.exit_status: int | None = None
         #: Something may be served from now on.
         self.began = False
-        self.environments: dict[int, dict[str, str]] = {}
-        #: Of the last generation that has held out, once it is gone.
-        self.kept: Kept | None = None
         self.chronicle = Chronicle()
         self.control: server.Control | None = None
         self.since = time.monotonic()
@@ -328,6 +249,17 @@ class Host:
             ready=self._saw_ready,
         )
         self.checks = GenerationChecks(tools, run=self._start_check, passed=self._prepared)
+        self.generations = Generations(
+            tools,
+            plan=self._plan_of_now,
+            environ=lambda: self.environ,
+            place=lambda: self.place,
+            roster=lambda: self.supervisor.roster,
+            notify_address=lambda: self.notify.address,
+            delegate=self.delegation.start,
+            check=self.checks.start,
+            prepared=self._prepared,
+        )
         self.probes = ReadinessProbes(
             tools,
             supervisor=lambda: self.supervisor,
@@ -369,7 +301,7 @@ class Host:
                 self._become_known_as()
                 # Not kept: each generation reads its own. What cannot be read now is refused before
                 # anything is bound.
-                self._read_envdir_of(self.settings)
+                self.generations.read_envdir(self.settings)
                 if self.settings.log_file:
                     self.output = Output(self.settings.log_file)
                 if self.settings.pid_file:
@@ -578,17 +510,12 @@ class Host:
         self.readiness = self._choose_readiness(self.settings, self.listeners)
         self.notify.restore(state["notify"])
         self._introduce(again=True)
-        self.plans = {
-            number: Plan(**{**plan, "listeners": self.sets[plan["listeners"]]})
-            for number, plan in state["plans"].items()
-        }
+        self.generations.restore(state, self.sets)
         self.settings_reload.problems = state["problems"]
         self.secrets = state["hide"]
         self.probes.restore(state["takers"])
         self.since, self.log.lost = state["since"], state["lost"]
-        self.chronicle, self.environments = state["chronicle"], state["environments"]
-        if state.get("kept"):
-            self.kept = Kept(**state["kept"])
+        self.chronicle = state["chronicle"]
         self.supervisor = revived_supervisor(state["supervisor"], self.settings, now, chance)
         if state["watcher"]:
             self.watcher = self._make_watcher(now, state["watcher"])
@@ -625,10 +552,7 @@ class Host:
             "place": (self.place.path, self.place.linked),
             "sets": sets,
             "listeners": shared[id(self.listeners)],
-            "plans": {
-                number: {**plan.dump(), "listeners": shared[id(plan.listeners)]}
-                for number, plan in self.plans.items()
-            },
+            **self.generations.dump(lambda each: shared[id(each)]),
             "admin": self.admin and Listeners.dump([self.admin]),
             "control": self.control and self.control.dump(),
             "output": self.output and self.output.dump(),
@@ -642,8 +566,6 @@ class Host:
             "watcher": self.watcher
             and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
             "chronicle": self.chronicle,
-            "environments": self.environments,
-            "kept": self.kept and self.kept.dump(),
             "supervisor": self.supervisor,
         }
 
@@ -678,9 +600,6 @@ class Host:
         """
         passed = as_passed(self.listeners)
         self.command = self.settings.command
-        self.handed = protocols.handed(
-            self.listeners.environment(), self.settings.handoff, passed, os.getpid()
-        )
         row, program = profiles.found(self.command, self.settings.profile)
         if row is not None and self.settings.profile != "none":
             self.command, more = profiles.arranged(
@@ -1318,7 +1237,7 @@ class Host:
 
     def envdir_problem(self, of: Settings) -> str:
         """What is wrong with their envdir, "" if nothing is. May block."""
-        return self._plain_envdir(of)[2]
+        return self.generations.plain_envdir(of)[2]
 
     def hide(self, values: Iterable[str]) -> None:
         """These values are secret from now on."""
@@ -1411,7 +1330,7 @@ class Host:
 
     def _close_listeners(self) -> None:
         """Close the listeners that no generation has any more, nor any will have."""
-        in_use = [self.listeners, *(plan.listeners for plan in self.plans.values())]
+        in_use = [self.listeners, *(plan.listeners for plan in self.generations.plans.values())]
         for each in [each for each in self.sets if each not in in_use]:
             self.sets.remove(each)
             for address in each.without(self.sets):
@@ -1441,7 +1360,11 @@ class Host:
         able = [
             worker.pid
             for worker in self.supervisor.roster.ready()
-            if (row := profiles.PROFILES.get(self.plans[worker.generation].settings.profile))
+            if (
+                row := profiles.PROFILES.get(
+                    self.generations.plans[worker.generation].settings.profile
+                )
+            )
             is not None
             and row.reopens
         ]
@@ -1497,21 +1420,23 @@ class Host:
         self._observe(facts.WorkerReady(pid), now)
 
     def _attempt(self, worker: Worker) -> Attempt:
-        plan = self.plans[worker.generation]
+        plan = self.generations.plans[worker.generation]
         return Attempt(
             plan.settings.command,
             plan.settings.profile,
             plan.settings.overlap,
             as_passed(plan.listeners),
             plan.listeners.inodes(),
-            self.environments[worker.generation],
+            self.generations.environments[worker.generation],
         )
 
     def _inodes(self, pid: int) -> frozenset[int]:
         """The listeners that the worker was started with."""
         worker = self.supervisor.roster.find(pid)
         return (
-            self.plans[worker.generation].listeners.inodes() if worker is not None else frozenset()
+            self.generations.plans[worker.generation].listeners.inodes()
+            if worker is not None
+            else frozenset()
         )
 
     def _start_ready_command(self, worker: Worker, job: Job) -> int:
@@ -1520,7 +1445,7 @@ class Host:
             **self._environment(worker.generation, worker.slot, ""),
             "SIDECAR_WORKER_PID": str(worker.pid),
         }
-        settings = self.plans[worker.generation].settings
+        settings = self.generations.plans[worker.generation].settings
         return self._start_helper(settings, settings.ready_command, environment, job)
 
     def _stop_looking(self, pid: int) -> None:
@@ -1530,159 +1455,20 @@ class Host:
 
     # --- perform
 
-    def _read_envdir_of(self, settings: Settings) -> envdir.Reading:
-        # Where the link leads now by which sidecar came into its directory, like the program itself.
-        start = self.place.path if self.place.linked else ""
-        return envdir.read(
-            [os.path.join(start, each) for each in settings.envdir],
-            settings.envdir_format == "whole",
-            settings.lenient_envdir,
-        )
-
-    def _plain_envdir(self, settings: Settings) -> tuple[dict[str, str | None], list[str], str]:
-        """The variables and remarks of a reading (system/envdir.py), or why there is none. May take as
-        long as a file server does.
-        """
-        try:
-            reading = self._read_envdir_of(settings)
-        except EnvdirError as error:
-            return {}, [], str(error)
-        return reading.variables, reading.remarks, ""
-
     def _do_Prepare(self, order: orders.Prepare, now: float) -> None:  # noqa: N802
         if self.place.linked:
             self._try("watch where the link leads", self._follow_the_link, now)
-        if order.like and (kept := self._what_it_had(order.like)) is not None:
-            self._go_back(order, kept, now)
-            return
-        self.plans[order.generation] = Plan(
+        self.generations.prepare(order, now)
+
+    def _plan_of_now(self) -> Plan:
+        """What a generation is begun with now."""
+        return Plan(
             self.settings,
             self.listeners,
             self.command,
             self.readiness,
             self.output.end() if self.output is not None else None,
         )
-        settings, handed = self.settings, self.handed
-        if not settings.envdir:
-            self._make_environment(order, handed, envdir.Reading({}, []), now)
-            return
-
-        def done(answer: tuple[dict[str, str | None], list[str], str] | None, cause: str) -> None:
-            then = time.monotonic()
-            if answer is not None:
-                variables, remarks, cause = answer
-            else:
-                variables, remarks = {}, []
-                cause = f"--envdir {', '.join(settings.envdir)}: it could not be read: {cause}"
-            if cause:
-                self._observe(facts.PreparationFailed(order.generation, cause), then)
-            else:
-                reading = envdir.Reading(variables, remarks)
-                self._make_environment(order, handed, reading, then)
-
-        try:
-            self.delegation.start(lambda: self._plain_envdir(settings), done, now, order.generation)
-        except OSError as error:
-            done(None, error.strerror or str(error))
-
-    def _what_it_had(self, generation: int) -> Kept | None:
-        """Settings, command and environment of a generation that is here, or that was kept."""
-        if self.kept is not None and self.kept.generation == generation:
-            return self.kept
-        plan, environment = self.plans.get(generation), self.environments.get(generation)
-        if plan is None or environment is None:
-            return None
-        return Kept(generation, plan.settings, plan.command, plan.readiness, environment)
-
-    def _go_back(self, order: orders.Prepare, kept: Kept, now: float) -> None:
-        """Prepare a generation as the last that has held out was, and say how that differs from
-        what has died.
-        """
-        settings = kept.settings
-        end = self.output.end() if self.output is not None else None
-        # Its listeners are those of now, at the same addresses; or its own, if it is still there.
-        listeners = self.plans[order.like].listeners if order.refused else self.listeners
-        self.plans[order.generation] = Plan(settings, listeners, kept.command, kept.readiness, end)
-        handed = protocols.handed(
-            listeners.environment(), settings.handoff, as_passed(listeners), os.getpid()
-        )
-        environment = {**kept.environment}
-        environment.pop("SIDECAR_CHANGED", None)
-        if order.refused:
-            numbers = {"generation": order.generation, "like": order.like, "failed": order.refused}
-            self._say("kept_on", numbers)
-            self._complete_environment(order, handed, environment, now)
-            return
-        died = self.supervisor.roster.current
-        number = died.number if died is not None else 0
-        had = self.environments.get(number, {})
-        own = {*handed, "SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED"}
-        told = {
-            "generation": order.generation,
-            "like": order.like,
-            "failed": number,
-            "settings": [
-                name.replace("_", "-")
-                for name in OF_A_GENERATION
-                if getattr(settings, name) != getattr(self.settings, name)
-            ],
-            "variables": shortened(
-                sorted(
-                    name
-                    for name in {*had, *environment} - own
-                    if had.get(name) != environment.get(name)
-                )
-            ),
-        }
-        self._say("went_back", told)
-        self._complete_environment(order, handed, environment, now)
-
-    def _make_environment(
-        self,
-        order: orders.Prepare,
-        handed: Mapping[str, str],
-        reading: envdir.Reading,
-        now: float,
-    ) -> None:
-        """Of a generation that is being prepared."""
-        settings = self.plans[order.generation].settings
-        for remark in reading.remarks:
-            self._say("remark", {"remark": remark})
-        environment = envdir.apply(self.environ, reading)
-        if settings.pace_from_environment:
-            try:
-                self._observe(facts.PaceChanged(**pace(environment)), now)
-            except SettingsError as error:
-                self._say(
-                    "cannot",
-                    {
-                        "what": "take the pace of restarts from the environment",
-                        "cause": "; ".join(error.problems),
-                    },
-                )
-        self._complete_environment(order, handed, environment, now)
-
-    def _complete_environment(
-        self,
-        order: orders.Prepare,
-        handed: Mapping[str, str],
-        environment: dict[str, str],
-        now: float,
-    ) -> None:
-        """What sidecar itself tells a generation; then check it."""
-        settings = self.plans[order.generation].settings
-        environment.update(handed)
-        environment["SERVER_STARTER_GENERATION"] = str(order.generation)
-        environment["SIDECAR_TRIGGER"] = order.trigger
-        if order.changed:
-            environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
-        if self.notify.address:
-            environment["NOTIFY_SOCKET"] = self.notify.address
-        self.environments[order.generation] = environment
-        if not settings.check:
-            self._prepared(order.generation, now)
-            return
-        self.checks.start(order.generation, settings, environment, now)
 
     def _start_check(
         self, settings: Settings, environment: dict[str, str], output: int, job: Job
@@ -1699,7 +1485,7 @@ class Host:
         Not in a slow start, which shrinks the old program while the new one grows: there are never
         two whole ones.
         """
-        room, why, of = None, "", self.plans[generation].settings
+        room, why, of = None, "", self.generations.plans[generation].settings
         there = list(self.supervisor.roster.workers())
         if there and of.overlap == "auto" and not of.slow_start:
             room, why = self.room.left_for(generation, there, self.supervisor.size)
@@ -1707,7 +1493,7 @@ class Host:
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
         return {
-            **self.environments[generation],
+            **self.generations.environments[generation],
             "SIDECAR_WORKER": str(slot),
             "SIDECAR_WORKERS": workers or str(self.supervisor.size),
         }
@@ -1743,7 +1529,7 @@ class Host:
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
-        plan = self.plans[order.generation]
+        plan = self.generations.plans[order.generation]
         try:
             launch = self._launch(
                 plan.settings, plan.command, environment, plan.listeners.handoff()
@@ -1816,13 +1602,7 @@ class Host:
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         self.checks.drop_generation(order.generation)
         self.delegation.drop_generation(order.generation)
-        last_good = self.supervisor.last_good
-        if order.generation == last_good:
-            self.kept = self._what_it_had(last_good)
-        elif self.kept is not None and self.kept.generation != last_good:
-            self.kept = None
-        self.environments.pop(order.generation, None)
-        self.plans.pop(order.generation, None)
+        self.generations.forget(order.generation, self.supervisor.last_good)
         self._say("generation_gone", {"generation": order.generation})
         # Until then old and new are there at once, also when the new one serves or has failed.
         if len(self.supervisor.roster.generations) == 1:
@@ -1851,7 +1631,9 @@ class Host:
             self._try("repair the listeners", self._mend, now)
             self.missed_sockets.served()
         fields = order.fields
-        if order.event == "swap_failed" and (plan := self.plans.get(fields["generation"])):
+        if order.event == "swap_failed" and (
+            plan := self.generations.plans.get(fields["generation"])
+        ):
             fields = {**fields, **plan.log_end}
         self._say(order.event, fields)
         self.manager.heed(order.event, order.fields)
@@ -1925,24 +1707,6 @@ class Host:
                     {"what": f"write --status-file {self.settings.status_file}", "cause": cause},
                 )
             self._status_failed = cause
-
-
-def as_passed(listeners: Listeners) -> list[protocols.Passed]:
-    """The listeners as workers get them."""
-    return [
-        protocols.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
-        for each in listeners
-    ]
-
-
-def shortened(names: list[str]) -> tuple[str, ...]:
-    """As many as are read at a glance, and go into an environment."""
-    kept: list[str] = []
-    for name in names:
-        if sum(map(len, kept)) + len(name) > MOST_TOLD:
-            break
-        kept.append(name)
-    return tuple(kept)
 
 
 def open_to_all(admin: Address | None, environ: Mapping[str, str]) -> bool:

@@ -1,0 +1,322 @@
+"""What each generation was begun with, and how one is prepared: its envdir is read, its environment
+made, its check passed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sidecar.base.errors import EnvdirError, SettingsError
+from sidecar.base.printable import shortened
+from sidecar.core import facts
+from sidecar.settings import protocols
+from sidecar.settings.resolve import pace
+from sidecar.system import envdir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from sidecar.core import orders
+    from sidecar.core.roster import Roster
+    from sidecar.host.job import Tools
+    from sidecar.settings.table import Settings
+    from sidecar.system.listeners import Listeners
+    from sidecar.system.processes import Place
+
+    # Variables, remarks, and why there are none.
+    PlainReading = tuple[dict[str, str | None], list[str], str]
+    # Work that may block, whom to give what came of it, when it is asked for, and for which
+    # generation. Raises OSError.
+    Delegate = Callable[[Callable[[], Any], Callable[[Any, str], None], float, int], int]
+
+# The settings that a generation has of its own for as long as it lives; of the others those of now
+# hold.
+OF_A_GENERATION = (
+    "command",
+    "envdir",
+    "envdir_format",
+    "dir",
+    "umask",
+    "profile",
+    "handoff",
+    "ready",
+    "ready_command",
+    "check",
+    "overlap",
+    "signal_on_hup",
+    "signal_on_term",
+)
+
+
+class Plan:
+    """What a generation was begun with, and its workers are started with for as long as it lives."""
+
+    __slots__ = ("command", "listeners", "log_end", "readiness", "settings")
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Listeners,
+        command: tuple[str, ...],
+        readiness: str,
+        log_end: dict[str, Any] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.listeners = listeners
+        self.command = command
+        self.readiness = readiness
+        #: Where the log file ended when it was begun (Output.end).
+        self.log_end = log_end or {}
+
+    def handed(self) -> dict[str, str]:
+        """The variables that tell its workers of their listeners."""
+        return protocols.handed(
+            self.listeners.environment(),
+            self.settings.handoff,
+            as_passed(self.listeners),
+            os.getpid(),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """All of it but the listeners, for a later version of sidecar."""
+        return {
+            "settings": self.settings,
+            "command": self.command,
+            "readiness": self.readiness,
+            "log_end": self.log_end,
+        }
+
+
+class Kept:
+    """What a generation that is gone was begun with and had in its environment, for one that goes
+    back to it. In memory only: there are secrets in it.
+    """
+
+    __slots__ = ("command", "environment", "generation", "readiness", "settings")
+
+    def __init__(
+        self,
+        generation: int,
+        settings: Settings,
+        command: tuple[str, ...],
+        readiness: str,
+        environment: dict[str, str],
+    ) -> None:
+        self.generation = generation
+        self.settings = settings
+        self.command = command
+        self.readiness = readiness
+        self.environment = environment
+
+    def dump(self) -> dict[str, Any]:
+        """All of it, for a later version of sidecar: Kept(**it)."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Generations:
+    """The job that prepares them, and keeps what they were begun with. `plan` is what one is begun
+    with now, `environ` sidecar's own environment as workers get it, `place` the directory that
+    relative names start from; `roster` has the generations; `notify_address` is what NOTIFY_SOCKET
+    says, "" for nothing.
+
+    `delegate` has work done that may block; `check` runs a generation's check; `prepared` is told
+    of one that can be started without.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        plan: Callable[[], Plan],
+        environ: Callable[[], Mapping[str, str]],
+        place: Callable[[], Place],
+        roster: Callable[[], Roster],
+        notify_address: Callable[[], str],
+        delegate: Delegate,
+        check: Callable[[int, Settings, dict[str, str], float], None],
+        prepared: Callable[[int, float], None],
+    ) -> None:
+        self._tools = tools
+        self._plan = plan
+        self._environ = environ
+        self._place = place
+        self._roster = roster
+        self._notify_address = notify_address
+        self._delegate = delegate
+        self._check = check
+        self._prepared = prepared
+        self.plans: dict[int, Plan] = {}
+        self.environments: dict[int, dict[str, str]] = {}
+        #: Of the last generation that has held out, once it is gone.
+        self.kept: Kept | None = None
+
+    def dump(self, listeners: Callable[[Listeners], int]) -> dict[str, Any]:
+        """For a later version of sidecar; `listeners` is the number of a set of listeners there."""
+        return {
+            "plans": {
+                number: {**plan.dump(), "listeners": listeners(plan.listeners)}
+                for number, plan in self.plans.items()
+            },
+            "environments": self.environments,
+            "kept": self.kept and self.kept.dump(),
+        }
+
+    def restore(self, state: dict[str, Any], sets: Sequence[Listeners]) -> None:
+        """Go on with what an earlier version has dumped, among other things."""
+        self.plans = {
+            number: Plan(**{**plan, "listeners": sets[plan["listeners"]]})
+            for number, plan in state["plans"].items()
+        }
+        self.environments = state["environments"]
+        if state.get("kept"):
+            self.kept = Kept(**state["kept"])
+
+    def read_envdir(self, settings: Settings) -> envdir.Reading:
+        """The variables that the settings' envdir holds now. Raises EnvdirError. May take as long
+        as a file server does.
+        """
+        place = self._place()
+        # Where the link leads now by which sidecar came into its directory, like the program itself.
+        start = place.path if place.linked else ""
+        return envdir.read(
+            [os.path.join(start, each) for each in settings.envdir],
+            settings.envdir_format == "whole",
+            settings.lenient_envdir,
+        )
+
+    def plain_envdir(self, settings: Settings) -> PlainReading:
+        """The same as plain values, which another process can write."""
+        try:
+            reading = self.read_envdir(settings)
+        except EnvdirError as error:
+            return {}, [], str(error)
+        return reading.variables, reading.remarks, ""
+
+    def prepare(self, order: orders.Prepare, now: float) -> None:
+        """Begin with a generation: the supervisor hears whether it can be started."""
+        if order.like and (kept := self._what_it_had(order.like)) is not None:
+            self._go_back(order, kept, now)
+            return
+        plan = self.plans[order.generation] = self._plan()
+        settings = plan.settings
+        if not settings.envdir:
+            self._make_environment(order, envdir.Reading({}, []), now)
+            return
+
+        def done(answer: PlainReading | None, cause: str) -> None:
+            then = time.monotonic()
+            if answer is not None:
+                variables, remarks, cause = answer
+            else:
+                variables, remarks = {}, []
+                cause = f"--envdir {', '.join(settings.envdir)}: it could not be read: {cause}"
+            if cause:
+                self._tools.observe(facts.PreparationFailed(order.generation, cause), then)
+            else:
+                self._make_environment(order, envdir.Reading(variables, remarks), then)
+
+        try:
+            self._delegate(lambda: self.plain_envdir(settings), done, now, order.generation)
+        except OSError as error:
+            done(None, error.strerror or str(error))
+
+    def forget(self, generation: int, last_good: int) -> None:
+        """A generation is gone; what the last good one had is kept."""
+        if generation == last_good:
+            self.kept = self._what_it_had(last_good)
+        elif self.kept is not None and self.kept.generation != last_good:
+            self.kept = None
+        self.environments.pop(generation, None)
+        self.plans.pop(generation, None)
+
+    def _what_it_had(self, generation: int) -> Kept | None:
+        """Settings, command and environment of a generation that is here, or that was kept."""
+        if self.kept is not None and self.kept.generation == generation:
+            return self.kept
+        plan, environment = self.plans.get(generation), self.environments.get(generation)
+        if plan is None or environment is None:
+            return None
+        return Kept(generation, plan.settings, plan.command, plan.readiness, environment)
+
+    def _go_back(self, order: orders.Prepare, kept: Kept, now: float) -> None:
+        """Prepare a generation as the last that has held out was, and say how that differs from
+        what has died.
+        """
+        settings, of_now = kept.settings, self._plan()
+        # Its listeners are those of now, at the same addresses; or its own, if it is still there.
+        listeners = self.plans[order.like].listeners if order.refused else of_now.listeners
+        plan = self.plans[order.generation] = Plan(
+            settings, listeners, kept.command, kept.readiness, of_now.log_end
+        )
+        environment = {**kept.environment}
+        environment.pop("SIDECAR_CHANGED", None)
+        if order.refused:
+            numbers = {"generation": order.generation, "like": order.like, "failed": order.refused}
+            self._tools.say("kept_on", numbers)
+            self._complete_environment(order, environment, now)
+            return
+        died = self._roster().current
+        number = died.number if died is not None else 0
+        had = self.environments.get(number, {})
+        own = {*plan.handed(), "SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED"}
+        told = {
+            "generation": order.generation,
+            "like": order.like,
+            "failed": number,
+            "settings": [
+                name.replace("_", "-")
+                for name in OF_A_GENERATION
+                if getattr(settings, name) != getattr(of_now.settings, name)
+            ],
+            "variables": shortened(
+                sorted(
+                    name
+                    for name in {*had, *environment} - own
+                    if had.get(name) != environment.get(name)
+                )
+            ),
+        }
+        self._tools.say("went_back", told)
+        self._complete_environment(order, environment, now)
+
+    def _make_environment(self, order: orders.Prepare, reading: envdir.Reading, now: float) -> None:
+        """Of a generation that is being prepared."""
+        for remark in reading.remarks:
+            self._tools.say("remark", {"remark": remark})
+        environment = envdir.apply(self._environ(), reading)
+        if self.plans[order.generation].settings.pace_from_environment:
+            try:
+                self._tools.observe(facts.PaceChanged(**pace(environment)), now)
+            except SettingsError as error:
+                what = "take the pace of restarts from the environment"
+                self._tools.say("cannot", {"what": what, "cause": "; ".join(error.problems)})
+        self._complete_environment(order, environment, now)
+
+    def _complete_environment(
+        self, order: orders.Prepare, environment: dict[str, str], now: float
+    ) -> None:
+        """What sidecar itself tells a generation; then check it."""
+        plan = self.plans[order.generation]
+        environment.update(plan.handed())
+        environment["SERVER_STARTER_GENERATION"] = str(order.generation)
+        environment["SIDECAR_TRIGGER"] = order.trigger
+        if order.changed:
+            environment["SIDECAR_CHANGED"] = "\n".join(order.changed)
+        if address := self._notify_address():
+            environment["NOTIFY_SOCKET"] = address
+        self.environments[order.generation] = environment
+        if plan.settings.check:
+            self._check(order.generation, plan.settings, environment, now)
+        else:
+            self._prepared(order.generation, now)
+
+
+def as_passed(listeners: Listeners) -> list[protocols.Passed]:
+    """The listeners as workers get them."""
+    return [
+        protocols.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
+        for each in listeners
+    ]
