@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from sidecar.base.record import Record
 from sidecar.core import facts, orders
-from sidecar.core.backoff import Backoff, IntervalClock
+from sidecar.core.backoff import Allowance, Backoff, IntervalClock
 from sidecar.core.containment import Containment, place
 from sidecar.core.model import (
     DRAINING,
@@ -52,6 +52,9 @@ KILL_GRACE = 3.0
 APART = 0.1
 # TTIN in a loop makes no more workers than this, or four times those in the settings.
 MOST_BY_SIGNAL = 64
+# And it makes ten at once, as somebody's hand may, then one in so many seconds; sent in turn with
+# TTOU, it would else start and end processes as fast as it comes.
+GROWTH = (1.0, 9.0)
 # A stop signal that comes again within this time (seconds) is the same one: `timeout` sends it to
 # its child and then to the group.
 ECHO = 0.1
@@ -141,6 +144,10 @@ class Supervisor:
         self.chance = chance
         self.roster = Roster()
         self.size = settings.workers
+        # How many of them may have been started by now: signals make more at a pace.
+        self._slots_open = settings.workers
+        self._growth = Allowance(*GROWTH)
+        self._growth_at = float("-inf")
         self.number = 0
         self.ever_ready = False
         self.ending = Ending()
@@ -165,6 +172,7 @@ class Supervisor:
         self._passed: list[tuple[str, tuple[int, ...]]] = []
         self._said_forbidden = False
         self._said_most = False
+        self._said_paced = False
         self._said_delay = 0
         #: The last generation that failed and why, until one serves again.
         self.failed: tuple[int, str] | None = None
@@ -252,6 +260,8 @@ class Supervisor:
         self._said_most = False
         self._say("resized", workers=size, before=self.size, signal=signal)
         self.size = size
+        if not signal:
+            self._slots_open = size
 
     def _saw_SignalPassed(self, fact: facts.SignalPassed, now: float) -> None:  # noqa: N802
         self._passed.append((fact.signal, fact.to))
@@ -430,6 +440,7 @@ class Supervisor:
         self._step(self._retire_left, now)
         self._step(self._end, now)
         if self.ending.phase != "leaving":
+            self._step(self._widen, now)
             self._step(self._judge, now)
             self._step(self._give_up_for_good, now)
             self._step(self._take_over, now)
@@ -542,6 +553,20 @@ class Supervisor:
                 )
                 self._retire([worker], now)
                 self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)
+
+    def _widen(self, now: float) -> None:
+        """Open the slots that signals have asked for, at a pace; one that is filled is open."""
+        filled = max((each.slot for each in self.roster.serving()), default=-1)
+        self._slots_open = min(self.size, max(self._slots_open, filled + 1))
+        while self._slots_open < self.size and self._reached(self._growth_at, now):
+            self._slots_open += 1
+            self._growth_at = self._growth.use(now)
+        waiting = self.size - self._slots_open
+        if waiting and not self._said_paced:
+            self._say("growth_paced", waiting=waiting, pause=GROWTH[0])
+            self._said_paced = True
+        elif not waiting and self._growth.used <= now:
+            self._said_paced = False
 
     # --- the swap
 
@@ -878,6 +903,7 @@ class Supervisor:
         self._wish = None
         self.number += 1
         self._unserved = merged(self._unserved, wish.changed)
+        self._slots_open = self.size
         settings = self.settings
         if served := self.roster.generations.get(wish.like):
             settings = served.settings
@@ -993,7 +1019,7 @@ class Supervisor:
         mine = {worker.slot for worker in generation.workers if worker.serving}
         held = {worker.slot for worker in self.roster.serving()}
         return sorted(
-            (slot for slot in range(self.size) if slot not in mine),
+            (slot for slot in range(self._slots_open) if slot not in mine),
             key=lambda slot: (slot in held, slot),
         )
 
@@ -1027,7 +1053,7 @@ class Supervisor:
             and (coming is None or coming.state == PREPARING)
         ):
             held = {worker.slot for worker in self.roster.serving()}
-            for slot in range(self.size):
+            for slot in range(self._slots_open):
                 if slot not in held and self._reached(self._pace(slot).not_before, now):
                     self._spawn(current, slot)
 

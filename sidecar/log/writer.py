@@ -178,6 +178,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         WARNING,
         "SIG{signal} asks for more than {workers} workers: there will be no more (--max-workers)",
     ),
+    "growth_paced": (
+        WARNING,
+        "SIGTTIN comes so often that workers are started one by one, every {pause} s; {waiting} wait",
+    ),
     "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
     "stopping": (

@@ -19,7 +19,7 @@ from sidecar.base.errors import SidecarError
 from sidecar.base.record import Descriptor, Record
 from sidecar.control import commands
 from sidecar.core import facts, orders
-from sidecar.core.backoff import Backoff, IntervalClock
+from sidecar.core.backoff import Allowance, Backoff, IntervalClock
 from sidecar.core.containment import Containment
 from sidecar.core.history import Chronicle
 from sidecar.core.model import Generation, Worker
@@ -63,6 +63,7 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "Worker": lambda: Worker(0, 0, 0, "", 0.0),
     "Ending": Ending,
     "Backoff": lambda: Backoff(0.0, 0.0),
+    "Allowance": lambda: Allowance(0.0, 0.0),
     "IntervalClock": IntervalClock,
     "Chronicle": Chronicle,
     "Containment": Containment,

@@ -343,8 +343,8 @@ FAULTS = [
         "a crashed slot is filled although everything leaves",
         "Stop always ends or Orderly",
         (
-            '        if self.ending.phase != "leaving":\n            self._step(self._judge',
-            "        if True:\n            self._step(self._judge",
+            '        if self.ending.phase != "leaving":\n            self._step(self._widen',
+            "        if True:\n            self._step(self._widen",
         ),
         (
             "                if generation.state != OUTDATED:\n                    generation.move(OUTDATED)\n",

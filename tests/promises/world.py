@@ -285,6 +285,7 @@ class World:
         self.processes: dict[int, Process] = {}
         self.generations: dict[int, Life] = {}
         self.size = self.settings.workers
+        self.ttins: list[float] = []
         self.stops: list[facts.StopAsked] = []
         self.stops_seen = 0
         self.stopped_at = 0.0
@@ -383,8 +384,12 @@ class World:
             if self.calm:
                 return None
             if kind in ("TTIN", "TTOU"):
-                if kind == "TTIN" and self.size >= 7:
-                    return None
+                if kind == "TTIN":
+                    # More than ten at once are paced: tests/histories/test_max_workers.py.
+                    self.ttins = [each for each in self.ttins if each > self.now - 10.0]
+                    if self.size >= 7 or len(self.ttins) == 10:
+                        return None
+                    self.ttins.append(self.now)
                 return facts.SizeChanged(1 if kind == "TTIN" else -1, kind)
             if kind == "USR1":
                 return facts.SignalPassed(kind, tuple(self.processes))
