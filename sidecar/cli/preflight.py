@@ -93,11 +93,11 @@ def _credentials(choice: Choice) -> list[str]:
     user, group = choice.settings.user, choice.settings.group
     if not user and not group:
         return []
-    from sidecar.system import processes  # noqa: PLC0415  (only who asks for another user)
+    from sidecar.system import users  # noqa: PLC0415  (only who asks for another user)
 
     def why(user: str, group: str) -> str:
         try:
-            processes.credentials(user, group)
+            users.credentials(user, group)
         except StartError as error:
             return str(error)
         return ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import marshal
 
 from sidecar.host.helpers import PATIENCE, Tail
-from sidecar.system.processes import Launch
+from sidecar.system.child import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

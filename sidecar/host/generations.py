@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sidecar.core.roster import Roster
     from sidecar.host.job import Tools
     from sidecar.settings.table import Settings
+    from sidecar.system.child import Place
     from sidecar.system.listeners import Listeners
-    from sidecar.system.processes import Place
 
     # Variables, remarks, and why there are none.
     PlainReading = tuple[dict[str, str | None], list[str], str]

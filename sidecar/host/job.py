@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from _typeshed import HasFileno
 
     from sidecar.core import facts
-    from sidecar.system.processes import Ended, Launch
+    from sidecar.system.child import Launch
+    from sidecar.system.processes import Ended
 
     class Job(Protocol):
         """One job."""

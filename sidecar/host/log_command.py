@@ -5,8 +5,8 @@ that grows. What is written meanwhile waits in the pipe.
 from __future__ import annotations
 
 from sidecar.core.backoff import Backoff
+from sidecar.system.child import Launch
 from sidecar.system.jitter import chance
-from sidecar.system.processes import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -54,7 +54,16 @@ from sidecar.log.writer import Log
 from sidecar.settings import profiles
 from sidecar.settings.resolve import hidden, only_time
 from sidecar.settings.types import envdir_parts
-from sidecar.system import accept_probe, processes, procfs, resources, terminal
+from sidecar.system import (
+    accept_probe,
+    child,
+    processes,
+    procfs,
+    resources,
+    terminal,
+    users,
+    worker_environment,
+)
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
 from sidecar.system.listeners import Listeners, inherited
@@ -83,19 +92,6 @@ if TYPE_CHECKING:
     from sidecar.system.listeners import Listener, LookedUp
 
     Detach = Callable[[Callable[[], None]], None]
-
-# What a worker is given by sidecar alone: one inherited from sidecar's own parent would speak of
-# other sockets.
-NOT_PASSED_ON = (
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "SIDECAR_CHANGED",
-)
 
 # Programs that spoil listeners without end have them repaired once in so many seconds, but for so
 # many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
@@ -162,13 +158,9 @@ class Host:
         #: generations to come.
         self.sets: list[Listeners] = []
         self.secrets = settings.hide
-        self.environ = {
-            name: value
-            for name, value in processes.as_given(environ).items()
-            if name not in NOT_PASSED_ON
-        }
+        self.environ = worker_environment.inherited(environ)
         self.started_with = environ
-        self.place = processes.place(environ)
+        self.place = child.place(environ)
         self._leads_to: tuple[int, int] | None = None
         self._strangers: set[int] = set()
         self._said_unknown = 0
@@ -432,8 +424,8 @@ class Host:
 
     def _become_known_as(self) -> None:
         """Find out whom the workers run as, and have their environment say so. Raises StartError."""
-        self.credentials = processes.credentials(self.settings.user, self.settings.group)
-        self.environ = processes.logged_in(self.environ, self.credentials)
+        self.credentials = users.credentials(self.settings.user, self.settings.group)
+        self.environ = worker_environment.logged_in(self.environ, self.credentials)
 
     def _begin(self) -> None:
         """Make what is needed for serving, of a sidecar that has just been started."""
@@ -491,7 +483,7 @@ class Host:
         now = time.monotonic()
         self.wakeup = Wakeup(state["wakeup"])
         self._become_known_as()
-        self.place = processes.Place(*state.get("place", ()))
+        self.place = child.Place(*state.get("place", ()))
         self.workers = self._make_workers()
         self.workers.restore(state["workers"])
         self.sets = Listeners.restore(state["sets"])
@@ -809,7 +801,7 @@ class Host:
             if fd in self.selector.get_map():
                 self.selector.unregister(fd)
 
-    def _start(self, launch: processes.Launch, job: Job) -> int:
+    def _start(self, launch: child.Launch, job: Job) -> int:
         """Start a process; the job is told of its end. Its pid; raises OSError."""
         pid = self.workers.start(launch)
         self.jobs[pid] = job
@@ -1081,7 +1073,7 @@ class Host:
             if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
                 continue
             try:
-                launch = processes.Launch(
+                launch = child.Launch(
                     helper.argv, helper.environment, helper.open(), own=True, place=self.place
                 )
                 helper.started(self.workers.start(launch), now)
@@ -1492,11 +1484,8 @@ class Host:
         self._observe(facts.Prepared(generation, room, why), now)
 
     def _environment(self, generation: int, slot: int, workers: str) -> dict[str, str]:
-        return {
-            **self.generations.environments[generation],
-            "SIDECAR_WORKER": str(slot),
-            "SIDECAR_WORKERS": workers or str(self.supervisor.size),
-        }
+        count = workers or str(self.supervisor.size)
+        return worker_environment.in_slot(self.generations.environments[generation], slot, count)
 
     def _launch(
         self,
@@ -1504,8 +1493,8 @@ class Host:
         argv: tuple[str, ...],
         environment: dict[str, str],
         handoff: Iterable[tuple[int, int]] = (),
-    ) -> processes.Launch:
-        return processes.Launch(
+    ) -> child.Launch:
+        return child.Launch(
             argv=argv,
             environment=environment,
             handoff=tuple(handoff),
@@ -1523,8 +1512,7 @@ class Host:
         handoff: Iterable[tuple[int, int]] = (),
     ) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
-        private = ("LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "SERVER_STARTER_PORT")
-        public = {name: value for name, value in environment.items() if name not in private}
+        public = worker_environment.without_sockets(environment)
         return self._start(self._launch(settings, argv, public, handoff), job)
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802

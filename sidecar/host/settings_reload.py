@@ -14,8 +14,8 @@ from sidecar.base.errors import SidecarError, StartError
 from sidecar.core import facts
 from sidecar.host import helpers
 from sidecar.settings.table import LISTEN, PROGRAM, READY, TABLE
+from sidecar.system.child import Launch
 from sidecar.system.listeners import Listeners, look_up
-from sidecar.system.processes import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from sidecar.host.job import Tools
     from sidecar.settings.table import Setting, Settings
+    from sidecar.system.child import Place
     from sidecar.system.listeners import LookedUp
-    from sidecar.system.processes import Ended, Place
+    from sidecar.system.processes import Ended
 
     # What is to be remarked, and what puts the settings in force at a moment.
     Prepared = tuple[list[str], Callable[[float], None]]

@@ -11,7 +11,7 @@ import time
 
 from sidecar import __version__
 from sidecar.host.helpers import Tail
-from sidecar.system.processes import Launch
+from sidecar.system.child import Launch
 from sidecar.upgrade import execute
 
 TYPE_CHECKING = False

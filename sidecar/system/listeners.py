@@ -34,6 +34,7 @@ from sidecar.base.errors import ListenError
 from sidecar.base.record import Descriptor
 from sidecar.settings.address import TCP, UDP, UNIX, Address
 from sidecar.system.safe_open import unlink_same
+from sidecar.system.users import group_id, user_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -938,17 +939,21 @@ def _id(kind: str, name: str) -> int:
     """The uid or gid of a user or group given by name or number, -1 (leave as it is) for "". Raises
     ListenError.
     """
-    if not name or (name.isascii() and name.isdigit() and int(name) < 2**32 - 1):
-        return int(name or -1)
-    import grp  # noqa: PLC0415 - only here, and seldom
-    import pwd  # noqa: PLC0415
-
+    if not name:
+        return -1
     try:
-        return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
+        found = user_id(name) if kind == "user" else group_id(name)
     except KeyError:
+        found = _NOBODY
+    if found >= _NOBODY:
         raise ListenError(
             [f"there is no {kind} {name!r} here; one given as a number need not be known"]
-        ) from None
+        )
+    return found
+
+
+# No uid or gid is that large: (uid_t) -1 stands for "leave it as it is" (chown(2)).
+_NOBODY = 2**32 - 1
 
 
 def _problems(address: Address, error: ListenError | OSError) -> tuple[str, ...]:

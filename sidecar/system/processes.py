@@ -1,86 +1,34 @@
 """Processes: start one in a group of its own, signal it, reap everything.
 
-Start is fork, a few system calls, exec. PID 1 has one thread, so the child may run Python between
-the two; what it has to do there (LISTEN_PID is its own pid; descriptors at fixed numbers; another
-user) is more than posix_spawn offers. All signals are blocked across the fork, so that none of
-sidecar's handlers ever runs in the child; the child leaves by exec or by `os._exit`, so none of
-sidecar's clean-up does either. Why an exec failed comes back through a pipe that closes itself on
-exec, read when the child is reaped: PID 1 never waits for a child's chdir on a dead file server.
+Start is fork, what child.py does, exec. Why an exec failed comes back through a pipe that closes
+itself on exec, read when the child is reaped: PID 1 never waits for a child's chdir on a dead file
+server.
 
 There is one owner of wait(2) in the process, `Workers.reap`: two would steal each other's statuses.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import marshal
 import os
 import signal
 from collections import deque
 
-from sidecar.base.errors import StartError
 from sidecar.base.record import Descriptor, Record
 from sidecar.system import procfs
+from sidecar.system.child import ChildSetup, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-# What a shell calls it: found but not to be run, and not found.
-NOT_RUNNABLE, NOT_FOUND = 126, 127
+    from sidecar.system.child import Launch
+    from sidecar.system.users import Credentials
+
 
 # So many descriptors are looked at where /proc does not say which are open; whoever started sidecar
 # has left open the lowest, if any.
 MOST_DESCRIPTORS = 1024
-
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
-
-# _LINUX_CAPABILITY_VERSION_3 (capget(2)).
-_CAPABILITIES = 0x20080522
-
-
-class Credentials(Record):
-    """Whom the workers run as. `login`: the variables that say who that is (HOME, USER, LOGNAME,
-    SHELL), None for one that is to be unset.
-    """
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    login: Mapping[str, str | None] = {}
-
-
-class Place(Record):
-    """The path of a directory, "" if it has none. `linked`: a symlink leads to it, which may lead
-    elsewhere one day.
-    """
-
-    path: str = ""
-    linked: bool = False
-
-
-class Launch(Record):
-    """All that a process is started with. `handoff` pairs sidecar's descriptor with the process's;
-    it gets no other from 3 up.
-
-    `own`: it is a part of sidecar, and runs as sidecar's user, not as the workers'. `worker`: it is
-    one, and its environment names its own pid, by which all that it starts is known. It is started
-    in `directory`, which is entered as its user and may be relative to `place`. `task`: instead of a
-    program, what this gives is written to its output, as `marshal` has it: for work that may block.
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    handoff: Sequence[tuple[int, int]] = ()
-    directory: str = ""
-    umask: int | None = None
-    own: bool = False
-    worker: bool = False
-    place: Place = Place()
-    task: Callable[[], Any] | None = None
 
 
 class Ended(Record):
@@ -103,45 +51,6 @@ class Ended(Record):
     strays: tuple[int, ...] = ()
 
 
-def as_given(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Python adds to its own at start-up: LC_CTYPE, where it finds no
-    locale (PEP 538).
-    """
-    given = dict(environ)
-    if "LC_CTYPE" in given:
-        try:
-            with open("/proc/self/environ", "rb") as block:
-                began_with = block.read().split(b"\0")
-        except OSError:
-            return given
-        if not any(entry.startswith(b"LC_CTYPE=") for entry in began_with):
-            del given["LC_CTYPE"]
-    return given
-
-
-def place(environ: Mapping[str, str]) -> Place:
-    """The path that sidecar was started in: PWD, as a shell has it, where that names the directory
-    it is in, else that directory's own.
-    """
-    try:
-        here, physical = os.stat("."), os.getcwd()
-    except OSError:
-        return Place()
-    logical = environ.get("PWD", "")
-    try:
-        if logical.startswith("/") and os.path.samestat(os.stat(logical), here):
-            return Place(logical, logical != physical)
-    except OSError:
-        pass
-    return Place(physical)
-
-
-def logged_in(environ: Mapping[str, str], user: Credentials | None) -> dict[str, str]:
-    """The environment with the variables that say who the workers' user is."""
-    changed = {**environ, **(user.login if user is not None else {})}
-    return {name: value for name, value in changed.items() if value is not None}
-
-
 class Workers:
     """The processes sidecar has started.
 
@@ -157,8 +66,7 @@ class Workers:
         no_new_privs: bool = False,
     ) -> None:
         self._credentials = credentials
-        self._mask = mask
-        self._dispositions = dispositions
+        self._setup = ChildSetup(mask, dispositions, credentials, no_new_privs)
         self._everything = signal.valid_signals()
         self._reports: dict[int, int] = {}
         self._notes: dict[int, str] = {}
@@ -178,14 +86,6 @@ class Workers:
         self.emptied: deque[int] = deque()
         #: Told of a report's descriptor before it is closed.
         self.closing: Callable[[int], None] = lambda _: None
-        self._terminal = os.isatty(0)
-        self._no_new_privs = no_new_privs
-        self._subreaper = os.getpid() != 1
-        self._libc: ctypes.CDLL | None = None
-        if self._subreaper or credentials is not None or no_new_privs:
-            self._libc = _libc()
-        if self._libc is not None and self._subreaper:
-            self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def dump(self) -> dict[str, Any]:
         """What is known of the processes, for a later version of sidecar, whose children they stay."""
@@ -220,7 +120,7 @@ class Workers:
         try:
             pid = os.fork()
             if pid == 0:
-                self._become(launch, child_report, parent)
+                self._setup.become(launch, child_report, parent)
         except OSError:
             os.close(report)
             raise
@@ -245,7 +145,7 @@ class Workers:
         except BlockingIOError:
             return False
         except OSError as error:
-            self._notes[pid] = f"what it said could not be read: {_reason(error)}"
+            self._notes[pid] = f"what it said could not be read: {reason(error)}"
         self._close_report(pid)
         return True
 
@@ -262,93 +162,6 @@ class Workers:
     def _close_report(self, pid: int) -> None:
         self.closing(self._reports[pid])
         os.close(self._reports.pop(pid))
-
-    def _become(self, launch: Launch, report: int, parent: int) -> None:
-        """In the child: turn into the program. Never returns."""
-        status = NOT_RUNNABLE
-        step = "start"
-        try:
-            signal.set_wakeup_fd(-1)
-            targets = [target for _, target in launch.handoff]
-            # Clear of the numbers that the listeners are about to take.
-            report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, max(targets, default=2) + 1)
-            step = "set up its process group"
-            # A session of its own has no controlling terminal, and so cannot put input into ours
-            # (TIOCSTI).
-            os.setsid()
-            if self._terminal:
-                # Only one could read it, and sidecar's keys are read from it.
-                os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
-            step = "pass the listeners on"
-            for own, target in launch.handoff:
-                os.dup2(own, target)
-                os.set_inheritable(target, True)  # dup2 does that, but not to itself
-            if launch.umask is not None:
-                os.umask(launch.umask)
-            if launch.place.path:
-                step = f"enter {launch.place.path}"
-                try:
-                    os.chdir(launch.place.path)
-                except OSError:
-                    # Of a directory that was removed or renamed we still have what it was. Of a link
-                    # that leads nowhere that would be the old release: better none.
-                    if launch.place.linked:
-                        raise
-            if self._credentials is not None and not launch.own:
-                step = f"become user {self._credentials.uid}, group {self._credentials.gid}"
-                os.setgroups(self._credentials.groups)
-                os.setgid(self._credentials.gid)
-                os.setuid(self._credentials.uid)
-                step = "give up its inheritable capabilities"
-                _inherit_no_capabilities(self._libc)
-            if self._libc is not None:
-                if self._no_new_privs and not launch.own:
-                    step = "give up the way to new privileges (--no-new-privs)"
-                    if self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-                        raise _failed()
-                if self._subreaper:
-                    # Should sidecar be killed outright, its workers are told. (As PID 1 the kernel
-                    # sees to that.)
-                    self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-                    if os.getppid() != parent:
-                        os._exit(0)
-            if launch.directory:
-                step = f"enter {launch.directory}"
-                os.chdir(launch.directory)
-            environment = dict(launch.environment)
-            if "LISTEN_FDS" in environment:
-                environment["LISTEN_PID"] = str(os.getpid())
-            if launch.worker:
-                environment[procfs.MARK] = str(os.getpid())
-            step = f"run {launch.argv[0]}"
-            for number, disposition in self._dispositions.items():
-                signal.signal(number, disposition)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            if launch.task is not None:
-                step = "do its task"
-                # Should it hang for ever, it must not hold sockets and pipes of ours.
-                os.closerange(3, report)
-                os.closerange(report + 1, os.sysconf("SC_OPEN_MAX"))
-                _write(1, marshal.dumps(launch.task()))
-                os._exit(0)
-            status = _execute(launch.argv, environment)
-            why = _why_not_found(launch.argv[0], environment)
-            os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
-        except OSError as error:
-            why = _reason(error)
-            if step.startswith("run") and error.errno == errno.ENOENT:
-                why = _why_not_found(launch.argv[0], launch.environment)
-            elif step.startswith("run") and error.errno == errno.ENOEXEC:
-                why = _byte_order_mark(launch.argv[0]) or why
-            os.write(report, f"cannot {step}: {why}".encode("utf-8", "backslashreplace")[:4000])
-            if step.startswith("run") and error.errno in (errno.ENOENT, errno.ENOTDIR):
-                status = NOT_FOUND
-        except (
-            BaseException
-        ) as error:  # whatever it is, this process must not return into sidecar's loop
-            os.write(report, f"cannot {step}: {type(error).__name__}".encode())
-        finally:
-            os._exit(status)
 
     def collect(self) -> None:
         """Reap every child that has ended since. What comes of it waits in `ended` and `emptied`."""
@@ -625,75 +438,6 @@ def seal() -> None:
                 pass
 
 
-def _write(fd: int, data: bytes) -> None:
-    """Write all of it."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
-
-
-def _execute(argv: tuple[str, ...], environment: Mapping[str, str]) -> int:
-    """Replace this process, looking argv[0] up in the environment's own PATH. Returns NOT_FOUND;
-    raises OSError if it cannot be run.
-    """
-    program = argv[0]
-    if "/" in program:
-        os.execve(program, argv, environment)
-    denied: OSError | None = None
-    for directory in environment.get("PATH", os.defpath).split(os.pathsep):
-        try:
-            os.execve(os.path.join(directory, program), argv, environment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            denied = error
-    if denied is not None:
-        raise denied
-    return NOT_FOUND
-
-
-def _start_of(path: str) -> bytes:
-    """The first bytes of a program's file, none if it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return os.read(fd, 256)
-        finally:
-            os.close(fd)
-    except OSError:
-        return b""
-
-
-def _byte_order_mark(path: str) -> str:
-    if not _start_of(path).startswith(b"\xef\xbb\xbf#!"):
-        return ""
-    return "not a program: it begins with a byte order mark (BOM); save it without one"
-
-
-def _why_not_found(program: str, environment: Mapping[str, str]) -> str:
-    """What execve(2) means by ENOENT: the file may be there, and what is to run it not."""
-    directories = [""] if "/" in program else environment.get("PATH", os.defpath).split(os.pathsep)
-    for path in [os.path.join(directory, program) for directory in directories]:
-        start = _start_of(path)
-        if not start:
-            continue
-        if not start.startswith(b"#!"):
-            return "it is there, but the loader that it was built for is not (another libc?)"
-        interpreter = os.fsdecode(start[2:].split(b"\n")[0].strip(b" \t").split(b" ")[0])
-        if interpreter.endswith("\r"):
-            return f"its interpreter {interpreter!r} does not exist: save it with Unix line ends (it has CRLF)"
-        return f"its interpreter {interpreter!r} does not exist"
-    return "not found"
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOEXEC:
-        return "not a program (a script needs a #! line)"
-    if error.errno == errno.E2BIG:
-        return "its arguments and environment are too large together"
-    return (error.strerror or str(error)).lower()
-
-
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name.removeprefix("SIG")
@@ -709,107 +453,3 @@ def _exists(group: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _libc() -> ctypes.CDLL:
-    """The C library, for what `os` has not. Loaded before a fork, and only for who needs it: it
-    costs PID 1 some milliseconds.
-    """
-    import ctypes  # noqa: PLC0415
-
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _failed() -> OSError:
-    """The error of the last call into the C library."""
-    import ctypes  # noqa: PLC0415
-
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
-
-
-def _inherit_no_capabilities(libc: ctypes.CDLL | None) -> None:
-    """Clear this process's inheritable capabilities, and so the ambient ones: by them a program
-    would have what its user has not (capabilities(7)). Some container engines set them. Raises
-    OSError.
-    """
-    if libc is None:
-        return
-    import ctypes  # noqa: PLC0415  (loaded by _libc)
-
-    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
-    # Twice, the low and the high 32: effective, permitted, inheritable.
-    sets = (ctypes.c_uint32 * 6)()
-    if libc.capget(header, sets):
-        raise _failed()
-    sets[2] = sets[5] = 0
-    if libc.capset(header, sets):
-        raise _failed()
-
-
-_NO_SHELLS = ("", "nologin", "false", "true")
-
-
-def credentials(user: str, group: str) -> Credentials | None:
-    """Whom `--user` (USER or USER:GROUP) and `--group` mean: names or numbers; a number needs no
-    entry in passwd. Raises StartError.
-    """
-    user, colon, its_group = user.partition(":")
-    if colon and (group or not its_group):
-        raise StartError(f"--user {user}:{its_group}: say USER:GROUP, or USER and --group GROUP")
-    group = group or its_group
-    if not user and not group:
-        return None
-    import grp  # noqa: PLC0415  (only who asks for another user pays for them)
-    import pwd  # noqa: PLC0415
-
-    uid, gid, name = os.getuid(), os.getgid(), ""
-    login: dict[str, str | None] = {}
-    if user:
-        # As Docker has it for a number without an entry: a home that is there, and no name.
-        login = {"HOME": "/", "USER": None, "LOGNAME": None, "SHELL": None}
-        try:
-            entry = pwd.getpwuid(int(user)) if _digits(user) else pwd.getpwnam(user)
-            uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
-            # As systemd has it: what is no shell is not called one.
-            shell = None if os.path.basename(entry.pw_shell) in _NO_SHELLS else entry.pw_shell
-            login = {"HOME": entry.pw_dir or "/", "USER": name, "LOGNAME": name, "SHELL": shell}
-        except KeyError:
-            if not _digits(user):
-                raise StartError(
-                    f"--user {user}: there is no such user; say a name from /etc/passwd or a number"
-                ) from None
-            uid = gid = int(user)
-    if group:
-        try:
-            gid = int(group) if _digits(group) else grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise StartError(
-                f"--group {group}: there is no such group; say a name from /etc/group or a number"
-            ) from None
-    if (uid, gid) == (os.getuid(), os.getgid()):
-        return None
-    if not _may_become_others():
-        raise StartError(
-            f"--user {user or uid}: uid {os.geteuid()} may not start workers as another user; that needs CAP_SETUID and CAP_SETGID"
-        )
-    return Credentials(uid, gid, tuple(os.getgrouplist(name, gid)) if name else (gid,), login)
-
-
-def _digits(text: str) -> bool:
-    """Whether it is a number: isdigit() alone takes a superscript for one, which int() does not."""
-    return text.isascii() and text.isdigit()
-
-
-def _may_become_others() -> bool:
-    """Whether this process has CAP_SETGID and CAP_SETUID, bits 6 and 7 of the effective set
-    (capabilities(7)); root often lacks them.
-    """
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            effective = next(
-                int(line.split()[1], 16) for line in file if line.startswith("CapEff:")
-            )
-    except (OSError, StopIteration):
-        return os.geteuid() == 0
-    return effective >> 6 & 3 == 3

@@ -19,7 +19,9 @@ PRELUDE = """
 import os, signal, select, sys, time
 from sidecar.system.signals import Wakeup
 from sidecar.system.procfs import descendants
-from sidecar.system.processes import Launch, Workers, credentials, seal
+from sidecar.system.child import Launch
+from sidecar.system.processes import Workers, seal
+from sidecar.system.users import credentials
 wakeup = Wakeup()
 workers = Workers(wakeup.mask, wakeup.dispositions)
 def launch(*argv, **more):
