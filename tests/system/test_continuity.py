@@ -165,12 +165,14 @@ def test_a_listener_shut_down_by_a_program_that_stays_a_while_is_mended_at_once(
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A directory with a short name, because a unix socket's path may have 107 bytes."""
+    """A directory with a short name, because a unix socket's path may have 107 bytes. Ask for it
+    before `sidecar`: one that runs puts its socket back while the directory is removed.
+    """
     with tempfile.TemporaryDirectory(prefix="sl", dir="/tmp") as directory:
         yield Path(directory)
 
 
-def test_a_removed_path_is_put_back_at_once(sidecar, short):
+def test_a_removed_path_is_put_back_at_once(short, sidecar):
     """By hand, while nothing else happens; and when its directory has gone, as soon as it is back."""
     place = short / "in"
     place.mkdir()
@@ -204,7 +206,7 @@ def test_a_removed_path_is_put_back_at_once(sidecar, short):
     assert not (place / "s").exists()
 
 
-def test_a_path_that_the_leaving_program_removes_is_put_back_while_it_drains(sidecar, short):
+def test_a_path_that_the_leaving_program_removes_is_put_back_while_it_drains(short, sidecar):
     """As gunicorn and php-fpm do: unlink first, then drain."""
     program = f"trap 'rm {short}/s; sleep 60 & wait $!' TERM; sleep 600 & wait $!"
     run = sidecar(
@@ -244,7 +246,7 @@ def test_a_crashed_worker_is_replaced_in_its_slot_while_the_others_serve(sidecar
     [(), ("--slow-start",), ("--ready", "notify"), ("--ready", "command", "--ready-command", "true")],
     ids=["plain", "slow start", "notify", "command"],
 )  # fmt: skip
-def test_idle_means_idle(sidecar, options, short):
+def test_idle_means_idle(short, sidecar, options):
     """Promise 4: at rest, and while requests come in, PID 1 has one thread and is not woken at all
     (the wait here is the thing measured).
     """
