@@ -35,6 +35,10 @@ PATIENCE = 10.0
 REFRESH = 1.0
 # So much of a log file's end is shown at most.
 TAIL_LINES, TAIL_BYTES = 20, 8192
+NO_LOG_FILE = (
+    "there is no --log-file: what the new workers wrote is where sidecar's own output goes (its"
+    " terminal, docker logs, kubectl logs, the journal)"
+)
 
 
 class Unreachable(Exception):
@@ -275,6 +279,8 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
         if lines:
             what = f"the end of {printable(reply['log_file'])} since then, by all who write there"
             print(f"sidecar reload: {what}:", *lines, sep="\n  ", file=sys.stderr)
+        elif not reply.get("log_file"):
+            print(f"sidecar reload: {NO_LOG_FILE}", file=sys.stderr)
 
 
 def log_tail(record: Mapping[str, Any]) -> list[str]:

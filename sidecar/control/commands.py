@@ -482,6 +482,10 @@ def page(status: Mapping[str, Any]) -> list[str]:
     if status["next_restart_in"] is not None:
         lines.append(f"next restart  in {span(status['next_restart_in'])}")
     lines += [f"settings      {problem}" for problem in status["problems"]]
+    lines += [
+        f"stranger      process {pid} has a listener open, and no generation is known to have it"
+        for pid in status.get("strangers", ())
+    ]
     return lines
 
 

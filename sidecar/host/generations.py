@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     # generation. Raises OSError.
     Delegate = Callable[[Callable[[], Any], Callable[[Any, str], None], float, int], int]
 
+# The variables by which sidecar tells a generation what it is.
+TOLD_A_GENERATION = ("SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED")
 # The settings that a generation has of its own for as long as it lives; of the others those of now
 # hold.
 OF_A_GENERATION = (
@@ -261,7 +263,7 @@ class Generations:
         died = self._roster().current
         number = died.number if died is not None else 0
         had = self.environments.get(number, {})
-        own = {*plan.handed(), "SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED"}
+        own = {*plan.handed(), *TOLD_A_GENERATION}
         told = {
             "generation": order.generation,
             "like": order.like,
@@ -287,6 +289,7 @@ class Generations:
         for remark in reading.remarks:
             self._tools.say("remark", {"remark": remark})
         environment = envdir.apply(self._environ(), reading)
+        self._say_what_changed(order, environment)
         if self.plans[order.generation].settings.pace_from_environment:
             try:
                 self._tools.observe(facts.PaceChanged(**pace(environment)), now)
@@ -294,6 +297,23 @@ class Generations:
                 what = "take the pace of restarts from the environment"
                 self._tools.say("cannot", {"what": what, "cause": "; ".join(error.problems)})
         self._complete_environment(order, environment, now)
+
+    def _say_what_changed(self, order: orders.Prepare, environment: Mapping[str, str]) -> None:
+        """Name the variables that the generation that serves has otherwise, unless the watcher has
+        named them. Start_server's log stays that of Server::Starter.
+        """
+        current, plan = self._roster().current, self.plans[order.generation]
+        before = self.environments.get(current.number) if current is not None else None
+        if before is None or order.trigger == "envdir" or plan.settings.as_server_starter:
+            return
+        own = {*plan.handed(), *TOLD_A_GENERATION, "NOTIFY_SOCKET"}
+        names = sorted(
+            name
+            for name in {*before, *environment} - own
+            if before.get(name) != environment.get(name)
+        )
+        if names:
+            self._tools.say("environment_changed", {"names": shortened(names)})
 
     def _complete_environment(
         self, order: orders.Prepare, environment: dict[str, str], now: float

@@ -1171,6 +1171,10 @@ class Host:
             # Whether it is the same as before, or as elsewhere; too short to tell what it is.
             "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": list(self.settings_reload.problems),
+            # Looked for again, as some may have ended: only where there were any.
+            "strangers": [pid for pid in self.workers.unowned() if pid in self._strangers]
+            if self._strangers
+            else [],
         }
         try:
             groups = {**procfs.by_group(), **self.workers.strays()}
@@ -1608,8 +1612,8 @@ class Host:
             if pid not in self._strangers and accept_probe.holds(pid, inodes):
                 self._strangers.add(pid)
                 remark = (
-                    f"process {pid} has a listener open, and what has started it has gone: it may answer"
-                    " with old code until it ends. Sidecar ends it when it stops itself"
+                    f"process {pid} has a listener open, and no generation is known to have it:"
+                    " it may answer with old code until it ends. Sidecar ends it when it stops itself"
                 )
                 self._say("remark", {"remark": remark})
 

@@ -70,8 +70,8 @@ def read(directories: Sequence[str], whole: bool = False, lenient: bool = False)
     `lenient` is Server::Starter's reading: a missing directory is an empty one, an empty file says
     nothing, and no blank is cut off.
 
-    Skipped in silence: names that start with a dot, directories, symlinks that lead nowhere,
-    anything else that is no regular file. Raises EnvdirError for a directory or file that cannot be
+    Skipped in silence: names that start with a dot, directories, symlinks that lead nowhere. Skipped
+    with a remark: anything else that is no regular file. Raises EnvdirError for a directory or file that cannot be
     read, and for a value that no environment holds.
     """
     variables: dict[str, str | None] = {}
@@ -180,9 +180,18 @@ def _files(
                 raise EnvdirError(f"{where} cannot be read: {error.strerror}") from None
             complete = complete and _is_link(fd, name)
             continue
+        if content is None and not lenient and not _is_directory(fd, name):
+            remarks.append(f"{where} is skipped: it is not a regular file")
         if content is not None and (content or not lenient):
             variables[name] = _value(where, content, longest, whole, lenient, remarks)
     return Reading(variables, remarks), complete
+
+
+def _is_directory(directory: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=directory).st_mode)
+    except OSError:  # it has gone
+        return True
 
 
 def _content(directory: int, name: str, most: int) -> bytes | None:

@@ -247,8 +247,8 @@ def test_a_name_that_cannot_be_printed_is_escaped_in_a_text(tmp_path: Path) -> N
 
 
 def test_only_regular_files_count_and_nothing_blocks(tmp_path: Path) -> None:
-    """Directories, symlinks that lead nowhere, FIFOs without a writer, sockets and devices are
-    passed over.
+    """Directories and symlinks that lead nowhere are passed over; so are FIFOs without a writer,
+    sockets and devices, and that is said.
     """
     directory = tmp_path / "env"
     fill(directory, {"GOOD": b"yes\n", ".hidden": b"no", "..more": b"no"})
@@ -262,9 +262,13 @@ def test_only_regular_files_count_and_nothing_blocks(tmp_path: Path) -> None:
     os.mkfifo(directory / "fifo")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(directory / "socket"))
-        assert envdir.read([str(directory)]) == envdir.Reading(
-            {"GOOD": "yes", "to-file": "yes"}, []
-        )
+        reading = envdir.read([str(directory)])
+    assert reading.variables == {"GOOD": "yes", "to-file": "yes"}
+    assert reading.remarks == [
+        f"{directory}/{name} is skipped: it is not a regular file"
+        for name in ("device", "fifo", "socket")
+    ]
+    assert envdir.read([str(directory)], lenient=True).remarks == []
 
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(shared: Path) -> None:

@@ -261,7 +261,8 @@ def check(deployment: dict[str, Any], where: Path, *more: str) -> subprocess.Com
     if not (ROOT / "sidecar" / "cli" / "check.py").exists():
         pytest.skip("this sidecar has no `sidecar check`")
     environ = {**os.environ, **settings_of(deployment)}
-    environ |= {"SIDECAR_ENVDIR": str(where), "SIDECAR_DIR": str(where)}
+    environ |= {"SIDECAR_ENVDIR": str(where), "SIDECAR_CONTROL": f"{where}/control.sock"}
+    environ["SIDECAR_DIR"] = str(where)
     argv = [
         sys.executable,
         "-m",

@@ -204,6 +204,36 @@ def test_a_reload_that_failed_shows_the_end_of_the_log_file(tmp_path):
     until(lambda: marked(mark) == [], "the end of all of it")
 
 
+def test_a_reload_that_failed_without_a_log_file_says_where_the_output_is(start, tmp_path):
+    env = tmp_path / "env"
+    env.mkdir()
+    run = start("--envdir", str(env))
+    run.wait("serving")
+    (env / "DIE").write_text("3")
+    done = ask(run, "reload", "--wait")
+    assert done.returncode == 1
+    assert "sidecar reload: there is no --log-file: what the new workers wrote is" in done.stderr
+    assert run.stop() == 0
+
+
+def test_what_changed_in_the_envdir_is_named_whatever_began_the_swap(start, tmp_path):
+    """By name, and against what serves."""
+    env = tmp_path / "env"
+    env.mkdir()
+    (env / "GONE").write_text("x")
+    run = start("--envdir", str(env))
+    run.wait("serving")
+    ask(run, "reload", "--wait")
+    assert run.seen("environment_changed") == []
+    (env / "GONE").unlink()
+    (env / "NEW").write_text("hunter2")
+    assert ask(run, "reload", "--wait").returncode == 0
+    (told,) = run.seen("environment_changed")
+    assert told["names"] == ["GONE", "NEW"]
+    assert "hunter2" not in str(told)
+    assert run.stop() == 0
+
+
 def worked(pid: int) -> int:
     """How long a process has been on a processor (nanoseconds)."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])

@@ -255,6 +255,15 @@ def test_what_nobody_knows_any_more_and_holds_a_listener_is_named(sidecar, tmp_p
     assert alive(left)
     remark = run.wait("remark")["remark"]
     assert f"process {left} has a listener open" in remark
+    control = run.seen("controlled")[0]["path"]
+    assert left in status(control)["strangers"]
+    told = subprocess.run(
+        [sys.executable, "-m", "sidecar", "status", "--control", control],
+        capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE,
+    )  # fmt: skip
+    assert f"process {left} has a listener open" in told.stdout
+    os.kill(left, signal.SIGKILL)
+    until(lambda: left not in status(control)["strangers"], "the end of it in the status")
     run.swap(3)
     run.wait("generation_gone", generation=2)
     assert run.stop() == 0
