@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from sidecar.control import commands
-from sidecar.log.writer import PHRASES
+from sidecar.log.messages import PHRASES
 from tests.support import ROOT
 
 

@@ -12,7 +12,8 @@ import sys
 
 import pytest
 
-from sidecar.log.writer import PHRASES, Log, line
+from sidecar.log.messages import PHRASES
+from sidecar.log.writer import Log, line
 from tests.support import PATIENCE, ROOT
 
 FIELDS = {

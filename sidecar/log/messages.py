@@ -1,0 +1,273 @@
+"""Everything that sidecar ever says: `PHRASES`, and the same in two other styles.
+
+An event's name is stable and so are its fields (docs/logging.md). Values of variables never reach
+this module.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+INFO, WARNING, ERROR = "info", "warning", "error"
+
+PHRASES: dict[str, tuple[str, str]] = {
+    # sidecar itself
+    "controlled": (INFO, "control socket at {path}"),
+    "admin": (INFO, "health, metrics and a page at {address}"),
+    "starting": (INFO, "sidecar {version} starts, pid {pid}"),
+    "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
+    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
+    "listening": (INFO, "listening on {address}{families} (fd {fd} in the workers)"),
+    "socket_removed": (INFO, "removed the stale socket {path}"),
+    "listener_closed": (
+        INFO,
+        "no longer listening on {address}: the last generation that had it is gone",
+    ),
+    "profile": (
+        INFO,
+        "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)",
+    ),
+    "mended": (WARNING, "{remark}"),
+    "remark": (WARNING, "{remark}"),
+    "cannot": (ERROR, "cannot {what}: {cause}"),
+    "defect": (ERROR, "a defect in sidecar: {error} at {where}; it goes on. Please report this"),
+    "upgrade_waits": (INFO, "the upgrade waits until generation {generation} serves or has failed"),
+    "upgrade_checked": (INFO, "sidecar {version} has proved that it can take over"),
+    "upgrading": (INFO, "sidecar {before} becomes sidecar {version}"),
+    "upgraded": (INFO, "sidecar {version} has taken over from {before} after {took} s, pid {pid}"),
+    "upgrade_failed": (ERROR, "the upgrade failed: {cause}; sidecar {version} goes on"),
+    "asked": (INFO, "SIG{signal} received"),
+    "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
+    # what is watched
+    "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
+    "files_changed": (INFO, "changed: {paths} ({count} in all)"),
+    "environment_changed": (INFO, "changed in the envdir: {names}"),
+    "environment_unreadable": (
+        ERROR,
+        "cannot read the envdir: {cause}; the environment stays what it is until that changes",
+    ),
+    "helper_ended": (
+        WARNING,
+        "{helper} (pid {pid}) ended ({cause}); it is started again in {pause} s",
+    ),
+    "check_output": (INFO, "the check of generation {generation} said: {output}"),
+    "key": (INFO, "{key} was pressed"),
+    "terminal_gone": (INFO, "the terminal was closed"),
+    "log_command_ended": (
+        WARNING,
+        "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s",
+    ),
+    # the swap
+    "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
+    "swap_failed": (
+        ERROR,
+        "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}; {next_attempt}",
+    ),
+    "swap_superseded": (
+        INFO,
+        "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})",
+    ),
+    "went_back": (
+        WARNING,
+        "generation {failed} died soon after time alone had made it ready: until the next swap"
+        " generation {generation} has the settings and environment of generation {like}, the last"
+        " that held out (settings that differ: {settings}; variables: {variables})",
+    ),
+    "kept_on": (
+        WARNING,
+        "generation {failed} was refused: until the next swap that is asked for, generation"
+        " {generation} has the settings and environment of generation {like}, which served",
+    ),
+    "no_way_back": (
+        WARNING,
+        "generation {generation} died soon after time alone had made it ready; there is no way"
+        " back to generation {like}, the last that held out: its --port was another",
+    ),
+    "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
+    "gave_up": (
+        ERROR,
+        "nothing serves after {failures} failures in a row (--max-failures); leaving with status {status}: {cause}",
+    ),
+    "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
+    "shifted": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
+    ),
+    "delaying": (
+        INFO,
+        "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}",
+    ),
+    "making_room": (
+        WARNING,
+        "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and until it is ready nothing serves: {why}",
+    ),
+    "rolling": (
+        INFO,
+        "generation {generation} takes over with at most {surge} workers more at a time: {why}",
+    ),
+    "generation_gone": (INFO, "generation {generation} is gone"),
+    "retiring": (
+        INFO,
+        "generation {generation} is ready: sending SIG{signal} to old workers: {pids}",
+    ),
+    "serving": (
+        INFO,
+        "generation {generation} serves after {took} s (trigger: {trigger}), workers {pids}",
+    ),
+    # the workers
+    "worker_started": (INFO, "generation {generation}: worker {slot} started, pid {pid}"),
+    "worker_ready": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) is ready after {after} s (by {by})",
+    ),
+    "worker_overdue": (ERROR, "generation {generation}: worker {slot} (pid {pid}) {cause}"),
+    "worker_left": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) left after {lived} s ({cause})",
+    ),
+    "worker_died": (
+        ERROR,
+        "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}",
+    ),
+    "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
+    "outlived": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) has gone, but its {who} on{then}{hint}",
+    ),
+    "killing": (
+        WARNING,
+        "generation {generation}: {who} has not left {after} s after it was asked to: SIGKILL",
+    ),
+    "recycling": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}: another takes its place",
+    ),
+    "recycled": (
+        INFO,
+        "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}",
+    ),
+    "socket_missed": (
+        WARNING,
+        "generation {generation}: worker {slot} (pid {pid}) {what}; {advice}",
+    ),
+    "look_forbidden": (
+        WARNING,
+        "cannot see whether workers take connections ({cause}); going by --interval {interval} s",
+    ),
+    "enough_workers": (
+        WARNING,
+        "SIG{signal} asks for more than {workers} workers: there will be no more (--max-workers)",
+    ),
+    "growth_paced": (
+        WARNING,
+        "SIGTTIN comes so often that workers are started one by one, every {pause} s; {waiting} wait",
+    ),
+    "resized": (INFO, "{workers} workers from now on, {before} before"),
+    # the stop
+    "stopping": (
+        INFO,
+        "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers",
+    ),
+    "stopped": (INFO, "stopped, status {status}"),
+}
+
+# Server::Starter's lines, to the letter, for who comes through the door `start_server`: by event,
+# and the variant of it that _as_start_server tells. Of what has no counterpart there, warnings and
+# errors get a line of their own, and the rest is left out.
+START_SERVER = {
+    "listening fixed": "socket is duplicated to file descriptor {fd}",
+    "socket_removed": "removing existing socket file:{path}",
+    "worker_started": "starting new worker {pid}",
+    "worker new": "new worker {pid} seems to have failed to start, exit status:{wait_status}",
+    "worker current": "worker {pid} died unexpectedly with status:{wait_status}, restarting",
+    "worker old": "old worker {pid} died, status:{wait_status}",
+    "worker stopping": "worker {pid} died, status:{wait_status}",
+    "asked": "received {signal}, spawning a new worker",
+    "interval_due": "autorestart triggered (interval={interval})",
+    "interval_due forced": "autorestart triggered (forced, interval={interval})",
+    "delaying": (
+        "new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"
+    ),
+    "retiring": "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers",
+    "retiring delayed": "killing old workers",
+    "retry": "trying again in {pause} secs",
+    "stopping": "received {signal}, sending {sending} to all workers:{pids}",
+    "stopped": "exiting",
+}
+
+# The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event
+# and with a mark; warnings and errors that have no line here are shown as they are, all else is
+# left out. A failure has more to say: _failure.
+DEV = {
+    "settings_read": "· settings from {file}",
+    "listening": "· listening on {address}",
+    "watching": "· watching {roots}",
+    "files_changed": "~ {paths}",
+    "environment_changed": "~ environment: {names}",
+    "key": "~ {key}",
+    "terminal_gone": "~ the terminal was closed",
+    "asked": "~ SIG{signal}",
+    "check_output": "· {output}",
+    "serving": "● generation {generation} serves after {took} s",
+    "stopping": "· stopping",
+    "stopped": "· stopped",
+}
+
+
+def _next_attempt(again: float | None) -> str:
+    return (
+        "it is not tried again by itself"
+        if again is None
+        else f"the next attempt is in {show(again)} s"
+    )
+
+
+def shown_fields(event: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """What the phrase of an event is filled with: its fields, and what is said of them in words."""
+    shown = {name: show(value) for name, value in fields.items()}
+    if event == "swap_failed":
+        serving = fields["still"]
+        shown["still_serving"] = (
+            f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
+        )
+        if fields["degraded"]:
+            shown["still_serving"] += ", degraded: workers that had taken over stay"
+        shown["next_attempt"] = _next_attempt(fields["again"])
+    if event == "listening":
+        shown["families"] = f", {fields['families']}" if fields["families"] else ""
+    if event == "recycling":
+        shown["held"], shown["most"] = (
+            f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit")
+        )
+    if event == "recycled":
+        seldom = f"; so big so soon: not again in this slot for {show(fields['pause'])} s (is --max-memory too low for this program?)"
+        shown["hint"] = seldom if fields["pause"] else ""
+    if event == "killing":
+        worker = f"worker {fields['slot']} (pid {fields['pid']})"
+        shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
+    if event == "outlived":
+        several = len(fields["pids"]) > 1
+        pids = f" {shown['pids']}" if fields["pids"] else ""
+        if several:
+            own = f" ({shown['strays']} in sessions of their own)" if fields["strays"] else ""
+            shown["who"] = f"processes{pids}{own} live"
+        else:
+            own = ", in a session of its own," if fields["strays"] else ""
+            shown["who"] = f"process{pids}{own} lives"
+        shown["then"] = ": they are" if several else ": it is"
+        shown["then"] += f" sent SIG{fields['signal']} and" if fields["signal"] else ""
+        shown["then"] += f" killed in {shown['kill_in']} s at the latest"
+        hint = "; have the shell start the program with `exec`, so that it gets the signals itself"
+        shown["hint"] = hint if fields["shell"] else ""
+    return shown
+
+
+def show(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".") if value < 100 else f"{value:.0f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(each) for each in value) or "none"
+    return str(value)
