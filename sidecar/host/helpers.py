@@ -78,11 +78,15 @@ def flag(value: object) -> bool:
     return value is None or isinstance(value, bool)
 
 
+# The shape of an event that any helper may write.
+REMARK: Shape = {"remark": text}
+
+
 class Helper:
     """One helper: `argv` starts it. `pid` is 0 while there is none; `start_at` is then when it is
     due (seconds on the caller's clock).
 
-    `says` has the shape of each event that is heeded; `given` makes what it finds from descriptor 3 up, for
+    `says` has the shape of each event that is heeded, and `heed` is called with each, and the time; `given` makes what it finds from descriptor 3 up, for
     one start; `to_the_end`: it is started again even while sidecar stops; `ends_on` is the signal
     that ends it when another version is to take its place.
     """
@@ -90,12 +94,14 @@ class Helper:
     def __init__(
         self, name: str, argv: tuple[str, ...], start_at: float, *,
         environment: Mapping[str, str], given: Callable[[], Handoff], says: Mapping[str, Shape],
+        heed: Callable[[dict[str, Any], float], None],
         to_the_end: bool = False, ends_on: str = "KILL",
     ) -> None:  # fmt: skip
         self.name = name
         self.argv = argv
         self.environment = environment
         self.says = says
+        self.heed = heed
         self.to_the_end = to_the_end
         self.ends_on = ends_on
         self.pid = 0

@@ -14,19 +14,15 @@ tried a second time. Then the host looks whether it still knows of every child (
 from __future__ import annotations
 
 import binascii
-import errno
 import os
 import selectors
 import signal
 import socket
-import stat
 import time
 from collections import deque
 
 from sidecar import __version__
 from sidecar.base.errors import SidecarError, StartError
-from sidecar.base.printable import shortened
-from sidecar.base.record import Descriptor
 from sidecar.base.refusal import refused
 from sidecar.control import commands, server
 from sidecar.core import facts, orders, status
@@ -34,10 +30,11 @@ from sidecar.core.backoff import Allowance, Backoff
 from sidecar.core.history import Chronicle
 from sidecar.core.model import LINGERING, STARTING
 from sidecar.core.supervisor import Supervisor
-from sidecar.host import helpers
+from sidecar.host.admin import make_admin, open_to_all
 from sidecar.host.delegation import Delegation
 from sidecar.host.generation_checks import GenerationChecks
 from sidecar.host.generations import Generations, Plan, as_passed
+from sidecar.host.helper_processes import HelperProcesses
 from sidecar.host.job import Tools
 from sidecar.host.last_sweep import LastSweep
 from sidecar.host.log_command import LogCommand
@@ -50,10 +47,10 @@ from sidecar.host.ready_commands import ReadyCommands
 from sidecar.host.settings_reload import SettingsReload
 from sidecar.host.turn import Part, Turn
 from sidecar.host.upgrading import Upgrading
+from sidecar.host.watcher import Watcher
 from sidecar.log.writer import Log
 from sidecar.settings import profiles
 from sidecar.settings.resolve import hidden, only_time
-from sidecar.settings.types import envdir_parts
 from sidecar.system import (
     accept_probe,
     child,
@@ -87,7 +84,6 @@ if TYPE_CHECKING:
     from sidecar.host.job import Job
     from sidecar.host.settings_reload import Change, Prepared, Source
     from sidecar.host.upgrading import Started
-    from sidecar.settings.address import Address
     from sidecar.settings.table import Settings
     from sidecar.system.listeners import Listener, LookedUp
 
@@ -109,28 +105,6 @@ LAST_SECONDS = 5.0
 # So much of it is left for the end of what is no worker (seconds): a supervisor that has not come
 # to its end before has a defect.
 SWEEPING = 1.0
-# The number at which the watcher finds the memory it shares with the one before it; those of the
-# admin's listener and of its two connections to PID 1 (one asks, one is told of events), and all
-# that it may ask there.
-WATCHERS_MEMORY = 3
-ADMINS_LISTENER, ADMINS_CONNECTIONS, ADMIN_ASKS = 3, (4, 5), ("status", "health", "events")
-# What these two say, by event.
-REMARK: helpers.Shape = {"remark": helpers.text}
-WATCHER_SAYS: dict[str, helpers.Shape] = {
-    "watching": {
-        "roots": helpers.texts,
-        "directories": helpers.number,
-        "mode": helpers.text,
-        "why": helpers.text,
-    },
-    "changed": {"paths": helpers.texts, "count": helpers.number, "settings": helpers.flag},
-    "env": {"names": helpers.texts, "error": helpers.text},
-    "remark": REMARK,
-}
-ADMIN_SAYS: dict[str, helpers.Shape] = {"remark": REMARK}
-# The clock of files' times (time.h): what was written after this moment does not look older. The
-# module `time` does not name it.
-CLOCK_REALTIME_COARSE = 5
 # Signals that end or stop no program, with a handler or without (signal(7)).
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
@@ -175,8 +149,6 @@ class Host:
         self.control: server.Control | None = None
         self.since = time.monotonic()
         self.room = MemoryRoom()
-        self.helpers: list[helpers.Helper] = []
-        self.watcher: helpers.Helper | None = None
         self.admin: Listeners | None = None
         self.pid_file: PidFile | None = None
         self.terminal: terminal.Terminal | None = None
@@ -269,6 +241,21 @@ class Host:
         )
         self.missed_sockets = MissedSockets(
             tools, roster=lambda: self.supervisor.roster, attempt=self._attempt
+        )
+        self.helpers = HelperProcesses(
+            tools,
+            place=lambda: self.place,
+            listens_to=self._listens_to,
+            stopped=self._is_stopped,
+            send=self._send,
+            adopt=self.jobs.__setitem__,
+        )
+        self.watcher = Watcher(
+            tools,
+            self.settings_in_force,
+            environ,
+            lambda: source.file if source is not None else "",
+            lambda paths, now: self.settings_reload.request("watch", now, paths),
         )
         self.upgrading = Upgrading(
             tools,
@@ -459,9 +446,7 @@ class Host:
         self._introduce()
         self._remark_on(self.settings)
         self.supervisor = Supervisor(self.settings, now, chance)
-        if self.settings.watch or self.settings.watch_env:
-            self.watcher = self._make_watcher(now)
-            self.helpers.append(self.watcher)
+        self._make_watcher(now)
         for admin in self.admin or ():
             self._say("admin", {"address": admin.key})
             if open_to_all(self.settings.admin, self.started_with):
@@ -471,7 +456,7 @@ class Host:
                         "remark": f"--admin {admin.key}: whoever reaches this machine can read it; say --admin 127.0.0.1:{admin.key} for this machine alone"
                     },
                 )
-            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
+            self._make_admin(admin.sock.fileno(), now)
 
     # --- the upgrade in place: host/upgrading.py
 
@@ -510,16 +495,12 @@ class Host:
         self.chronicle = state["chronicle"]
         self.supervisor = revived_supervisor(state["supervisor"], self.settings, now, chance)
         if state["watcher"]:
-            self.watcher = self._make_watcher(now, state["watcher"])
-            self.helpers.append(self.watcher)
+            self._make_watcher(now, state["watcher"])
         for admin in self.admin or ():
-            self.helpers.append(self._make_admin(admin.sock.fileno(), now))
-        for helper in self.helpers:
-            helper.restore(state["helpers"][helper.name])
+            self._make_admin(admin.sock.fileno(), now)
+        self.helpers.import_state(state["helpers"])
         self._open_ears()
-        for helper in self.helpers:
-            if helper.pid:
-                self._heed(helper)
+        self.helpers.listen()
         self.notify.on_deadline(now)
         # From here on there is no way back.
         processes.seal()
@@ -554,9 +535,8 @@ class Host:
             "manager": self.manager.dump(),
             "notify": self.notify.dump(),
             "takers": self.probes.dump(),
-            "helpers": {helper.name: helper.dump() for helper in self.helpers},
-            "watcher": self.watcher
-            and {"memory": Descriptor(self._watchers_memory), "began": self._watched_since},
+            "helpers": self.helpers.export_state(),
+            "watcher": self.watcher.export_state(),
             "chronicle": self.chronicle,
             "supervisor": self.supervisor,
         }
@@ -572,9 +552,7 @@ class Host:
         for worker in self.supervisor.roster.serving():
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
-        for helper in self.helpers:
-            if helper.pid:
-                self._send(helper.pid, helper.ends_on)
+        self.helpers.end_outdated()
         self._reap_at = now
 
     def upgrade(self, only_check: bool = False) -> None:
@@ -657,7 +635,7 @@ class Host:
             Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
             Part("repair the listeners", lambda: self._mend_at, self._mend),
             Part("start the log command", self.log_command.deadline, self.log_command.on_deadline),
-            Part("start its helpers", self._next_start, self._start_helpers),
+            Part("start its helpers", self.helpers.deadline, self.helpers.on_deadline),
             Part(
                 "give up reading the settings",
                 self.settings_reload.deadline,
@@ -746,15 +724,12 @@ class Host:
             self._reap_at = now  # and settle
         for pid in self.workers.children() - self._waited_for():
             self.workers.abandon(pid)
-        for helper in self.helpers:
-            if not helper.pid and helper.start_at == float("inf"):
-                helper.start_at = now
+        self.helpers.recover(now)
 
     def _waited_for(self) -> set[int]:
         """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
         found = {worker.pid for worker in self.supervisor.roster.workers()}
         found.update(self.jobs)
-        found.update(helper.pid for helper in self.helpers)
         found.update(self.workers.abandoned())
         return found
 
@@ -792,6 +767,14 @@ class Host:
         """Have `heed` called, with the time, in each turn in which there is something to read."""
         self._stop_listening(source)
         self.selector.register(source, selectors.EVENT_READ, heed)
+
+    def _is_stopped(self, pid: int) -> bool:
+        """Whether a child was stopped (SIGSTOP)."""
+        return self.workers.stopped(pid)
+
+    def _listens_to(self, source: HasFileno) -> bool:
+        """Whether it is listened to."""
+        return source.fileno() >= 0 and source.fileno() in self.selector.get_map()
 
     def _stop_listening(self, source: HasFileno | int) -> None:
         """Nothing is to be read from it any more; it need not have been listened to."""
@@ -916,9 +899,7 @@ class Host:
             self._try("see to the end of a process", self._see_end, ended, now, again=True)
         while self.workers.emptied:
             self._observe(facts.GroupEmptied(self.workers.emptied.popleft()), now)
-        for helper in self.helpers:
-            if helper.pid and self.workers.stopped(helper.pid):
-                self._send(helper.pid, "KILL")
+        self.helpers.kill_stopped()
 
     def _see_end(self, each: processes.Ended, now: float) -> None:
         """A process has ended: tell whoever waits for it."""
@@ -953,13 +934,6 @@ class Host:
             except Exception:
                 self.jobs.setdefault(each.pid, job)  # it is called again
                 raise
-        elif helper := next((helper for helper in self.helpers if helper.pid == each.pid), None):
-            cause = (
-                f"killed by SIG{each.signal}"
-                if each.signal
-                else each.note or f"exited with status {each.code}"
-            )
-            self._helper_ended(helper, cause, now)
         elif not self.workers.forget(each.pid):
             cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
             self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
@@ -978,166 +952,33 @@ class Host:
             else ""
         )
 
-    # --- the helpers
+    # --- the helpers: host/helper_processes.py
 
-    def _make_watcher(self, now: float, state: dict[str, Any] | None = None) -> helpers.Helper:
-        """The watcher that the settings ask for (watch/__main__.py has what it is told, and what it
-        tells), in the place of another's.
+    def _make_watcher(self, now: float, state: dict[str, Any] | None = None) -> None:
+        """The watcher that the settings of now ask for; `state` is what an earlier version has left
+        of one.
         """
-        import json  # noqa: PLC0415  (only who watches pays for it)
+        helper = self.watcher.make(now, state)
+        if helper is not None:
+            self.helpers.add(helper)
 
-        of = self.settings
-        for path in of.watch:
-            if not state and not os.path.exists(path):
-                self._say(
-                    "remark", {"remark": f"--watch {path}: there is no such directory or file yet"}
-                )
-        # What it has seen outlives it here, so that the one after it finds what changed in between.
-        if state:
-            self._watchers_memory, self._watched_since = state["memory"], state["began"]
-        else:
-            self._watchers_memory = -1
-            self._watched_since = time.clock_gettime(CLOCK_REALTIME_COARSE)
+    def _make_admin(self, listener: int, now: float) -> None:
+        """Who answers HTTP."""
 
-        def given() -> list[tuple[int, int]]:
-            # By the first start: where it cannot be made that start has failed, and another follows.
-            if self._watchers_memory < 0:
-                self._watchers_memory = helpers.clear(self._make_memory())
-            return [(self._watchers_memory, WATCHERS_MEMORY)]
+        def connect(ours: socket.socket, may_ask: tuple[str, ...]) -> None:
+            if self.control is not None:
+                self.control.adopt(ours, may_ask)
 
-        config = {
-            "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
-            "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
-            "env_poll": of.env_poll, "since": self._watched_since, "memory": WATCHERS_MEMORY,
-            "own": written_by_sidecar(of), "settings": self.source.file if self.source is not None else "",
-        }  # fmt: skip
-        return helpers.Helper(
-            "the watcher", helpers.module("sidecar.watch"), now,
-            environment={**helpers.environment(self.started_with), "SIDECAR_WATCHER": json.dumps(config)},
-            given=given, says=WATCHER_SAYS,
-        )  # fmt: skip
-
-    def _make_memory(self) -> int:
-        """What the watcher keeps what it has seen in. Raises OSError."""
-        try:
-            return os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
-                raise
-            cause = f"memfd_create: {error.strerror}"
-            self._say("cannot", {"what": "keep what the watcher has seen", "cause": cause})
-            return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-
-    def _make_admin(self, listener: int, now: float) -> helpers.Helper:
-        """Who answers HTTP (admin/__main__.py): from the network, so it becomes the workers' user,
-        and has nothing to say here.
-        """
-        user = self.credentials
-        words = (
-            f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}" if user is not None else "-",
-            *self.settings.admin_host,
+        helper = make_admin(
+            self.tools,
+            listener,
+            now,
+            user=self.credentials,
+            hosts=self.settings.admin_host,
+            environment=self.started_with,
+            connect=connect,
         )
-        # Kept for all its lives. Listeners has put it above what workers get, which may be too low
-        # here.
-        fd = helpers.clear(os.dup(listener))
-
-        def given() -> list[tuple[int, int]]:
-            handed = [(fd, ADMINS_LISTENER)]
-            for number in ADMINS_CONNECTIONS:
-                ours, theirs = socket.socketpair()
-                handed.append((admin.lend(theirs.detach()), number))
-                if self.control is not None:
-                    self.control.adopt(ours, ADMIN_ASKS)
-            return handed
-
-        environment = {
-            name: value
-            for name, value in helpers.environment(self.started_with).items()
-            if name in helpers.PLAIN
-        }
-        admin = helpers.Helper(
-            "the admin", helpers.module("sidecar.admin", *words), now,
-            environment=environment, given=given, says=ADMIN_SAYS, to_the_end=True, ends_on="TERM",
-        )  # fmt: skip
-        return admin
-
-    def _next_start(self) -> float:
-        ending = bool(self.supervisor.ending.asked)
-        return min(
-            (helper.start_at for helper in self.helpers if helper.to_the_end or not ending),
-            default=float("inf"),
-        )
-
-    def _start_helpers(self, now: float) -> None:
-        for helper in self.helpers:
-            if helper.start_at > now or (self.supervisor.ending.asked and not helper.to_the_end):
-                continue
-            try:
-                launch = child.Launch(
-                    helper.argv, helper.environment, helper.open(), own=True, place=self.place
-                )
-                helper.started(self.workers.start(launch), now)
-                self._heed(helper)
-            except Exception as error:
-                cause = error.strerror if isinstance(error, OSError) else type(error).__name__
-                if not isinstance(error, OSError):
-                    self._note_defect(f"start {helper.name}", error, now)
-                if helper.pid:
-                    self.workers.abandon(helper.pid)
-                self._helper_ended(helper, f"it could not be started: {cause}", now)
-
-    def _heed(self, helper: helpers.Helper) -> None:
-        self._listen_to(helper, lambda now: self._read_helper(helper, now))
-
-    def _helper_ended(self, helper: helpers.Helper, cause: str, now: float) -> None:
-        if helper.pid and helper.fileno() >= 0 and helper.fileno() in self.selector.get_map():
-            self._try(f"read what {helper.name} said last", self._read_helper, helper, now)
-        self._stop_listening(helper)
-        pid, outdated = helper.pid, helper.outdated
-        pause = helper.ended(now, chance())
-        if not outdated and (helper.to_the_end or not self.supervisor.ending.asked):
-            self._say(
-                "helper_ended", {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause}
-            )
-
-    def _read_helper(self, helper: helpers.Helper, now: float) -> None:
-        was_mad = helper.mad
-        for each in helper.lines():
-            told = getattr(self, f"_told_{each['event']}")
-            self._try(f"act upon what {helper.name} said", told, each, now)
-        if helper.mad and not was_mad:
-            self._say("cannot", {"what": f"understand {helper.name}", "cause": helper.mad})
-            self._send(helper.pid, "KILL")
-
-    def _told_watching(self, told: dict[str, Any], now: float) -> None:
-        roots = [
-            *told["roots"],
-            *(envdir_parts(each)[0] for each in self.settings.envdir if self.settings.watch_env),
-        ]
-        self._say(
-            "watching", {"roots": roots, "directories": told["directories"], "mode": told["mode"]}
-        )
-        if told["why"]:
-            self._say("remark", {"remark": told["why"]})
-
-    def _told_changed(self, told: dict[str, Any], now: float) -> None:
-        paths = shortened(told["paths"])
-        self._say("files_changed", {"paths": paths, "count": told["count"]})
-        if told["settings"] and not self.stopping():
-            self.settings_reload.request("watch", now, paths)
-        else:
-            self._observe(facts.SwapTriggered("watch", supersedes=True, changed=paths), now)
-
-    def _told_env(self, told: dict[str, Any], now: float) -> None:
-        if told["error"]:
-            self._say("environment_unreadable", {"cause": told["error"]})
-            return
-        names = shortened(told["names"])
-        self._say("environment_changed", {"names": names})
-        self._observe(facts.SwapTriggered("envdir", supersedes=True, changed=names), now)
-
-    def _told_remark(self, told: dict[str, Any], now: float) -> None:
-        self._say("remark", {"remark": told["remark"]})
+        self.helpers.add(helper)
 
     # --- the control socket: the desk of control/commands.py
 
@@ -1304,25 +1145,17 @@ class Host:
         except OSError:
             return  # what is started there will say so
         self._leads_to = (leads_to.st_dev, leads_to.st_ino)
-        if self.watcher is not None and before not in (None, self._leads_to):
+        if self.watcher.helper is not None and before not in (None, self._leads_to):
             self._watch_anew(now)
 
     def _watch_anew(self, now: float) -> None:
         """Another watcher, with the rules of now."""
-        if self.watcher is not None:
-            if self.watcher.pid:
-                self._read_helper(self.watcher, now)
-                self._stop_listening(self.watcher)
-                self.workers.abandon(self.watcher.pid)
-            self.watcher.close()
-            self.helpers.remove(self.watcher)
-            self.watcher = None
-            if self._watchers_memory >= 0:
-                os.close(self._watchers_memory)
-        if self.settings.watch or self.settings.watch_env:
-            self.watcher = self._make_watcher(now)
-            self.helpers.append(self.watcher)
-            self._start_helpers(now)
+        if self.watcher.helper is not None:
+            self.helpers.remove(self.watcher.helper, now)
+            self.watcher.forget()
+        self._make_watcher(now)
+        if self.watcher.helper is not None:
+            self.helpers.on_deadline(now)
 
     def _close_listeners(self) -> None:
         """Close the listeners that no generation has any more, nor any will have."""
@@ -1699,29 +1532,6 @@ class Host:
                     {"what": f"write --status-file {self.settings.status_file}", "cause": cause},
                 )
             self._status_failed = cause
-
-
-def open_to_all(admin: Address | None, environ: Mapping[str, str]) -> bool:
-    """Whether the admin listens on every interface of a machine without having been told so.
-
-    In a container that is as it has to be: a kubelet asks from outside, and others reach only what
-    is published.
-    """
-    contained = os.getpid() == 1 or bool(environ.get("KUBERNETES_SERVICE_HOST"))
-    return admin is not None and admin.text.isdigit() and not contained
-
-
-def written_by_sidecar(settings: Settings) -> list[str]:
-    """The files that sidecar writes itself, also what its output was redirected to."""
-    log = "" if settings.log_file.lstrip().startswith("|") else settings.log_file
-    found = [each for each in (settings.pid_file, settings.status_file, log) if each]
-    for fd in (1, 2):
-        try:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                found.append(os.readlink(f"/proc/self/fd/{fd}"))
-        except OSError:
-            continue
-    return found
 
 
 def run(

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
-from sidecar.host.loop import ADMIN_SAYS, WATCHER_SAYS, Host
+from sidecar.host.admin import SAYS as ADMIN_SAYS
+from sidecar.host.loop import Host
+from sidecar.host.watcher import SAYS as WATCHER_SAYS
 from sidecar.settings.table import Settings
 from sidecar.system.jitter import chance
 from sidecar.system.processes import Workers
@@ -56,7 +58,9 @@ def heard() -> Iterator[tuple[Host, helpers.Helper]]:
     made.manager = Manager("")
     made.workers = Workers(set(), {})
     says = {**WATCHER_SAYS, **ADMIN_SAYS}
-    watcher = helpers.Helper("the watcher", (), 0.0, environment={}, given=list, says=says)
+    watcher = helpers.Helper(
+        "the watcher", (), 0.0, environment={}, given=list, says=says, heed=made.watcher.heed
+    )
     yield made, watcher
     os.close(null)
 
@@ -76,7 +80,7 @@ def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
     write(watcher, b"\n".join(lines)[:60_000] + b"\n" * end)
     before = made.chronicle.events[-1]["number"] if made.chronicle.events else 0
     try:
-        made._read_helper(watcher, time.monotonic())
+        made.helpers.read(watcher, time.monotonic())
         said = [each for each in made.chronicle.events if each["number"] > before]
         assert [each for each in said if each["event"] == "defect"] == []
         # Whoever wrote nonsense is killed for it, and that is said.

@@ -16,7 +16,7 @@ def open_descriptors() -> set[str]:
 
 @pytest.fixture
 def helper():
-    made = Helper("it", ("true",), 0.0, environment={}, given=list, says=())
+    made = Helper("it", ("true",), 0.0, environment={}, given=list, says=(), heed=print)
     yield made
     made.close()
 

@@ -17,8 +17,8 @@ from tests.support import APPS, PATIENCE, Load, Sidecar, marked, until
 HOST = [
     "_act_upon", "_answer", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
     "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look_after", "_mend",
-    "_observe", "_prepared", "_read_control", "_read_helper", "_reap", "_see_end", "_see_to", "_settle",
-    "_say", "_start_helpers", "_stop_listening", "_stop_looking", "_tell_manager", "_told_watching", "_turn", "_write_status", "reload",
+    "_observe", "_prepared", "_read_control", "_reap", "_see_end", "_see_to", "_settle",
+    "_say", "_stop_listening", "_stop_looking", "_tell_manager", "_turn", "_write_status", "reload",
 ]  # fmt: skip
 ENTRIES = [
     *(f"sidecar.host.loop:Host.{each}" for each in HOST),
@@ -29,6 +29,8 @@ ENTRIES = [
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
         "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
     "sidecar.host.job:Tools.read_tail",
+    *(f"sidecar.host.helper_processes:HelperProcesses.{each}" for each in ("on_deadline", "read")),
+    "sidecar.host.watcher:Watcher._told_watching",
     "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:Control.tell", "sidecar.control.server:Control.turn",
     "sidecar.control.server:Control.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.lines", "sidecar.host.helpers:Tail.close",
     "sidecar.system.service_manager:Manager.heed", "sidecar.system.status_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
