@@ -63,11 +63,12 @@ from sidecar.system import (
 )
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
-from sidecar.system.listeners import Listeners, inherited
+from sidecar.system.listeners import Listeners
 from sidecar.system.output import Output, let_open
 from sidecar.system.pid_file import PidFile
 from sidecar.system.service_manager import Manager
 from sidecar.system.signals import Wakeup
+from sidecar.system.sockets import inherited
 from sidecar.system.status_file import StatusFile
 from sidecar.system.termination_log import leave_a_reason
 from sidecar.upgrade import execute
@@ -85,7 +86,8 @@ if TYPE_CHECKING:
     from sidecar.host.settings_reload import Change, Prepared, Source
     from sidecar.host.upgrading import Started
     from sidecar.settings.table import Settings
-    from sidecar.system.listeners import Listener, LookedUp
+    from sidecar.system.listeners import Listener
+    from sidecar.system.sockets import LookedUp
 
     Detach = Callable[[Callable[[], None]], None]
 

@@ -15,7 +15,8 @@ from sidecar.core import facts
 from sidecar.host import helpers
 from sidecar.settings.table import LISTEN, PROGRAM, READY, TABLE
 from sidecar.system.child import Launch
-from sidecar.system.listeners import Listeners, look_up
+from sidecar.system.listeners import Listeners
+from sidecar.system.sockets import look_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from sidecar.host.job import Tools
     from sidecar.settings.table import Setting, Settings
     from sidecar.system.child import Place
-    from sidecar.system.listeners import LookedUp
     from sidecar.system.processes import Ended
+    from sidecar.system.sockets import LookedUp
 
     # What is to be remarked, and what puts the settings in force at a moment.
     Prepared = tuple[list[str], Callable[[float], None]]

@@ -21,7 +21,8 @@ import pytest
 
 from sidecar.base.errors import ListenError
 from sidecar.settings import address
-from sidecar.system.listeners import LONGEST_BACKLOG, Listener, Listeners, inherited
+from sidecar.system.listeners import Listener, Listeners
+from sidecar.system.sockets import LONGEST_BACKLOG, inherited
 
 NOBODY = 65534
 ROOT = os.geteuid() == 0
@@ -880,9 +881,9 @@ os.execv(sys.executable, [sys.executable, "-c", code])
 LIST = """
 import json, os
 from sidecar.base import errors
-from sidecar.system import listeners
+from sidecar.system import listeners, sockets
 try:
-    found = listeners.inherited(os.environ, os.getpid())
+    found = sockets.inherited(os.environ, os.getpid())
     took = [[sock.getsockname(), name, os.get_inheritable(sock.fileno())] for sock, name in found]
     opened = listeners.Listeners.open([], backlog=None, inherited=found)
     print(json.dumps([took, opened.environment(), opened.handoff()]))
