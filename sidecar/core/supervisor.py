@@ -96,6 +96,9 @@ class Failure(Record):
 # What a shell calls the status of a program that is not found.
 NOT_FOUND = 127
 
+# What is said of a program whose leader goes away and leaves its work to others.
+DAEMONIZED = " and left processes behind (the program seems to daemonize: run it in the foreground)"
+
 # How many changed paths are told.
 MOST_CHANGED = 20
 
@@ -377,11 +380,18 @@ class Supervisor:
             ended = fact.note or (
                 fact.cause + ("" if worker.ready_at is not None else " before it was ready")
             )
+            if not fact.note and self._seems_to_daemonize(worker, fact, now):
+                ended += DAEMONIZED
             status = fact.shell_status or 1
             # The program is not there: no pause brings it.
             hopeless = bool(fact.note) and status == NOT_FOUND
             failure = Failure(ended, status, hopeless=hopeless)
             self._lost(worker.generation, worker.slot, failure, now, lived=served)
+
+    def _seems_to_daemonize(self, worker: Worker, fact: facts.WorkerExited, now: float) -> bool:
+        """Whether its leader soon went away, content, and left processes to do the work."""
+        content = fact.code == 0 and not fact.signal and not fact.alone
+        return content and not self._was_good(worker, now)
 
     def _role(self, worker: Worker) -> str:
         """What a worker that has ended was: new, current or old; stopping, once sidecar stops."""

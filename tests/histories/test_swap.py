@@ -748,3 +748,31 @@ def test_a_preparation_that_does_not_end_fails_like_a_worker_that_is_never_ready
         40    -          | close 2, !swap_failed
         40.1  prepared 2 |
     """, prepare="later")  # fmt: skip
+
+
+@pytest.mark.parametrize("left", ["+", "+ stray"])
+def test_program_that_daemonizes_is_told_so(left: str) -> None:
+    """The parent exits with 0, and the child lives on: a supervised program has to stay."""
+    history = play(Settings(), f"""
+        0     start             | prepare 1, spawn 1/0=101
+        1     ready 101         | !serving
+        9     hup               | prepare 2, spawn 2/0=201
+        9.5   exit 201 0 {left} | retire-group 201 TERM, !swap_failed
+    """)  # fmt: skip
+    assert history.what_was_said("swap_failed")[0]["cause"] == (
+        "exited with status 0 before it was ready and left processes behind"
+        " (the program seems to daemonize: run it in the foreground)"
+    )
+
+
+@pytest.mark.parametrize("end", ["exit 201 0", "exit 201 1 +", "killed 201 SEGV +"])
+def test_program_that_fails_is_not_said_to_daemonize(end: str) -> None:
+    history = play(Settings(), f"""
+        0     start     | prepare 1, spawn 1/0=101
+        1     ready 101 | !serving
+        9     hup       | prepare 2, spawn 2/0=201
+    """)  # fmt: skip
+    history.now = 9.5
+    history._fact(end)
+    history._settle()
+    assert "daemonize" not in history.what_was_said("swap_failed")[0]["cause"]
