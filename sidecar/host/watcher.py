@@ -55,8 +55,7 @@ class Watcher:
     yet), and since when files are watched (seconds of the wall clock).
 
     `in_force` gives the settings of now, `settings_file` the name of their file ("": there is none);
-    `settings_changed` is called with the paths and the moment
-    when the settings file is among what has changed.
+    `settings_changed` is called with the paths and the moment when that file has changed, too.
     """
 
     def __init__(
