@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.base.ending import how_it_ended
 from sidecar.base.record import Record
 
 TYPE_CHECKING = False
@@ -176,7 +177,7 @@ class WorkerExited(Fact):
         """How it ended, in words."""
         if self.note:
             return self.note
-        return f"killed by SIG{self.signal}" if self.signal else f"exited with status {self.code}"
+        return how_it_ended(self.code, self.signal)
 
     @property
     def shell_status(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.base.ending import what_it_did
 from sidecar.core import facts
 from sidecar.host.helpers import Tail
 
@@ -69,11 +70,7 @@ class GenerationChecks:
                 self._tools.say("check_output", told)
             self._passed(check.generation, now)
         else:
-            how = ended.note or (
-                f"was killed by SIG{ended.signal}"
-                if ended.signal
-                else f"exited with status {ended.code}"
-            )
+            how = ended.note or what_it_did(ended.code, ended.signal)
             cause = f"the check `{' '.join(check.command)}` {how}"
             self._tools.observe(facts.PreparationFailed(check.generation, cause, output), now)
         # Not before: should something raise, this is called again.

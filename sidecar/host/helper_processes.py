@@ -4,6 +4,7 @@ pause.
 
 from __future__ import annotations
 
+from sidecar.base.ending import how_it_ended
 from sidecar.system.child import Launch
 from sidecar.system.jitter import chance
 
@@ -88,11 +89,7 @@ class HelperProcesses:
         helper = next((each for each in self._helpers if each.pid == ended.pid), None)
         if helper is None:
             return
-        cause = (
-            f"killed by SIG{ended.signal}"
-            if ended.signal
-            else ended.note or f"exited with status {ended.code}"
-        )
+        cause = (not ended.signal and ended.note) or how_it_ended(ended.code, ended.signal)
         self._ended(helper, cause, now)
 
     def read(self, helper: Helper, now: float) -> None:

@@ -4,6 +4,7 @@ that grows. What is written meanwhile waits in the pipe.
 
 from __future__ import annotations
 
+from sidecar.base.ending import how_it_ended
 from sidecar.core.backoff import Backoff
 from sidecar.system.child import Launch
 from sidecar.system.jitter import chance
@@ -72,8 +73,6 @@ class LogCommand:
         if output is not None:
             output.pid = 0
         self._start_at = self._pace.failed(now, now - self._since, chance())
-        cause = (
-            f"killed by SIG{ended.signal}" if ended.signal else f"exited with status {ended.code}"
-        )
+        cause = how_it_ended(ended.code, ended.signal)
         told = {"pid": ended.pid, "cause": cause, "pause": self._start_at - now}
         self._tools.say("log_command_ended", told)

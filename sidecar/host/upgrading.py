@@ -10,6 +10,7 @@ import os
 import time
 
 from sidecar import __version__
+from sidecar.base.ending import what_it_did
 from sidecar.host.helpers import Tail
 from sidecar.system.child import Launch
 from sidecar.upgrade import execute
@@ -124,11 +125,7 @@ class Upgrading:
         one.close()
         last = output.rpartition("\n")[2]
         if ended.code or ended.signal or not last.startswith("sidecar "):
-            how = ended.note or (
-                f"was killed by SIG{ended.signal}"
-                if ended.signal
-                else f"exited with status {ended.code}"
-            )
+            how = ended.note or what_it_did(ended.code, ended.signal)
             said = f": {last}" if last else ""
             self._fail(f"the new version cannot take over, its check {how}{said}", output)
             return

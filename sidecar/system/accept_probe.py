@@ -39,7 +39,7 @@ from functools import cache  # comes with socket
 
 from sidecar.base.errors import SidecarError
 from sidecar.base.record import Record
-from sidecar.system.procfs import VANISHED, as_owner, name, read, stat, tree
+from sidecar.system.procfs import VANISHED, as_owner, name, read, stat, status, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,11 +144,9 @@ def handles(pid: int, *numbers: int) -> bool:
     (sigwait(3), signalfd(2)). Else most of them end or stop it (signal(7)).
     """
     try:
-        status = read(f"/proc/{pid}/status")
-        masks = [status.partition(f"{name}:")[2].split()[0] for name in ("SigCgt", "SigBlk")]
-    except (*VANISHED, PermissionError, IndexError):
+        heard = int(status(pid, "SigCgt"), 16) | int(status(pid, "SigBlk"), 16)
+    except (*VANISHED, PermissionError, ValueError):
         return False
-    heard = int(masks[0], 16) | int(masks[1], 16)
     return all(heard >> number - 1 & 1 for number in numbers)
 
 

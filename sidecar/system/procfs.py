@@ -110,22 +110,35 @@ def _children_shown() -> bool:
 def _scan() -> Callable[[int], list[int]]:
     """What `_children` answers, from one walk over all processes."""
     family: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                family.setdefault(int(stat(name)[1]), []).append(int(name))
-            except OSError:
-                continue
+    for pid, (_, parent, *_) in _everyone():
+        family.setdefault(int(parent), []).append(pid)
     return lambda pid: family.get(pid, [])
+
+
+def _everyone() -> Iterator[tuple[int, list[str]]]:
+    """Every process and what `stat` says of it. Raises OSError where /proc cannot be read."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            fields = stat(name)
+        except OSError:
+            continue
+        if len(fields) > 2:
+            yield int(name), fields
 
 
 def below(pids: Collection[int]) -> list[int]:
     """These processes and all that descend from them."""
+    return list(_downwards(list(pids)))
+
+
+def _downwards(found: list[int]) -> Iterator[int]:
+    """These processes and then all that descend from them, which are added to `found`."""
     children = children_of()
-    found = list(pids)
     for pid in found:  # grows while we walk
+        yield pid
         found += [child for child in children(pid) if child not in found]
-    return found
 
 
 def adopted(known: Collection[int]) -> list[int]:
@@ -141,6 +154,11 @@ def _lives(pid: int) -> bool:
         return stat(f"{pid}")[0] not in "ZX"
     except OSError:
         return False
+
+
+def status(pid: int | str, name: str) -> str:
+    """What a line of /proc/PID/status says, such as CapEff; "" if there is none. Raises OSError."""
+    return read(f"/proc/{pid}/status").partition(f"\n{name}:")[2].partition("\n")[0].strip()
 
 
 def started(pid: int) -> str:
@@ -185,15 +203,9 @@ def mark(pid: int) -> int:
 
 def _living() -> Iterator[tuple[int, int, int]]:
     """Every process that is not a zombie: its pid, its parent's, and its group."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            state, parent, group, *_ = stat(name)
-        except (OSError, ValueError):
-            continue
+    for pid, (state, parent, group, *_) in _everyone():
         if state not in "ZX":
-            yield int(name), int(parent), int(group)
+            yield pid, int(parent), int(group)
 
 
 def members(group: int) -> list[int]:
@@ -260,13 +272,10 @@ def tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator
     from these.
     """
     yield leader  # mostly it is the one, and the rest need not be found
-    children = children_of()
     orphans = (by_group() if groups is None else groups).get(leader, ())
-    found = [leader, *(orphan for orphan in orphans if orphan != leader)]
-    for pid in found:  # grows while we walk
+    for pid in _downwards([leader, *(orphan for orphan in orphans if orphan != leader)]):
         if pid != leader:
             yield pid
-        found += [child for child in children(pid) if child not in found]
 
 
 def name(pid: int) -> str:

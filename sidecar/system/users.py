@@ -6,6 +6,7 @@ import os
 
 from sidecar.base.errors import StartError
 from sidecar.base.record import Record
+from sidecar.system import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +101,7 @@ def _may_become_others() -> bool:
     (capabilities(7)); root often lacks them.
     """
     try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            effective = next(
-                int(line.split()[1], 16) for line in file if line.startswith("CapEff:")
-            )
-    except (OSError, StopIteration):
+        effective = int(procfs.status("self", "CapEff"), 16)
+    except (OSError, ValueError):
         return os.geteuid() == 0
     return effective >> 6 & 3 == 3

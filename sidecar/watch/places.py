@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sidecar.system.procfs import descendants
+from sidecar.system.procfs import descendants, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,13 +86,11 @@ def writer(path: str) -> int:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 found = os.stat(f"/proc/{pid}/fd/{fd}")
                 if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
-                        flags = next(
-                            int(line.split()[1], 8) for line in file if line.startswith("flags:")
-                        )
+                    info = read(f"/proc/{pid}/fdinfo/{fd}")
+                    flags = int(info.partition("flags:")[2].split()[0], 8)
                     if flags & os.O_ACCMODE != os.O_RDONLY:
                         return pid
-        except (OSError, StopIteration):
+        except (OSError, IndexError):
             continue
     return 0
 
