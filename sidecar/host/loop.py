@@ -26,7 +26,6 @@ from sidecar.base.errors import SidecarError, StartError
 from sidecar.base.refusal import refused
 from sidecar.control import commands, server
 from sidecar.core import facts, orders, status
-from sidecar.core.backoff import Allowance, Backoff
 from sidecar.core.history import Chronicle
 from sidecar.core.model import LINGERING, STARTING
 from sidecar.core.supervisor import Supervisor
@@ -37,6 +36,7 @@ from sidecar.host.generations import Generations, Plan, as_passed
 from sidecar.host.helper_processes import HelperProcesses
 from sidecar.host.job import Tools
 from sidecar.host.last_sweep import LastSweep
+from sidecar.host.listener_repair import ListenerRepair
 from sidecar.host.log_command import LogCommand
 from sidecar.host.meeting import Attempt
 from sidecar.host.memory_watch import MemoryRoom, MemoryWatch
@@ -62,7 +62,6 @@ from sidecar.system import (
     worker_environment,
 )
 from sidecar.system.jitter import chance
-from sidecar.system.listener_watch import ListenerWatch
 from sidecar.system.listeners import Listeners
 from sidecar.system.output import Output, let_open
 from sidecar.system.pid_file import PidFile
@@ -90,11 +89,6 @@ if TYPE_CHECKING:
     from sidecar.system.sockets import LookedUp
 
     Detach = Callable[[Callable[[], None]], None]
-
-# Programs that spoil listeners without end have them repaired once in so many seconds, but for so
-# many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
-MENDING = (0.05, 5.0)
-LONGEST_BROKEN = 30.0
 
 # The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
 LONGEST_SLEEP = 20 * 86400.0
@@ -158,14 +152,6 @@ class Host:
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
         self._status_failed = ""
         self.output: Output | None = None
-        #: What tells when a listener is spoilt, and when to look at all of them, whatever it tells.
-        self.listener_watch: ListenerWatch | None = None
-        self._watch_problem = ""
-        self._mend_at = float("-inf")
-        self._mend_allowance = Allowance(*MENDING)
-        self._mend_pace = Backoff(0.0, LONGEST_BROKEN)
-        #: What is said of those that could not be repaired.
-        self._broken: tuple[str, ...] = ()
         self.turn = Turn(self._say)
         self._try, self._note_defect = self.turn.attempt, self.turn.note_defect
         #: Signals and orders that have not been seen to yet.
@@ -215,6 +201,11 @@ class Host:
             ready=self._saw_ready,
         )
         self.checks = GenerationChecks(tools, run=self._start_check, passed=self._prepared)
+        self.listener_repair = ListenerRepair(
+            tools,
+            listeners=lambda: self.listeners,
+            leaving=lambda: self.supervisor.ending.phase == "leaving",
+        )
         self.generations = Generations(
             tools,
             plan=self._plan_of_now,
@@ -361,7 +352,7 @@ class Host:
                 self.log.let_go,
                 self._over_by,
             )
-            self._unwatch_listeners()
+            self.listener_repair.close()
             self.selector.close()
             if self.terminal is not None:
                 self.terminal.close()
@@ -635,7 +626,11 @@ class Host:
             ),
             Part("listen to NOTIFY_SOCKET", self.notify.deadline, self.notify.on_deadline),
             Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
-            Part("repair the listeners", lambda: self._mend_at, self._mend),
+            Part(
+                "repair the listeners",
+                self.listener_repair.deadline,
+                self.listener_repair.on_deadline,
+            ),
             Part("start the log command", self.log_command.deadline, self.log_command.on_deadline),
             Part("start its helpers", self.helpers.deadline, self.helpers.on_deadline),
             Part(
@@ -929,7 +924,7 @@ class Host:
                 ),
                 now,
             )
-            self._try("repair the listeners", self._mend, now)
+            self._try("repair the listeners", self.listener_repair.on_deadline, now)
         elif (job := self.jobs.pop(each.pid, None)) is not None:
             try:
                 job.on_exit(each, now)
@@ -1126,8 +1121,7 @@ class Host:
         self.memory_watch.configure(new.max_memory, now)
         if listeners is not self.listeners:
             self.listeners = listeners
-            self._unwatch_listeners()
-            self._mend_at = now
+            self.listener_repair.changed(now)
             self.sets.append(listeners)
             self._close_listeners()
         if {"command", "profile", "handoff", "port"} & {*change.names}:
@@ -1435,7 +1429,7 @@ class Host:
         if len(self.supervisor.roster.generations) == 1:
             self.room.only_one_left()
         self._try("close listeners", self._close_listeners)
-        self._try("repair the listeners", self._mend, now)
+        self._try("repair the listeners", self.listener_repair.on_deadline, now)
         self._try("see who holds the listeners", self._tell_strangers)
 
     def _tell_strangers(self) -> None:
@@ -1455,7 +1449,7 @@ class Host:
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         if order.event == "serving":
             # It is not said of a door that is closed.
-            self._try("repair the listeners", self._mend, now)
+            self._try("repair the listeners", self.listener_repair.on_deadline, now)
             self.missed_sockets.served()
         fields = order.fields
         if order.event == "swap_failed" and (
@@ -1471,53 +1465,6 @@ class Host:
             self._try("answer at the control socket", self.control.flush)
         if order.reason:
             leave_a_reason(order.reason)
-
-    def _mend(self, now: float) -> None:
-        """Repair the listeners: a program may have shut one down, or removed its path. Not once the
-        workers have been asked to leave for good: then a closed door is right.
-        """
-        if self.listener_watch is not None:
-            self.listener_watch.take()
-        if self.supervisor.ending.phase == "leaving":
-            self._mend_at = float("inf")
-            return
-        before, known = self.listeners.inodes(), self._broken
-        news = [remark for remark in self.listeners.mend() if remark not in known]
-        self._broken = tuple(self.listeners.broken.values())
-        for remark in news:
-            self._say("mended", {"remark": remark})
-        if self.listeners.inodes() != before:
-            # Bound anew: the workers that live hold a socket nobody can reach any more.
-            self._observe(facts.SwapTriggered("listener"), now)
-        if news or self.listener_watch is None:
-            # There may be other sockets and files now: watch these, and look once more, because
-            # something may have happened to them meanwhile. Who spoils them without end is not
-            # heard each time.
-            self._unwatch_listeners()
-            self._mend_at = self._mend_allowance.use(now)
-            if self._mend_at <= now:
-                self._watch_listeners()
-        elif self._broken:
-            self._mend_at = self._mend_pace.failed(now, 0.0, chance())
-        else:
-            self._mend_pace.failures = 0
-            self._mend_at = float("inf")
-
-    def _watch_listeners(self) -> None:
-        """Hear at once when a program spoils a listener of now."""
-        self.listener_watch = ListenerWatch(self.listeners.watched())
-        self._listen_to(self.listener_watch, self._mend)
-        problem = self.listener_watch.problem
-        if problem and problem != self._watch_problem:
-            remark = f"a removed path of a listener is noticed only when a worker ends ({problem})"
-            self._say("remark", {"remark": remark})
-        self._watch_problem = problem
-
-    def _unwatch_listeners(self) -> None:
-        if self.listener_watch is not None:
-            self._stop_listening(self.listener_watch)
-            self.listener_watch.close()
-            self.listener_watch = None
 
     def _write_status(self, _now: float) -> None:
         if self.status_file is None:

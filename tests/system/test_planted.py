@@ -16,7 +16,7 @@ from tests.support import APPS, PATIENCE, Load, Sidecar, marked, until
 
 HOST = [
     "_act_upon", "_answer", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
-    "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look_after", "_mend",
+    "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look_after",
     "_observe", "_prepared", "_read_control", "_reap", "_see_end", "_see_to", "_settle",
     "_say", "_stop_listening", "_stop_looking", "_tell_manager", "_turn", "_write_status", "reload",
 ]  # fmt: skip
@@ -24,7 +24,7 @@ ENTRIES = [
     *(f"sidecar.host.loop:Host.{each}" for each in HOST),
     *(f"sidecar.host.readiness_probes:ReadinessProbes.{each}" for each in ("deadline", "on_deadline", "_look_at")),
     *(f"sidecar.host.ready_commands:ReadyCommands.{each}" for each in ("on_deadline", "on_exit")),
-    "sidecar.host.generation_checks:GenerationChecks.on_exit",
+    "sidecar.host.generation_checks:GenerationChecks.on_exit", "sidecar.host.listener_repair:ListenerRepair.on_deadline",
     *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
         "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),

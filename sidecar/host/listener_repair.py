@@ -1,0 +1,99 @@
+"""Repairing the listeners: a program may shut one down, or remove its path. What spoils one is heard
+at once (system/listener_watch.py).
+"""
+
+from __future__ import annotations
+
+from sidecar.core import facts
+from sidecar.core.backoff import Allowance, Backoff
+from sidecar.system.jitter import chance
+from sidecar.system.listener_watch import ListenerWatch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.host.job import Tools
+    from sidecar.system.listeners import Listeners
+
+# Programs that spoil listeners without end have them repaired once in so many seconds, but for so
+# many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
+REPAIRS = (0.05, 5.0)
+LONGEST_BROKEN = 30.0
+
+
+class ListenerRepair:
+    """The job that repairs them. `listeners` are those of now; `leaving` says whether the workers
+    have been asked to leave for good: then a closed door is right.
+    """
+
+    def __init__(
+        self, tools: Tools, *, listeners: Callable[[], Listeners], leaving: Callable[[], bool]
+    ) -> None:
+        self._tools = tools
+        self._listeners = listeners
+        self._leaving = leaving
+        #: What tells when a listener is spoilt, and when to look at all of them, whatever it tells.
+        self._watch: ListenerWatch | None = None
+        self._watch_problem = ""
+        self._look_at = float("-inf")
+        self._allowance = Allowance(*REPAIRS)
+        self._pace = Backoff(0.0, LONGEST_BROKEN)
+        #: What is said of those that could not be repaired.
+        self._broken: tuple[str, ...] = ()
+
+    def deadline(self) -> float:
+        """When to look at them."""
+        return self._look_at
+
+    def on_deadline(self, now: float) -> None:
+        """Look at them, and repair what has to be repaired."""
+        if self._watch is not None:
+            self._watch.take()
+        if self._leaving():
+            self._look_at = float("inf")
+            return
+        listeners = self._listeners()
+        before, known = listeners.inodes(), self._broken
+        news = [remark for remark in listeners.mend() if remark not in known]
+        self._broken = tuple(listeners.broken.values())
+        for remark in news:
+            self._tools.say("mended", {"remark": remark})
+        if listeners.inodes() != before:
+            # Bound anew: the workers that live hold a socket nobody can reach any more.
+            self._tools.observe(facts.SwapTriggered("listener"), now)
+        if news or self._watch is None:
+            # There may be other sockets and files now: watch these, and look once more, because
+            # something may have happened to them meanwhile. Who spoils them without end is not
+            # heard each time.
+            self.close()
+            self._look_at = self._allowance.use(now)
+            if self._look_at <= now:
+                self._start_watching(listeners)
+        elif self._broken:
+            self._look_at = self._pace.failed(now, 0.0, chance())
+        else:
+            self._pace.failures = 0
+            self._look_at = float("inf")
+
+    def changed(self, now: float) -> None:
+        """There are other listeners now."""
+        self.close()
+        self._look_at = now
+
+    def close(self) -> None:
+        """Watch them no more."""
+        if self._watch is not None:
+            self._tools.stop_listening(self._watch)
+            self._watch.close()
+            self._watch = None
+
+    def _start_watching(self, listeners: Listeners) -> None:
+        """Hear at once when a program spoils a listener of now."""
+        self._watch = ListenerWatch(listeners.watched())
+        self._tools.listen_to(self._watch, self.on_deadline)
+        problem = self._watch.problem
+        if problem and problem != self._watch_problem:
+            remark = f"a removed path of a listener is noticed only when a worker ends ({problem})"
+            self._tools.say("remark", {"remark": remark})
+        self._watch_problem = problem
