@@ -24,14 +24,12 @@ class SwapTriggered(Fact):
 
     `supersedes`: what a generation still starting was made from has changed, so it is to be given
     up (a saved file, a changed envdir); otherwise the wish waits its turn. `changed`: the paths or
-    names of variables, as far as they are known. `repeated`: nothing has changed but files that
-    change again and again, each time soon after the last (the program itself may write them).
+    names of variables, as far as they are known.
     """
 
     trigger: str
     supersedes: bool = False
     changed: tuple[str, ...] = ()
-    repeated: bool = False
 
 
 class Configured(Fact):

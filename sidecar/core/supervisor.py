@@ -62,10 +62,6 @@ ECHO = 0.1
 # its slot is recycled ever more seldom, after the longest pause at the most. Not the slot's own
 # backoff: min_uptime is about crashes, and a crash of the next worker is to be mended at once.
 SOON_TOO_BIG, SELDOM = 600.0, 600.0
-# Files that change again and again this soon (seconds) after a generation has begun to serve, or
-# before, are taken to be written by the program: the pause until the next generation doubles each
-# time, up to the longest. Whoever saves by hand looks at what came of it first.
-OF_ITSELF, LONGEST_LOOP = 2.0, 60.0
 
 
 # The triggers that nobody has pulled: the first start, what has died, a listener that a program has
@@ -174,8 +170,6 @@ class Supervisor:
         # The generation with which somebody has asked for what there is now, and which failed; 0 if
         # there was none since the generation that serves was begun.
         self._refused = 0
-        # The pace of generations that seem to trigger each other.
-        self._loop = Backoff(OF_ITSELF, LONGEST_LOOP)
         # What has changed since the generation that serves was begun.
         self._unserved: tuple[str, ...] = ()
         self._passed: list[tuple[str, tuple[int, ...]]] = []
@@ -198,26 +192,10 @@ class Supervisor:
     def _saw_SwapTriggered(self, fact: facts.SwapTriggered, now: float) -> None:  # noqa: N802
         if self.ending.asked:
             return  # nothing new is begun
-        pause = self._loop_pause(now) if fact.repeated else 0.0
-        if fact.trigger == "envdir":
-            pause = self.settings.env_splay * self.chance()
+        splay = self.settings.env_splay * self.chance() if fact.trigger == "envdir" else 0.0
         unasked = fact.trigger in UNASKED and self.roster.coming is None
         like = self._kept_on() if unasked else 0
-        self._want(Wish(fact.trigger, now + pause, fact.supersedes, fact.changed, like))
-
-    def _loop_pause(self, now: float) -> float:
-        """The pause before the next generation where one may have been triggered by the last.
-
-        One for each generation: what is written while it waits makes it no longer.
-        """
-        if self._wish is None:
-            last = self.roster.coming or self.roster.current
-            serving_at = last.serving_at if last is not None else now
-            lived = max(0.0, now - serving_at)
-            pause = self._loop.failed(now, lived, self.chance()) - now
-            if pause:
-                self._say("loop_paused", pause=pause)
-        return max(0.0, self._loop.not_before - now)
+        self._want(Wish(fact.trigger, now + splay, fact.supersedes, fact.changed, like))
 
     def _want(self, wish: Wish) -> bool:
         """Wish for a swap. One answers all wishes, at the earliest moment and under the name it has

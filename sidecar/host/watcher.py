@@ -35,12 +35,7 @@ SAYS: dict[str, helpers.Shape] = {
         "mode": helpers.text,
         "why": helpers.text,
     },
-    "changed": {
-        "paths": helpers.texts,
-        "count": helpers.number,
-        "settings": helpers.flag,
-        "repeated": helpers.flag,
-    },
+    "changed": {"paths": helpers.texts, "count": helpers.number, "settings": helpers.flag},
     "env": {"names": helpers.texts, "error": helpers.text},
     "remark": helpers.REMARK,
 }
@@ -172,7 +167,7 @@ class Watcher:
         if told["settings"] and not self._tools.stopping():
             self._settings_changed(paths, now)
         else:
-            self._tools.observe(facts.SwapTriggered("watch", True, paths, told["repeated"]), now)
+            self._tools.observe(facts.SwapTriggered("watch", supersedes=True, changed=paths), now)
 
     def _told_env(self, told: dict[str, Any], now: float) -> None:
         if told["error"]:

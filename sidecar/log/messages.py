@@ -76,10 +76,6 @@ PHRASES: dict[str, tuple[str, str]] = {
         " generation {generation} has the settings and environment of generation {like}, the last"
         " that held out (settings that differ: {settings}; variables: {variables})",
     ),
-    "loop_paused": (
-        INFO,
-        "generations seem to trigger each other by a file that the program writes: the next begins in {pause} s",
-    ),
     "kept_on": (
         WARNING,
         "generation {failed} was refused: until the next swap that is asked for, generation"

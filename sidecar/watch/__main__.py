@@ -17,8 +17,7 @@ Standard output is a pipe to PID 1; each line is a JSON object shorter than 4000
 once:
 
     {"event": "watching", "roots": […], "directories": N, "mode": "inotify" or "poll", "why": "" or a sentence}
-    {"event": "changed", "paths": [up to 20], "count": N, "settings": true if the settings file is among them,
-     "repeated": true if there are only paths of which was said that they change again and again}
+    {"event": "changed", "paths": [up to 20], "count": N, "settings": true if the settings file is among them}
                                                                one for each burst; no path: it is not known what
     {"event": "env", "names": […], "error": "" or a sentence}  the environment that would be read is another one
     {"event": "remark", "remark": "a sentence for the log"}

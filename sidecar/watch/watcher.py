@@ -490,12 +490,7 @@ class Watcher:
             self._tree.shown(each) for each in appeared
         ]
         told = sorted(set(paths))
-        # What has been warned of, and nothing else.
-        repeated = bool(differences) and all(
-            self._tree.shown(each.path) in self._remarked for each in differences[:PATHS]
-        )
-        settings = self._of_settings(differences)
-        say("changed", paths=told, count=len(told), settings=settings, repeated=repeated)
+        say("changed", paths=told, count=len(told), settings=self._of_settings(differences))
         now = time.monotonic()
         before, self._repeats = self._repeats, {}
         for each in differences[:PATHS]:

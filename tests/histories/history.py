@@ -17,7 +17,6 @@ Facts::
     start                           nothing but the beginning
     hup, command, key, listener     a swap is triggered
     watch, envdir                   likewise, and the code or environment has changed
-    written                         likewise, by the program, again and again
     configured workers=3 …          the settings were read anew
     term, int, ttin, ttou, usr1     a signal came
     prepared 2, unprepared 2        the answer to prepare, where History(prepare="later")
@@ -179,8 +178,6 @@ class History:
                 self._observe(facts.SwapTriggered("HUP" if trigger == "hup" else trigger))
             case ["watch" | "envdir" as trigger]:
                 self._observe(facts.SwapTriggered(trigger, supersedes=True))
-            case ["written"]:
-                self._observe(facts.SwapTriggered("watch", supersedes=True, repeated=True))
             case ["configured", *words]:
                 pairs = dict(word.split("=") for word in words)
                 values = {name: TABLE[name].kind(text) for name, text in pairs.items()}

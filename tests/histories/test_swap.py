@@ -767,7 +767,7 @@ def test_program_that_daemonizes_is_told_so(left: str) -> None:
 
 @pytest.mark.parametrize("end", ["exit 201 0", "exit 201 1 +", "killed 201 SEGV +"])
 def test_program_that_fails_is_not_said_to_daemonize(end: str) -> None:
-    history = play(Settings(), """
+    history = play(Settings(), f"""
         0     start     | prepare 1, spawn 1/0=101
         1     ready 101 | !serving
         9     hup       | prepare 2, spawn 2/0=201
@@ -776,43 +776,3 @@ def test_program_that_fails_is_not_said_to_daemonize(end: str) -> None:
     history._fact(end)
     history._settle()
     assert "daemonize" not in history.what_was_said("swap_failed")[0]["cause"]
-
-
-def test_generations_that_trigger_each_other_are_begun_after_growing_pauses() -> None:
-    """What is written in the pause makes it no longer; what somebody saves is served at once."""
-    history = play(Settings(), """
-        0     start                  | prepare 1, spawn 1/0=101
-        1     ready 101              | !serving
-        1.5   written                | !loop_paused
-        1.7   written                |
-        1.75  -                      | prepare 2, spawn 2/0=201
-        2     written                | !loop_paused
-        2.25  ready 201              | retire 101 TERM
-        2.25  exit 101 0             | close 1
-        2.5   -                      | prepare 3, spawn 3/0=301
-        3     ready 301              | retire 201 TERM
-        3     exit 201 0; written    | close 2, !loop_paused
-        3.1   watch                  | prepare 4, spawn 4/0=401
-        3.2   ready 401              | retire 301 TERM
-        3.2   exit 301 0             | close 3
-        3.3   written                |
-        5.3   -                      | prepare 5, spawn 5/0=501
-    """)  # fmt: skip
-    assert [each["pause"] for each in history.what_was_said("loop_paused")] == [0.25, 0.5, 1.0, 2.0]
-
-
-def test_file_that_is_written_once_a_generation_has_served_for_a_while_is_no_loop() -> None:
-    history = play(Settings(), """
-        0     start     | prepare 1, spawn 1/0=101
-        1     ready 101 | !serving
-        1.5   written   | !loop_paused
-        1.75  -         | prepare 2, spawn 2/0=201
-        2     ready 201 | retire 101 TERM
-        2     exit 101 0| close 1
-        4     written   | prepare 3, spawn 3/0=301
-        5     ready 301 | retire 201 TERM
-        5     exit 201 0| close 2
-        6     written   |
-        6.25  -         | prepare 4, spawn 4/0=401
-    """)  # fmt: skip
-    assert [each["pause"] for each in history.what_was_said("loop_paused")] == [0.25, 0.25]

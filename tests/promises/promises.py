@@ -423,8 +423,7 @@ class NoSpin(Losses):
 
     A generation is begun at once for a trigger, for the interval, or for a serving generation that
     had held out; anything else is an attempt that waits for at least half of its pause, and the
-    pause doubles with each failure. So does a slot of the serving generation, and so does what
-    generations trigger by what they write. That reconcile ends,
+    pause doubles with each failure. So does a slot of the serving generation. That reconcile ends,
     that deadlines are honest, is checked by the world itself.
     """
 
@@ -441,12 +440,9 @@ class NoSpin(Losses):
         self.interval_failed_at = -INF
         self.retry = False  # another attempt was said to come
         self.turns: list[float] = []  # moments from which another attempt is all right
-        self.of_itself = False  # the program alone has changed what is watched
 
     def fact(self, fact: facts.Fact) -> None:
         """Count what fails."""
-        if isinstance(fact, facts.SwapTriggered):
-            self.of_itself &= fact.repeated
         if isinstance(fact, facts.Configured):
             longest = max(self.world.settings.max_backoff, 0.25)
             self.longest, self.least_longest = (
@@ -523,10 +519,7 @@ class NoSpin(Losses):
     def _begun(self, order: orders.Prepare) -> None:
         world = self.world
         turns, self.turns = self.turns, []
-        of_itself, self.of_itself = self.of_itself, True
         if world.pending:
-            if of_itself and not turns and not self.due and world.now < world.loop_from - BIT:
-                raise self.broken(f"too early after {world.loops} of a loop: {order}")
             return
         if order.trigger == "interval" and self.due:
             return

@@ -276,7 +276,7 @@ FAULTS = [
     ),
     Fault(
         "who never served is given the whole drain time",
-        "Drain ends or Latest wins",
+        "Drain ends",
         ("else min(drain, STILLBORN_GRACE)", "else drain"),
     ),
     Fault(
@@ -417,24 +417,11 @@ FAULTS = [
         ("changed=merged(earlier.changed, wish.changed)", "changed=wish.changed"),
     ),
     Fault(
-        "generations that trigger each other are not paced",
-        "No spin",
-        ("self._loop_pause(now) if fact.repeated else", "self._loop_pause(now) if False else"),
-    ),
-    Fault(
-        "what somebody saves waits as what the program writes itself",
-        "Latest wins",
-        (
-            "self._loop_pause(now) if fact.repeated else",
-            "self._loop_pause(now) if fact.supersedes else",
-        ),
-    ),
-    Fault(
         "a trigger during a swap is lost",
         "Latest wins or Recovery or Recycling",
         (
-            "        pause = self._loop_pause(now) if",
-            "        if self.roster.coming is not None and not fact.supersedes:\n            return\n        pause = self._loop_pause(now) if",
+            "        splay = self",
+            "        if self.roster.coming is not None and not fact.supersedes:\n            return\n        splay = self",
         ),
     ),
     Fault(

@@ -264,9 +264,6 @@ class World:
         #: Dice for generations that time makes ready and that die soon after.
         self.soon = random.Random(copy.copy(dice).getrandbits(30))
         self.short_lived: dict[int, bool] = {}
-        #: Dice for programs that write a file that is watched.
-        self.writes = random.Random(copy.copy(dice).getrandbits(29))
-        self.looping = self.writes.random() < 0.1
         self.settings = draw_settings(dice).replace(
             env_splay=splay, as_server_starter=self.spice.random() < 0.1
         )
@@ -303,9 +300,6 @@ class World:
         self.due_at = 0.0  # by then the trigger has to be answered
         self.unserved: list[str] = []  # what has changed since the generation that serves was begun
         self.begun = 0
-        # How often in a row the program has changed what is watched, and between which moments the
-        # next generation begins for that.
-        self.loops, self.loop_from, self.loop_by = 0, -INF, -INF
         # --- the parts
         self.calm = False
         self.calm_at = INF
@@ -597,7 +591,6 @@ class World:
             + 4 * one_swap
             + 4 * (max(s.max_backoff for s in self.ever) + 3.0)
             + self.settings.env_splay
-            + (60.0 if self.looping else 0.0)
         )
 
     def _final_stop(self, kind: str) -> Callable[[], facts.Fact | None]:
@@ -732,9 +725,6 @@ class World:
         match fact:
             case facts.SwapTriggered():
                 due = self.now + (self.settings.env_splay if fact.trigger == "envdir" else 0.0)
-                if fact.repeated:
-                    self._count_loop()
-                    due = max(due, self.loop_by)
                 self.due_at = min(due, self.due_at) if self.pending else due
                 self.pending = True
                 self.supersedes |= fact.supersedes
@@ -786,20 +776,6 @@ class World:
         for promise in self.promises:
             promise.fact(fact)
         self.supervisor.observe(fact, self.now)
-
-    def _count_loop(self) -> None:
-        """A generation is begun for what the last has written: after a pause that doubles, if that
-        serves for less than 2 s. The supervisor's own word is taken for whether one is due already.
-        """
-        if self.supervisor.wish is not None:
-            return
-        coming, current = self.coming, self.current
-        if coming is None and current is not None and self.now >= current.serving_at + 2.0:
-            self.loops, self.loop_from, self.loop_by = 0, self.now, self.now
-            return
-        pause = min(60.0, 0.25 * 2.0**self.loops)
-        self.loops += 1
-        self.loop_from, self.loop_by = self.now + pause / 2, self.now + pause
 
     def _left(self, process: Process, fact: facts.WorkerExited) -> None:
         if process.retired_at is None:
@@ -951,22 +927,11 @@ class World:
         self.at(
             self.now + program.dies, self._end(process, program.code, program.signal, natural=True)
         )
-        if self.looping and not self.calm:
-            after = self.writes.choice((0.0, 0.25, 0.25, 1.0, 3.0))
-            self.at(executed + after, self._written(process))
         if self.growth.random() < self.growing:
             self.at(
                 self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(),
                 self._grown(process),
             )
-
-    def _written(self, process: Process) -> Callable[[], facts.Fact | None]:
-        """The program has written a file that is watched, again."""
-        return lambda: (
-            None
-            if self.calm or not process.alive
-            else facts.SwapTriggered("watch", True, (f"written{len(self.trace)}",), True)
-        )
 
     def _grown(self, process: Process) -> Callable[[], facts.Fact | None]:
         def happen() -> facts.Fact | None:
