@@ -352,12 +352,12 @@ class Host:
                 self.log.let_go,
                 self._over_by,
             )
-            self.listener_repair.close()
-            self.selector.close()
+            self._try("stop watching the listeners", self.listener_repair.close)
+            self._try("close what the loop waits on", self.selector.close)
             if self.terminal is not None:
-                self.terminal.close()
-            self.notify.close()
-            self.manager.close()
+                self._try("let the terminal go", self.terminal.close)
+            self._try("close NOTIFY_SOCKET", self.notify.close)
+            self._try("let the service manager go", self.manager.close)
 
     def _open_ears(self) -> None:
         """Make what the loop waits on."""

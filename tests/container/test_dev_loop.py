@@ -125,6 +125,7 @@ def test_files_copied_in_by_the_engine_are_served(run_container, images, tmp_pat
     running.wait_event("serving")
     put(running, "/tree", {"app.py": version(2), "more.py": "x = 1\n"})
     assert running.wait_event("serving", generation=2)["trigger"] == "watch"
+    running.wait_event("generation_gone", generation=1)  # until then it may take a connection
     assert fetch(running.port)[1].startswith("version 2")
     put(running, "/tree", {"app.py": "x = = 1\n"})
     running.wait_event("swap_failed", generation=3)

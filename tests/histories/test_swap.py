@@ -767,7 +767,7 @@ def test_program_that_daemonizes_is_told_so(left: str) -> None:
 
 @pytest.mark.parametrize("end", ["exit 201 0", "exit 201 1 +", "killed 201 SEGV +"])
 def test_program_that_fails_is_not_said_to_daemonize(end: str) -> None:
-    history = play(Settings(), f"""
+    history = play(Settings(), """
         0     start     | prepare 1, spawn 1/0=101
         1     ready 101 | !serving
         9     hup       | prepare 2, spawn 2/0=201
