@@ -701,6 +701,7 @@ class Host:
         self._note_defect("wait for what happens", error, now)
         if now >= self._end_by:
             raise error
+        # Nothing else can wait now: without this pause it would spin (promise 4).
         time.sleep(DEFECT_PAUSE)
         self._reap_at = now
 

@@ -133,3 +133,35 @@ def test_every_entry_is_there():
         __import__(module)
         kind, _, method = path.partition(".")
         assert hasattr(getattr(sys.modules[module], kind), method), entry
+
+
+LAST_STEPS = [
+    "sidecar.host.listener_repair:ListenerRepair.close",
+    "sidecar.host.notify_reader:NotifyReader.close",
+    "sidecar.system.service_manager:Manager.close",
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("entry", LAST_STEPS, ids=lambda entry: entry.partition(":")[2])
+def test_a_defect_in_a_last_step_leaves_no_other_undone(tmp_path, entry, when):
+    """The exit status stays, and the files that are removed last are removed."""
+    armed = tmp_path / "armed"
+    run = Planted(
+        "--status-file", str(tmp_path / "status"), "--control", str(tmp_path / "control"),
+        env={"PLANT": entry, "WHEN": when, "ARMED": str(armed)},
+    )  # fmt: skip
+    try:
+        run.wait("serving")
+        armed.touch()
+        run.signal("TERM")
+        assert run.process.wait(PATIENCE) == 0
+        run._reader.join(PATIENCE)
+        assert marked(run.mark) == []
+        assert len(run.seen("defect")) == 1
+        assert "planted" in run.output
+        assert not [line for line in run.output if "Traceback" in line or "secret" in line]
+        assert not (tmp_path / "status").exists()
+        assert not (tmp_path / "control").exists()
+    finally:
+        run.clean_up()
