@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         def begun(self) -> int:
             """The number of the generation begun last."""
 
-        def observe(self, fact: facts.Fact) -> None:
+        def observe(self, fact: facts.AnyFact) -> None:
             """Let the supervisor know; what follows from it follows later in this turn."""
 
         def reload(self, trigger: str) -> bool:

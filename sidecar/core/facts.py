@@ -196,3 +196,26 @@ class GroupEmptied(Fact):
     """The last process of a worker whose leader had exited is gone."""
 
     pid: int
+
+
+if TYPE_CHECKING:
+    # Every fact there is: a `match` over it that leaves one out is an error of mypy.
+    AnyFact = (
+        SwapTriggered
+        | Configured
+        | StopAsked
+        | SizeChanged
+        | SignalPassed
+        | Prepared
+        | PreparationFailed
+        | PaceChanged
+        | WorkerStarted
+        | WorkerExecuted
+        | SpawnFailed
+        | WorkerReady
+        | WorkerSpread
+        | GrewTooBig
+        | LookForbidden
+        | WorkerExited
+        | GroupEmptied
+    )

@@ -13,6 +13,7 @@ between a HUP, a crash and a drain deadline is then nowhere in one place, and ca
 
 from __future__ import annotations
 
+from sidecar.base.exhaustive import assert_never
 from sidecar.base.record import Record
 from sidecar.core import facts, orders
 from sidecar.core.backoff import Allowance, Backoff, IntervalClock
@@ -179,17 +180,53 @@ class Supervisor:
         self._said_delay = 0
         #: The last generation that failed and why, until one serves again.
         self.failed: tuple[int, str] | None = None
-        self._orders: list[orders.Order] = []
+        self._orders: list[orders.AnyOrder] = []
         self._next = float("inf")
         self._containment = Containment()
 
     # --- observe: write the fact down
 
-    def observe(self, fact: facts.Fact, now: float) -> None:
+    def observe(self, fact: facts.AnyFact, now: float) -> None:
         """Write down what happened at `now`."""
-        getattr(self, "_saw_" + type(fact).__name__)(fact, now)
+        match fact:
+            case facts.SwapTriggered():
+                self._saw_swap_triggered(fact, now)
+            case facts.Configured():
+                self._saw_configured(fact, now)
+            case facts.StopAsked():
+                self._saw_stop_asked(fact, now)
+            case facts.SizeChanged():
+                self._saw_size_changed(fact, now)
+            case facts.SignalPassed():
+                self._saw_signal_passed(fact, now)
+            case facts.Prepared():
+                self._saw_prepared(fact, now)
+            case facts.PreparationFailed():
+                self._saw_preparation_failed(fact, now)
+            case facts.PaceChanged():
+                self._saw_pace_changed(fact, now)
+            case facts.WorkerStarted():
+                self._saw_worker_started(fact, now)
+            case facts.WorkerExecuted():
+                self._saw_worker_executed(fact, now)
+            case facts.SpawnFailed():
+                self._saw_spawn_failed(fact, now)
+            case facts.WorkerReady():
+                self._saw_worker_ready(fact, now)
+            case facts.WorkerSpread():
+                self._saw_worker_spread(fact, now)
+            case facts.GrewTooBig():
+                self._saw_grew_too_big(fact, now)
+            case facts.LookForbidden():
+                self._saw_look_forbidden(fact, now)
+            case facts.WorkerExited():
+                self._saw_worker_exited(fact, now)
+            case facts.GroupEmptied():
+                self._saw_group_emptied(fact, now)
+            case _:
+                assert_never(fact)
 
-    def _saw_SwapTriggered(self, fact: facts.SwapTriggered, now: float) -> None:  # noqa: N802
+    def _saw_swap_triggered(self, fact: facts.SwapTriggered, now: float) -> None:
         if self.ending.asked:
             return  # nothing new is begun
         splay = self.settings.env_splay * self.chance() if fact.trigger == "envdir" else 0.0
@@ -214,7 +251,7 @@ class Supervisor:
         )
         return first is wish
 
-    def _saw_Configured(self, fact: facts.Configured, now: float) -> None:  # noqa: N802
+    def _saw_configured(self, fact: facts.Configured, now: float) -> None:
         """Times and counts hold at once, also for what is under way; the signals are those each
         generation was begun with.
         """
@@ -233,7 +270,7 @@ class Supervisor:
         ):
             self._wind(now)
 
-    def _saw_StopAsked(self, fact: facts.StopAsked, now: float) -> None:  # noqa: N802
+    def _saw_stop_asked(self, fact: facts.StopAsked, now: float) -> None:
         ending = self.ending
         if fact.signal == ending.signal and now < ending.asked_at + ECHO:
             return
@@ -243,7 +280,7 @@ class Supervisor:
         ending.asked_at = now
         ending.signal = fact.signal
 
-    def _saw_SizeChanged(self, fact: facts.SizeChanged, now: float) -> None:  # noqa: N802
+    def _saw_size_changed(self, fact: facts.SizeChanged, now: float) -> None:
         size = max(1, self.size + fact.by)
         if fact.signal:
             # A signal may come from a program that has gone mad; a command comes from somebody.
@@ -266,28 +303,28 @@ class Supervisor:
         if not signal:
             self._slots_open = size
 
-    def _saw_SignalPassed(self, fact: facts.SignalPassed, now: float) -> None:  # noqa: N802
+    def _saw_signal_passed(self, fact: facts.SignalPassed, now: float) -> None:
         self._passed.append((fact.signal, fact.to))
 
-    def _saw_Prepared(self, fact: facts.Prepared, now: float) -> None:  # noqa: N802
+    def _saw_prepared(self, fact: facts.Prepared, now: float) -> None:
         coming = self.roster.coming
         if coming is not None and coming.number == fact.generation and coming.state == PREPARING:
             coming.move(STARTING)
             coming.room, coming.why = fact.room, fact.why
 
-    def _saw_PreparationFailed(self, fact: facts.PreparationFailed, now: float) -> None:  # noqa: N802
+    def _saw_preparation_failed(self, fact: facts.PreparationFailed, now: float) -> None:
         coming = self.roster.coming
         if coming is not None and coming.number == fact.generation:
             self._failure = Failure(fact.cause, 1, fact.output)
 
-    def _saw_PaceChanged(self, fact: facts.PaceChanged, now: float) -> None:  # noqa: N802
+    def _saw_pace_changed(self, fact: facts.PaceChanged, now: float) -> None:
         self.settings = self.settings.replace(
             enable_auto_restart=fact.enable_auto_restart,
             auto_restart_interval=fact.auto_restart_interval,
             kill_old_delay=fact.kill_old_delay,
         )
 
-    def _saw_WorkerStarted(self, fact: facts.WorkerStarted, now: float) -> None:  # noqa: N802
+    def _saw_worker_started(self, fact: facts.WorkerStarted, now: float) -> None:
         worker = Worker(fact.generation, fact.slot, fact.pid, fact.readiness, now)
         generation = self.roster.generations[fact.generation]
         if generation.state == SERVING:
@@ -302,21 +339,21 @@ class Supervisor:
         generation.workers.append(worker)
         self._say("worker_started", generation=fact.generation, slot=fact.slot, pid=fact.pid)
 
-    def _saw_WorkerExecuted(self, fact: facts.WorkerExecuted, now: float) -> None:  # noqa: N802
+    def _saw_worker_executed(self, fact: facts.WorkerExecuted, now: float) -> None:
         worker = self.roster.find(fact.pid)
         if worker is not None and worker.executed_at is None:
             worker.executed_at = now
 
-    def _saw_SpawnFailed(self, fact: facts.SpawnFailed, now: float) -> None:  # noqa: N802
+    def _saw_spawn_failed(self, fact: facts.SpawnFailed, now: float) -> None:
         self._say("spawn_failed", generation=fact.generation, slot=fact.slot, cause=fact.cause)
         self._lost(fact.generation, fact.slot, Failure(fact.cause, 1), now, lived=0.0)
 
-    def _saw_WorkerReady(self, fact: facts.WorkerReady, now: float) -> None:  # noqa: N802
+    def _saw_worker_ready(self, fact: facts.WorkerReady, now: float) -> None:
         worker = self.roster.find(fact.pid)
         if worker is not None and worker.state == STARTING:
             self._became_ready(worker, now)
 
-    def _saw_WorkerSpread(self, fact: facts.WorkerSpread, now: float) -> None:  # noqa: N802
+    def _saw_worker_spread(self, fact: facts.WorkerSpread, now: float) -> None:
         worker = self.roster.find(fact.pid)
         coming = self.roster.coming
         if worker is None:
@@ -330,12 +367,12 @@ class Supervisor:
             worker.most = fact.takers
             worker.spread_at = now
 
-    def _saw_GrewTooBig(self, fact: facts.GrewTooBig, now: float) -> None:  # noqa: N802
+    def _saw_grew_too_big(self, fact: facts.GrewTooBig, now: float) -> None:
         worker = self.roster.find(fact.pid)
         if worker is not None:
             worker.too_big = fact.memory
 
-    def _saw_LookForbidden(self, fact: facts.LookForbidden, now: float) -> None:  # noqa: N802
+    def _saw_look_forbidden(self, fact: facts.LookForbidden, now: float) -> None:
         worker = self.roster.find(fact.pid)
         if worker is not None:
             worker.readiness = "interval"
@@ -343,7 +380,7 @@ class Supervisor:
             self._said_forbidden = True
             self._say("look_forbidden", cause=fact.cause, interval=self.settings.interval)
 
-    def _saw_WorkerExited(self, fact: facts.WorkerExited, now: float) -> None:  # noqa: N802
+    def _saw_worker_exited(self, fact: facts.WorkerExited, now: float) -> None:
         worker = self.roster.find(fact.pid)
         if worker is None:
             return
@@ -404,7 +441,7 @@ class Supervisor:
             return "old" if self.roster.coming is not None else "current"
         return "new"
 
-    def _saw_GroupEmptied(self, fact: facts.GroupEmptied, now: float) -> None:  # noqa: N802
+    def _saw_group_emptied(self, fact: facts.GroupEmptied, now: float) -> None:
         worker = self.roster.find(fact.pid)
         if worker is not None:
             self.roster.remove(worker)
@@ -441,7 +478,7 @@ class Supervisor:
 
     # --- reconcile: look at the whole state, say what to do
 
-    def reconcile(self, now: float) -> list[orders.Order]:
+    def reconcile(self, now: float) -> list[orders.AnyOrder]:
         """What to do at `now`; to be called again with what came of it, until it is nothing."""
         self._next = float("inf")
         if self.exited:

@@ -46,7 +46,7 @@ class Tools:
         self,
         *,
         say: Callable[[str, Mapping[str, Any]], None],
-        observe: Callable[[facts.Fact, float], None],
+        observe: Callable[[facts.AnyFact, float], None],
         start: Callable[[Launch, Job], int],
         abandon: Callable[[int], None],
         listen_to: Callable[[HasFileno | int, Callable[[float], None]], None],

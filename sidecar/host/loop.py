@@ -156,7 +156,7 @@ class Host:
         self._try, self._note_defect = self.turn.attempt, self.turn.note_defect
         #: Signals and orders that have not been seen to yet.
         self._heard: deque[str] = deque()
-        self._ordered: deque[orders.Order] = deque()
+        self._ordered: deque[orders.AnyOrder] = deque()
         #: Whom the order that is being performed has been sent to already.
         self._sent_to = 0
         self._reap_at = float("inf")
@@ -804,11 +804,11 @@ class Host:
             if not self._ordered:
                 return
 
-    def _perform(self, order: orders.Order, now: float) -> None:
+    def _perform(self, order: orders.AnyOrder, now: float) -> None:
         """Perform one order. The supervisor is owed an answer to some, whatever happens."""
         self._sent_to = 0
         once = isinstance(order, (orders.Prepare, orders.Spawn, orders.Pass))
-        do: Callable[[orders.Order, float], None] = getattr(self, f"_do_{type(order).__name__}")
+        do: Callable[[orders.AnyOrder, float], None] = getattr(self, f"_do_{type(order).__name__}")
         what = f"perform {type(order).__name__}"
         if self._try(what, do, order, now, again=not once):
             return
@@ -835,7 +835,7 @@ class Host:
                 },
             )
 
-    def _observe(self, fact: facts.Fact, now: float) -> None:
+    def _observe(self, fact: facts.AnyFact, now: float) -> None:
         if self.secrets:
             # Here a text enters; what the core makes of it is shown in many places.
             masked = {
@@ -1042,7 +1042,7 @@ class Host:
         """The number of the generation begun last."""
         return self.supervisor.number
 
-    def observe(self, fact: facts.Fact) -> None:
+    def observe(self, fact: facts.AnyFact) -> None:
         """Let the supervisor know; what follows from it follows later in this turn."""
         self._observe(fact, time.monotonic())
 
