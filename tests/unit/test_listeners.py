@@ -1,4 +1,4 @@
-"""The hand that holds the listening sockets, on real sockets and files."""
+"""The listening sockets, on real sockets and files."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from sidecar.base import errors
 from sidecar.base.errors import StartError
 from sidecar.system.pid_file import PidFile
-from tests.hands.children import as_nobody, in_child, started
+from tests.unit.children import as_nobody, in_child, started
 
 ROOT = str(Path(errors.__file__).parents[1])
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.system.status_file import StatusFile
-from tests.hands.children import as_nobody
+from tests.unit.children import as_nobody
 
 
 def test_a_status_file_is_in_numeric_order(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ import pytest
 from sidecar.base.errors import StartError
 from sidecar.control import server
 from sidecar.control.server import Control
-from tests.hands.children import as_nobody, in_child
 from tests.support import PATIENCE, until
+from tests.unit.children import as_nobody, in_child
 
 
 class Following:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sidecar.base.errors import EnvdirError, SettingsError
 from sidecar.settings.resolve import resolve
 from sidecar.system import envdir
-from tests.hands.children import as_nobody, in_child
+from tests.unit.children import as_nobody, in_child
 
 ENVDIR = shutil.which("envdir")
 
