@@ -8,8 +8,8 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from selectors import BaseSelector
 
+    from sidecar.host.sources import Sources
     from sidecar.host.turn import Turn
     from sidecar.system.output import Output
     from sidecar.system.processes import Workers
@@ -31,9 +31,9 @@ class LastSweep:
     the rest from being done. Raises OSError where there are no descriptors to keep for it.
     """
 
-    def __init__(self, turn: Turn, selector: BaseSelector, wakeup: Wakeup) -> None:
+    def __init__(self, turn: Turn, sources: Sources, wakeup: Wakeup) -> None:
         self._turn = turn
-        self._selector = selector
+        self._sources = sources
         self._wakeup = wakeup
         self._spare = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SPARE)]
 
@@ -56,9 +56,7 @@ class LastSweep:
             return
         # Only children's ends are waited for now: whoever else has something to say would end each
         # wait at once.
-        for key in list(self._selector.get_map().values()):
-            if key.fileobj is not self._wakeup:
-                self._selector.unregister(key.fileobj)
+        self._sources.only(self._wakeup)
         until = min(over_by, time.monotonic() + LOG_COMMAND_WAIT) - A_MOMENT
         self._sweep(workers, min(until, time.monotonic() + LAST_WAIT), log_command)
         if output is not None:
@@ -78,7 +76,7 @@ class LastSweep:
     def _reaped(self, workers: Workers, wait: float) -> list[int]:
         """Wait for a child's end, and say whose it was."""
         try:
-            self._selector.select(wait)
+            self._sources.wait(wait)
             self._wakeup.take()
         except Exception as error:
             self._turn.note_defect("wait for the end of processes", error, time.monotonic())

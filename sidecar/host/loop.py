@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import binascii
 import os
-import selectors
 import signal
 import socket
 import time
@@ -26,11 +25,12 @@ from sidecar.base.errors import SidecarError, StartError
 from sidecar.base.refusal import refused
 from sidecar.control import commands, server
 from sidecar.core import facts, orders, status
-from sidecar.core.history import Chronicle
-from sidecar.core.model import LINGERING, STARTING
+from sidecar.core.model import STARTING
 from sidecar.core.supervisor import Supervisor
 from sidecar.host.admin import make_admin, open_to_all
+from sidecar.host.children import Children
 from sidecar.host.delegation import Delegation
+from sidecar.host.events import Events
 from sidecar.host.generation_checks import GenerationChecks
 from sidecar.host.generations import Generations, Plan, as_passed
 from sidecar.host.helper_processes import HelperProcesses
@@ -44,13 +44,17 @@ from sidecar.host.missed_sockets import MissedSockets
 from sidecar.host.notify_reader import NotifyReader
 from sidecar.host.readiness_probes import ReadinessProbes
 from sidecar.host.ready_commands import ReadyCommands
+from sidecar.host.redaction import Redaction
 from sidecar.host.settings_reload import SettingsReload
+from sidecar.host.sources import Sources
+from sidecar.host.status_reports import ServiceManagerReport, StatusFileReport
+from sidecar.host.stop_deadline import StopDeadline
 from sidecar.host.turn import Part, Turn
 from sidecar.host.upgrading import Upgrading
 from sidecar.host.watcher import Watcher
 from sidecar.log.writer import Log
 from sidecar.settings import profiles
-from sidecar.settings.resolve import hidden, only_time
+from sidecar.settings.resolve import only_time
 from sidecar.system import (
     accept_probe,
     child,
@@ -78,8 +82,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from _typeshed import HasFileno
-
     from sidecar.core.model import Worker
     from sidecar.host.job import Job
     from sidecar.host.settings_reload import Change, Prepared, Source
@@ -90,17 +92,8 @@ if TYPE_CHECKING:
 
     Detach = Callable[[Callable[[], None]], None]
 
-# The system waits for no more than 24 days at a time: one sleep is at most this long (seconds).
-LONGEST_SLEEP = 20 * 86400.0
-
 # Should the wait for what happens fail itself, the loop turns this slowly (seconds).
 DEFECT_PAUSE = 0.2
-# After the lame duck and the drain timeout a stop takes at most this long (seconds), whatever is
-# wrong: `sidecar check` and the documentation say so.
-LAST_SECONDS = 5.0
-# So much of it is left for the end of what is no worker (seconds): a supervisor that has not come
-# to its end before has a defect.
-SWEEPING = 1.0
 # Signals that end or stop no program, with a handler or without (signal(7)).
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
@@ -127,21 +120,20 @@ class Host:
         #: Every set of listeners that some generation may still use; the last is the one for
         #: generations to come.
         self.sets: list[Listeners] = []
-        self.secrets = settings.hide
+        self.redaction = Redaction(settings.hide)
         self.environ = worker_environment.inherited(environ)
         self.started_with = environ
         self.place = child.place(environ)
         self._leads_to: tuple[int, int] | None = None
         self._strangers: set[int] = set()
         self._said_unknown = 0
-        self.log = Log(
-            settings.log_format,
-            colour=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
-        )
+        self.turn = Turn()
+        colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self.events = Events(self.turn, Log(settings.log_format, colour=colour), self.redaction)
+        self.turn.say = self._say = self.events.say
         self.exit_status: int | None = None
         #: Something may be served from now on.
         self.began = False
-        self.chronicle = Chronicle()
         self.control: server.Control | None = None
         self.since = time.monotonic()
         self.room = MemoryRoom()
@@ -150,29 +142,38 @@ class Host:
         self.terminal: terminal.Terminal | None = None
         self._in_a_terminal = False
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
-        self._status_failed = ""
         self.output: Output | None = None
-        self.turn = Turn(self._say)
         self._try, self._note_defect = self.turn.attempt, self.turn.note_defect
         #: Signals and orders that have not been seen to yet.
         self._heard: deque[str] = deque()
         self._ordered: deque[orders.AnyOrder] = deque()
         #: Whom the order that is being performed has been sent to already.
         self._sent_to = 0
-        self._reap_at = float("inf")
-        #: By then sidecar leaves, whatever is wrong with it, and by then everything is over.
-        self._end_by = self._over_by = float("inf")
-        #: Sources that are not listened to for now, because reading them raised.
-        self._deaf: dict[int, tuple[HasFileno | int, Callable[[float], None], float]] = {}
-        #: Which job is told of the end of which process.
-        self.jobs: dict[int, Job] = {}
+        self.sources = Sources()
+        self.stop_deadline = StopDeadline(
+            self._say, leave=self._leave, left=lambda: self.exit_status is not None
+        )
+        self.children = Children(
+            self.turn,
+            say=self._say,
+            observe=self._observe,
+            processes=lambda: self.workers,
+            roster=lambda: self.supervisor.roster,
+            worker_ended=self._see_worker_end,
+        )
+        self.status_file_report = StatusFileReport(
+            self._say, self.status_file, lambda: self.supervisor
+        )
+        self.service_manager_report = ServiceManagerReport(
+            self._say, lambda: self.manager, lambda: self.supervisor
+        )
         tools = Tools(
             say=self._say,
             observe=self._observe,
-            start=self._start,
-            abandon=self._abandon,
-            listen_to=self._listen_to,
-            stop_listening=self._stop_listening,
+            start=self.children.start,
+            abandon=self.children.abandon,
+            listen_to=self.sources.listen_to,
+            stop_listening=self.sources.stop_listening,
             attempt=self.turn.attempt,
             note_defect=self.turn.note_defect,
             stopping=self.stopping,
@@ -238,11 +239,12 @@ class Host:
         self.helpers = HelperProcesses(
             tools,
             place=lambda: self.place,
-            listens_to=self._listens_to,
+            listens_to=self.sources.listens_to,
             stopped=self._is_stopped,
             send=self._send,
-            adopt=self.jobs.__setitem__,
+            adopt=self.children.adopt,
         )
+        self.children.reaped = self.helpers.kill_stopped
         self.watcher = Watcher(
             tools,
             self.settings_in_force,
@@ -306,17 +308,7 @@ class Host:
                     for each in self.sets:
                         each.close()
             finally:
-                if self.status_file:
-                    try:
-                        self.status_file.remove()
-                    except OSError as error:
-                        self._say(
-                            "cannot",
-                            {
-                                "what": f"remove --status-file {self.settings.status_file}",
-                                "cause": error.strerror,
-                            },
-                        )
+                self.status_file_report.remove()
                 if self.pid_file:
                     self.pid_file.release()
         finally:
@@ -349,11 +341,11 @@ class Host:
                 self.last_sweep.run,
                 self.workers,
                 self.output,
-                self.log.let_go,
-                self._over_by,
+                self.events.log.let_go,
+                self.stop_deadline.over_by,
             )
             self._try("stop watching the listeners", self.listener_repair.close)
-            self._try("close what the loop waits on", self.selector.close)
+            self._try("close what the loop waits on", self.sources.close)
             if self.terminal is not None:
                 self._try("let the terminal go", self.terminal.close)
             self._try("close NOTIFY_SOCKET", self.notify.close)
@@ -361,15 +353,16 @@ class Host:
 
     def _open_ears(self) -> None:
         """Make what the loop waits on."""
-        self.selector = selectors.DefaultSelector()
-        self.last_sweep = LastSweep(self.turn, self.selector, self.wakeup)
-        self._listen_to(self.wakeup, self._hear)
+        self.sources.open()
+        self.last_sweep = LastSweep(self.turn, self.sources, self.wakeup)
+        self.sources.listen_to(self.wakeup, self._hear)
         if self.settings.keys and os.isatty(0):
             self.terminal = terminal.Terminal()
-            self._listen_to(self.terminal, self._read_keys)
+            self.sources.listen_to(self.terminal, self._read_keys)
         self._in_a_terminal = self.settings.keys and terminal.controlling()
         if self.control is not None:
-            self._listen_to(self.control, self._read_control)
+            self.sources.listen_to(self.control, self._read_control)
+            self.events.publish = self.control.tell
 
     def _say_listening(self, each: Listener) -> None:
         fields = {
@@ -399,7 +392,7 @@ class Host:
             self.credentials,
             no_new_privs=self.credentials is not None if of is None else of,
         )
-        made.closing = self._stop_listening
+        made.closing = self.sources.stop_listening
         return made
 
     def _become_known_as(self) -> None:
@@ -416,8 +409,8 @@ class Host:
         self._open_notify()
         if self.output is not None:
             self.output.take()
-            self.log.let_go()
-            self.log = Log(self.settings.log_format)
+            self.events.log.let_go()
+            self.events.log = Log(self.settings.log_format)
             self.log_command.on_deadline(now)
         self._say("starting", {"version": __version__, "pid": os.getpid()})
         if self.credentials is not None and (why := let_open(self.credentials.uid)):
@@ -470,7 +463,7 @@ class Host:
         self.control = server.Control.restore(state["control"]) if state["control"] else None
         self.output = Output.restore(state["output"]) if state["output"] else None
         if self.output is not None and self.output.pid:
-            self.jobs[self.output.pid] = self.log_command
+            self.children.adopt(self.output.pid, self.log_command)
         self.log_command.restore(state["log_command"])
         self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
         if self.status_file is not None and state["status_file"]:
@@ -482,10 +475,10 @@ class Host:
         self._introduce(again=True)
         self.generations.restore(state, self.sets)
         self.settings_reload.problems = state["problems"]
-        self.secrets = state["hide"]
+        self.redaction.values = state["hide"]
         self.probes.restore(state["takers"])
-        self.since, self.log.lost = state["since"], state["lost"]
-        self.chronicle = state["chronicle"]
+        self.since, self.events.log.lost = state["since"], state["lost"]
+        self.events.history = state["chronicle"]
         self.supervisor = revived_supervisor(state["supervisor"], self.settings, now, chance)
         if state["watcher"]:
             self._make_watcher(now, state["watcher"])
@@ -509,10 +502,10 @@ class Host:
         return {
             "at": time.monotonic(),
             "since": self.since,
-            "lost": self.log.lost,
+            "lost": self.events.log.lost,
             "settings": self.settings,
             "problems": self.settings_reload.problems,
-            "hide": self.secrets,
+            "hide": self.redaction.values,
             "wakeup": self.wakeup.dump(),
             "workers": self.workers.dump(),
             "place": (self.place.path, self.place.linked),
@@ -530,7 +523,7 @@ class Host:
             "takers": self.probes.dump(),
             "helpers": self.helpers.export_state(),
             "watcher": self.watcher.export_state(),
-            "chronicle": self.chronicle,
+            "chronicle": self.events.history,
             "supervisor": self.supervisor,
         }
 
@@ -546,7 +539,7 @@ class Host:
             if worker.state == STARTING:
                 self._look_after(worker.pid, worker.readiness, now)
         self.helpers.end_outdated()
-        self._reap_at = now
+        self.children.reap_at(now)
 
     def upgrade(self, only_check: bool = False) -> None:
         """What USR2 does."""
@@ -622,10 +615,16 @@ class Host:
 
         return [
             Part(
-                "listen to what it had stopped listening to", self._next_hearing, self._hear_again
+                "listen to what it had stopped listening to",
+                self.sources.deadline,
+                self.sources.on_deadline,
             ),
             Part("listen to NOTIFY_SOCKET", self.notify.deadline, self.notify.on_deadline),
-            Part("see to the processes that have ended", lambda: self._reap_at, self._reap),
+            Part(
+                "see to the processes that have ended",
+                self.children.deadline,
+                self.children.on_deadline,
+            ),
             Part(
                 "repair the listeners",
                 self.listener_repair.deadline,
@@ -658,29 +657,31 @@ class Host:
                 self.memory_watch.on_deadline,
             ),
             Part("decide what to do", deciding, self._settle, always=True),
-            Part("write the status file", lambda: never, self._write_status, always=True),
-            Part("tell the service manager", self._next_telling, self._tell_manager, always=True),
+            Part(
+                "write the status file",
+                self.status_file_report.deadline,
+                self.status_file_report.write,
+                always=True,
+            ),
+            Part(
+                "tell the service manager",
+                self.service_manager_report.deadline,
+                self.service_manager_report.send,
+                always=True,
+            ),
             Part("answer at the control socket", control, self._read_control),
             Part("upgrade", self.upgrading.deadline, self.upgrading.advance, always=True),
-            Part("end in time", lambda: self._end_by, self._end_all_the_same),
+            Part("end in time", self.stop_deadline.deadline, self.stop_deadline.on_deadline),
         ]
 
     def _turn(self) -> None:
         """Wait until something happens, then see to it."""
         now = time.monotonic()
-        deadline = self.turn.deadline(now)
-        timeout = None if deadline == float("inf") else min(max(0.0, deadline - now), LONGEST_SLEEP)
-        ready = self.selector.select(timeout)
+        ready = self.sources.wait(self.turn.deadline(now) - now)
         now = time.monotonic()
-        for key, _ in ready:
-            # What came before it in this turn may have closed it.
-            if self.selector.get_map().get(key.fd) == key and not self._try(
-                "read what has come", key.data, now
-            ):
-                # It stays readable, and would wake us for ever.
-                self._stop_listening(key.fileobj)
-                again = self.turn.put_off(f"read {key.fd}", now)
-                self._deaf[key.fd] = (key.fileobj, key.data, again)
+        for key in ready:
+            if self.sources.has(key) and not self._try("read what has come", key.data, now):
+                self.sources.pause(key, self.turn.put_off(f"read {key.fd}", now))
         self._see_to(now)
 
     def _see_to(self, now: float) -> None:
@@ -688,7 +689,12 @@ class Host:
         self.turn.work(now)
         if self.turn.defective:
             self.turn.defective = False
-            self._try("look its processes over", self._look_over, now)
+            self._try("look its processes over", self._recover, now)
+
+    def _recover(self, now: float) -> None:
+        """After a defect: what it left undone."""
+        self.children.recover(now)
+        self.helpers.recover(now)
 
     # --- defects
 
@@ -699,99 +705,19 @@ class Host:
         """
         now = time.monotonic()
         self._note_defect("wait for what happens", error, now)
-        if now >= self._end_by:
+        if now >= self.stop_deadline.leave_by:
             raise error
         # Nothing else can wait now: without this pause it would spin (promise 4).
         time.sleep(DEFECT_PAUSE)
-        self._reap_at = now
+        self.children.reap_at(now)
 
-    def _look_over(self, now: float) -> None:
-        """After a defect, compare the processes there are with those that somebody waits for: who
-        waits for one that has gone is told so, and one that nobody waits for is killed.
-        """
-        there = self.workers.children() | {each.pid for each in self.workers.ended}
-        lost = "it has ended; its exit status was lost by a defect in sidecar"
-        for pid in self._waited_for() - there - {0}:
-            worker = self.supervisor.roster.find(pid)
-            if worker is not None and self.workers.lives_on(pid):
-                continue  # its leader has gone, others of its group have not
-            if worker is not None and worker.state == LINGERING:
-                self._observe(facts.GroupEmptied(pid), now)
-            else:
-                self._see_end(processes.Ended(pid, 1, "", lost, True), now)
-            self._reap_at = now  # and settle
-        for pid in self.workers.children() - self._waited_for():
-            self.workers.abandon(pid)
-        self.helpers.recover(now)
-
-    def _waited_for(self) -> set[int]:
-        """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
-        found = {worker.pid for worker in self.supervisor.roster.workers()}
-        found.update(self.jobs)
-        found.update(self.workers.abandoned())
-        return found
-
-    def _end_all_the_same(self, now: float) -> None:
-        """A stop that has not ended in its time: something is wrong, and sidecar leaves."""
-        self._end_by = float("inf")
-        if self.exit_status is not None:
-            return
-        self.exit_status = 1
-        self._say("cannot", {"what": "stop in order", "cause": "a defect in sidecar; it leaves"})
-
-    def _next_hearing(self) -> float:
-        return min((until for _, _, until in self._deaf.values()), default=float("inf"))
-
-    def _hear_again(self, now: float) -> None:
-        for fd, (source, heed, until) in list(self._deaf.items()):
-            if until <= now:
-                del self._deaf[fd]
-                self._listen_to(source, heed)
-
-    def _say(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Tell whoever reads the log, and whoever asked to be told."""
-        if self.secrets:
-            fields = {name: hidden(value, self.secrets) for name, value in fields.items()}
-        self._try("write its log", self.log.say, event, fields)
-        self._try("tell who waits for events", self._tell, event, fields, again=True)
-
-    def _tell(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Remember an event, and tell whoever waits for one."""
-        record = self.chronicle.note(event, fields, time.time())
-        if self.control is not None:
-            self.control.tell(record, time.monotonic())
-
-    def _listen_to(self, source: HasFileno | int, heed: Callable[[float], None]) -> None:
-        """Have `heed` called, with the time, in each turn in which there is something to read."""
-        self._stop_listening(source)
-        self.selector.register(source, selectors.EVENT_READ, heed)
+    def _leave(self, status: int) -> None:
+        """End, with that status."""
+        self.exit_status = status
 
     def _is_stopped(self, pid: int) -> bool:
         """Whether a child was stopped (SIGSTOP)."""
         return self.workers.stopped(pid)
-
-    def _listens_to(self, source: HasFileno) -> bool:
-        """Whether it is listened to."""
-        return source.fileno() >= 0 and source.fileno() in self.selector.get_map()
-
-    def _stop_listening(self, source: HasFileno | int) -> None:
-        """Nothing is to be read from it any more; it need not have been listened to."""
-        fd = source if isinstance(source, int) else source.fileno()
-        if fd >= 0:
-            self._deaf.pop(fd, None)
-            if fd in self.selector.get_map():
-                self.selector.unregister(fd)
-
-    def _start(self, launch: child.Launch, job: Job) -> int:
-        """Start a process; the job is told of its end. Its pid; raises OSError."""
-        pid = self.workers.start(launch)
-        self.jobs[pid] = job
-        return pid
-
-    def _abandon(self, pid: int) -> None:
-        """Kill a process that was started so; nobody is told of its end."""
-        self.jobs.pop(pid, None)
-        self.workers.abandon(pid)
 
     def _settle(self, now: float) -> None:
         """Reconcile until there is nothing to do at this moment."""
@@ -800,7 +726,7 @@ class Host:
                 self._perform(self._ordered.popleft(), now)
             self._ordered.extend(self.supervisor.reconcile(now))
             if self.stopping():
-                self._bound_stop(now, self.supervisor.ending.lame_duck)
+                self._limit_stop(now, self.supervisor.ending.lame_duck)
             if not self._ordered:
                 return
 
@@ -822,39 +748,16 @@ class Host:
             if generation is not None and generation.in_slot(order.slot) is None:
                 self._observe(facts.SpawnFailed(order.generation, order.slot, cause), now)
 
-    def _next_telling(self) -> float:
-        return self.manager.again
-
-    def _tell_manager(self, now: float) -> None:
-        if cause := self.manager.tell(self.supervisor, now):
-            self._say(
-                "cannot",
-                {
-                    "what": f"tell the service manager at NOTIFY_SOCKET={self.manager.address}",
-                    "cause": cause,
-                },
-            )
-
     def _observe(self, fact: facts.AnyFact, now: float) -> None:
-        if self.secrets:
-            # Here a text enters; what the core makes of it is shown in many places.
-            masked = {
-                name: hidden(getattr(fact, name), self.secrets)
-                for name in facts.FREE_TEXTS
-                if name in fact.FIELDS
-            }
-            fact = fact.replace(**masked)
+        fact = self.redaction.fact(fact)
         if isinstance(fact, facts.StopAsked):
-            self._bound_stop(now, fact.lame_duck)
+            self._limit_stop(now, fact.lame_duck)
         self.supervisor.observe(fact, now)
 
-    def _bound_stop(self, now: float, lame_duck: bool) -> None:
+    def _limit_stop(self, now: float, lame_duck: bool) -> None:
         """A stop begins: from now on it is known when it is over at the latest."""
-        if self._end_by == float("inf"):
-            of = self.supervisor.settings
-            left = (of.lame_duck if lame_duck else 0.0) + of.drain_timeout
-            self._over_by = now + left + LAST_SECONDS
-            self._end_by = self._over_by - SWEEPING
+        of = self.supervisor.settings
+        self.stop_deadline.begin(now, (of.lame_duck if lame_duck else 0.0) + of.drain_timeout)
 
     # --- observe
 
@@ -872,7 +775,7 @@ class Host:
     def _act_upon(self, name: str, now: float) -> None:
         """One signal."""
         if name == "CHLD":
-            self._reap_at = now
+            self.children.reap_at(now)
         elif name in ("TERM", "INT", "QUIT"):
             self._observe(facts.StopAsked(name, lame_duck=name == "TERM"), now)
         elif name == "HUP" and self._terminal_has_gone():
@@ -888,53 +791,32 @@ class Host:
         elif name == "USR1":
             self._reopen_logs()
 
-    def _reap(self, now: float) -> None:
-        """See to every child that has ended."""
-        self.workers.collect()
-        self._reap_at = float("inf")
-        while self.workers.ended:
-            ended = self.workers.ended.popleft()
-            self._try("see to the end of a process", self._see_end, ended, now, again=True)
-        while self.workers.emptied:
-            self._observe(facts.GroupEmptied(self.workers.emptied.popleft()), now)
-        self.helpers.kill_stopped()
-
-    def _see_end(self, each: processes.Ended, now: float) -> None:
-        """A process has ended: tell whoever waits for it."""
-        if (worker := self.supervisor.roster.find(each.pid)) and worker.state != LINGERING:
-            if not self.settings.as_server_starter:
-                what = "say why a worker may have ended"
-                self._try(what, self.missed_sockets.ended_early, worker, each)
-            self._try("stop looking at a worker", self._stop_looking, each.pid)
-            note = each.note
-            try:
-                note = note or self._killed_for_memory(each)
-            except Exception as error:
-                self._note_defect("see whether memory ran out", error, now)
-            self._observe(
-                facts.WorkerExited(
-                    each.pid,
-                    each.code,
-                    each.signal,
-                    each.alone,
-                    note,
-                    each.core,
-                    each.left,
-                    each.reported,
-                    each.strays,
-                ),
-                now,
-            )
-            self._try("repair the listeners", self.listener_repair.on_deadline, now)
-        elif (job := self.jobs.pop(each.pid, None)) is not None:
-            try:
-                job.on_exit(each, now)
-            except Exception:
-                self.jobs.setdefault(each.pid, job)  # it is called again
-                raise
-        elif not self.workers.forget(each.pid):
-            cause = f"killed by SIG{each.signal}" if each.signal else f"status {each.code}"
-            self._say("orphan_reaped", {"pid": each.pid, "cause": cause})
+    def _see_worker_end(self, worker: Worker, ended: processes.Ended, now: float) -> None:
+        """A worker's leader has ended."""
+        if not self.settings.as_server_starter:
+            what = "say why a worker may have ended"
+            self._try(what, self.missed_sockets.ended_early, worker, ended)
+        self._try("stop looking at a worker", self._stop_looking, ended.pid)
+        note = ended.note
+        try:
+            note = note or self._killed_for_memory(ended)
+        except Exception as error:
+            self._note_defect("see whether memory ran out", error, now)
+        self._observe(
+            facts.WorkerExited(
+                ended.pid,
+                ended.code,
+                ended.signal,
+                ended.alone,
+                note,
+                ended.core,
+                ended.left,
+                ended.reported,
+                ended.strays,
+            ),
+            now,
+        )
+        self._try("repair the listeners", self.listener_repair.on_deadline, now)
 
     def _killed_for_memory(self, ended: processes.Ended) -> str:
         """What is to be said of a worker that somebody killed: nothing, unless the kernel has just
@@ -1002,11 +884,11 @@ class Host:
             "time": time.time(),
             "age": now - self.since,
             "listeners": [each.key for each in self.listeners],
-            "command": hidden(self.settings.command[0], self.secrets),
-            "program": hidden(status.program(self.settings.command), self.secrets),
+            "command": self.redaction.text(self.settings.command[0]),
+            "program": self.redaction.text(status.program(self.settings.command)),
             "host": socket.gethostname(),
             **status.status(self.supervisor, now),
-            **self.chronicle.report(),
+            **self.events.history.report(),
             # Whether it is the same as before, or as elsewhere; too short to tell what it is.
             "settings": f"{binascii.crc32(repr(self.settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": list(self.settings_reload.problems),
@@ -1036,7 +918,7 @@ class Host:
 
     def past(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""
-        return list(self.chronicle.events)
+        return list(self.events.history.events)
 
     def begun(self) -> int:
         """The number of the generation begun last."""
@@ -1076,12 +958,11 @@ class Host:
 
     def hide(self, values: Iterable[str]) -> None:
         """These values are secret from now on."""
-        self.secrets = tuple({*self.secrets, *values})
+        self.redaction.add(values)
 
     def mask(self, text: str) -> str:
         """The text without a secret value."""
-        masked: str = hidden(text, self.secrets)
-        return masked
+        return self.redaction.text(text)
 
     def reload_refused(self) -> None:
         """There will be no swap: the service manager is told that the reload is over."""
@@ -1118,7 +999,7 @@ class Host:
         for each in listeners:
             if id(each.held) not in known:
                 self._say_listening(each)
-        self.settings, self.log.style = new, new.log_format
+        self.settings, self.events.log.style = new, new.log_format
         self.memory_watch.configure(new.max_memory, now)
         if listeners is not self.listeners:
             self.listeners = listeners
@@ -1347,7 +1228,7 @@ class Host:
     ) -> int:
         """Start a check or ready command: the generation's environment, but none of its sockets."""
         public = worker_environment.without_sockets(environment)
-        return self._start(self._launch(settings, argv, public, handoff), job)
+        return self.children.start(self._launch(settings, argv, public, handoff), job)
 
     def _do_Spawn(self, order: orders.Spawn, now: float) -> None:  # noqa: N802
         environment = self._environment(order.generation, order.slot, str(order.workers))
@@ -1375,7 +1256,7 @@ class Host:
         try:
             report = self.workers.report(pid)
             if report >= 0:
-                self._listen_to(report, lambda now: self._see_executed(pid, now))
+                self.sources.listen_to(report, lambda now: self._see_executed(pid, now))
             else:  # an earlier version of sidecar has started it
                 self._see_executed(pid, now)
         except OSError:  # no memory for it: as if it had been seen
@@ -1466,22 +1347,6 @@ class Host:
             self._try("answer at the control socket", self.control.flush)
         if order.reason:
             leave_a_reason(order.reason)
-
-    def _write_status(self, _now: float) -> None:
-        if self.status_file is None:
-            return
-        try:
-            self.status_file.write(self.supervisor.status_rows())
-            self.status_file.tell(self.supervisor.failed)
-            self._status_failed = ""
-        except OSError as error:
-            cause = error.strerror or str(error)
-            if cause != self._status_failed:
-                self._say(
-                    "cannot",
-                    {"what": f"write --status-file {self.settings.status_file}", "cause": cause},
-                )
-            self._status_failed = cause
 
 
 def run(

@@ -38,15 +38,14 @@ class Part:
 
 
 class Turn:
-    """The parts, in order, and what raised of late. `say` tells of an event. Times are seconds of
-    the monotonic clock.
-    """
+    """The parts, in order, and what raised of late. Times are seconds of the monotonic clock."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self) -> None:
+        #: Tells of an event.
+        self.say: Say = lambda _event, _fields: None
         self.parts: Sequence[Part] = ()
         #: Something has raised, and what it left undone was not looked for yet.
         self.defective = False
-        self._say = say
         self._saying = False
         self._containment = Containment()
 
@@ -106,9 +105,9 @@ class Turn:
             if not self._containment.news(f"{what} {kind} {where}", now, chance()):
                 return
             if isinstance(error, OSError) and error.strerror:
-                self._say("cannot", {"what": what, "cause": error.strerror})
+                self.say("cannot", {"what": what, "cause": error.strerror})
             else:
-                self._say("defect", {"error": kind, "where": where})
+                self.say("defect", {"error": kind, "where": where})
         except Exception:
             pass  # nothing is left to say it with
         finally:

@@ -53,7 +53,7 @@ def heard() -> Iterator[tuple[Host, helpers.Helper]]:
     settings = Settings(command=SERVER, log_format="json")
     made = Host(settings, {})
     null = os.open(os.devnull, os.O_WRONLY)
-    made.log.fd = null
+    made.events.log.fd = null
     made.supervisor = Supervisor(settings, time.monotonic(), chance)
     made.manager = Manager("")
     made.workers = Workers(set(), {})
@@ -78,10 +78,10 @@ def write(watcher: helpers.Helper, data: bytes) -> None:
 def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
     made, watcher = heard
     write(watcher, b"\n".join(lines)[:60_000] + b"\n" * end)
-    before = made.chronicle.events[-1]["number"] if made.chronicle.events else 0
+    before = made.events.history.events[-1]["number"] if made.events.history.events else 0
     try:
         made.helpers.read(watcher, time.monotonic())
-        said = [each for each in made.chronicle.events if each["number"] > before]
+        said = [each for each in made.events.history.events if each["number"] > before]
         assert [each for each in said if each["event"] == "defect"] == []
         # Whoever wrote nonsense is killed for it, and that is said.
         mad = [each for each in said if each["event"] == "cannot"]

@@ -16,13 +16,13 @@ from tests.support import ROOT, SERVER, alive, free_port, get, marked, until
 BROKEN = """
 import os, sys
 from sidecar.cli import main as cli
-from sidecar.host import loop as host
-real = host.Host._reap
+from sidecar.host.children import Children
+real = Children.on_deadline
 def reap(self, now):
     if os.path.exists(sys.argv[1]):
         raise RuntimeError("a secret could be in here")
     real(self, now)
-host.Host._reap = reap
+Children.on_deadline = reap
 sys.exit(cli.main(["run", "--port", "127.0.0.1:" + sys.argv[2], "--drain-timeout", "1", "--workers", "2", "--", *sys.argv[3:]]))
 """
 

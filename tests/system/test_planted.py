@@ -17,13 +17,17 @@ from tests.support import APPS, PATIENCE, Load, Sidecar, marked, until
 HOST = [
     "_act_upon", "_answer", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
     "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look_after",
-    "_observe", "_prepared", "_read_control", "_reap", "_see_end", "_see_to", "_settle",
-    "_say", "_stop_listening", "_stop_looking", "_tell_manager", "_turn", "_write_status", "reload",
+    "_observe", "_prepared", "_read_control", "_see_to", "_see_worker_end", "_settle",
+    "_stop_looking", "_turn", "reload",
 ]  # fmt: skip
 ENTRIES = [
     *(f"sidecar.host.loop:Host.{each}" for each in HOST),
     *(f"sidecar.host.readiness_probes:ReadinessProbes.{each}" for each in ("deadline", "on_deadline", "_look_at")),
     *(f"sidecar.host.ready_commands:ReadyCommands.{each}" for each in ("on_deadline", "on_exit")),
+    *(f"sidecar.host.children:Children.{each}" for each in ("deadline", "on_deadline", "_see_end", "start")),
+    *(f"sidecar.host.sources:Sources.{each}" for each in ("deadline", "listen_to", "stop_listening", "wait")),
+    "sidecar.host.events:Events.say", "sidecar.host.redaction:Redaction.fact", "sidecar.host.stop_deadline:StopDeadline.begin",
+    "sidecar.host.status_reports:StatusFileReport.write", "sidecar.host.status_reports:ServiceManagerReport.send",
     "sidecar.host.generation_checks:GenerationChecks.on_exit", "sidecar.host.listener_repair:ListenerRepair.on_deadline",
     *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
@@ -75,7 +79,9 @@ def request(path: Path) -> None:
 def test_the_promises_hold(tmp_path, entry, when):
     armed = tmp_path / "armed"
     (tmp_path / "code").mkdir()
-    if not entry.endswith(("._say", "._stop_listening")):  # before anything is served: an end
+    if not entry.endswith(
+        (":Events.say", "Sources.stop_listening", "Sources.listen_to")
+    ):  # before anything is served: an end
         armed.touch()
     run = Planted(
         "--workers", "2", "--drain-timeout", "4", "--start-timeout", "8", "--watch", str(tmp_path / "code"),

@@ -1,0 +1,80 @@
+"""Who is told how things are, in each turn in which that has changed: readers of the status file,
+and the service manager.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from sidecar.core.supervisor import Supervisor
+    from sidecar.system.service_manager import Manager
+    from sidecar.system.status_file import StatusFile
+
+    Say = Callable[[str, Mapping[str, Any]], None]
+
+
+class StatusFileReport:
+    """The job that writes the status file, if there is one."""
+
+    def __init__(
+        self, say: Say, file: StatusFile | None, supervisor: Callable[[], Supervisor]
+    ) -> None:
+        self._say = say
+        self._file = file
+        self._supervisor = supervisor
+        self._failed = ""
+
+    def deadline(self) -> float:
+        """Never by itself."""
+        return float("inf")
+
+    def write(self, _now: float) -> None:
+        """Write what has changed. What fails is said once."""
+        if self._file is None:
+            return
+        supervisor = self._supervisor()
+        try:
+            self._file.write(supervisor.status_rows())
+            self._file.tell(supervisor.failed)
+            self._failed = ""
+        except OSError as error:
+            cause = error.strerror or str(error)
+            if cause != self._failed:
+                what = f"write --status-file {self._file.path}"
+                self._say("cannot", {"what": what, "cause": cause})
+            self._failed = cause
+
+    def remove(self) -> None:
+        """Sidecar ends: there are no workers any more."""
+        if self._file is None:
+            return
+        try:
+            self._file.remove()
+        except OSError as error:
+            what = f"remove --status-file {self._file.path}"
+            self._say("cannot", {"what": what, "cause": error.strerror})
+
+
+class ServiceManagerReport:
+    """The job that tells the service manager."""
+
+    def __init__(
+        self, say: Say, manager: Callable[[], Manager], supervisor: Callable[[], Supervisor]
+    ) -> None:
+        self._say = say
+        self._manager = manager
+        self._supervisor = supervisor
+
+    def deadline(self) -> float:
+        """When what found no room is sent again."""
+        return self._manager().again
+
+    def send(self, now: float) -> None:
+        """Tell what has changed."""
+        manager = self._manager()
+        if cause := manager.tell(self._supervisor(), now):
+            what = f"tell the service manager at NOTIFY_SOCKET={manager.address}"
+            self._say("cannot", {"what": what, "cause": cause})
