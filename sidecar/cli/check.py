@@ -12,9 +12,10 @@ import os
 import shlex
 import sys
 
+from sidecar.base.columns import columns
 from sidecar.base.errors import EnvdirError
 from sidecar.cli import preflight
-from sidecar.cli.options import Chosen, parse
+from sidecar.cli.options import Chosen, RunCommandLine
 from sidecar.settings.resolve import hidden, only_time
 from sidecar.settings.table import TABLE, Settings
 from sidecar.settings.types import duration, octal, words
@@ -113,7 +114,7 @@ def _with_those_of_pid_1(argv: Sequence[str]) -> list[str]:
     options. None where PID 1 is no such thing.
     """
     words = _words_of_run(PID_1)
-    command = parse(words)[1]
+    command = RunCommandLine().parse(words).words
     options, said = words[: len(words) - len(command)], list(argv)
     for each in (options, said):
         if each[-1:] == ["--"]:
@@ -163,11 +164,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ("SETTING", "VALUE", "FROM"),
         *((name, _shown(name, row["value"]), row["from"]) for name, row in rows.items()),
     ]
-    widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
-    return [
-        f"{name.ljust(widths[0])}  {value.ljust(min(widths[1], 40))}  {origin}"
-        for name, value, origin in cells
-    ]
+    return columns(cells, max_width=40)
 
 
 def _shown(key: str, value: Any) -> str:

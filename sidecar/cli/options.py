@@ -1,14 +1,14 @@
 """The command line of `run` and `dev`, and what `--help` says.
 
-It is read by hand from the table of settings, not by argparse: it ends at the first word that is no
-option (so that `sidecar run --port 80 gunicorn -w 4` needs no `--`), it names every wrong option at
-once, and argparse would be a tenth of start-up.
+The options are those of the table of settings. They end at the first word that is no option, so
+`sidecar run --port 80 gunicorn -w 4` needs no `--`, and every wrong option is named at once.
 """
 
 from __future__ import annotations
 
 import os
 
+from sidecar.base.command_line import CommandLine
 from sidecar.base.errors import SettingsError
 from sidecar.control.commands import COMMANDS
 from sidecar.host import helpers
@@ -174,10 +174,11 @@ class Chosen:
         presets: Mapping[str, Any] | None = None,
         own: Mapping[str, str] | None = None,
     ) -> None:
-        given, self.command, self.problems = parse(words, own)
-        self.given = [(name, text) for name, text in given if name in TABLE]
+        parsed = RunCommandLine(own).parse(words)
+        self.command, self.problems = parsed.words, parsed.problems
+        self.given = [(FLAGS[flag].name, text) for flag, text in parsed.options if flag in FLAGS]
         #: What was given of the options that are no settings.
-        self.own = {name: text for name, text in given if name not in TABLE}
+        self.own = {flag: text for flag, text in parsed.options if flag not in FLAGS}
         self.environ = environ
         self.presets = presets
         named = [text for name, text in self.given if name == "config"][-1:] or [
@@ -258,52 +259,30 @@ class Chosen:
         return choice.settings
 
 
-def parse(
-    argv: Sequence[str], own: Mapping[str, str] | None = None
-) -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """Split the words behind `run` into settings given (name, text), the program's command, and
-    what is wrong.
-
-    `own` are options that are no settings, with what follows each, "" for nothing: given by their
-    flag.
+class RunCommandLine(CommandLine):
+    """The words behind `run`, `dev` or `check`: every setting is an option; `more` are those of the
+    command itself.
     """
-    given: list[tuple[str, str]] = []
-    problems: list[str] = []
-    words = list(argv)
-    while words and words[0].startswith("-") and words[0] != "-":
-        word = words.pop(0)
-        if word == "--":
-            break
-        flag, equals, value = word.partition("=")
-        setting = FLAGS.get(flag)
-        if own and flag in own:
-            if own[flag] and not equals:
-                if not words or words[0] == "--":
-                    problems.append(f"{flag}: {own[flag]} is missing behind it")
-                    continue
-                value = words.pop(0)
-            given.append((flag, value))
-            continue
-        if setting is None:
-            problems.append(f"{flag}: there is no such option{nearest(flag, list(FLAGS))}")
-            # What followed an unknown option may have been its value.
-            if not equals and words and not words[0].startswith("-") and "--" in words:
-                words.pop(0)
-            continue
-        if not equals:
-            if not setting.takes_value:
-                value = "yes"
-            elif not words or words[0] == "--":
-                problems.append(f"{flag}: {setting.metavar} is missing behind it")
-                continue
-            else:
-                value = words.pop(0)
-        given.append((setting.name, value))
-    return given, words, problems
+
+    def __init__(self, more: Mapping[str, str] | None = None) -> None:
+        super().__init__({**{each.flag: each.metavar for each in TABLE.values()}, **(more or {})})
+
+    def unknown(self, flag: str) -> str:
+        """The message, with the option that may have been meant."""
+        return f"{flag}: there is no such option{nearest(flag, list(FLAGS))}"
+
+    def missing(self, flag: str, name: str) -> str:
+        """The message, with what has to follow."""
+        return f"{flag}: {self.options[name]} is missing behind it"
+
+    def skip_unknown(self, word: str, left: list[str]) -> None:
+        """What follows an unknown option may have been its value."""
+        if "=" not in word and left and not left[0].startswith("-") and "--" in left:
+            left.pop(0)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """The end of a sentence that says `word` is none."""
+    """The end of a message that says `word` is unknown."""
     from sidecar.settings import file  # noqa: PLC0415
 
     return file.nearest(word, known, "; see sidecar run --help")

@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 
+from sidecar.base.command_line import CommandLine
 from sidecar.base.printable import printable
 from sidecar.control.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
 from sidecar.control.paths import NAME, places
@@ -35,6 +36,9 @@ PATIENCE = 10.0
 REFRESH = 1.0
 # So much of a log file's end is shown at most.
 TAIL_LINES, TAIL_BYTES = 20, 8192
+OPTIONS = {
+    "--control": "PATH", "--json": "", "--timeout": "TIME", "--watch": "", "--help": "", "-h": "",
+}  # fmt: skip
 NO_LOG_FILE = (
     "there is no --log-file: what the new workers wrote is where sidecar's own output goes (its"
     " terminal, docker logs, kubectl logs, the journal)"
@@ -161,37 +165,40 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
         raise Unreachable(f"sidecar does not answer: {error}") from None
 
 
+class ClientCommandLine(CommandLine):
+    """What all commands understand; every other word is left for the command."""
+
+    mixed = True
+
+    def __init__(self) -> None:
+        super().__init__(OPTIONS)
+
+    def read_value(self, flag: str, name: str, text: str, attached: bool) -> Any:
+        """A timeout is a duration."""
+        return duration(text) if name == "--timeout" else text
+
+    def is_option(self, word: str) -> bool:
+        """Only what is known is an option here: `-1` is a number of workers."""
+        flag, equals, _ = word.partition("=")
+        return flag in self.options and (not equals or bool(self.options[flag]))
+
+
 class Options:
-    """What all commands understand, taken out of the words; the rest are the command's own. Raises
+    """The options of all commands, and in `words` what the command itself was given. Raises
     ValueError.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.control = ""
-        self.json = self.watch = self.help = False
-        self.timeout: float | None = None
-        self.words: list[str] = []
-        left = list(words)
-        while left:
-            word = left.pop(0)
-            name, equals, value = word.partition("=")
-            if word == "--json":
-                self.json = True
-            elif word == "--watch":
-                self.watch = True
-            elif word in ("--help", "-h"):
-                self.help = True
-            elif name in ("--control", "--timeout"):
-                if not equals:
-                    if not left:
-                        raise ValueError(f"{name}: its value is missing")
-                    value = left.pop(0)
-                if name == "--control":
-                    self.control = value
-                else:
-                    self.timeout = duration(value)
-            else:
-                self.words.append(word)
+        parsed = ClientCommandLine().parse(words)
+        if parsed.problems:
+            raise ValueError(parsed.problems[0])
+        given = dict(parsed.options)
+        self.words = parsed.words
+        self.help = "--help" in given or "-h" in given
+        self.json = "--json" in given
+        self.watch = "--watch" in given
+        self.control: str = given.get("--control", "")
+        self.timeout: float | None = given.get("--timeout")
 
 
 def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:

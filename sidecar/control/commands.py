@@ -9,6 +9,7 @@ running sidecar as a `Desk`.
 
 from __future__ import annotations
 
+from sidecar.base.columns import columns
 from sidecar.core import facts
 from sidecar.settings import types
 
@@ -436,13 +437,9 @@ def page(status: Mapping[str, Any]) -> list[str]:
         for worker in generation["workers"] or [None]:
             rows.append((*first, *_worker(worker, generation)))
             first = ("", "")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += [
         "",
-        *(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ),
+        *columns(rows),
         *(
             line
             for each in status["generations"]

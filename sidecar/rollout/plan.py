@@ -4,26 +4,32 @@ named, all at once, with where it is.
 A word wins over the file, except that labels add up. Pure: the file's text comes in, and paths are
 made absolute by whoever opens them (those of a file are relative to it: `base`).
 
-The file is composed into nodes and never constructed: a node knows its line, and `off` stays a text
-until its key says what it means.
+A node of the file knows its line, and `off` stays a text until its key says what it means.
 """
 
 from __future__ import annotations
 
 import re
 
-import yaml
-
+from sidecar.base.command_line import CommandLine
 from sidecar.base.errors import SettingsError
 from sidecar.base.record import Record
 from sidecar.settings.types import count, duration, present, switch
+from sidecar.settings.yaml_nodes import (
+    NULL_TAG,
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    Unreadable,
+    compose,
+    line_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
-
-    from yaml import Node
 
 
 class Copy(Record):
@@ -143,33 +149,41 @@ def resolve(words: Sequence[str], file: str, text: str) -> Plan:
     return plan
 
 
+class RolloutCommandLine(CommandLine):
+    """The options of `sidecar rollout`, by the names of their values."""
+
+    mixed = True
+
+    def __init__(self) -> None:
+        super().__init__({name: "" if name in SWITCHES else name.upper() for name in KINDS})
+
+    def find(self, flag: str) -> str | None:
+        """`max_failures` for --max-failures."""
+        name = flag.removeprefix("--").replace("-", "_")
+        return name if flag.startswith("--") and name in self.options else None
+
+    def read_value(self, flag: str, name: str, text: str, attached: bool) -> Any:
+        """The value, or what is wrong with it and where."""
+        try:
+            return KINDS[name](text)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}") from None
+
+    def unknown(self, flag: str) -> str:
+        """The message, with where the known ones are."""
+        return f"{flag}: there is no such option; see sidecar rollout --help"
+
+
 def from_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The values that the words give, and what is wrong with them. The plan's file is none of these
     words.
     """
+    parsed = RolloutCommandLine().parse(words)
+    problems = parsed.problems
+    problems += [f"{word}: a plan's file comes first, before every option" for word in parsed.words]
     values: dict[str, Any] = {}
-    problems: list[str] = []
-    left = list(words)
-    while left:
-        flag, equals, value = left.pop(0).partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("-"):
-            problems.append(f"{flag}: a plan's file comes first, before every option")
-            continue
-        if not flag.startswith("--") or name not in KINDS:
-            problems.append(f"{flag}: there is no such option; see sidecar rollout --help")
-            continue
-        if not equals:
-            if name not in SWITCHES and not left:
-                problems.append(f"{flag}: its value is missing")
-                continue
-            value = "yes" if name in SWITCHES else left.pop(0)
-        try:
-            found = KINDS[name](value)
-        except ValueError as error:
-            problems.append(f"{flag}: {error}")
-            continue
-        values[name] = (*values.get(name, ()), found) if name in REPEATED else found
+    for name, value in parsed.options:
+        values[name] = (*values.get(name, ()), value) if name in REPEATED else value
     return values, problems
 
 
@@ -218,13 +232,10 @@ class Page:
     def read(self, text: str) -> dict[str, Any]:
         """The values by name."""
         try:
-            root = yaml.compose(text, yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            self._found.append((line, f"it is no YAML: {error.problem}"))
-            return {}
-        except yaml.YAMLError:
-            self._found.append((1, "it is no YAML"))
+            root = compose(text.encode())
+        except Unreadable as error:
+            line, why = error.args
+            self._found.append((line or 1, why))
             return {}
         values: dict[str, Any] = {}
         if root is None:
@@ -254,13 +265,13 @@ class Page:
 
     def wrong(self, node: Node, text: str) -> None:
         """A problem at this node's line."""
-        self._found.append((node.start_mark.line + 1, text))
+        self._found.append((line_of(node), text))
 
     def mapping(self, node: Node, what: str, known: Sequence[str] = ()) -> Mapping[str, Node]:
         """The nodes by key; only `known` ones, if any are."""
         found: dict[str, Node] = {}
         prefix = f"{what}: " if what else ""
-        if not isinstance(node, yaml.MappingNode):
+        if not isinstance(node, MappingNode):
             self.wrong(
                 node,
                 f"{prefix}say `NAME: VALUE`, one a line"
@@ -268,7 +279,7 @@ class Page:
             )
             return found
         for key, value in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            name = key.value if isinstance(key, ScalarNode) else ""
             if not name or (known and name not in known):
                 self.wrong(
                     key,
@@ -282,15 +293,15 @@ class Page:
 
     def items(self, node: Node) -> list[Node]:
         """The nodes of a list; anything else is a list of one."""
-        return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
+        return list(node.value) if isinstance(node, SequenceNode) else [node]
 
     def value(self, node: Node, what: str, kind: Callable[[str], Any]) -> Any:
         """The value of a scalar, None where it is wrong."""
-        if not isinstance(node, yaml.ScalarNode):
+        if not isinstance(node, ScalarNode):
             self.wrong(node, f"{what}: say one value")
             return None
         try:
-            return kind("" if node.tag == "tag:yaml.org,2002:null" else node.value)
+            return kind("" if node.tag == NULL_TAG else node.value)
         except ValueError as error:
             self.wrong(node, f"{what}: {error}")
             return None
@@ -298,7 +309,7 @@ class Page:
     def targets(self, node: Node) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, each in self.mapping(node, "targets", ("labels", *TARGETS)).items():
-            if key == "labels" and isinstance(each, yaml.MappingNode):
+            if key == "labels" and isinstance(each, MappingNode):
                 pairs = {
                     name: self.value(value, f"labels: {name}", str)
                     for name, value in self.mapping(each, "labels").items()
@@ -319,7 +330,7 @@ class Page:
     def copied(self, node: Node, what: str, known: Sequence[str]) -> Copy | None:
         parts = self.mapping(node, what, known)
         for name in ("from", "to"):
-            if isinstance(node, yaml.MappingNode) and name not in parts:
+            if isinstance(node, MappingNode) and name not in parts:
                 self.wrong(node, f"{what}: {name}: is missing")
         source = self.value(parts["from"], f"{what}: from", present) if "from" in parts else None
         to = self.value(parts["to"], f"{what}: to", inside) if "to" in parts else None
@@ -337,17 +348,17 @@ class Page:
     def commands(self, node: Node, what: str, known: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Commands, each a list of words; a list of words alone is one command."""
         lists = self.items(node)
-        if not isinstance(node, yaml.SequenceNode) or not lists:
+        if not isinstance(node, SequenceNode) or not lists:
             self.wrong(
                 node,
                 f"{what}: say a list of commands, each a list of words: [[make, build], [./notify, started]]",
             )
             return ()
-        if all(isinstance(each, yaml.ScalarNode) for each in lists):
+        if all(isinstance(each, ScalarNode) for each in lists):
             lists = [node]
         found = []
         for each in lists:
-            if not isinstance(each, yaml.SequenceNode) or not each.value:
+            if not isinstance(each, SequenceNode) or not each.value:
                 self.wrong(each, f"{what}: a command is a list of words; no shell reads it")
                 continue
             words = [self.value(word, what, str) for word in each.value]

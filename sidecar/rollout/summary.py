@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.base.columns import columns
 from sidecar.rollout.course import DONE, FAILED, UNTOUCHED
 
 TYPE_CHECKING = False
@@ -56,14 +57,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
     rows += [
         (each["name"], each["outcome"], serves(each), remark(each)) for each in report["containers"]
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        " ".join(
-            [*(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=False)), row[3]]
-        ).rstrip()
-        for row in rows
-    ]
-    return [*lines, "", sentence(report)]
+    return [*columns(rows), "", sentence(report)]
 
 
 def serves(each: Mapping[str, Any]) -> str:

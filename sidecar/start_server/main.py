@@ -20,6 +20,7 @@ import sys
 import time
 
 from sidecar import __version__
+from sidecar.base.command_line import CommandLine
 from sidecar.base.errors import ListenError, SettingsError, SidecarError, StartError
 from sidecar.base.refusal import not_imported
 from sidecar.settings import address, table, types
@@ -92,50 +93,62 @@ class Refused(SidecarError):
 # --- the command line
 
 
+class StarterCommandLine(CommandLine):
+    """Getopt::Long's rules and words: any case, one dash or two, unique beginnings."""
+
+    switched_on = "1"
+
+    def __init__(self) -> None:
+        super().__init__({**OPTIONS, **MORE})
+
+    def is_value(self, word: str) -> bool:
+        """As in Perl, whatever follows is the value, `--` too."""
+        return True
+
+    def find(self, flag: str) -> str | None:
+        """The option that was typed, which may be its beginning."""
+        typed = _typed(flag)
+        if typed in self.options:
+            return typed
+        near = sorted(name for name in OPTIONS if typed and name.startswith(typed))
+        if len(near) > 1:
+            raise ValueError(f"Option {typed} is ambiguous ({', '.join(near)})")
+        return near[0] if near else None
+
+    def read_value(self, flag: str, name: str, text: str, attached: bool) -> str:
+        """The text itself, unless Perl would refuse it."""
+        kind = self.options[name]
+        if not kind and attached:
+            raise ValueError(f"Option {_typed(flag)} does not take an argument")
+        if kind and attached and not text:
+            raise ValueError(self.missing(flag, name))
+        if kind in ("number", "time") and not _is_number(text, kind):
+            raise ValueError(f'Value "{text}" invalid for option {_typed(flag)} (number expected)')
+        return text
+
+    def unknown(self, flag: str) -> str:
+        """Perl's message."""
+        return f"Unknown option: {_typed(flag)}"
+
+    def missing(self, flag: str, name: str) -> str:
+        """Perl's message."""
+        return f"Option {_typed(flag)} requires an argument"
+
+
+def _typed(flag: str) -> str:
+    """A flag without its dashes, as Perl's messages have it."""
+    return flag.removeprefix("-").removeprefix("-").lower()
+
+
 def parse(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str], list[str]]:
     """Options by name with their values, the program's command, and what is wrong, in
     Getopt::Long's words.
     """
+    parsed = StarterCommandLine().parse(argv)
     given: dict[str, list[str]] = {}
-    problems: list[str] = []
-    words = list(argv)
-    while words and words[0].startswith("-") and words[0] != "-":
-        word = words.pop(0)
-        if word == "--":
-            break
-        typed, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
-        typed = typed.lower()
-        name, problem = _named(typed)
-        if problem:
-            problems.append(problem)
-            continue
-        kind = {**OPTIONS, **MORE}[name]
-        if not kind:
-            if equals:
-                problems.append(f"Option {typed} does not take an argument")
-            value = "1"
-        elif (equals and not value) or (not equals and not words):
-            problems.append(f"Option {typed} requires an argument")
-            continue
-        elif not equals:
-            value = words.pop(0)
-        if kind in ("number", "time") and not _is_number(value, kind):
-            problems.append(f'Value "{value}" invalid for option {typed} (number expected)')
+    for name, value in parsed.options:
         given.setdefault(name, []).append(value)
-    return given, words, problems
-
-
-def _named(typed: str) -> tuple[str, str]:
-    """The option that was typed, which may be its beginning; or what is wrong with it."""
-    if typed in OPTIONS or typed in MORE:
-        return typed, ""
-    near = sorted(name for name in OPTIONS if typed and name.startswith(typed))
-    if len(near) == 1:
-        return near[0], ""
-    return (
-        "",
-        f"Option {typed} is ambiguous ({', '.join(near)})" if near else f"Unknown option: {typed}",
-    )
+    return given, parsed.words, parsed.problems
 
 
 def _is_number(text: str, kind: str) -> bool:

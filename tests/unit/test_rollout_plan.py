@@ -131,7 +131,11 @@ def test_what_makes_no_sense_is_refused(words, part):
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("a: [", "deploy.yml:1: it is no YAML"), ("- a", "say `NAME: VALUE`"), ("a: \x00", "no YAML")],
+    [
+        ("a: [", "deploy.yml:1: it is no YAML"),
+        ("- a", "say `NAME: VALUE`"),
+        ("a: \x00", "deploy.yml:1: there is a character that YAML does not allow"),
+    ],
 )
 def test_what_is_no_plan_is_refused(text, part):
     assert any(part in each for each in problems((), text))
