@@ -173,7 +173,7 @@ class Rollout:
         for parcel in self.packed:
             if parcel.skipped:
                 self.face.tell(
-                    "remark",
+                    "notice",
                     text=f"not copied, neither files nor links: {', '.join(parcel.skipped)}",
                 )
         members = [Member(each) for each in targets]

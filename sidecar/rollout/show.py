@@ -131,7 +131,7 @@ def said(event: str, fields: dict[str, Any]) -> Sequence[str]:
             f"{': '.join(filter(None, (fields.get('name'), fields['hook'])))}: {line}"
             for line in fields["output"]
         ]
-    if event in ("remark", "stopping"):
+    if event in ("notice", "stopping"):
         return [fields["text"]]
     if event == "report":
         return ["", *summary.table(fields)]
