@@ -52,6 +52,9 @@ def test_room_for_both_is_a_swap_as_ever(run_container):
 def test_room_for_one_more_swaps_slot_by_slot(run_container):
     running = limited(run_container, 330, 60, "--workers", "3")
     running.wait_event("serving", generation=1)
+    running.wait_until(
+        lambda: len(running.events("worker_ready", generation=1)) == 3, "all three are ready"
+    )
     with Load(running.port, generation_of) as load:
         load.wait_for(1, 20)
         running.container.kill("HUP")
