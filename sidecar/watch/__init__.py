@@ -12,17 +12,13 @@ dirty. When the tree has settled they are read again and compared with what was 
 what differs is told. A lost event costs time (the safety scan finds the change), an event too many
 costs a scan.
 
-**One thread.** The inotify descriptor is read in the same poll(2) that waits for the end of
-sidecar. watchdog's observer is not used, only its binding of the system calls (inotify_c): its
-reader, emitter and dispatcher threads, their queues and the 0.5 s they hold a rename back are there
-to make events of what happened, and we do not want events. What is not there cannot die unseen,
-livelock after an overflow, warn at quadratic cost, or leak its descriptor; and no private name of
-watchdog is touched.
+**One thread.** inotify is read in the same poll(2) that waits for the end of sidecar. inotify.py says
+which of watchdog's classes that takes, and why its observers are not used.
 
     watcher.py      the loop: when to look, when to tell
     tree.py         what is there: stamps and digests of files; what differs
     rules.py        what is ignored
-    notices.py      inotify: which directory may have changed
+    inotify.py      inotify: which directory may have changed
     places.py       where a path leads, link by link, and where inotify is silent
     variables.py    what an envdir would give, as digests
     system/cgroup.py       what was last told, kept by PID 1 in case the watcher dies

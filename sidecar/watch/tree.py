@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sidecar.watch.notices import Notices
+    from sidecar.watch.inotify import Inotify
 
 LARGEST = 1 << 20  # a file that is larger is not read
 BUDGET = 256 << 20  # nor are more bytes than these after a change
@@ -167,7 +167,7 @@ class Tree:
         self.roots = {os.path.abspath(each): each for each in roots}
         self.rules = Rules(list(self.roots), ignore, only, apart, own)
         self.dirs: dict[str, Directory] = {}
-        self.notices: Notices | None = None
+        self.inotify: Inotify | None = None
         self._alive = alive
         self._rules_before: Rules | None = None
         self._undigested: list[str] = []
@@ -179,7 +179,7 @@ class Tree:
 
     def scan(self, dirty: Iterable[str] | None = None) -> Scan:
         """Read the directories that are dirty, or everything. Nothing is accepted yet. Raises
-        notices.Exhausted.
+        inotify.LimitReached.
         """
         before = self.rules.copy()
         cached = self._rules_before is None and bool(self.dirs)
@@ -195,12 +195,12 @@ class Tree:
         real = [(os.path.realpath(each), each) for each in self.roots]
         if found.full:
             self._look_at_mounts()
-        if self.notices is not None and found.full:
-            self.notices.forget_names(ENV)
+        if self.inotify is not None and found.full:
+            self.inotify.forget_names(ENV)
         for root in self.roots:
-            if self.notices is not None and (found.full or root in (dirty or ())):
+            if self.inotify is not None and (found.full or root in (dirty or ())):
                 for directory, name in trail(root):
-                    self.notices.arm_name(directory, name, root, content=os.path.isfile(root))
+                    self.inotify.watch_name(directory, name, root, content=os.path.isfile(root))
         stack = [
             (each, self._hops(each))
             for each in (self.roots if dirty is None else {self._known(each) for each in dirty})
@@ -301,11 +301,11 @@ class Tree:
         real: list[tuple[str, str]],
     ) -> tuple[Directory, bool]:
         """Read one directory; and whether its ignore files say something new. Raises OSError,
-        notices.Exhausted.
+        inotify.LimitReached.
         """
         single = path in self.roots and os.path.isfile(path)
-        if self.notices is not None and not single:
-            self.notices.arm(path)
+        if self.inotify is not None and not single:
+            self.inotify.watch(path)
         status = os.stat(path)
         new = Directory(
             (status.st_dev, status.st_ino), time.clock_gettime_ns(time.CLOCK_REALTIME), hops
@@ -330,10 +330,10 @@ class Tree:
             if self._ignored(root, where, name, directory, old_names):
                 ignored.add(name + "/" if directory else name)
                 continue
-            if link and self.notices is not None:
+            if link and self.inotify is not None:
                 place = place or os.path.realpath(path)
                 for there, what in trail(os.path.join(place, name)):
-                    self.notices.arm_name(there, what, path)
+                    self.inotify.watch_name(there, what, path)
             try:
                 if directory:
                     if not link:
@@ -465,14 +465,14 @@ class Tree:
         for path in found.gone:
             del self.dirs[path]
             self.rules.forget(path)
-            if self.notices is not None:
-                self.notices.leave(path)
+            if self.inotify is not None:
+                self.inotify.unwatch(path)
         self.dirs.update(found.fresh)
         self._rules_before = None
         self._undigested += found.fresh
         self._read = 0
-        if self.notices is not None and found.full:
-            self.notices.tidy(self.dirs)
+        if self.inotify is not None and found.full:
+            self.inotify.tidy(self.dirs)
 
     def forget_since(self, since: int) -> set[str]:
         """Forget files that changed after `since` (ns), as if they had not been there; their

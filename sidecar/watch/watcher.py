@@ -37,7 +37,7 @@ from sidecar.watch.variables import State, Variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sidecar.watch.notices import Notice, Notices
+    from sidecar.watch.inotify import Event, Inotify
     from sidecar.watch.tree import Difference
 
 FEW = 3  # paths
@@ -108,7 +108,7 @@ class Watcher:
         self._settings_file = str(config.get("settings") or "")
         self._mode, self._why = str(config.get("mode") or "auto"), ""
         self._polling = False
-        self._notices: Notices | None = None
+        self._inotify: Inotify | None = None
         memory = config.get("memory")
         self._memory = Memory(memory if isinstance(memory, int) else None)
         self._key = os.urandom(32)
@@ -254,9 +254,9 @@ class Watcher:
             and (due or self._env_watched.identity() != self._env_identity)
         ):
             self._env.note(now - SETTLE_ENV if due else now)
-        self._check_notices()
+        self._check_size()
 
-    def _check_notices(self) -> None:
+    def _check_size(self) -> None:
         if self._tree.crowded:
             self._remark(
                 "directories",
@@ -266,38 +266,38 @@ class Watcher:
     # -- what inotify says
 
     def _listen(self) -> None:
-        if self._notices is None:
+        if self._inotify is None:
             return
         now = time.monotonic()
-        for notice in self._notices.read():
-            self._hear(notice, now)
+        for event in self._inotify.read():
+            self._hear(event, now)
 
-    def _hear(self, notice: Notice, now: float) -> None:
-        if notice.lost:
+    def _hear(self, event: Event, now: float) -> None:
+        if event.overflow:
             self._full = True
             self._code.note(now, many=True)
             if self._env_watched.directories:
                 self._env.note(now)
             return
-        watch = notice.watch
+        watch = event.dependents
         if watch is None:
             return
-        name = notice.name
+        name = event.name
         trees = {
             each
             for each in watch.trees
-            if not name or each == ENV or self._tree.matters(each, name, notice.directory)
+            if not name or each == ENV or self._tree.matters(each, name, event.directory)
         }
         for dependents in [watch.names.get(name, set())] if name else list(watch.names.values()):
             trees |= dependents
         if ENV in trees:
             trees.discard(ENV)
             self._env.note(now)
-            self._pending(self._env, notice, now)
+            self._pending(self._env, event, now)
         if not trees:
             return
-        self._code.note(now, notice.directory)
-        self._pending(self._code, notice, now)
+        self._code.note(now, event.directory)
+        self._pending(self._code, event, now)
         for each in trees:
             self._dirty.add(each)
             if not name:
@@ -306,19 +306,22 @@ class Watcher:
             self._full = True
             self._dirty.clear()
         if len(self._code.paths) <= FEW:
-            self._code.paths.add((notice.wd, name))
+            self._code.paths.add((event.wd, name))
             self._code.many |= len(self._code.paths) > FEW
 
-    def _pending(self, burst: Burst, notice: Notice, now: float) -> None:
+    def _pending(self, burst: Burst, event: Event, now: float) -> None:
         """Keep in mind which files are being written."""
-        key = (notice.wd, notice.name)
-        if notice.ended:
+        key = (event.wd, event.name)
+        if event.complete:
             burst.writing.pop(key, None)
         elif (
-            notice.opened and notice.watch and key not in burst.writing and len(burst.writing) < 100
+            event.being_written
+            and event.dependents
+            and key not in burst.writing
+            and len(burst.writing) < 100
         ):
             try:
-                status = os.lstat(os.path.join(notice.watch.place, notice.name))
+                status = os.lstat(os.path.join(event.dependents.path, event.name))
             except OSError:
                 return
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # a link is made, not written
@@ -330,11 +333,11 @@ class Watcher:
         """Decide between inotify and polling."""
         mode = self._mode
         try:
-            from sidecar.watch.notices import Notices  # noqa: PLC0415  40 ms and 5 MB, for those who use it
+            from sidecar.watch.inotify import Inotify  # noqa: PLC0415  40 ms and 5 MB, for those who use it
 
             if mode != "poll" or self._env_watched.directories:
-                self._notices = Notices()
-                self._rest.register(self._notices.fd, select.POLLIN)
+                self._inotify = Inotify()
+                self._rest.register(self._inotify.fd, select.POLLIN)
         except Exception as error:
             self._exhausted(error)
             return
@@ -347,15 +350,15 @@ class Watcher:
                             True,
                             f"inotify tells nothing on {point}: its file system, {kind}, is changed by others",
                         )
-        self._tree.notices = None if self._polling else self._notices
+        self._tree.inotify = None if self._polling else self._inotify
 
     def _exhausted(self, error: Exception) -> None:
         """Poll from now on."""
         sysctl = getattr(error, "sysctl", "")
-        if self._notices is not None:
-            self._rest.unregister(self._notices.fd)
-            self._notices.close()
-        self._notices = self._tree.notices = None
+        if self._inotify is not None:
+            self._rest.unregister(self._inotify.fd)
+            self._inotify.close()
+        self._inotify = self._tree.inotify = None
         self._polling = True
         self._why = (
             _limit(sysctl)
@@ -400,7 +403,7 @@ class Watcher:
     def _env_interval(self) -> float:
         return (
             self._env_poll
-            if self._notices is not None and self._mode != "poll"
+            if self._inotify is not None and self._mode != "poll"
             else min(self._env_poll, ENV_POLL_BLIND)
         )
 
@@ -542,7 +545,7 @@ class Watcher:
         """Once for each subject."""
         if about not in self._remarked and len(self._remarked) < 100:
             self._remarked.add(about)
-            say("notice", text=text)
+            say("remark", remark=text)
 
     def _note_dirty(self, paths: set[str]) -> None:
         self._dirty |= paths
@@ -552,16 +555,16 @@ class Watcher:
 
     def _arm_env(self) -> None:
         self._env_identity = self._env_watched.identity()
-        if self._notices is None:
+        if self._inotify is None:
             return
         try:
             for place in self._env_watched.places():
                 for directory, name in trail(place):
-                    self._notices.arm_name(directory, name, ENV)
+                    self._inotify.watch_name(directory, name, ENV)
             for each in self._env_watched.directories:
                 for path in (each, os.path.join(each, "..data")):
                     if os.path.isdir(path):
-                        self._notices.arm(os.path.abspath(path), ENV)
+                        self._inotify.watch(os.path.abspath(path), ENV)
         except OSError:
             return  # what cannot be watched is read now and then
         except Exception as error:
