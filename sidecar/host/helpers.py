@@ -79,7 +79,7 @@ def flag(value: object) -> bool:
 
 
 # The shape of an event that any helper may write.
-REMARK: Shape = {"text": text}
+REMARK: Shape = {"remark": text}
 
 
 class Helper:

@@ -15,37 +15,31 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 
 PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
-    "control_socket_opened": (INFO, "control socket at {path}"),
-    "admin_opened": (INFO, "health, metrics and a page at {address}"),
+    "controlled": (INFO, "control socket at {path}"),
+    "admin": (INFO, "health, metrics and a page at {address}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
-    "reload_rejected": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
+    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address}{families} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),
     "listener_closed": (
         INFO,
         "no longer listening on {address}: the last generation that had it is gone",
     ),
-    "profile_applied": (
+    "profile": (
         INFO,
         "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)",
     ),
-    "listener_repaired": (WARNING, "{text}"),
-    "notice": (WARNING, "{text}"),
-    "action_failed": (ERROR, "cannot {what}: {cause}"),
-    "internal_error": (
-        ERROR,
-        "a defect in sidecar: {error} at {where}; it goes on. Please report this",
-    ),
-    "upgrade_waiting": (
-        INFO,
-        "the upgrade waits until generation {generation} serves or has failed",
-    ),
+    "mended": (WARNING, "{remark}"),
+    "remark": (WARNING, "{remark}"),
+    "cannot": (ERROR, "cannot {what}: {cause}"),
+    "defect": (ERROR, "a defect in sidecar: {error} at {where}; it goes on. Please report this"),
+    "upgrade_waits": (INFO, "the upgrade waits until generation {generation} serves or has failed"),
     "upgrade_checked": (INFO, "sidecar {version} has proved that it can take over"),
     "upgrading": (INFO, "sidecar {before} becomes sidecar {version}"),
     "upgraded": (INFO, "sidecar {version} has taken over from {before} after {took} s, pid {pid}"),
     "upgrade_failed": (ERROR, "the upgrade failed: {cause}; sidecar {version} goes on"),
-    "signal_received": (INFO, "SIG{signal} received"),
+    "asked": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
     "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
@@ -55,14 +49,14 @@ PHRASES: dict[str, tuple[str, str]] = {
         ERROR,
         "cannot read the envdir: {cause}; the environment stays what it is until that changes",
     ),
-    "helper_exited": (
+    "helper_ended": (
         WARNING,
         "{helper} (pid {pid}) ended ({cause}); it is started again in {pause} s",
     ),
     "check_output": (INFO, "the check of generation {generation} said: {output}"),
-    "key_pressed": (INFO, "{key} was pressed"),
-    "terminal_closed": (INFO, "the terminal was closed"),
-    "log_command_exited": (
+    "key": (INFO, "{key} was pressed"),
+    "terminal_gone": (INFO, "the terminal was closed"),
+    "log_command_ended": (
         WARNING,
         "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s",
     ),
@@ -76,45 +70,45 @@ PHRASES: dict[str, tuple[str, str]] = {
         INFO,
         "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})",
     ),
-    "reverted": (
+    "went_back": (
         WARNING,
         "generation {failed} died soon after time alone had made it ready: until the next swap"
         " generation {generation} has the settings and environment of generation {like}, the last"
         " that held out (settings that differ: {settings}; variables: {variables})",
     ),
-    "kept_previous": (
+    "kept_on": (
         WARNING,
         "generation {failed} was refused: until the next swap that is asked for, generation"
         " {generation} has the settings and environment of generation {like}, which served",
     ),
-    "revert_impossible": (
+    "no_way_back": (
         WARNING,
         "generation {generation} died soon after time alone had made it ready; there is no way"
         " back to generation {like}, the last that held out: its --port was another",
     ),
-    "retry_scheduled": (INFO, "trying again in {pause} s (trigger: {trigger})"),
+    "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (
         ERROR,
         "nothing serves after {failures} failures in a row (--max-failures); leaving with status {status}: {cause}",
     ),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
-    "worker_shrunk": (
+    "shifted": (
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
     ),
-    "retire_delayed": (
+    "delaying": (
         INFO,
         "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}",
     ),
-    "overlap_skipped": (
+    "making_room": (
         WARNING,
         "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and until it is ready nothing serves: {why}",
     ),
-    "overlap_limited": (
+    "rolling": (
         INFO,
         "generation {generation} takes over with at most {surge} workers more at a time: {why}",
     ),
-    "generation_ended": (INFO, "generation {generation} is gone"),
+    "generation_gone": (INFO, "generation {generation} is gone"),
     "retiring": (
         INFO,
         "generation {generation} is ready: sending SIG{signal} to old workers: {pids}",
@@ -130,7 +124,7 @@ PHRASES: dict[str, tuple[str, str]] = {
         "generation {generation}: worker {slot} (pid {pid}) is ready after {after} s (by {by})",
     ),
     "worker_overdue": (ERROR, "generation {generation}: worker {slot} (pid {pid}) {cause}"),
-    "worker_exited": (
+    "worker_left": (
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) left after {lived} s ({cause})",
     ),
@@ -139,11 +133,11 @@ PHRASES: dict[str, tuple[str, str]] = {
         "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}",
     ),
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
-    "leader_exited": (
+    "outlived": (
         WARNING,
         "generation {generation}: worker {slot} (pid {pid}) has gone, but its {who} on{then}{hint}",
     ),
-    "worker_killed": (
+    "killing": (
         WARNING,
         "generation {generation}: {who} has not left {after} s after it was asked to: SIGKILL",
     ),
@@ -155,23 +149,23 @@ PHRASES: dict[str, tuple[str, str]] = {
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}",
     ),
-    "socket_unused": (
+    "socket_missed": (
         WARNING,
         "generation {generation}: worker {slot} (pid {pid}) {what}; {advice}",
     ),
-    "readiness_probe_unavailable": (
+    "look_forbidden": (
         WARNING,
         "cannot see whether workers take connections ({cause}); going by --interval {interval} s",
     ),
-    "worker_limit_reached": (
+    "enough_workers": (
         WARNING,
         "SIG{signal} asks for more than {workers} workers: there will be no more (--max-workers)",
     ),
-    "scaling_paced": (
+    "growth_paced": (
         WARNING,
         "SIGTTIN comes so often that workers are started one by one, every {pause} s; {waiting} wait",
     ),
-    "scaled": (INFO, "{workers} workers from now on, {before} before"),
+    "resized": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
     "stopping": (
         INFO,
@@ -191,15 +185,15 @@ START_SERVER = {
     "worker current": "worker {pid} died unexpectedly with status:{wait_status}, restarting",
     "worker old": "old worker {pid} died, status:{wait_status}",
     "worker stopping": "worker {pid} died, status:{wait_status}",
-    "signal_received": "received {signal}, spawning a new worker",
+    "asked": "received {signal}, spawning a new worker",
     "interval_due": "autorestart triggered (interval={interval})",
     "interval_due forced": "autorestart triggered (forced, interval={interval})",
-    "retire_delayed": (
+    "delaying": (
         "new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"
     ),
     "retiring": "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers",
     "retiring delayed": "killing old workers",
-    "retry_scheduled": "trying again in {pause} secs",
+    "retry": "trying again in {pause} secs",
     "stopping": "received {signal}, sending {sending} to all workers:{pids}",
     "stopped": "exiting",
 }
@@ -213,9 +207,9 @@ DEV = {
     "watching": "· watching {roots}",
     "files_changed": "~ {paths}",
     "environment_changed": "~ environment: {names}",
-    "key_pressed": "~ {key}",
-    "terminal_closed": "~ the terminal was closed",
-    "signal_received": "~ SIG{signal}",
+    "key": "~ {key}",
+    "terminal_gone": "~ the terminal was closed",
+    "asked": "~ SIG{signal}",
     "check_output": "· {output}",
     "serving": "● generation {generation} serves after {took} s",
     "stopping": "· stopping",
@@ -251,10 +245,10 @@ def shown_fields(event: str, fields: Mapping[str, Any]) -> dict[str, str]:
     if event == "recycled":
         seldom = f"; so big so soon: not again in this slot for {show(fields['pause'])} s (is --max-memory too low for this program?)"
         shown["hint"] = seldom if fields["pause"] else ""
-    if event == "worker_killed":
+    if event == "killing":
         worker = f"worker {fields['slot']} (pid {fields['pid']})"
         shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
-    if event == "leader_exited":
+    if event == "outlived":
         several = len(fields["pids"]) > 1
         pids = f" {shown['pids']}" if fields["pids"] else ""
         if several:

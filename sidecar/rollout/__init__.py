@@ -1,13 +1,16 @@
 """`sidecar rollout`: one change, rolled over many containers. "rsync, then HUP, host by host",
 where the hosts are containers now.
 
-    command.py      the door: words and a plan's file → a plan, the question, the loop, the exit status
-    show.py         what people and pipes are told
-    containers.py   the containers of a Docker engine          pods.py   the pods of a Kubernetes cluster
-    job.py          what is done to one container              parcel.py   a directory → a tar archive
-    course.py       who is next, who is given up, when it ends: pure, facts in, orders out
-    plan.py         what is asked for, from words and from a file: pure
-    fleet.py        the words they share: a target, what an engine can do, what can go wrong with it
+    command.py      the entry point: arguments and a plan's file, the question, the loop, the exit status
+    plan.py         what the user wants, from the arguments and the plan's file: pure
+    state.py        which container is next, which is given up, when it ends: pure, facts in, orders out
+    job.py          what is done to one container
+    archive.py      a tar archive of a local directory
+    engine.py       what all engines have in common: a target, what can be done with it, what can go wrong
+    containers.py   the containers of a Docker engine
+    pods.py         the pods of a Kubernetes cluster
+    summary.py      the result, as values and as a table: pure
+    output.py       what is written for people and for programs
 
 It runs where the engine's client runs, never in PID 1: nothing that PID 1 runs imports it
 (pyproject.toml has the contract). What it asks of a container it asks through that container's own

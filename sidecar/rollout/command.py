@@ -1,5 +1,5 @@
-"""The entry point of `sidecar rollout`: words and a plan's file in, the loop over course.py's orders, the
-exit status out.
+"""The entry point of `sidecar rollout`: reads the arguments and the plan's file, runs the loop over
+state.py's orders, returns the exit status.
 """
 
 from __future__ import annotations
@@ -11,36 +11,40 @@ import signal
 import sys
 import threading
 import time
+from typing import assert_never
 
 from sidecar.base.errors import SettingsError
 from sidecar.base.printable import printable
-from sidecar.rollout import job, plan, show, summary
-from sidecar.rollout.course import (
+from sidecar.rollout import job, output, plan, summary
+from sidecar.rollout.archive import archives
+from sidecar.rollout.engine import EngineLost, StepFailed, TargetError
+from sidecar.rollout.state import (
     DONE,
     FAILED,
-    INF,
+    INFINITY,
     UNDER_WAY,
     WAITING,
     Begin,
-    Course,
     Ended,
-    Fact,
+    GiveUp,
+    HookOutput,
     Interrupted,
     Member,
-    Said,
-    Stepped,
+    RolloutState,
+    StepStarted,
 )
-from sidecar.rollout.fleet import Failed, Lost, Trouble
-from sidecar.rollout.parcel import parcels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sidecar.base.record import Record
-    from sidecar.rollout.fleet import Fleet, Target
-    from sidecar.rollout.parcel import Parcel
+    from sidecar.rollout.archive import Archive
+    from sidecar.rollout.engine import Engine, Target
     from sidecar.rollout.plan import Plan
+    from sidecar.rollout.state import Order
+
+    Work = Callable[[Target, Callable[[Record], None]], None]
 
 HELP = """\
 usage: sidecar rollout [PLAN.yml] [OPTION ...]
@@ -72,22 +76,22 @@ how:
 Exit status: 0 all are done; 1 not all; 2 wrong words; 3 no engine answers.
 """
 
-OK, NOT_ALL, WRONG, UNREACHABLE = 0, 1, 2, 3
+OK, NOT_ALL, USAGE_ERROR, UNREACHABLE = 0, 1, 2, 3
 
-# What is asked of the engine beyond what the container's own sidecar is given (seconds).
-GRACE = 5.0
-# So many containers are looked at at a time; it changes nothing.
-LOOKERS = 8
-# Whoever was given up is asked once more what it serves, and has this long to answer (seconds).
-LAST_LOOK = 5.0
+# The engine has so much longer than the container's own sidecar.
+GRACE_S = 5.0
+# How many containers are asked for their status at a time: that changes nothing in them.
+MAX_PARALLEL_LOOKS = 8
+# A container that was given up is asked once more what it serves, and has this long to answer.
+LAST_LOOK_TIMEOUT_S = 5.0
 
 
 def main(words: Sequence[str]) -> int:
-    """The command; its exit status."""
+    """Run the command with these arguments; its exit status."""
     if words and words[0] in ("--help", "-h"):
         print(HELP, end="")
         return OK
-    packed: list[Parcel] = []
+    packed: list[Archive] = []
     try:
         file, text, rest = "", "", list(words)
         if rest and not rest[0].startswith("-"):
@@ -97,16 +101,16 @@ def main(words: Sequence[str]) -> int:
         copies = [(each, False) for each in wanted.copy] + (
             [(wanted.envdir, True)] if wanted.envdir else []
         )
-        packed, problems = parcels(copies, os.path.dirname(file))
+        packed, problems = archives(copies, os.path.dirname(file))
         if problems:
             raise SettingsError(problems)
-        fleet = _fleet(wanted)
-        return Rollout(wanted, fleet, packed, show.face(wanted.json)).run()
+        engine = _connect(wanted)
+        return Rollout(wanted, engine, packed, output.choose(wanted.json)).run()
     except SettingsError as error:
         for problem in error.problems:
             print(f"sidecar rollout: {problem}", file=sys.stderr)
-        return WRONG
-    except Lost as error:
+        return USAGE_ERROR
+    except EngineLost as error:
         print(f"sidecar rollout: {printable(str(error))}", file=sys.stderr)
         return UNREACHABLE
     except KeyboardInterrupt:
@@ -129,21 +133,24 @@ def _read(file: str) -> str:
         raise SettingsError([f"{file}: it is not UTF-8"]) from None
 
 
-def _fleet(wanted: Plan) -> Fleet:
-    """Raises SettingsError where its extra is not installed, Lost where it cannot be reached."""
+def _connect(wanted: Plan) -> Engine:
+    """The engine that the plan names.
+
+    Raises SettingsError if its client is not installed, EngineLost if it cannot be reached.
+    """
     extra, what = (
         ("kubernetes", "kubernetes client") if wanted.selector else ("docker", "docker SDK")
     )
-    # Longer than the course's patience, which is the one to say what hangs.
-    patience = wanted.timeout + 2 * GRACE
+    # Longer than the state's own timeout, which is the one that reports what hangs.
+    timeout_s = wanted.timeout + 2 * GRACE_S
     try:
         if wanted.selector:
             from sidecar.rollout.pods import Pods  # noqa: PLC0415
 
-            return Pods(wanted, patience)
+            return Pods(wanted, timeout_s)
         from sidecar.rollout.containers import Containers  # noqa: PLC0415
 
-        return Containers(wanted, patience)
+        return Containers(wanted, timeout_s)
     except ModuleNotFoundError as error:
         where = f" ({error.name} is missing)"
         raise SettingsError(
@@ -155,36 +162,39 @@ class Rollout:
     """One run of a plan."""
 
     def __init__(
-        self, wanted: Plan, fleet: Fleet, packed: Sequence[Parcel], face: show.Lines
+        self, wanted: Plan, engine: Engine, packed: Sequence[Archive], lines: output.JsonLines
     ) -> None:
-        self.plan, self.fleet, self.packed, self.face = wanted, fleet, packed, face
-        # What threads and the signal handler tell, each fact with the course it belongs to. A put()
-        # of this kind may interrupt another.
-        self.news: queue.SimpleQueue[tuple[Course | None, Record]] = queue.SimpleQueue()
+        self.plan, self.engine, self.archives, self.output = wanted, engine, packed, lines
+        # What threads and the signal handler report, each fact with the phase it belongs to. In a
+        # SimpleQueue a put() may interrupt another one.
+        self.facts: queue.SimpleQueue[tuple[RolloutState | None, Record]] = queue.SimpleQueue()
 
     def run(self) -> int:
-        """Find, look, ask, roll, report. Raises Lost."""
-        targets = self.fleet.find()
+        """Find the containers, look at them, ask the user, roll, report; the exit status.
+
+        Raises EngineLost.
+        """
+        targets = self.engine.find()
         if not targets:
             print("sidecar rollout: no container that runs is like that", file=sys.stderr)
             return NOT_ALL
-        copies = [f"{each.destination}: {each.count} files" for each in self.packed]
-        self.face.tell("found", containers=[each.name for each in targets], copies=copies)
-        for parcel in self.packed:
-            if parcel.skipped:
-                self.face.tell(
-                    "notice",
-                    text=f"not copied, neither files nor links: {', '.join(parcel.skipped)}",
+        copies = [f"{each.destination}: {each.count} files" for each in self.archives]
+        self.output.emit("found", containers=[each.name for each in targets], copies=copies)
+        for each in self.archives:
+            if each.skipped:
+                self.output.emit(
+                    "remark",
+                    text=f"not copied, neither files nor links: {', '.join(each.skipped)}",
                 )
         members = [Member(each) for each in targets]
-        course = Course(
-            members, self.plan.parallel, self.plan.max_failures, self.plan.timeout + GRACE
+        state = RolloutState(
+            members, self.plan.parallel, self.plan.max_failures, self.plan.timeout + GRACE_S
         )
         with self._interruptible():
-            self._look(course)
-        if self.plan.dry_run or course.stopping:
-            return self._report(
-                course, OK if not course.of(FAILED) and not course.stopping else NOT_ALL
+            self._look_at_all(state)
+        if self.plan.dry_run or state.stopping:
+            return self._finish(
+                state, OK if not state.in_state(FAILED) and not state.stopping else NOT_ALL
             )
         if self.plan.confirm:
             if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -192,59 +202,68 @@ class Rollout:
                     "sidecar rollout: there is nobody to ask; say --yes, or `confirm: no` in the plan",
                     file=sys.stderr,
                 )
-                return WRONG
-            if not self._confirmed(len(course.of(WAITING))):
+                return USAGE_ERROR
+            if not self._ask(len(state.in_state(WAITING))):
                 print("sidecar rollout: nothing has been changed", file=sys.stderr)
                 return NOT_ALL
         with self._interruptible():
-            return self._roll(course)
+            return self._roll(state)
 
-    def _look(self, course: Course) -> None:
-        """What everybody serves now. Who cannot say it has failed already, and is never touched."""
-        survey = Course(list(course.members.values()), LOOKERS, INF, course.timeout)
-        self._drive(
-            survey, "looking", lambda target, tell: job.look(self.fleet, target, self.plan, tell)
+    def _look_at_all(self, state: RolloutState) -> None:
+        """Which generation each container serves now. One that does not answer has failed, and is
+        never touched.
+        """
+        survey = RolloutState(
+            list(state.members.values()), MAX_PARALLEL_LOOKS, INFINITY, state.timeout
         )
-        survey.again()
-        course.lost, course.interrupts = survey.lost, survey.interrupts
-        if not self.plan.dry_run and course.stopping:
-            self._say_stopping(course, "nothing has been changed")
+        self._run(
+            survey,
+            "looking",
+            lambda target, report: job.look(self.engine, target, self.plan, report),
+        )
+        survey.requeue_done()
+        state.engine_lost, state.interrupts = survey.engine_lost, survey.interrupts
+        if not self.plan.dry_run and state.stopping:
+            self._explain_stop(state, "nothing has been changed")
 
-    def _roll(self, course: Course) -> int:
-        values: dict[str, object] = {"containers": len(course.members)}
-        if not self._hooks("before", values):
-            return self._report(course, NOT_ALL)
+    def _roll(self, state: RolloutState) -> int:
+        values: dict[str, object] = {"containers": len(state.members)}
+        if not self._run_hooks("before", values):
+            return self._finish(state, NOT_ALL)
 
-        def work(target: Target, tell: Callable[[Record], None]) -> None:
-            job.roll(self.fleet, target, self.plan, self.packed, tell)
+        def work(target: Target, report: Callable[[Record], None]) -> None:
+            job.roll(self.engine, target, self.plan, self.archives, report)
 
-        self._drive(course, "rolling", work)
-        self._look_again(course)
-        course.end()
-        found = summary.summary(course)
+        self._run(state, "rolling", work)
+        self._look_again(state)
+        state.mark_untouched()
+        found = summary.summary(state)
         values |= {key: found[key] for key in ("done", "failed", "untouched", "outcome")}
-        well = self._hooks("after", values) and found["outcome"] == DONE
-        return self._report(course, OK if well else NOT_ALL)
+        well = self._run_hooks("after", values) and found["outcome"] == DONE
+        return self._finish(state, OK if well else NOT_ALL)
 
-    def _look_again(self, course: Course) -> None:
-        """Whoever was lost out of sight, and may be there again."""
+    def _look_again(self, state: RolloutState) -> None:
+        """Ask once more those whose generation is not known: they may answer by now."""
         uncertain = [
-            each for each in course.of(FAILED) if each.serves is None and each.kind != "vanished"
+            each
+            for each in state.in_state(FAILED)
+            if each.serves is None and each.kind != "vanished"
         ]
         if not uncertain:
             return
-        again = Course([Member(each.target) for each in uncertain], LOOKERS, INF, LAST_LOOK)
-        self._drive(
+        members = [Member(each.target) for each in uncertain]
+        again = RolloutState(members, MAX_PARALLEL_LOOKS, INFINITY, LAST_LOOK_TIMEOUT_S)
+        self._run(
             again,
             "looking again",
-            lambda target, tell: job.look(self.fleet, target, self.plan, tell),
-            aloud=False,
+            lambda target, report: job.look(self.engine, target, self.plan, report),
+            shown=False,
         )
         for each in uncertain:
             each.serves = again.members[each.target.id].serves
 
-    def _hooks(self, name: str, values: Mapping[str, object]) -> bool:
-        """Run those before or after all; whether they went well."""
+    def _run_hooks(self, name: str, values: Mapping[str, object]) -> bool:
+        """Run the hooks before or after all containers; whether they succeeded."""
         commands = self.plan.before if name == "before" else self.plan.after
         try:
             job.hooks(
@@ -252,22 +271,22 @@ class Rollout:
                 name,
                 values,
                 self.plan.timeout,
-                lambda said: self.face.tell("hook", hook=said.hook, output=said.lines),
+                lambda found: self.output.emit("hook", hook=found.hook, output=found.lines),
             )
-        except Failed as error:
-            self.face.tell(
+        except StepFailed as error:
+            self.output.emit(
                 "stopping",
                 text=str(error) + ("; nothing has been changed" if name == "before" else ""),
             )
             return False
         return True
 
-    def _report(self, course: Course, status: int) -> int:
-        course.end()
-        self.face.tell("report", **summary.summary(course, self.plan.dry_run))
-        return UNREACHABLE if course.lost else status
+    def _finish(self, state: RolloutState, status: int) -> int:
+        state.mark_untouched()
+        self.output.emit("report", **summary.summary(state, self.plan.dry_run))
+        return UNREACHABLE if state.engine_lost else status
 
-    def _confirmed(self, count: int) -> bool:
+    def _ask(self, count: int) -> bool:
         try:
             answer = input(
                 f"Roll over {count} containers, {min(count, self.plan.parallel)} at a time? [y/N] "
@@ -278,103 +297,103 @@ class Rollout:
 
     # --- the loop
 
-    def _drive(
-        self,
-        course: Course,
-        what: str,
-        work: Callable[[Target, Callable[[Record], None]], None],
-        aloud: bool = True,
-    ) -> None:
-        """Do what the course orders until it is over."""
-        if aloud:
-            self.face.begin(what, len(course.of(WAITING)))
-        said = course.interrupts
+    def _run(self, state: RolloutState, what: str, work: Work, shown: bool = True) -> None:
+        """Do what the state orders until it is over."""
+        if shown:
+            self.output.begin_phase(what, len(state.in_state(WAITING)))
+        interrupts = state.interrupts
         try:
-            patience = 0.0
+            timeout_s = 0.0
             while True:
-                for fact in self._heard(course, patience):
-                    course.observe(fact, time.monotonic())
-                    if aloud:
-                        self._show(course, fact)
-                orders = course.reconcile(time.monotonic())
-                for order in orders:
-                    if isinstance(order, Begin):
-                        self._begin(course, course.members[order.id].target, work)
-                    else:
-                        self.news.put((course, Ended(order.id, order.kind, order.cause)))
-                if course.interrupts > said:
-                    said = course.interrupts
-                    self._say_stopping(
-                        course, "once more gives up what is under way" if said == 1 else ""
-                    )
-                if course.over:
+                for fact in self._received(state, timeout_s):
+                    state.observe(fact, time.monotonic())
+                    if shown:
+                        self._show(state, fact)
+                orders = state.reconcile(time.monotonic())
+                self._perform(state, orders, work)
+                if state.interrupts > interrupts:
+                    interrupts = state.interrupts
+                    hint = "once more gives up what is under way" if interrupts == 1 else ""
+                    self._explain_stop(state, hint)
+                if state.over:
                     break
-                patience = 0.0 if orders else course.deadline - time.monotonic()
+                timeout_s = 0.0 if orders else state.deadline - time.monotonic()
         finally:
-            if aloud:
-                self.face.end()
-        if aloud and course.stopping and course.of(WAITING):
-            self._say_stopping(course, "no other container is begun")
+            if shown:
+                self.output.end_phase()
+        if shown and state.stopping and state.in_state(WAITING):
+            self._explain_stop(state, "no other container is begun")
 
-    def _begin(
-        self,
-        course: Course,
-        target: Target,
-        work: Callable[[Target, Callable[[Record], None]], None],
-    ) -> None:
-        def tell(fact: Record) -> None:
-            self.news.put((course, fact))
+    def _perform(self, state: RolloutState, orders: Sequence[Order], work: Work) -> None:
+        for order in orders:
+            match order:
+                case Begin():
+                    self._begin(state, state.members[order.id].target, work)
+                case GiveUp():
+                    self.facts.put((state, Ended(order.id, order.kind, order.cause)))
+                case _:
+                    assert_never(order)
+
+    def _begin(self, state: RolloutState, target: Target, work: Work) -> None:
+        """Start the work on one container, in a thread of its own."""
+
+        def report(fact: Record) -> None:
+            self.facts.put((state, fact))
 
         def body() -> None:
             try:
-                work(target, tell)
-                tell(Ended(target.id))
-            except Trouble as error:
-                tell(Ended(target.id, error.kind, str(error)))
-            except Exception as error:  # said, and counted as any other
-                tell(Ended(target.id, "error", f"{type(error).__name__}: {error}"))
+                work(target, report)
+                report(Ended(target.id))
+            except TargetError as error:
+                report(Ended(target.id, error.kind, str(error)))
+            except Exception as error:  # reported, and counted like any other failure
+                report(Ended(target.id, "error", f"{type(error).__name__}: {error}"))
 
         threading.Thread(target=body, name=target.name, daemon=True).start()
 
-    def _heard(self, course: Course, patience: float) -> Iterator[Record]:
-        """The facts that have come, at least one within this time. What is heard too late, of an
-        earlier course, is nothing any more.
+    def _received(self, state: RolloutState, timeout_s: float) -> Iterator[Record]:
+        """The facts that have come, at least one within this time. Those of an earlier phase have
+        come too late, and are dropped.
         """
         with contextlib.suppress(queue.Empty):
-            whose, fact = self.news.get(timeout=None if patience == INF else max(0.0, patience))
-            while True:
-                if whose in (course, None):
-                    yield fact
-                whose, fact = self.news.get_nowait()
-
-    def _show(self, course: Course, fact: Record) -> None:
-        if isinstance(fact, Said):
-            self.face.tell(
-                "hook", hook=fact.hook, name=course.members[fact.id].target.name, output=fact.lines
+            whose, fact = self.facts.get(
+                timeout=None if timeout_s == INFINITY else max(0.0, timeout_s)
             )
-        elif isinstance(fact, Fact):
-            member = course.members[fact.id]
-            if isinstance(fact, Stepped):
-                self.face.tell("step", name=member.target.name, step=fact.step)
-            elif isinstance(fact, Ended):
-                self.face.tell(member.state, **summary.one(member))
+            while True:
+                if whose in (state, None):
+                    yield fact
+                whose, fact = self.facts.get_nowait()
 
-    def _say_stopping(self, course: Course, more: str) -> None:
-        failed, under_way = course.of(FAILED), course.of(UNDER_WAY)
-        parts = (
-            ["the engine is lost"] if course.lost else ["interrupted"] if course.interrupts else []
-        )
-        parts = parts or [
-            f"{len(failed)} failed and {self.plan.max_failures} may ({summary.names(failed)})"
-        ]
-        parts += [f"under way: {summary.names(under_way)}"] if under_way else []
-        self.face.tell("stopping", text="; ".join([*parts, *([more] if more else [])]))
+    def _show(self, state: RolloutState, fact: Record) -> None:
+        match fact:
+            case HookOutput():
+                name = state.members[fact.id].target.name
+                self.output.emit("hook", hook=fact.hook, name=name, output=fact.lines)
+            case StepStarted():
+                name = state.members[fact.id].target.name
+                self.output.emit("step", name=name, step=fact.step)
+            case Ended():
+                member = state.members[fact.id]
+                self.output.emit(member.state, **summary.one(member))
+
+    def _explain_stop(self, state: RolloutState, more: str) -> None:
+        failed, under_way = state.in_state(FAILED), state.in_state(UNDER_WAY)
+        if state.engine_lost:
+            parts = ["the engine is lost"]
+        elif state.interrupts:
+            parts = ["interrupted"]
+        else:
+            count, allowed = len(failed), self.plan.max_failures
+            parts = [f"{count} failed and {allowed} may ({summary.names(failed)})"]
+        if under_way:
+            parts.append(f"under way: {summary.names(under_way)}")
+        self.output.emit("stopping", text="; ".join([*parts, *([more] if more else [])]))
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
         """Meanwhile, ^C and TERM end the rollout in order."""
         before = {
-            each: signal.signal(each, lambda *_: self.news.put((None, Interrupted())))
+            each: signal.signal(each, lambda *_: self.facts.put((None, Interrupted())))
             for each in (signal.SIGINT, signal.SIGTERM)
         }
         try:

@@ -1,5 +1,5 @@
 """What is done to one container, in a thread of its own: every step is told, and whatever goes
-wrong is raised as Trouble.
+wrong is raised as TargetError.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import subprocess
 import tempfile
 
 from sidecar.base.record import Record
-from sidecar.rollout.course import Looked, Said, Stepped
-from sidecar.rollout.fleet import Absent, Failed, TooMuch, Trouble
+from sidecar.rollout.engine import NoSidecar, StepFailed, TargetError, TooLarge
 from sidecar.rollout.plan import filled
+from sidecar.rollout.state import HookOutput, StatusRead, StepStarted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import IO, Any
 
-    from sidecar.rollout.fleet import Finished, Fleet, Target
-    from sidecar.rollout.parcel import Parcel
+    from sidecar.rollout.archive import Archive
+    from sidecar.rollout.engine import Engine, Finished, Target
     from sidecar.rollout.plan import Plan
 
-    Tell = Callable[[Record], None]
+    Report = Callable[[Record], None]
 
 # Where it is: on PATH, or as a directory that was copied into an image of another kind.
 COMMANDS = ("sidecar", "/opt/sidecar/bin/sidecar")
 
 # So much (characters) of its complaint is told.
-LONGEST_LINE = 500
+MAX_LINE_CHARS = 500
 
-# What is replaced is kept for a rollback: in memory up to this size (bytes), then in a file that
+# What is replaced is saved for a rollback: in memory up to this size (bytes), then in a file that
 # has no name. How much a directory holds is the container's to say, and a sparse file of no size
-# there is a large one here: no container may have more than MOST_KEPT kept.
-KEPT, MOST_KEPT = 1 << 24, 1 << 30
+# there is a large one here: no container may have more than MAX_SAVED_BYTES saved.
+SAVED_IN_MEMORY_BYTES, MAX_SAVED_BYTES = 1 << 24, 1 << 30
 
 
-class Serving(Record):
+class ServingStatus(Record):
     """What a container's sidecar says of itself, with the shapes that it has to have: a container
     may say anything.
     """
@@ -49,16 +49,18 @@ class Serving(Record):
     stopping: bool
 
 
-def look(fleet: Fleet, target: Target, plan: Plan, tell: Tell) -> None:
+def look(engine: Engine, target: Target, plan: Plan, report: Report) -> None:
     """Which generation serves?"""
-    tell(Looked(target.id, _status(fleet, target, plan).generation))
+    report(StatusRead(target.id, _status(engine, target, plan).generation))
 
 
-def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], tell: Tell) -> None:
+def roll(
+    engine: Engine, target: Target, plan: Plan, archives: Sequence[Archive], report: Report
+) -> None:
     """The whole of it: hooks, copies, reload, verification."""
-    tell(Stepped(target.id, "look"))
-    old = _status(fleet, target, plan).generation
-    tell(Looked(target.id, old))
+    report(StepStarted(target.id, "look"))
+    old = _status(engine, target, plan).generation
+    report(StatusRead(target.id, old))
     values = {
         "name": target.name,
         "id": target.id,
@@ -67,34 +69,34 @@ def roll(fleet: Fleet, target: Target, plan: Plan, parcels: Sequence[Parcel], te
         "outcome": "failed",
     }
     if plan.before_each:
-        tell(Stepped(target.id, "before-each"))
-        hooks(plan.before_each, "before-each", values, plan.timeout, tell)
+        report(StepStarted(target.id, "before-each"))
+        hooks(plan.before_each, "before-each", values, plan.timeout, report)
     try:
-        kept = _copy(fleet, target, parcels, plan.rollback, tell)
+        saved = _copy(engine, target, archives, plan.rollback, report)
         try:
-            new = _reload(fleet, target, plan, old, tell)
-        except Absent as error:
+            new = _reload(engine, target, plan, old, report)
+        except NoSidecar as error:
             # It answered before. Its container is ending, or was started again.
-            fleet.check(target)
-            raise Failed("left", str(error)) from None
-        except Trouble:
-            if kept:
-                _put_back(fleet, target, kept, tell)
+            engine.check(target)
+            raise StepFailed("left", str(error)) from None
+        except TargetError:
+            if saved:
+                _put_back(engine, target, saved, report)
             raise
         values |= {"new": _shown(new), "outcome": "done"}
-    except Trouble:
+    except TargetError:
         # It serves on, so it goes back to wherever `before-each` took it from. Its own failure is
-        # the one to tell.
+        # the one to report.
         if plan.after_each:
-            tell(Stepped(target.id, "after-each"))
+            report(StepStarted(target.id, "after-each"))
             try:
-                hooks(plan.after_each, "after-each", values, plan.timeout, tell)
-            except Trouble as error:
-                tell(Said(target.id, "after-each", [str(error)]))
+                hooks(plan.after_each, "after-each", values, plan.timeout, report)
+            except TargetError as error:
+                report(HookOutput(target.id, "after-each", [str(error)]))
         raise
     if plan.after_each:
-        tell(Stepped(target.id, "after-each"))
-        hooks(plan.after_each, "after-each", values, plan.timeout, tell)
+        report(StepStarted(target.id, "after-each"))
+        hooks(plan.after_each, "after-each", values, plan.timeout, report)
 
 
 def hooks(
@@ -102,9 +104,9 @@ def hooks(
     name: str,
     values: Mapping[str, object],
     timeout: float,
-    tell: Callable[[Said], None],
+    report: Callable[[HookOutput], None],
 ) -> None:
-    """Run these here, one after the other. Raises Failed at the first that fails.
+    """Run these here, one after the other. Raises StepFailed at the first that fails.
 
     Each finds the values in its environment too, which is the way to give them to a shell.
     """
@@ -118,150 +120,156 @@ def hooks(
                 text=True, errors="replace", env=environment,
             )  # fmt: skip
         except OSError as error:
-            raise Failed("hook", f"{name}: {argv[0]} cannot be run: {error.strerror}") from None
+            raise StepFailed("hook", f"{name}: {argv[0]} cannot be run: {error.strerror}") from None
         try:
             said = process.communicate(timeout=timeout)[0].splitlines()
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            raise Failed("hook", f"{name}: {argv[0]} did not end within {timeout:g} s") from None
+            raise StepFailed(
+                "hook", f"{name}: {argv[0]} did not end within {timeout:g} s"
+            ) from None
         if said:
-            tell(Said(str(values.get("id", "")), name, said))
+            report(HookOutput(str(values.get("id", "")), name, said))
         if process.returncode:
             how = (
                 f"exited with status {process.returncode}"
                 if process.returncode > 0
                 else f"was killed by signal {-process.returncode}"
             )
-            raise Failed("hook", f"{name}: {argv[0]} {how}")
+            raise StepFailed("hook", f"{name}: {argv[0]} {how}")
 
 
 def _copy(
-    fleet: Fleet, target: Target, parcels: Sequence[Parcel], keep: bool, tell: Tell
+    engine: Engine, target: Target, archives: Sequence[Archive], keep: bool, report: Report
 ) -> list[tuple[str, IO[bytes]]]:
-    """Put everything where it belongs; what was there before, if that is to be kept."""
-    kept: list[tuple[str, IO[bytes]]] = []
-    for parcel in parcels:
-        tell(Stepped(target.id, f"copy {parcel.destination}"))
+    """Put everything where it belongs; what was there before, if that is to be saved."""
+    saved: list[tuple[str, IO[bytes]]] = []
+    for archive in archives:
+        report(StepStarted(target.id, f"copy {archive.destination}"))
         if keep:
-            before: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT)  # noqa: SIM115
-            left = MOST_KEPT - sum(file.tell() for _, file in kept)
+            before: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SAVED_IN_MEMORY_BYTES)  # noqa: SIM115
+            left = MAX_SAVED_BYTES - sum(file.tell() for _, file in saved)
             try:
-                fleet.get(target, parcel.destination, before, left)
-            except TooMuch:
+                engine.get(target, archive.destination, before, left)
+            except TooLarge:
                 before.close()
-                raise Failed(
+                raise StepFailed(
                     "copy",
-                    f"{parcel.destination} holds more than --rollback keeps "
-                    f"({MOST_KEPT >> 20} MiB of a container)",
+                    f"{archive.destination} holds more than --rollback keeps "
+                    f"({MAX_SAVED_BYTES >> 20} MiB of a container)",
                 ) from None
-            kept.append((parcel.destination, before))
-        owner = fleet.owner(target) if parcel.secret else 0
-        with parcel.archive(owner) as archive:
-            tell(Stepped(target.id, f"copy {parcel.destination}", "partly new"))
-            fleet.put(target, parcel.destination, archive)
-    if parcels:
-        tell(Stepped(target.id, "reload", "new"))
-    return kept
+            saved.append((archive.destination, before))
+        owner = engine.owner(target) if archive.secret else 0
+        with archive.open_for(owner) as file:
+            report(StepStarted(target.id, f"copy {archive.destination}", "partly new"))
+            engine.put(target, archive.destination, file)
+    if archives:
+        report(StepStarted(target.id, "reload", "new"))
+    return saved
 
 
 def _put_back(
-    fleet: Fleet, target: Target, kept: Sequence[tuple[str, IO[bytes]]], tell: Tell
+    engine: Engine, target: Target, saved: Sequence[tuple[str, IO[bytes]]], report: Report
 ) -> None:
-    tell(Stepped(target.id, "rollback", "partly new"))
-    for directory, archive in kept:
-        archive.seek(0)
-        fleet.put(target, directory, archive)
-    tell(Stepped(target.id, "rollback", "put back"))
+    report(StepStarted(target.id, "rollback", "partly new"))
+    for directory, file in saved:
+        file.seek(0)
+        engine.put(target, directory, file)
+    report(StepStarted(target.id, "rollback", "put back"))
 
 
-def _reload(fleet: Fleet, target: Target, plan: Plan, old: int | None, tell: Tell) -> int:
+def _reload(engine: Engine, target: Target, plan: Plan, old: int | None, report: Report) -> int:
     """A new generation, which has to be the one that serves; its number."""
-    tell(Stepped(target.id, "reload"))
+    report(StepStarted(target.id, "reload"))
     done = _sidecar(
-        fleet, target, plan, "reload", "--wait", "--json", "--timeout", f"{plan.timeout:g}"
+        engine, target, plan, "reload", "--wait", "--json", "--timeout", f"{plan.timeout:g}"
     )
-    answer = _last(done)
+    answer = _last_object(done)
     if done.status or answer.get("done"):
-        _seen(fleet, target, plan, tell)
+        _status_after_reload(engine, target, plan, report)
         if done.status == 4:
-            raise Failed("timeout", f"its reload has not come to an end within {plan.timeout:g} s")
+            raise StepFailed(
+                "timeout", f"its reload has not come to an end within {plan.timeout:g} s"
+            )
         cause = answer.get("cause")
-        raise Failed(
+        raise StepFailed(
             "failed",
             (cause if isinstance(cause, str) else "")
-            or _line(done)
+            or _complaint(done)
             or f"its reload ended with status {done.status}",
         )
-    tell(Stepped(target.id, "verify"))
-    now = _seen(fleet, target, plan, tell)
+    report(StepStarted(target.id, "verify"))
+    now = _status_after_reload(engine, target, plan, report)
     begun, serving = answer.get("generation", 0), now.generation
     if (
         serving is None
-        or not _number(begun)
+        or not _is_generation(begun)
         or serving < begun
         or (old is not None and serving <= old)
     ):
-        raise Failed(
+        raise StepFailed(
             "unverified",
             f"generation {_shown(serving)} serves after its reload, and {_shown(old)} did before",
         )
     if not now.ready:
-        raise Failed("unready", f"it is not ready after its reload: {'; '.join(now.reasons)}")
+        raise StepFailed("unready", f"it is not ready after its reload: {'; '.join(now.reasons)}")
     return serving
 
 
-def _seen(fleet: Fleet, target: Target, plan: Plan, tell: Tell) -> Serving:
-    """What it serves after its reload, told. Raises Vanished where it is being deleted or stopped,
+def _status_after_reload(
+    engine: Engine, target: Target, plan: Plan, report: Report
+) -> ServingStatus:
+    """What it serves after its reload, told. Raises TargetVanished where it is being deleted or stopped,
     which no outcome of a reload says.
     """
-    now = _status(fleet, target, plan)
-    tell(Looked(target.id, now.generation))
+    now = _status(engine, target, plan)
+    report(StatusRead(target.id, now.generation))
     if now.stopping:
-        fleet.check(target)
+        engine.check(target)
     return now
 
 
-def _status(fleet: Fleet, target: Target, plan: Plan) -> Serving:
-    done = _sidecar(fleet, target, plan, "status", "--json")
-    answer = _last(done)
+def _status(engine: Engine, target: Target, plan: Plan) -> ServingStatus:
+    done = _sidecar(engine, target, plan, "status", "--json")
+    answer = _last_object(done)
     generation, ready, reasons = (answer.get(name) for name in ("generation", "ready", "reasons"))
     if (
         done.status
-        or not (generation is None or _number(generation))
+        or not (generation is None or _is_generation(generation))
         or not isinstance(ready, bool)
         or not isinstance(reasons, list)
         or "generation" not in answer
     ):
-        raise Failed(
+        raise StepFailed(
             "refused",
-            f"its sidecar does not say its status: {_line(done) or f'status {done.status}'}",
+            f"its sidecar does not say its status: {_complaint(done) or f'status {done.status}'}",
         )
-    return Serving(
+    return ServingStatus(
         generation, ready, tuple(map(str, reasons)), stopping=answer.get("state") == "stopping"
     )
 
 
-def _number(value: object) -> bool:
+def _is_generation(value: object) -> bool:
     """Whether this is a generation's number."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _sidecar(fleet: Fleet, target: Target, plan: Plan, *words: str) -> Finished:
-    """Run the container's own command. Raises Absent, besides what the fleet raises."""
+def _sidecar(engine: Engine, target: Target, plan: Plan, *words: str) -> Finished:
+    """Run the container's own command. Raises NoSidecar, besides what the engine raises."""
     extra = ("--control", plan.control) if plan.control else ()
     for command in COMMANDS:
-        done = fleet.execute(target, [command, *words, *extra])
+        done = engine.execute(target, [command, *words, *extra])
         if done.status == 3:
-            raise Absent(
-                f"its sidecar cannot be asked: {_line(done).removeprefix(f'sidecar {words[0]}: ')}"
+            raise NoSidecar(
+                f"its sidecar cannot be asked: {_complaint(done).removeprefix(f'sidecar {words[0]}: ')}"
             )
         if done.status not in (126, 127):
             return done
-    raise Absent("there is no sidecar in it")
+    raise NoSidecar("there is no sidecar in it")
 
 
-def _last(done: Finished) -> dict[str, Any]:
+def _last_object(done: Finished) -> dict[str, Any]:
     """The last object that it wrote."""
     for line in reversed(done.out.splitlines()):
         try:
@@ -273,11 +281,11 @@ def _last(done: Finished) -> dict[str, Any]:
     return {}
 
 
-def _line(done: Finished) -> str:
+def _complaint(done: Finished) -> str:
     """The last line of its complaint."""
     lines = (done.err or done.out).split("\n")
     line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
+    return line if len(line) <= MAX_LINE_CHARS else line[:MAX_LINE_CHARS] + "…"
 
 
 def _shown(generation: int | None) -> str:

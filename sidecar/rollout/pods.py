@@ -1,6 +1,7 @@
-"""The pods of a Kubernetes cluster, by kubectl's own configuration (KUBECONFIG, --context; in a
-pod, its service account), through the kubernetes client. They are only asked and told: their files
-come from images and volumes, so nothing is copied.
+"""The pods of a Kubernetes cluster, through the kubernetes client.
+
+The configuration is kubectl's (KUBECONFIG, --context; in a pod, its service account). Nothing is
+copied into a pod: its files come from images and volumes.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream import stream
 from websocket import ABNF, WebSocketBadStatusException, WebSocketException
 
-from sidecar.rollout.fleet import (
-    MOST_OUTPUT,
-    Failed,
+from sidecar.rollout.engine import (
+    MAX_OUTPUT_BYTES,
+    EngineLost,
     Finished,
-    Lost,
+    StepFailed,
     Target,
-    Trouble,
-    Vanished,
-    natural,
+    TargetError,
+    TargetVanished,
+    natural_sort_key,
 )
 
 TYPE_CHECKING = False
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
 # The container that `kubectl exec` takes, where there are several.
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-HELLO = 20
-# So much (characters) of an answer that is no JSON is told: a proxy's may be a whole page.
-LONGEST_MESSAGE = 300
+CONNECT_TIMEOUT_S = 20
+# An answer that is not JSON is cut to this: a proxy's may be a whole page.
+MAX_MESSAGE_CHARS = 300
 # The statuses of a command that is not there, or cannot be run.
 NO_COMMAND = (126, 127)
 # The channels of an exec.
@@ -48,11 +49,11 @@ OUT, ERR, OUTCOME = 1, 2, 3
 
 
 class Pods:
-    """Those that a plan's selector chooses. `patience`: no call takes longer (seconds)."""
+    """The pods that a plan's selector chooses. No call takes longer than `timeout_s`."""
 
-    def __init__(self, plan: Plan, patience: float) -> None:
-        """Raises Lost."""
-        self._selector, self._patience = plan.selector, patience
+    def __init__(self, plan: Plan, timeout_s: float) -> None:
+        """Raises EngineLost."""
+        self._selector, self._timeout_s = plan.selector, timeout_s
         self._settings = kubernetes.client.Configuration()
         self._settings.retries = False
         try:
@@ -69,21 +70,21 @@ class Pods:
                 kubernetes.config.load_incluster_config(client_configuration=self._settings)
                 namespace = _own_namespace()
         except (ConfigException, OSError) as error:
-            raise Lost(f"no cluster is configured: {error}") from None
+            raise EngineLost(f"no cluster is configured: {error}") from None
         self.namespace = plan.namespace or namespace or "default"
 
     def find(self) -> list[Target]:
-        """Those that run and are not on their way out, by name. Raises Lost."""
+        """Those that run and are not being deleted, by name. Raises EngineLost."""
         try:
-            with self._spoken(), self._core() as core:
+            with self._errors_translated(), self._core() as core:
                 found = core.list_namespaced_pod(
                     self.namespace,
                     label_selector=self._selector,
                     field_selector="status.phase=Running",
-                    _request_timeout=HELLO,
+                    _request_timeout=CONNECT_TIMEOUT_S,
                 ).items
-        except Trouble as error:
-            raise Lost(str(error)) from None
+        except TargetError as error:
+            raise EngineLost(str(error)) from None
         targets = []
         for pod in found:
             if pod.metadata.deletion_timestamp is None:
@@ -93,36 +94,36 @@ class Pods:
                 targets.append(
                     Target(pod.metadata.name, f"{self.namespace}/{pod.metadata.name}", part)
                 )
-        return sorted(targets, key=lambda each: natural(each.name))
+        return sorted(targets, key=lambda each: natural_sort_key(each.name))
 
     def execute(self, target: Target, argv: Sequence[str]) -> Finished:
         """As `kubectl exec` does, without input and terminal."""
-        with self._spoken(), self._core() as core:
+        with self._errors_translated(), self._core() as core:
             answer = stream(
                 core.connect_get_namespaced_pod_exec, target.name, self.namespace, container=target.part, command=list(argv),
-                stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False, _request_timeout=self._patience,
+                stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False, _request_timeout=self._timeout_s,
             )  # fmt: skip
             try:
                 out, err, outcome = self._output(answer)
             finally:
                 answer.close()
         status = _status(outcome)
-        # A sidecar that is told to leave says no to everything. Or the command was killed with its
-        # pod, or the connection has ended.
+        # A sidecar that is stopping refuses every command. Or the command was killed with its pod,
+        # or the connection has ended.
         if status not in (0, *NO_COMMAND):
             self.check(target)
         return Finished(status, out, err or outcome)
 
     def _output(self, answer: Any) -> tuple[str, str, str]:
-        """What comes on the channels, to the end. The client's own reader takes all there is, and
-        cuts characters at the border of two frames.
+        """Everything that comes on the channels. The client's own reader has no size limit, and
+        breaks characters that lie across two frames.
         """
         parts = {OUT: bytearray(), ERR: bytearray(), OUTCOME: bytearray()}
-        until, left = time.monotonic() + self._patience, MOST_OUTPUT
-        # A connection that ends in the middle leaves no outcome behind.
+        until, left = time.monotonic() + self._timeout_s, MAX_OUTPUT_BYTES
+        # If the connection breaks, there is no outcome.
         with contextlib.suppress(WebSocketException, OSError):
-            while (patience := until - time.monotonic()) > 0:
-                answer.sock.settimeout(patience)
+            while (left_s := until - time.monotonic()) > 0:
+                answer.sock.settimeout(left_s)
                 kind, frame = answer.sock.recv_data_frame(True)
                 if kind == ABNF.OPCODE_CLOSE:
                     break
@@ -131,28 +132,30 @@ class Pods:
                         parts[frame.data[0]] += frame.data[1:]
                     left -= len(frame.data)
                     if left < 0:
-                        raise Failed("refused", "its sidecar writes without an end")
+                        raise StepFailed("refused", "its sidecar writes without an end")
         out, err, outcome = (part.decode(errors="replace") for part in parts.values())
         return out, err, outcome
 
     def check(self, target: Target) -> None:
         """A pod that is being deleted counts as gone."""
-        with self._spoken(), self._core() as core:
-            pod = core.read_namespaced_pod(target.name, self.namespace, _request_timeout=HELLO)
+        with self._errors_translated(), self._core() as core:
+            pod = core.read_namespaced_pod(
+                target.name, self.namespace, _request_timeout=CONNECT_TIMEOUT_S
+            )
         if pod.metadata.deletion_timestamp is not None or pod.status.phase != "Running":
-            raise Vanished("it has ended meanwhile")
+            raise TargetVanished("it has ended meanwhile")
 
     def put(self, target: Target, directory: str, archive: IO[bytes]) -> None:
         """Not with pods."""
-        raise Failed("copy", "nothing is copied into a pod")
+        raise StepFailed("copy", "nothing is copied into a pod")
 
     def get(self, target: Target, directory: str, into: IO[bytes], most: int) -> None:
         """Not with pods."""
-        raise Failed("copy", "nothing is copied out of a pod")
+        raise StepFailed("copy", "nothing is copied out of a pod")
 
     def owner(self, target: Target) -> int:
         """Not with pods."""
-        raise Failed("copy", "nothing is copied into a pod")
+        raise StepFailed("copy", "nothing is copied into a pod")
 
     @contextlib.contextmanager
     def _core(self) -> Iterator[Any]:
@@ -161,14 +164,14 @@ class Pods:
             yield kubernetes.client.CoreV1Api(client)
 
     @contextlib.contextmanager
-    def _spoken(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         """The client's errors in our words."""
         try:
             yield
         except ApiException as error:
             raise _trouble(error) from None
         except (urllib3.exceptions.HTTPError, WebSocketException, OSError) as error:
-            raise Lost(f"the cluster does not answer: {error}") from None
+            raise EngineLost(f"the cluster does not answer: {error}") from None
 
 
 def _own_namespace() -> str:
@@ -182,7 +185,7 @@ def _own_namespace() -> str:
         return ""
 
 
-def _trouble(error: ApiException) -> Trouble:
+def _trouble(error: ApiException) -> TargetError:
     """What an answer of the API server means that is no success."""
     status, body = error.status, error.body
     # An exec is answered while its websocket is opened: the client says status 0, and keeps the
@@ -191,17 +194,19 @@ def _trouble(error: ApiException) -> Trouble:
         status, body = error.__context__.status_code, error.__context__.resp_body
     said = _message(body) or str(error.reason or error)
     if not status:
-        return Lost(f"the cluster does not answer any more: {said}")
+        return EngineLost(f"the cluster does not answer any more: {said}")
     if status == 404:
-        return Vanished("it is gone")
+        return TargetVanished("it is gone")
     if status in (401, 403):
-        return Failed("refused", f"the cluster refuses: {said} (docs/rollout.md has the rights)")
+        return StepFailed(
+            "refused", f"the cluster refuses: {said} (docs/rollout.md has the rights)"
+        )
     if status >= 500 and "container not found" in said:
-        return Vanished("its container does not run")
+        return TargetVanished("its container does not run")
     if status >= 500:
         # The API server answers; the kubelet behind it does not, for one.
-        return Failed("unreachable", f"it cannot be reached: {said}")
-    return Failed("refused", f"the cluster refuses: {said}")
+        return StepFailed("unreachable", f"it cannot be reached: {said}")
+    return StepFailed("refused", f"the cluster refuses: {said}")
 
 
 def _status(outcome: str) -> int:
@@ -227,4 +232,4 @@ def _message(body: str | bytes | None) -> str:
     with contextlib.suppress(ValueError, TypeError, LookupError):
         return str(json.loads(body or "")["message"])
     text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
-    return " ".join(text.split())[:LONGEST_MESSAGE]
+    return " ".join(text.split())[:MAX_MESSAGE_CHARS]

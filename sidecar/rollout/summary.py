@@ -1,35 +1,32 @@
-"""Who runs what: the end of a rollout, as plain values and as a table. Pure."""
+"""The result of a rollout, as plain values and as a table. Pure."""
 
 from __future__ import annotations
 
 from sidecar.base.columns import columns
-from sidecar.rollout.course import DONE, FAILED, UNTOUCHED
+from sidecar.rollout.state import DONE, FAILED, UNTOUCHED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from sidecar.rollout.course import Course, Member
+    from sidecar.rollout.state import Member, RolloutState
 
 
-def summary(course: Course, dry_run: bool = False) -> dict[str, Any]:
+def summary(state: RolloutState, dry_run: bool = False) -> dict[str, Any]:
     """Everything, in the order of the rollout; after a dry run, which has only looked, that all of
     them could be reloaded is the good end.
     """
-    members = course.members.values()
-    counts = {state: len(course.of(state)) for state in (DONE, FAILED, UNTOUCHED)}
-    outcome = (
-        "lost"
-        if course.lost
-        else "interrupted"
-        if course.interrupts
-        else "looked"
-        if dry_run and not counts[FAILED]
-        else "stopped"
-        if counts[UNTOUCHED] and not dry_run
-        else "failed"
-    )
+    members = state.members.values()
+    counts = {each: len(state.in_state(each)) for each in (DONE, FAILED, UNTOUCHED)}
+    if state.engine_lost:
+        outcome = "lost"
+    elif state.interrupts:
+        outcome = "interrupted"
+    elif dry_run:
+        outcome = "failed" if counts[FAILED] else "looked"
+    else:
+        outcome = "stopped" if counts[UNTOUCHED] else "failed"
     return {
         "outcome": "done" if counts[DONE] == len(members) and not dry_run else outcome,
         "dry_run": dry_run,

@@ -23,9 +23,9 @@ import docker.errors
 import pytest
 
 from sidecar.rollout import job
+from sidecar.rollout.archive import archives
 from sidecar.rollout.containers import Containers
-from sidecar.rollout.fleet import Failed
-from sidecar.rollout.parcel import parcels
+from sidecar.rollout.engine import StepFailed
 from sidecar.rollout.plan import Plan, copy
 from tests.support import free_port, until
 
@@ -416,13 +416,13 @@ def test_a_container_that_has_too_much_for_a_rollback_is_left_alone(shop, releas
     container = shop.containers["1"]
     made = container.exec_run(["truncate", "-s", "10G", "/srv/code/sparse"], user="root")
     assert made.exit_code == 0
-    monkeypatch.setattr(job, "MOST_KEPT", 1 << 20)
+    monkeypatch.setattr(job, "MAX_SAVED_BYTES", 1 << 20)
     plan = Plan(label=(f"rollout={shop.label}",), rollback=True)
     fleet = Containers(plan, PATIENCE)
     target = next(each for each in fleet.find() if each.name == f"{shop.label}-1")
-    packed, _ = parcels([(copy(release("large")), False)], "")
+    packed, _ = archives([(copy(release("large")), False)], "")
     told: list[object] = []
-    with pytest.raises(Failed, match="holds more than --rollback keeps"):
+    with pytest.raises(StepFailed, match="holds more than --rollback keeps"):
         job.roll(fleet, target, plan, packed, told.append)
     assert shop.serves("1") == before
     assert "large" not in shop.execute("1", "cat", "/srv/code/release.json")[1]

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from kubernetes.config import incluster_config
 
-from sidecar.rollout.fleet import MOST_OUTPUT
+from sidecar.rollout.engine import MAX_OUTPUT_BYTES
 from sidecar.rollout.plan import Plan
 from sidecar.rollout.pods import Pods
 from sidecar.rollout.summary import sentence
@@ -430,7 +430,7 @@ def test_an_answer_of_another_shape_is_refused(cluster, said):
 
 
 def test_output_without_an_end_is_not_taken(cluster):
-    cluster.says["web-2"] = b"x" * (MOST_OUTPUT + 1)
+    cluster.says["web-2"] = b"x" * (MAX_OUTPUT_BYTES + 1)
     status, events, _ = rollout(cluster, "--selector", "app=web", "--yes")
     assert status == 1
     assert outcomes(events)["web-2"] == ("failed", None, "refused")

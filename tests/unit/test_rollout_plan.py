@@ -13,7 +13,7 @@ import tarfile
 import pytest
 
 from sidecar.base.errors import SettingsError
-from sidecar.rollout.parcel import Parcel
+from sidecar.rollout.archive import Archive
 from sidecar.rollout.plan import Copy, filled, resolve
 from tests.support import ROOT
 
@@ -188,8 +188,8 @@ def test_the_commands_of_the_page_are_right(line):
 # --- archives
 
 
-def names(parcel: Parcel, owner: int = 0) -> dict[str, tarfile.TarInfo]:
-    with parcel.archive(owner) as file, tarfile.open(fileobj=io.BytesIO(file.read())) as archive:
+def names(packed: Archive, owner: int = 0) -> dict[str, tarfile.TarInfo]:
+    with packed.open_for(owner) as file, tarfile.open(fileobj=io.BytesIO(file.read())) as archive:
         return {each.name: each for each in archive}
 
 
@@ -209,8 +209,8 @@ def test_a_copy_is_what_gitignore_leaves_and_belongs_to_root(tmp_path):
     (tmp_path / "link").symlink_to("app.py")
     os.link(tmp_path / "app.py", tmp_path / "twin.py")
     os.mkfifo(tmp_path / "pipe")
-    parcel = Parcel(Copy(str(tmp_path), "/srv", ("*.pyc", ".git/", "cache/*", "!cache/keep")), "")
-    found = names(parcel)
+    packed = Archive(Copy(str(tmp_path), "/srv", ("*.pyc", ".git/", "cache/*", "!cache/keep")), "")
+    found = names(packed)
     assert sorted(found) == [
         "app.py",
         "cache",
@@ -224,17 +224,17 @@ def test_a_copy_is_what_gitignore_leaves_and_belongs_to_root(tmp_path):
     assert {(each.uid, each.gid, each.uname) for each in found.values()} == {(0, 0, "")}
     assert (found["app.py"].mode, found["link"].linkname) == (0o750, "app.py")
     assert (found["twin.py"].isreg(), found["twin.py"].size) == (True, 6)
-    assert (parcel.count, parcel.skipped) == (5, ["pipe"])
+    assert (packed.count, packed.skipped) == (5, ["pipe"])
 
 
 def test_it_is_what_was_there_at_first_and_each_reader_has_its_own_place(tmp_path):
     (tmp_path / "a").write_text("first")
-    parcel = Parcel(Copy(str(tmp_path), "/srv"), "")
+    packed = Archive(Copy(str(tmp_path), "/srv"), "")
     (tmp_path / "a").write_text("second")
-    one, other = parcel.archive(0), parcel.archive(0)
+    one, other = packed.open_for(0), packed.open_for(0)
     with one, other:
         assert one.read() == other.read()
-    with parcel.archive(0) as file, tarfile.open(fileobj=io.BytesIO(file.read())) as archive:
+    with packed.open_for(0) as file, tarfile.open(fileobj=io.BytesIO(file.read())) as archive:
         assert archive.extractfile("a").read() == b"first"
 
 
@@ -246,7 +246,7 @@ def test_an_envdirs_files_are_for_its_user_only_whatever_they_are_links_to(tmp_p
     (tmp_path / "PLAIN").write_text("y")
     (tmp_path / ".hidden").write_text("z")
     (tmp_path / "directory").mkdir()
-    found = names(Parcel(Copy(str(tmp_path), "/env"), "", secret=True), owner=1000)
+    found = names(Archive(Copy(str(tmp_path), "/env"), "", secret=True), owner=1000)
     assert {name: (each.isreg(), each.mode, each.uid) for name, each in found.items()} == {
         "PLAIN": (True, 0o400, 1000), "TOKEN": (True, 0o400, 1000),
     }  # fmt: skip
