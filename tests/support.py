@@ -190,7 +190,7 @@ class Sidecar:
     def workers(self) -> list[int]:
         """The workers started and not ended since, as the log has it."""
         gone = {
-            each["pid"] for each in self.events if each["event"] in ("worker_left", "worker_died")
+            each["pid"] for each in self.events if each["event"] in ("worker_exited", "worker_died")
         }
         return [each["pid"] for each in self.seen("worker_started") if each["pid"] not in gone]
 
@@ -198,7 +198,7 @@ class Sidecar:
         """Wait for the end; the exit status. Nothing may be left of it."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
-        assert self.seen("defect") == []
+        assert self.seen("internal_error") == []
         assert marked(self.mark) == []
         return status
 
@@ -217,7 +217,7 @@ class Sidecar:
                 pass
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
-        for each in self.seen("controlled"):
+        for each in self.seen("control_socket_opened"):
             Path(each["path"]).unlink(missing_ok=True)
         self.process.stderr.close()
 

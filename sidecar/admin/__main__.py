@@ -2,7 +2,7 @@
 PID 1, which gives it
 
     0        a pipe that nobody writes to: its end is the end of sidecar, and ours
-    1        a pipe to PID 1, for a line such as {"event": "remark", "remark": "a sentence for the log"}
+    1        a pipe to PID 1, for a line such as {"event": "notice", "text": "a sentence for the log"}
     3        the listening socket
     4, 5     connections to PID 1 as on the control socket (docs/control.md): one to ask, one to be told of events
 
@@ -60,7 +60,7 @@ def become(user: str) -> None:
 
 def remark(sentence: str) -> None:
     """Have a sentence put into sidecar's log."""
-    os.write(1, json.dumps({"event": "remark", "remark": sentence}).encode() + b"\n")
+    os.write(1, json.dumps({"event": "notice", "text": sentence}).encode() + b"\n")
 
 
 async def serve(names: Sequence[str]) -> int:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
         def reload(self, trigger: str) -> bool:
             """What HUP does. Whether the settings are read first: "settings_read" or
-            "reload_refused" will then be said.
+            "reload_rejected" will then be said.
             """
 
         def signal(self, name: str) -> tuple[list[int], list[int]]:
@@ -173,7 +173,7 @@ class Waiting(Answer):
     def heard(self, record: Object) -> list[Object]:
         """Everything about newer generations, and the end of it."""
         event = record["event"]
-        if event in ("stopping", "gave_up", "reload_refused"):
+        if event in ("stopping", "gave_up", "reload_rejected"):
             self.done = True
             return [record, done(NO, record.get("cause", STOPPING))]
         number = record.get("generation", 0)
@@ -393,7 +393,7 @@ class Upgrading(Answer):
             self.done = True
             return [done(NO, record["cause"])]
         self.done = event == "upgraded" or (self.only_check and event == "upgrade_checked")
-        told = [record] if event in ("upgrade_waits", "upgrade_checked", "upgraded") else []
+        told = [record] if event in ("upgrade_waiting", "upgrade_checked", "upgraded") else []
         return [*told, done(version=record["version"])] if self.done else told
 
 

@@ -72,10 +72,37 @@ class Chronicle:
             **{name: fields[name] for name in fields if name not in PRIVATE},
         }
         self.events.append(record)
-        noted = getattr(self, f"_{event}", None)
-        if noted is not None:
-            noted(fields, now)
+        self._count_in(event, fields, now)
         return record
+
+    def _count_in(self, event: str, fields: Mapping[str, Any], now: float) -> None:
+        match event:
+            case "swap_started":
+                self._swap_started(fields, now)
+            case "serving":
+                self._serving(fields, now)
+            case "swap_failed":
+                self._swap_failed(fields, now)
+            case "swap_superseded":
+                self._ends(fields, now, "superseded", "")
+                self._count(self.lives.get(fields["generation"], fields)["trigger"], "superseded")
+            case "generation_ended":
+                self._generation_ended(fields, now)
+            case "worker_started":
+                self._worker_started(fields)
+            case "worker_died":
+                self._worker_died(fields)
+            case "helper_exited":
+                helper = fields["helper"]
+                self.helpers[helper] = self.helpers.get(helper, 0) + 1
+            case "worker_killed":
+                self.kills += 1
+            case "recycled":
+                self.recycled += 1
+            case "upgraded":
+                self.upgrades += 1
+                versions = {name: fields[name] for name in ("version", "before")}
+                self.last_upgrade = {**versions, "at": now}
 
     def _swap_started(self, fields: Mapping[str, Any], now: float) -> None:
         self.lives[fields["generation"]] = {
@@ -117,11 +144,7 @@ class Chronicle:
         told = {name: fields[name] for name in ("generation", "trigger", "cause", "lasted")}
         self.last_failure = {**told, "at": now}
 
-    def _swap_superseded(self, fields: Mapping[str, Any], now: float) -> None:
-        self._ends(fields, now, "superseded", "")
-        self._count(self.lives.get(fields["generation"], fields)["trigger"], "superseded")
-
-    def _generation_gone(self, fields: Mapping[str, Any], now: float) -> None:
+    def _generation_ended(self, fields: Mapping[str, Any], now: float) -> None:
         life = self.lives.get(fields["generation"])
         if life is not None:
             life["gone"] = now
@@ -130,29 +153,16 @@ class Chronicle:
             life["outdated"] = life["outdated"] or now
         self._died = {each for each in self._died if each[0] != fields["generation"]}
 
-    def _worker_started(self, fields: Mapping[str, Any], now: float) -> None:
+    def _worker_started(self, fields: Mapping[str, Any]) -> None:
         place = (fields["generation"], fields["slot"])
         self.starts += 1
         self.restarts += place in self._died
         self._died.discard(place)
 
-    def _worker_died(self, fields: Mapping[str, Any], now: float) -> None:
+    def _worker_died(self, fields: Mapping[str, Any]) -> None:
         if fields["role"] == "current":
             self.deaths += 1
             self._died.add((fields["generation"], fields["slot"]))
-
-    def _helper_ended(self, fields: Mapping[str, Any], now: float) -> None:
-        self.helpers[fields["helper"]] = self.helpers.get(fields["helper"], 0) + 1
-
-    def _killing(self, fields: Mapping[str, Any], now: float) -> None:
-        self.kills += 1
-
-    def _recycled(self, fields: Mapping[str, Any], now: float) -> None:
-        self.recycled += 1
-
-    def _upgraded(self, fields: Mapping[str, Any], now: float) -> None:
-        self.upgrades += 1
-        self.last_upgrade = {"version": fields["version"], "before": fields["before"], "at": now}
 
     def _ends(self, fields: Mapping[str, Any], now: float, outcome: str, cause: str) -> None:
         life = self.lives.get(fields["generation"])

@@ -288,7 +288,7 @@ class Supervisor:
             if size > most:
                 if not self._said_most:
                     self._said_most = True
-                    self._say("enough_workers", workers=most, signal=fact.signal)
+                    self._say("worker_limit_reached", workers=most, signal=fact.signal)
                 return
         self._resize(size, fact.signal)
 
@@ -298,7 +298,7 @@ class Supervisor:
 
     def _resize(self, size: int, signal: str) -> None:
         self._said_most = False
-        self._say("resized", workers=size, before=self.size, signal=signal)
+        self._say("scaled", workers=size, before=self.size, signal=signal)
         self.size = size
         if not signal:
             self._slots_open = size
@@ -378,7 +378,9 @@ class Supervisor:
             worker.readiness = "interval"
         if not self._said_forbidden:
             self._said_forbidden = True
-            self._say("look_forbidden", cause=fact.cause, interval=self.settings.interval)
+            self._say(
+                "readiness_probe_unavailable", cause=fact.cause, interval=self.settings.interval
+            )
 
     def _saw_worker_exited(self, fact: facts.WorkerExited, now: float) -> None:
         worker = self.roster.find(fact.pid)
@@ -396,7 +398,7 @@ class Supervisor:
         if self._was_good(worker, now):
             self.roster.generations[worker.generation].held_out = True
         self._say(
-            "worker_left" if clean else "worker_died",
+            "worker_exited" if clean else "worker_died",
             generation=worker.generation, slot=worker.slot, pid=worker.pid, cause=fact.cause, lived=lived,
             role=self._role(worker), wait_status=fact.wait_status,
         )  # fmt: skip
@@ -517,7 +519,7 @@ class Supervisor:
             self._reached(self._containment.failed(name, now, self.chance()), now)
             kind, where = type(error).__name__, place(error)
             if self._containment.news(f"{kind} {where}", now, self.chance()):
-                self._say("defect", error=kind, where=where)
+                self._say("internal_error", error=kind, where=where)
 
     @property
     def wish(self) -> Wish | None:
@@ -610,7 +612,7 @@ class Supervisor:
             self._growth_at = self._growth.use(now)
         waiting = self.size - self._slots_open
         if waiting and not self._said_paced:
-            self._say("growth_paced", waiting=waiting, pause=GROWTH[0])
+            self._say("scaling_paced", waiting=waiting, pause=GROWTH[0])
             self._said_paced = True
         elif not waiting and self._growth.used <= now:
             self._said_paced = False
@@ -662,7 +664,7 @@ class Supervisor:
         )  # fmt: skip
         if pause is not None:
             trigger = self._wish.trigger if self._wish is not None else coming.trigger
-            self._say("retry", trigger=trigger, pause=pause)
+            self._say("retry_scheduled", trigger=trigger, pause=pause)
         self.failed = (coming.number, failure.cause)
         if coming.like and not self._refused:
             self._good = None
@@ -825,7 +827,7 @@ class Supervisor:
             old.fewer += step
             old.resized_at = now
             self._say(
-                "shifted", generation=old.generation, slot=old.slot, pid=old.pid, signal=signal, left=old.had - old.fewer,
+                "worker_shrunk", generation=old.generation, slot=old.slot, pid=old.pid, signal=signal, left=old.had - old.fewer,
                 had=old.had, new=takers,
             )  # fmt: skip
             self._orders.append(orders.Pass(old.pid, signal))
@@ -909,8 +911,8 @@ class Supervisor:
                 like, barred = self._way_back(current, now)
                 if self._want(Wish("crash", again, like=like)) and again > now:
                     if barred:
-                        self._say("no_way_back", generation=current.number, like=barred)
-                    self._say("retry", trigger="crash", pause=again - now)
+                        self._say("revert_impossible", generation=current.number, like=barred)
+                    self._say("retry_scheduled", trigger="crash", pause=again - now)
             elif (
                 self._wish is None
                 and self.settings.enable_auto_restart
@@ -1044,7 +1046,7 @@ class Supervisor:
             if old:
                 why = "--overlap never" if never else coming.why
                 self._say(
-                    "making_room",
+                    "overlap_skipped",
                     generation=coming.number,
                     pids=[each.pid for each in old],
                     signal=self._swap_signal(old),
@@ -1053,7 +1055,10 @@ class Supervisor:
                 self._retire(old, now)
         elif self._surge(coming) != self.settings.max_surge and self.roster.serving():
             self._say(
-                "rolling", generation=coming.number, surge=self._surge(coming), why=coming.why
+                "overlap_limited",
+                generation=coming.number,
+                surge=self._surge(coming),
+                why=coming.why,
             )
 
     def _interval_due(self, now: float) -> bool:
@@ -1190,7 +1195,7 @@ class Supervisor:
             signal = "" if worker.left_asked else self._retire_signal(own)
             if left:  # else they are ending already
                 self._say(
-                    "outlived", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), strays=list(worker.strays), signal=signal,
+                    "leader_exited", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), strays=list(worker.strays), signal=signal,
                     kill_in=max(0.0, worker.kill_at - now), shell=set(left) != set(worker.strays) and launchers.kept_by_shell(own.command),
                 )  # fmt: skip
             if signal:
@@ -1215,7 +1220,7 @@ class Supervisor:
             if self._reached(worker.kill_at, now):
                 since = now - (worker.retired_at if worker.retired_at is not None else now)
                 self._say(
-                    "killing",
+                    "worker_killed",
                     generation=worker.generation,
                     slot=worker.slot,
                     pid=worker.pid,
@@ -1337,7 +1342,7 @@ class Supervisor:
             self._said_delay = coming.number
             pids, delay = [old.pid for old in replaced], self.settings.kill_old_delay
             self._say(
-                "delaying",
+                "retire_delayed",
                 generation=coming.number,
                 pids=pids,
                 signal=self._swap_signal(replaced),

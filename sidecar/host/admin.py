@@ -26,7 +26,7 @@ LISTENER_FD, CONNECTION_FDS = 3, (4, 5)
 MAY_ASK = ("status", "health", "events")
 
 # What it says, by event.
-SAYS: dict[str, helpers.Shape] = {"remark": helpers.REMARK}
+SAYS: dict[str, helpers.Shape] = {"notice": helpers.REMARK}
 
 
 def make_admin(
@@ -56,7 +56,7 @@ def make_admin(
         return handed
 
     def heed(told: dict[str, Any], _now: float) -> None:
-        tools.say("remark", {"remark": told["remark"]})
+        tools.say("notice", {"text": told["text"]})
 
     admin = helpers.Helper(
         "the admin",

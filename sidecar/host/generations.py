@@ -257,7 +257,7 @@ class Generations:
         environment.pop("SIDECAR_CHANGED", None)
         if order.refused:
             numbers = {"generation": order.generation, "like": order.like, "failed": order.refused}
-            self._tools.say("kept_on", numbers)
+            self._tools.say("kept_previous", numbers)
             self._complete_environment(order, environment, now)
             return
         died = self._roster().current
@@ -281,13 +281,13 @@ class Generations:
                 )
             ),
         }
-        self._tools.say("went_back", told)
+        self._tools.say("reverted", told)
         self._complete_environment(order, environment, now)
 
     def _make_environment(self, order: orders.Prepare, reading: envdir.Reading, now: float) -> None:
         """Of a generation that is being prepared."""
         for remark in reading.remarks:
-            self._tools.say("remark", {"remark": remark})
+            self._tools.say("notice", {"text": remark})
         environment = envdir.apply(self._environ(), reading)
         self._say_what_changed(order, environment)
         if self.plans[order.generation].settings.pace_from_environment:
@@ -295,7 +295,7 @@ class Generations:
                 self._tools.observe(facts.PaceChanged(**pace(environment)), now)
             except SettingsError as error:
                 what = "take the pace of restarts from the environment"
-                self._tools.say("cannot", {"what": what, "cause": "; ".join(error.problems)})
+                self._tools.say("action_failed", {"what": what, "cause": "; ".join(error.problems)})
         self._complete_environment(order, environment, now)
 
     def _say_what_changed(self, order: orders.Prepare, environment: Mapping[str, str]) -> None:

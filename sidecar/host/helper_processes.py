@@ -99,7 +99,7 @@ class HelperProcesses:
             self._tools.attempt(f"act upon what {helper.name} said", helper.heed, each, now)
         if helper.mad and not was_mad:
             what = f"understand {helper.name}"
-            self._tools.say("cannot", {"what": what, "cause": helper.mad})
+            self._tools.say("action_failed", {"what": what, "cause": helper.mad})
             self._send(helper.pid, "KILL")
 
     def kill_stopped(self) -> None:
@@ -153,4 +153,4 @@ class HelperProcesses:
         pause = helper.ended(now, chance())
         if not outdated and (helper.to_the_end or not self._tools.stopping()):
             fields = {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause}
-            self._tools.say("helper_ended", fields)
+            self._tools.say("helper_exited", fields)

@@ -79,7 +79,7 @@ def flag(value: object) -> bool:
 
 
 # The shape of an event that any helper may write.
-REMARK: Shape = {"remark": text}
+REMARK: Shape = {"text": text}
 
 
 class Helper:

@@ -58,7 +58,7 @@ class ListenerRepair:
         news = [remark for remark in listeners.mend() if remark not in known]
         self._broken = tuple(listeners.broken.values())
         for remark in news:
-            self._tools.say("mended", {"remark": remark})
+            self._tools.say("listener_repaired", {"text": remark})
         if listeners.inodes() != before:
             # Bound anew: the workers that live hold a socket nobody can reach any more.
             self._tools.observe(facts.SwapTriggered("listener"), now)
@@ -95,5 +95,5 @@ class ListenerRepair:
         problem = self._watch.problem
         if problem and problem != self._watch_problem:
             remark = f"a removed path of a listener is noticed only when a worker ends ({problem})"
-            self._tools.say("remark", {"remark": remark})
+            self._tools.say("notice", {"text": remark})
         self._watch_problem = problem

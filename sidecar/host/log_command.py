@@ -75,4 +75,4 @@ class LogCommand:
         self._start_at = self._pace.failed(now, now - self._since, chance())
         cause = how_it_ended(ended.code, ended.signal)
         told = {"pid": ended.pid, "cause": cause, "pause": self._start_at - now}
-        self._tools.say("log_command_ended", told)
+        self._tools.say("log_command_exited", told)

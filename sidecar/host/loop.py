@@ -415,18 +415,18 @@ class Host:
         self._say("starting", {"version": __version__, "pid": os.getpid()})
         if self.credentials is not None and (why := let_open(self.credentials.uid)):
             remark = f"uid {self.credentials.uid} may not open /dev/stdout and /dev/stderr: {why}"
-            self._say("remark", {"remark": remark})
+            self._say("notice", {"text": remark})
         if self.settings.config:
             self._say("settings_read", {"file": self.settings.config, "changed": []})
         for each in self.listeners:
             self._say_listening(each)
         if self.control is not None and self.control.path:
-            self._say("controlled", {"path": self.control.path})
+            self._say("control_socket_opened", {"path": self.control.path})
         elif self.settings.control != "none":
             self._say(
-                "remark",
+                "notice",
                 {
-                    "remark": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"
+                    "text": "no directory for a control socket can be written to; `sidecar status` has nobody to ask here"
                 },
             )
         self._introduce()
@@ -434,12 +434,12 @@ class Host:
         self.supervisor = Supervisor(self.settings, now, chance)
         self._make_watcher(now)
         for admin in self.admin or ():
-            self._say("admin", {"address": admin.key})
+            self._say("admin_opened", {"address": admin.key})
             if open_to_all(self.settings.admin, self.started_with):
                 self._say(
-                    "remark",
+                    "notice",
                     {
-                        "remark": f"--admin {admin.key}: whoever reaches this machine can read it; say --admin 127.0.0.1:{admin.key} for this machine alone"
+                        "text": f"--admin {admin.key}: whoever reaches this machine can read it; say --admin 127.0.0.1:{admin.key} for this machine alone"
                     },
                 )
             self._make_admin(admin.sock.fileno(), now)
@@ -567,7 +567,7 @@ class Host:
                 "handoff": list(self.settings.handoff),
             }
             if not again:
-                self._say("profile", {"profile": row.name, **says})
+                self._say("profile_applied", {"profile": row.name, **says})
 
     def _homeless(self) -> bool:
         """Whether the workers have no directory for temporary files, but shared memory: Python's
@@ -581,9 +581,9 @@ class Host:
     def _remark_on(self, of: Settings) -> None:
         """Say what may be meant otherwise."""
         for remark in self.source.remarks(of) if self.source is not None else ():
-            self._say("remark", {"remark": remark})
+            self._say("notice", {"text": remark})
         if of.ready == "auto" and self.readiness == "interval":
-            self._say("remark", {"remark": only_time(of.interval)})
+            self._say("notice", {"text": only_time(of.interval)})
 
     def _choose_readiness(self, settings: Settings, listeners: Listeners) -> str:
         wanted = settings.ready
@@ -780,7 +780,7 @@ class Host:
             self._observe(facts.StopAsked(name, lame_duck=name == "TERM"), now)
         elif name == "HUP" and self._terminal_has_gone():
             if not self.stopping():
-                self._say("terminal_gone", {})
+                self._say("terminal_closed", {})
                 self._observe(facts.StopAsked(name, lame_duck=False), now)
         elif name == "HUP":
             self.reload("signal", asked=name)
@@ -864,7 +864,9 @@ class Host:
 
     def _read_control(self, now: float) -> None:
         if self.control is not None and (cause := self.control.turn(now, self._answer)):
-            self._say("cannot", {"what": "take a client at the control socket", "cause": cause})
+            self._say(
+                "action_failed", {"what": "take a client at the control socket", "cause": cause}
+            )
 
     def _answer(self, request: object) -> tuple[list[dict[str, Any]], commands.Answer | None]:
         try:
@@ -930,12 +932,12 @@ class Host:
 
     def reload(self, trigger: str, asked: str = "") -> bool:
         """What HUP does. Whether the settings file is read first: "settings_read" or
-        "reload_refused" will then be said.
+        "reload_rejected" will then be said.
         """
         self._reopen_log()
         self.manager.swap_asked()
         if asked:
-            self._say("asked", {"signal": asked})
+            self._say("signal_received", {"signal": asked})
         if self.source is None or not self.source.file or self.supervisor.ending.asked:
             self.observe(facts.SwapTriggered(trigger))
             return False
@@ -1085,7 +1087,7 @@ class Host:
                 f"{self.settings.log_file} is another file now, but the workers that run write on to the"
                 " one before: HUP replaces them, or rotate by copying and truncating (copytruncate)"
             )
-            self._say("remark", {"remark": remark})
+            self._say("notice", {"text": remark})
 
     def stopping(self) -> bool:
         """Whether a stop was asked for: nothing new will be begun."""
@@ -1097,10 +1099,10 @@ class Host:
         """In a terminal, line by line: Enter swaps, q stops."""
         for line in self.terminal.lines() if self.terminal is not None else ():
             if line.strip().lower() in (b"q", b"quit"):
-                self._say("key", {"key": "q"})
+                self._say("key_pressed", {"key": "q"})
                 self._observe(facts.StopAsked("INT", lame_duck=False), now)
             else:
-                self._say("key", {"key": "Enter"})
+                self._say("key_pressed", {"key": "Enter"})
                 self._observe(facts.SwapTriggered("key"), now)
 
     def _terminal_has_gone(self) -> bool:
@@ -1116,7 +1118,7 @@ class Host:
             try:
                 return self.output.reopen()
             except StartError as error:
-                self._say("cannot", {"what": "reopen the log", "cause": str(error)})
+                self._say("action_failed", {"what": "reopen the log", "cause": str(error)})
         return False
 
     # --- readiness: probes, commands, and what is said of workers that miss their sockets
@@ -1286,27 +1288,29 @@ class Host:
             (send or self.workers.signal)(pid, signal)
             self._sent_to = pid
         except OSError as error:
-            self._say("cannot", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror})
+            self._say(
+                "action_failed", {"what": f"send SIG{signal} to {pid}", "cause": error.strerror}
+            )
 
     def _do_RetireGroup(self, order: orders.RetireGroup, now: float) -> None:  # noqa: N802
         try:
             self.workers.retire_group(order.pid, order.signal)
         except OSError as error:
             what = f"send SIG{order.signal} to what has outlived {order.pid}"
-            self._say("cannot", {"what": what, "cause": error.strerror})
+            self._say("action_failed", {"what": what, "cause": error.strerror})
 
     def _do_Kill(self, order: orders.Kill, now: float) -> None:  # noqa: N802
         try:
             self.workers.kill(order.pid)
         except OSError as error:
-            self._say("cannot", {"what": f"kill {order.pid}", "cause": error.strerror})
+            self._say("action_failed", {"what": f"kill {order.pid}", "cause": error.strerror})
         self._stop_looking(order.pid)
 
     def _do_Close(self, order: orders.Close, now: float) -> None:  # noqa: N802
         self.checks.drop_generation(order.generation)
         self.delegation.drop_generation(order.generation)
         self.generations.forget(order.generation, self.supervisor.last_good)
-        self._say("generation_gone", {"generation": order.generation})
+        self._say("generation_ended", {"generation": order.generation})
         # Until then old and new are there at once, also when the new one serves or has failed.
         if len(self.supervisor.roster.generations) == 1:
             self.room.only_one_left()
@@ -1326,7 +1330,7 @@ class Host:
                     f"process {pid} has a listener open, and no generation is known to have it:"
                     " it may answer with old code until it ends. Sidecar ends it when it stops itself"
                 )
-                self._say("remark", {"remark": remark})
+                self._say("notice", {"text": remark})
 
     def _do_Say(self, order: orders.Say, now: float) -> None:  # noqa: N802
         if order.event == "serving":

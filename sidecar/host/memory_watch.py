@@ -75,7 +75,10 @@ class MemoryRoom:
         found = cgroup.left()
         if found is None:
             return None, ""
-        sizes = [(each.generation, resources.private_memory(each.pid)) for each in there]
+        sizes = [
+            (each.generation, resources.private_memory(each.pid), each.ready_at is not None)
+            for each in there
+        ]
         return self._room.begin(generation, *found, sizes, size, cgroup.kills())
 
     def only_one_left(self) -> None:

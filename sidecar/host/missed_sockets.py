@@ -80,7 +80,7 @@ class MissedSockets:
     def _say(self, worker: Worker, found: tuple[str, str] | None) -> None:
         if found is not None:
             self._tools.say(
-                "socket_missed",
+                "socket_unused",
                 {
                     "generation": worker.generation,
                     "slot": worker.slot,

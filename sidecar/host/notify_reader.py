@@ -107,5 +107,5 @@ class NotifyReader:
                 " starting, and nobody knows whose it was: ignored. Let the server send it, or a"
                 " process that lives until it was heard (systemd-notify without --no-block)"
             )
-            self._tools.say("remark", {"remark": remark})
+            self._tools.say("notice", {"text": remark})
         return coming[0].pid if len(coming) == 1 else 0

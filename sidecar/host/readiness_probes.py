@@ -123,6 +123,6 @@ class ReadinessProbes:
                 cause = (
                     f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"
                 )
-                self._tools.say("cannot", {"what": what, "cause": cause})
+                self._tools.say("action_failed", {"what": what, "cause": cause})
             count = 1
         self._tools.observe(facts.WorkerSpread(pid, count), now)

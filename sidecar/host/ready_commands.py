@@ -117,7 +117,7 @@ class ReadyCommands:
                 f"--ready-command said yes, but worker {pid} takes no connections from the listeners:"
                 " another worker has answered. If this program cannot be seen to listen, say --ready notify"
             )
-            self._tools.say("remark", {"remark": remark})
+            self._tools.say("notice", {"text": remark})
 
     def _another_has_answered(self, pid: int) -> bool:
         """Whether a ready command that asked at a port was answered by another worker, as far as
@@ -138,6 +138,6 @@ class ReadyCommands:
 
     def _put_off(self, asking: Asking, now: float, note: str) -> None:
         if note:
-            self._tools.say("cannot", {"what": "run the ready command", "cause": note})
+            self._tools.say("action_failed", {"what": "run the ready command", "cause": note})
         asking.at = now + asking.pause
         asking.pause = min(asking.pause * 1.5, ASK_SELDOM)

@@ -3,7 +3,7 @@ in force and a swap follows.
 
 The file is read by a process of its own; what may block (names in --port, an envdir) is looked up by
 another. Whoever asked for the reload hears of its end, whatever it is: "settings_read" or
-"reload_refused".
+"reload_rejected".
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ class SettingsReload:
                 " is started anew"
             )
         for remark in remarks:
-            self._tools.say("remark", {"remark": remark})
+            self._tools.say("notice", {"text": remark})
         put_in_force(now)
         # A changed file supersedes a coming generation in any case; a time or a signal does not.
         supersedes = change.supersedes() or read.trigger == "watch"
@@ -332,4 +332,4 @@ class SettingsReload:
         self.problems = tuple(map(self._host.mask, problems))
         self._host.reload_refused()
         cause = "; ".join(self.problems)[:MAX_REFUSAL_CHARACTERS]
-        self._tools.say("reload_refused", {"cause": cause})
+        self._tools.say("reload_rejected", {"cause": cause})

@@ -44,7 +44,7 @@ class StatusFileReport:
             cause = error.strerror or str(error)
             if cause != self._failed:
                 what = f"write --status-file {self._file.path}"
-                self._say("cannot", {"what": what, "cause": cause})
+                self._say("action_failed", {"what": what, "cause": cause})
             self._failed = cause
 
     def remove(self) -> None:
@@ -55,7 +55,7 @@ class StatusFileReport:
             self._file.remove()
         except OSError as error:
             what = f"remove --status-file {self._file.path}"
-            self._say("cannot", {"what": what, "cause": error.strerror})
+            self._say("action_failed", {"what": what, "cause": error.strerror})
 
 
 class ServiceManagerReport:
@@ -77,4 +77,4 @@ class ServiceManagerReport:
         manager = self._manager()
         if cause := manager.tell(self._supervisor(), now):
             what = f"tell the service manager at NOTIFY_SOCKET={manager.address}"
-            self._say("cannot", {"what": what, "cause": cause})
+            self._say("action_failed", {"what": what, "cause": cause})

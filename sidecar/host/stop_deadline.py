@@ -50,4 +50,4 @@ class StopDeadline:
         if not self._left():
             self._leave(1)
             cause = "a defect in sidecar; it leaves"
-            self._say("cannot", {"what": "stop in order", "cause": cause})
+            self._say("action_failed", {"what": "stop in order", "cause": cause})

@@ -105,9 +105,9 @@ class Turn:
             if not self._containment.news(f"{what} {kind} {where}", now, chance()):
                 return
             if isinstance(error, OSError) and error.strerror:
-                self.say("cannot", {"what": what, "cause": error.strerror})
+                self.say("action_failed", {"what": what, "cause": error.strerror})
             else:
-                self.say("defect", {"error": kind, "where": where})
+                self.say("internal_error", {"error": kind, "where": where})
         except Exception:
             pass  # nothing is left to say it with
         finally:

@@ -109,7 +109,7 @@ class Upgrading:
                 self._fail("swaps have been going on for five minutes")
             elif coming and not one.waits:
                 one.waits = True
-                self._tools.say("upgrade_waits", {"generation": coming})
+                self._tools.say("upgrade_waiting", {"generation": coming})
         elif one.proven:
             self._become(one, now)
         else:

@@ -37,7 +37,7 @@ SAYS: dict[str, helpers.Shape] = {
     },
     "changed": {"paths": helpers.texts, "count": helpers.number, "settings": helpers.flag},
     "env": {"names": helpers.texts, "error": helpers.text},
-    "remark": helpers.REMARK,
+    "notice": helpers.REMARK,
 }
 
 # The clock of files' times (time.h): what was written after this moment does not look older. The
@@ -83,7 +83,7 @@ class Watcher:
         for path in of.watch:
             if not state and not os.path.exists(path):
                 remark = f"--watch {path}: there is no such directory or file yet"
-                self._tools.say("remark", {"remark": remark})
+                self._tools.say("notice", {"text": remark})
         # What it has seen outlives it here, so that the one after it finds what changed in between.
         if state:
             self._memory, self._since = state["memory"], state["began"]
@@ -137,7 +137,9 @@ class Watcher:
             if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
                 raise
             cause = f"memfd_create: {error.strerror}"
-            self._tools.say("cannot", {"what": "keep what the watcher has seen", "cause": cause})
+            self._tools.say(
+                "action_failed", {"what": "keep what the watcher has seen", "cause": cause}
+            )
             return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def heed(self, told: dict[str, Any], now: float) -> None:
@@ -149,8 +151,8 @@ class Watcher:
                 self._told_changed(told, now)
             case "env":
                 self._told_env(told, now)
-            case "remark":
-                self._tools.say("remark", {"remark": told["remark"]})
+            case "notice":
+                self._tools.say("notice", {"text": told["text"]})
 
     def _told_watching(self, told: dict[str, Any]) -> None:
         of = self._in_force()
@@ -159,7 +161,7 @@ class Watcher:
         fields = {"roots": roots, "directories": told["directories"], "mode": told["mode"]}
         self._tools.say("watching", fields)
         if told["why"]:
-            self._tools.say("remark", {"remark": told["why"]})
+            self._tools.say("notice", {"text": told["why"]})
 
     def _told_changed(self, told: dict[str, Any], now: float) -> None:
         paths = shortened(told["paths"])

@@ -15,31 +15,37 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 
 PHRASES: dict[str, tuple[str, str]] = {
     # sidecar itself
-    "controlled": (INFO, "control socket at {path}"),
-    "admin": (INFO, "health, metrics and a page at {address}"),
+    "control_socket_opened": (INFO, "control socket at {path}"),
+    "admin_opened": (INFO, "health, metrics and a page at {address}"),
     "starting": (INFO, "sidecar {version} starts, pid {pid}"),
     "settings_read": (INFO, "settings read from {file}, changed: {changed}"),
-    "reload_refused": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
+    "reload_rejected": (ERROR, "the settings are wrong, everything stays as it is: {cause}"),
     "listening": (INFO, "listening on {address}{families} (fd {fd} in the workers)"),
     "socket_removed": (INFO, "removed the stale socket {path}"),
     "listener_closed": (
         INFO,
         "no longer listening on {address}: the last generation that had it is gone",
     ),
-    "profile": (
+    "profile_applied": (
         INFO,
         "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)",
     ),
-    "mended": (WARNING, "{remark}"),
-    "remark": (WARNING, "{remark}"),
-    "cannot": (ERROR, "cannot {what}: {cause}"),
-    "defect": (ERROR, "a defect in sidecar: {error} at {where}; it goes on. Please report this"),
-    "upgrade_waits": (INFO, "the upgrade waits until generation {generation} serves or has failed"),
+    "listener_repaired": (WARNING, "{text}"),
+    "notice": (WARNING, "{text}"),
+    "action_failed": (ERROR, "cannot {what}: {cause}"),
+    "internal_error": (
+        ERROR,
+        "a defect in sidecar: {error} at {where}; it goes on. Please report this",
+    ),
+    "upgrade_waiting": (
+        INFO,
+        "the upgrade waits until generation {generation} serves or has failed",
+    ),
     "upgrade_checked": (INFO, "sidecar {version} has proved that it can take over"),
     "upgrading": (INFO, "sidecar {before} becomes sidecar {version}"),
     "upgraded": (INFO, "sidecar {version} has taken over from {before} after {took} s, pid {pid}"),
     "upgrade_failed": (ERROR, "the upgrade failed: {cause}; sidecar {version} goes on"),
-    "asked": (INFO, "SIG{signal} received"),
+    "signal_received": (INFO, "SIG{signal} received"),
     "orphan_reaped": (INFO, "reaped process {pid}, which was no worker ({cause})"),
     # what is watched
     "watching": (INFO, "watching {roots} by {mode} (directories of code: {directories})"),
@@ -49,14 +55,14 @@ PHRASES: dict[str, tuple[str, str]] = {
         ERROR,
         "cannot read the envdir: {cause}; the environment stays what it is until that changes",
     ),
-    "helper_ended": (
+    "helper_exited": (
         WARNING,
         "{helper} (pid {pid}) ended ({cause}); it is started again in {pause} s",
     ),
     "check_output": (INFO, "the check of generation {generation} said: {output}"),
-    "key": (INFO, "{key} was pressed"),
-    "terminal_gone": (INFO, "the terminal was closed"),
-    "log_command_ended": (
+    "key_pressed": (INFO, "{key} was pressed"),
+    "terminal_closed": (INFO, "the terminal was closed"),
+    "log_command_exited": (
         WARNING,
         "the log command (pid {pid}) ended ({cause}); it is started again in {pause} s",
     ),
@@ -70,45 +76,45 @@ PHRASES: dict[str, tuple[str, str]] = {
         INFO,
         "generation {generation} is given up after {lasted} s for a newer one (trigger: {trigger})",
     ),
-    "went_back": (
+    "reverted": (
         WARNING,
         "generation {failed} died soon after time alone had made it ready: until the next swap"
         " generation {generation} has the settings and environment of generation {like}, the last"
         " that held out (settings that differ: {settings}; variables: {variables})",
     ),
-    "kept_on": (
+    "kept_previous": (
         WARNING,
         "generation {failed} was refused: until the next swap that is asked for, generation"
         " {generation} has the settings and environment of generation {like}, which served",
     ),
-    "no_way_back": (
+    "revert_impossible": (
         WARNING,
         "generation {generation} died soon after time alone had made it ready; there is no way"
         " back to generation {like}, the last that held out: its --port was another",
     ),
-    "retry": (INFO, "trying again in {pause} s (trigger: {trigger})"),
+    "retry_scheduled": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (
         ERROR,
         "nothing serves after {failures} failures in a row (--max-failures); leaving with status {status}: {cause}",
     ),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
-    "shifted": (
+    "worker_shrunk": (
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
     ),
-    "delaying": (
+    "retire_delayed": (
         INFO,
         "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}",
     ),
-    "making_room": (
+    "overlap_skipped": (
         WARNING,
         "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and until it is ready nothing serves: {why}",
     ),
-    "rolling": (
+    "overlap_limited": (
         INFO,
         "generation {generation} takes over with at most {surge} workers more at a time: {why}",
     ),
-    "generation_gone": (INFO, "generation {generation} is gone"),
+    "generation_ended": (INFO, "generation {generation} is gone"),
     "retiring": (
         INFO,
         "generation {generation} is ready: sending SIG{signal} to old workers: {pids}",
@@ -124,7 +130,7 @@ PHRASES: dict[str, tuple[str, str]] = {
         "generation {generation}: worker {slot} (pid {pid}) is ready after {after} s (by {by})",
     ),
     "worker_overdue": (ERROR, "generation {generation}: worker {slot} (pid {pid}) {cause}"),
-    "worker_left": (
+    "worker_exited": (
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) left after {lived} s ({cause})",
     ),
@@ -133,11 +139,11 @@ PHRASES: dict[str, tuple[str, str]] = {
         "generation {generation}: worker {slot} (pid {pid}) died after {lived} s: {cause}",
     ),
     "spawn_failed": (ERROR, "generation {generation}: worker {slot} could not be started: {cause}"),
-    "outlived": (
+    "leader_exited": (
         WARNING,
         "generation {generation}: worker {slot} (pid {pid}) has gone, but its {who} on{then}{hint}",
     ),
-    "killing": (
+    "worker_killed": (
         WARNING,
         "generation {generation}: {who} has not left {after} s after it was asked to: SIGKILL",
     ),
@@ -149,23 +155,23 @@ PHRASES: dict[str, tuple[str, str]] = {
         INFO,
         "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}",
     ),
-    "socket_missed": (
+    "socket_unused": (
         WARNING,
         "generation {generation}: worker {slot} (pid {pid}) {what}; {advice}",
     ),
-    "look_forbidden": (
+    "readiness_probe_unavailable": (
         WARNING,
         "cannot see whether workers take connections ({cause}); going by --interval {interval} s",
     ),
-    "enough_workers": (
+    "worker_limit_reached": (
         WARNING,
         "SIG{signal} asks for more than {workers} workers: there will be no more (--max-workers)",
     ),
-    "growth_paced": (
+    "scaling_paced": (
         WARNING,
         "SIGTTIN comes so often that workers are started one by one, every {pause} s; {waiting} wait",
     ),
-    "resized": (INFO, "{workers} workers from now on, {before} before"),
+    "scaled": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
     "stopping": (
         INFO,
@@ -185,15 +191,15 @@ START_SERVER = {
     "worker current": "worker {pid} died unexpectedly with status:{wait_status}, restarting",
     "worker old": "old worker {pid} died, status:{wait_status}",
     "worker stopping": "worker {pid} died, status:{wait_status}",
-    "asked": "received {signal}, spawning a new worker",
+    "signal_received": "received {signal}, spawning a new worker",
     "interval_due": "autorestart triggered (interval={interval})",
     "interval_due forced": "autorestart triggered (forced, interval={interval})",
-    "delaying": (
+    "retire_delayed": (
         "new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"
     ),
     "retiring": "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers",
     "retiring delayed": "killing old workers",
-    "retry": "trying again in {pause} secs",
+    "retry_scheduled": "trying again in {pause} secs",
     "stopping": "received {signal}, sending {sending} to all workers:{pids}",
     "stopped": "exiting",
 }
@@ -207,9 +213,9 @@ DEV = {
     "watching": "· watching {roots}",
     "files_changed": "~ {paths}",
     "environment_changed": "~ environment: {names}",
-    "key": "~ {key}",
-    "terminal_gone": "~ the terminal was closed",
-    "asked": "~ SIG{signal}",
+    "key_pressed": "~ {key}",
+    "terminal_closed": "~ the terminal was closed",
+    "signal_received": "~ SIG{signal}",
     "check_output": "· {output}",
     "serving": "● generation {generation} serves after {took} s",
     "stopping": "· stopping",
@@ -245,10 +251,10 @@ def shown_fields(event: str, fields: Mapping[str, Any]) -> dict[str, str]:
     if event == "recycled":
         seldom = f"; so big so soon: not again in this slot for {show(fields['pause'])} s (is --max-memory too low for this program?)"
         shown["hint"] = seldom if fields["pause"] else ""
-    if event == "killing":
+    if event == "worker_killed":
         worker = f"worker {fields['slot']} (pid {fields['pid']})"
         shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
-    if event == "outlived":
+    if event == "leader_exited":
         several = len(fields["pids"]) > 1
         pids = f" {shown['pids']}" if fields["pids"] else ""
         if several:

@@ -63,8 +63,8 @@ class Log:
         if self.lost:
             note = line(
                 self.style,
-                "remark",
-                {"remark": f"{self.lost} lines of sidecar's own log were lost: stderr was full"},
+                "notice",
+                {"text": f"{self.lost} lines of sidecar's own log were lost: stderr was full"},
                 time.time(),
             )
             if self._write(note):
@@ -214,7 +214,7 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
     }
     before = ""
     variant = event
-    if event in ("worker_left", "worker_died"):
+    if event in ("worker_exited", "worker_died"):
         variant = f"worker {fields['role']}"
         what, unrun, why = str(fields["cause"]).partition("cannot run ")
         if unrun and not what:

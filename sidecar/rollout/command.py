@@ -183,7 +183,7 @@ class Rollout:
         for each in self.archives:
             if each.skipped:
                 self.output.emit(
-                    "remark",
+                    "notice",
                     text=f"not copied, neither files nor links: {', '.join(each.skipped)}",
                 )
         members = [Member(each) for each in targets]

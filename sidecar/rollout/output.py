@@ -130,7 +130,7 @@ def lines_of(event: str, fields: dict[str, Any]) -> Sequence[str]:
         case "hook":
             who = ": ".join(filter(None, (fields.get("name"), fields["hook"])))
             lines = [f"{who}: {line}" for line in fields["output"]]
-        case "remark" | "stopping":
+        case "notice" | "stopping":
             lines = [fields["text"]]
         case "report":
             lines = ["", *summary.table(fields)]

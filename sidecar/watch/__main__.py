@@ -20,7 +20,7 @@ once:
     {"event": "changed", "paths": [up to 20], "count": N, "settings": true if the settings file is among them}
                                                                one for each burst; no path: it is not known what
     {"event": "env", "names": […], "error": "" or a sentence}  the environment that would be read is another one
-    {"event": "remark", "remark": "a sentence for the log"}
+    {"event": "notice", "text": "a sentence for the log"}
 
 Standard input is a pipe that nobody writes to: its end is the end of sidecar, and ours. If sidecar
 is killed, so are we.

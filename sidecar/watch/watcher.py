@@ -545,7 +545,7 @@ class Watcher:
         """Once for each subject."""
         if about not in self._remarked and len(self._remarked) < 100:
             self._remarked.add(about)
-            say("remark", remark=text)
+            say("notice", text=text)
 
     def _note_dirty(self, paths: set[str]) -> None:
         self._dirty |= paths

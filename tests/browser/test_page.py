@@ -42,7 +42,7 @@ def test_it_shows_a_swap_and_a_failure_by_itself(run, tmp_path):
     """Without a reload, without a complaint on the console, without a request to anybody else; text
     is text, whatever it says.
     """
-    where = f"http://{run.wait('admin')['address']}/"
+    where = f"http://{run.wait('admin_opened')['address']}/"
     with Browser(1060, 900) as browser:
         browser.open(where)
         browser.run("window.mark = 'the same page'")
@@ -107,7 +107,7 @@ def test_retries_do_not_crowd_out_what_served(run, tmp_path):
         run.signal("HUP")
         run.wait("swap_failed", count=status - 2)
     with Browser() as browser:
-        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.open(f"http://{run.wait('admin_opened')['address']}/")
         browser.shows("#timeline", "failed, the last: exited with status")
         rows = browser.run(
             "return [...document.querySelectorAll('#timeline .name')].map(each => each.innerText)"
@@ -122,7 +122,7 @@ def test_of_many_workers_ten_are_shown_until_all_are_wanted(sidecar):
     run.wait("worker_ready", count=12)
     count = "return document.querySelectorAll('#workers tr').length"
     with Browser() as browser:
-        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.open(f"http://{run.wait('admin_opened')['address']}/")
         browser.shows("#more", "show all 12 workers")
         assert browser.run(count) == 10
         browser.run("document.querySelector('#more').click()")
@@ -157,7 +157,7 @@ def test_what_is_told_is_shown_as_text(sidecar, tmp_path):
     run.signal("HUP")
     run.wait("swap_failed")
     with Browser() as browser:
-        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.open(f"http://{run.wait('admin_opened')['address']}/")
         browser.shows("#notice", "<b id=evil>")
         assert browser.run(
             "return document.querySelector('#evil') === null && document.images.length === 0 && window.broken === undefined"
@@ -170,7 +170,7 @@ def test_a_narrow_screen_and_a_dark_one(run):
     colours = []
     for dark in (False, True):
         with Browser(360, 800, dark) as browser:
-            browser.open(f"http://{run.wait('admin')['address']}/")
+            browser.open(f"http://{run.wait('admin_opened')['address']}/")
             browser.shows("#workers", "MiB")
             assert browser.run("return document.documentElement.scrollWidth") == 360
             wide = "return document.querySelector('.wide').scrollWidth - document.querySelector('.wide').clientWidth"
@@ -191,10 +191,10 @@ def test_a_helper_that_dies_is_made_up_for(run):
     from tests.system.test_admin import Admin
 
     with Browser() as browser:
-        browser.open(f"http://{run.wait('admin')['address']}/")
+        browser.open(f"http://{run.wait('admin_opened')['address']}/")
         browser.shows("#about", "generation 1")
         os.kill(Admin(run).pid(), 9)
-        run.wait("helper_ended")
+        run.wait("helper_exited")
         run.swap(2)
         browser.shows("#state", "serving")
         browser.shows("#about", "generation 2")

@@ -94,7 +94,7 @@ def test_orphans_are_reaped_and_never_taken_for_a_worker(run_container):
     assert running.get()[1]["pid"] == before
     assert len(running.events("worker_started")) == 1
     assert not running.events("worker_died")
-    assert not running.events("worker_left")
+    assert not running.events("worker_exited")
 
 
 def test_what_docker_exec_leaves_behind_is_reaped(run_container):
@@ -159,7 +159,7 @@ def test_docker_stop_lets_the_request_in_flight_be_answered(run_container):
         assert running.stop() == 0
     assert answers == [(200, '"slow"')]
     assert running.events("stopped")[0]["left"] == []
-    assert not running.events("killing")
+    assert not running.events("worker_killed")
     assert not running.state["OOMKilled"]
 
 
@@ -207,7 +207,7 @@ def test_a_worker_deaf_to_the_stop_is_killed_by_sidecar_not_by_the_engine(run_co
     running.wait_line("deaf")
     running.wait_event("serving")
     assert running.stop() == 0
-    assert running.events("killing")
+    assert running.events("worker_killed")
     assert running.events("stopped")[0]["left"] == []
 
 
@@ -314,7 +314,7 @@ def test_it_needs_no_privilege_no_place_to_write_and_no_network(run_container, u
     running = run_container("--ready", "accept", user=user, network_mode="none", **HARDENED)
     running.wait_event("serving")
     assert running.events("worker_ready")[0]["by"] == "accept"
-    assert not running.events("look_forbidden")
+    assert not running.events("readiness_probe_unavailable")
     uid, gid = map(int, user.split(":"))
     status, who = running.get_inside()
     assert (status, who["user"], who["group"]) == (200, [uid] * 3, [gid] * 3)
@@ -328,7 +328,7 @@ def test_auto_readiness_is_accept_in_a_container(run_container):
     running = run_container(**HARDENED)
     running.wait_event("serving")
     assert running.events("worker_ready")[0]["by"] == "accept"
-    assert not running.events("look_forbidden")
+    assert not running.events("readiness_probe_unavailable")
 
 
 def test_nothing_is_written_to_the_containers_file_system(run_container):
@@ -373,7 +373,7 @@ def test_root_binds_and_the_workers_are_unprivileged(run_container, arguments):
     running.container.kill("HUP")
     running.wait_event("serving", generation=2)
     assert running.stop() == 0
-    assert not running.events("cannot")
+    assert not running.events("action_failed")
 
 
 def test_root_sees_the_readiness_of_unprivileged_workers(run_container):
@@ -384,7 +384,7 @@ def test_root_sees_the_readiness_of_unprivileged_workers(run_container):
         running.container.kill("HUP")
     running.wait_event("serving", generation=6)
     assert {event["by"] for event in running.events("worker_ready")} == {"accept"}
-    assert not running.events("look_forbidden")
+    assert not running.events("readiness_probe_unavailable")
 
 
 def test_root_without_cap_kill_retires_its_workers_all_the_same(run_container):
@@ -395,12 +395,12 @@ def test_root_without_cap_kill_retires_its_workers_all_the_same(run_container):
     running.wait_event("serving")
     running.container.kill("HUP")
     running.wait_event("serving", generation=2)
-    running.wait_event("worker_left")
+    running.wait_event("worker_exited")
     assert running.stop() == 0
     assert [line for line in running.lines if line.startswith("worker got")] == [
         "worker got SIGTERM"
     ] * 2
-    assert not running.events("cannot")
+    assert not running.events("action_failed")
 
 
 def test_root_that_may_not_become_another_user_is_refused_at_once(run_container):
@@ -478,6 +478,6 @@ def test_pid_1_is_upgraded_in_place(run_container):
         )
     assert running.processes().keys() == before.keys()
     running.container.kill("SIGHUP")
-    running.wait_event("generation_gone", generation=1)
+    running.wait_event("generation_ended", generation=1)
     assert [each["pid"] for each in running.events("upgraded")] == [1, 1]
     wait_no_zombies(running, len(before))

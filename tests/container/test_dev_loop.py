@@ -75,7 +75,7 @@ def test_the_profile_dev_serves_what_is_saved_and_never_what_is_broken(compose_p
         load.wait_for("from the host", 5)
     assert load.failed == []
     said = log()
-    assert "mended" in said
+    assert "listener_repaired" in said
     assert "environment: GREETING" in said
     assert "\033" not in said
     container = next(
@@ -125,7 +125,7 @@ def test_files_copied_in_by_the_engine_are_served(run_container, images, tmp_pat
     running.wait_event("serving")
     put(running, "/tree", {"app.py": version(2), "more.py": "x = 1\n"})
     assert running.wait_event("serving", generation=2)["trigger"] == "watch"
-    running.wait_event("generation_gone", generation=1)  # until then it may take a connection
+    running.wait_event("generation_ended", generation=1)  # until then it may take a connection
     assert fetch(running.port)[1].startswith("version 2")
     put(running, "/tree", {"app.py": "x = = 1\n"})
     running.wait_event("swap_failed", generation=3)
@@ -167,4 +167,4 @@ def test_a_changed_envdir_swaps_without_privilege_or_a_place_to_write(run_contai
     (envdir / "GREETING").write_text("two\n")
     assert running.wait_event("serving", trigger="envdir")["changed"] == ["GREETING"]
     assert running.stop() == 0
-    assert not running.events("helper_ended")
+    assert not running.events("helper_exited")

@@ -93,6 +93,6 @@ def test_secrets_are_variables_with_the_names_asked_for_and_a_changed_one_swaps(
     (envdir / "greeting").write_text("second secret\n")
     assert running.wait_event("environment_changed")["names"] == ["GREETING"]
     running.wait_event("serving", generation=2)
-    running.wait_event("worker_left")
+    running.wait_event("worker_exited")
     assert running.get()[1]["greeting"] == "second secret"
     assert not [line for line in running.lines if "secret\n" in line or "first secret" in line]

@@ -165,7 +165,7 @@ def test_in_an_image_without_python_it_serves_swaps_watches_and_is_healthy(
     names = {line.split(b"=")[0].rstrip(b"\0") for line in environ.splitlines()}
     assert not {name for name in names if name.startswith((b"PYTHON", b"LD_", b"LC_"))}
     assert running.stop() == 0
-    assert not running.events("killing")
+    assert not running.events("worker_killed")
 
 
 def test_what_is_never_ready_is_never_healthy(run_container):
@@ -192,7 +192,7 @@ def test_what_is_never_ready_is_never_healthy(run_container):
 def test_health_finds_the_socket_wherever_it_could_be_made(run_container, environment, options):
     running = run_container(environment=environment, **HARDENED, **options)
     running.wait_event("serving")
-    where = running.wait_event("controlled")["path"]
+    where = running.wait_event("control_socket_opened")["path"]
     assert where.startswith(
         environment.get("SIDECAR_CONTROL") or ("/run" if "tmpfs" in options else "/dev/shm")
     )

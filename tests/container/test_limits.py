@@ -45,20 +45,23 @@ def test_room_for_both_is_a_swap_as_ever(run_container):
         running.container.kill("HUP")
         load.wait_for(2, 20)
     assert not load.failed
-    assert not running.events("making_room")
-    assert not running.events("rolling")
+    assert not running.events("overlap_skipped")
+    assert not running.events("overlap_limited")
 
 
 def test_room_for_one_more_swaps_slot_by_slot(run_container):
     running = limited(run_container, 330, 60, "--workers", "3")
     running.wait_event("serving", generation=1)
+    running.wait_until(
+        lambda: len(running.events("worker_ready", generation=1)) == 3, "all three are ready"
+    )
     with Load(running.port, generation_of) as load:
         load.wait_for(1, 20)
         running.container.kill("HUP")
         running.wait_event("serving", generation=2)
         load.wait_for(2, 20)
     assert not load.failed
-    (said,) = running.events("rolling")
+    (said,) = running.events("overlap_limited")
     assert said["surge"] == 1
     assert re.fullmatch(
         r"of 330 MiB \(the memory limit\) \d+ are left, and a worker takes \d+", said["why"]
@@ -79,19 +82,19 @@ def test_no_room_for_one_more_stops_and_starts_and_what_connects_meanwhile_waits
         running.wait_event("serving", generation=2)
         load.wait_for(2, 20)
     assert not load.failed
-    (said,) = running.events("making_room")
+    (said,) = running.events("overlap_skipped")
     assert said["level"] == "warning"
     assert "150 MiB" in said["why"]
     order = [
         event["event"]
         for event in running.events()
-        if event["event"] in ("making_room", "worker_left", "worker_started", "serving")
+        if event["event"] in ("overlap_skipped", "worker_exited", "worker_started", "serving")
     ]
     assert order == [
         "worker_started",
         "serving",
-        "making_room",
-        "worker_left",
+        "overlap_skipped",
+        "worker_exited",
         "worker_started",
         "serving",
     ]
@@ -128,7 +131,7 @@ def test_a_swap_to_bigger_workers_learns_from_a_kill(run_container):
         running.container.kill("HUP")
         running.wait_event("serving", generation=failed["generation"] + 1)
         load.wait_for(failed["generation"] + 1, 20)
-    (said,) = running.events("rolling")
+    (said,) = running.events("overlap_limited")
     assert f"the kernel killed when generation {failed['generation']} had" in said["why"]
 
 
@@ -140,7 +143,7 @@ def test_overlap_never_stops_and_starts_whatever_there_is(run_container):
         running.container.kill("HUP")
         load.wait_for(2, 20)
     assert not load.failed
-    assert running.events("making_room")[0]["why"] == "--overlap never"
+    assert running.events("overlap_skipped")[0]["why"] == "--overlap never"
 
 
 # --- memory
@@ -184,7 +187,7 @@ def test_a_full_disk_under_the_status_file_is_said_and_it_serves_on(run_containe
     running.python(FILL)
     with Load(running.port, generation_of) as load:
         running.container.kill("HUP")
-        said = running.wait_event("cannot", what="write --status-file /state/status")
+        said = running.wait_event("action_failed", what="write --status-file /state/status")
         running.wait_event("serving", generation=2)
         load.wait_for(2, 20)
         running.python("import os; os.unlink('/state/fill')")

@@ -172,7 +172,7 @@ def test_a_pod_that_is_deleted_leaves_without_losing_a_request(live):
     stopping = running.events("stopping")[0]
     assert stopping["lame_duck"] == 10
     assert running.events("stopped")[0]["left"] == []
-    assert not running.events("killing")
+    assert not running.events("worker_killed")
     assert not running.events("worker_died")
 
 

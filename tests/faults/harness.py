@@ -183,7 +183,7 @@ class Life:
 
 def swap(life: Life) -> tuple[str, ...]:
     life.run.signal("HUP")
-    return "serving", "reload_refused", "swap_failed"
+    return "serving", "reload_rejected", "swap_failed"
 
 
 def crash(life: Life) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ def control(life: Life) -> tuple[str, ...]:
 def reload(life: Life) -> tuple[str, ...]:
     life.configure("watch-ignore: '*.tmp'\n", f", 127.0.0.1:{life.other}")
     life.run.signal("HUP")
-    return "serving", "reload_refused", "swap_failed"
+    return "serving", "reload_rejected", "swap_failed"
 
 
 def upgrade(life: Life) -> tuple[str, ...]:
@@ -396,7 +396,8 @@ def _said(life: Life) -> list[str]:
     run = life.run
     run.process.poll()
     broken = [
-        f"a defect: {each.get('error')} at {each.get('where')}" for each in run.seen("defect")[:3]
+        f"a defect: {each.get('error')} at {each.get('where')}"
+        for each in run.seen("internal_error")[:3]
     ]
     text = "\n".join(run.output)
     # Not ours: what Python says of a pipe that gives an error which no pipe gives.

@@ -52,7 +52,7 @@ def run() -> Iterator[Sidecar]:
             while not made.log.exists() or '"serving"' not in made.log.read_text():
                 assert made.process.poll() is None
             yield made
-            assert '"defect"' not in made.log.read_text()
+            assert '"internal_error"' not in made.log.read_text()
         finally:
             made.clean_up()
 

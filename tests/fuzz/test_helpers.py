@@ -33,7 +33,7 @@ EVENTS = st.fixed_dictionaries(
     optional=dict.fromkeys(NAMES, MEMBER),
 )
 RIGHT = st.one_of(
-    st.builds(lambda text: {"event": "remark", "remark": text}, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)),
+    st.builds(lambda text: {"event": "notice", "text": text}, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)),
     st.builds(
         lambda paths: {"event": "changed", "paths": paths, "count": 3},
         st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=3),
@@ -82,9 +82,9 @@ def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
     try:
         made.helpers.read(watcher, time.monotonic())
         said = [each for each in made.events.history.events if each["number"] > before]
-        assert [each for each in said if each["event"] == "defect"] == []
+        assert [each for each in said if each["event"] == "internal_error"] == []
         # Whoever wrote nonsense is killed for it, and that is said.
-        mad = [each for each in said if each["event"] == "cannot"]
+        mad = [each for each in said if each["event"] == "action_failed"]
         assert len(mad) == bool(watcher.mad)
         made.supervisor.reconcile(time.monotonic())
         for path in made.supervisor._wish.changed if made.supervisor._wish else ():

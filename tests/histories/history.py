@@ -126,7 +126,7 @@ class History:
     def _perform(self, order: orders.Order) -> str:
         match order:
             case orders.Say():
-                assert order.event != "defect" or self.defective, order
+                assert order.event != "internal_error" or self.defective, order
                 self.said.append(order)
                 return ""
             case orders.Prepare():

@@ -50,7 +50,7 @@ class Desk(History):
 
     def _perform(self, order: orders.Order) -> str:
         if isinstance(order, orders.Close):  # the host says it
-            self.said.append(orders.Say("generation_gone", {"generation": order.generation}))
+            self.said.append(orders.Say("generation_ended", {"generation": order.generation}))
         return super()._perform(order)
 
     # the desk
@@ -161,8 +161,8 @@ def test_deaths_and_kills_are_counted():
         21   ready 201       | close 1, !serving
         30   hup             | prepare 3, spawn 3/0=301
         31   ready 301       | retire 201 TERM
-        36   -               | kill 201, !killing
-        37   killed 201 KILL | close 2, !worker_left
+        36   -               | kill 201, !worker_killed
+        37   killed 201 KILL | close 2, !worker_exited
     """)
     assert (desk.chronicle.deaths, desk.chronicle.kills) == (1, 1)
 
@@ -381,7 +381,7 @@ def test_a_reload_that_a_saved_file_supersedes_ends_with_what_superseded_it():
 def test_a_reload_merges_into_a_retry_that_waits_and_does_not_wait_for_its_turn():
     desk = Desk(Settings(as_server_starter=True)).play(f"""{SERVING}
         10   hup        | prepare 2, spawn 2/0=201
-        11   exit 201 1 | close 2, !retry
+        11   exit 201 1 | close 2, !retry_scheduled
     """)
     assert desk.status()["next_swap"]["in"] > 0
     desk.ask("reload", wait=True)

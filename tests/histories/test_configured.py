@@ -44,10 +44,10 @@ def test_workers_in_the_file_are_a_wish_when_they_have_changed_and_only_then() -
         """
         0    start                          | prepare 1, spawn 1/0=101, spawn 1/1=102
         1    ready 101; ready 102           | !serving
-        2    ttin                           | !resized, spawn 1/2=103
+        2    ttin                           | !scaled, spawn 1/2=103
         3    ready 103                      |
         4    configured drain_timeout=9     |
-        5    configured workers=1           | !resized, retire 102 TERM, retire 103 TERM
+        5    configured workers=1           | !scaled, retire 102 TERM, retire 103 TERM
         """,
     )
 
@@ -71,12 +71,12 @@ def test_a_shorter_pause_holds_from_the_next_failure_on() -> None:
         Settings(max_failures=0, max_backoff=0.5),
         """
         0    start                          | prepare 1, spawn 1/0=101
-        1    exit 101 1                     | close 1, !retry
+        1    exit 101 1                     | close 1, !retry_scheduled
         1.25 -                              | prepare 2, spawn 2/0=201
-        2    exit 201 1                     | close 2, !retry
+        2    exit 201 1                     | close 2, !retry_scheduled
         2    configured max_backoff=0.25    |
         2.5  -                              | prepare 3, spawn 3/0=301
-        3    exit 301 1                     | close 3, !retry
+        3    exit 301 1                     | close 3, !retry_scheduled
         3.25 -                              | prepare 4, spawn 4/0=401
         """,
     )
@@ -116,9 +116,9 @@ def test_fewer_failures_allowed_from_now_on_are_counted_from_the_next_failure() 
     """Whoever has the settings read is not told of an end for what failed before."""
     play(Settings(max_failures=5), """
         0    start                          | prepare 1, spawn 1/0=101
-        1    exit 101 1                     | close 1, !retry
+        1    exit 101 1                     | close 1, !retry_scheduled
         1.25 -                              | prepare 2, spawn 2/0=201
-        2    exit 201 1                     | close 2, !retry
+        2    exit 201 1                     | close 2, !retry_scheduled
         2.1  configured max_failures=1; hup | prepare 3, spawn 3/0=301
         3    exit 301 7                     | close 3, exit 7, !gave_up
     """)  # fmt: skip

@@ -28,7 +28,7 @@ def fail(chronicle: Chronicle, number: int, now: float) -> None:
         "output": "a secret",
     }
     chronicle.note("swap_failed", fields, now + 0.1)
-    chronicle.note("generation_gone", {"generation": number}, now + 0.2)
+    chronicle.note("generation_ended", {"generation": number}, now + 0.2)
 
 
 def test_the_generation_that_serves_is_remembered_however_many_fail_after_it():

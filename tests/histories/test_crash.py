@@ -19,9 +19,9 @@ def test_first_start_that_fails_is_tried_again_and_in_the_end_given_up_with_the_
 ):
     history = play(Settings(max_failures=3), """
         0     start      | prepare 1, spawn 1/0=101
-        1     exit 101 1 | close 1, !swap_failed, !retry
+        1     exit 101 1 | close 1, !swap_failed, !retry_scheduled
         1.25  -          | prepare 2, spawn 2/0=201
-        2     exit 201 1 | close 2, !retry
+        2     exit 201 1 | close 2, !retry_scheduled
         2.5   -          | prepare 3, spawn 3/0=301
         3     exit 301 7 | close 3, exit 7, !gave_up
         99    -          |
@@ -53,7 +53,7 @@ def test_a_program_that_is_not_there_is_not_tried_again_unless_for_ever() -> Non
     """)  # fmt: skip
     play(Settings(max_failures=0), """
         0     start      | prepare 1, spawn 1/0=101
-        1     absent 101 | close 1, !retry
+        1     absent 101 | close 1, !retry_scheduled
         1.25  -          | prepare 2, spawn 2/0=201
     """)  # fmt: skip
     play(Settings(max_failures=1), """
@@ -103,7 +103,7 @@ def test_what_served_once_and_never_starts_again_is_given_up() -> None:
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  | !serving
         50    exit 101 1 | prepare 2, spawn 2/0=201
-        51    exit 201 7 | close 2, !swap_failed, !retry
+        51    exit 201 7 | close 2, !swap_failed, !retry_scheduled
         51.25 -          | prepare 3, spawn 3/0=301
         52    exit 301 7 | close 1, close 3, exit 7, !gave_up
     """)  # fmt: skip
@@ -118,10 +118,10 @@ def test_who_takes_over_and_dies_soon_again_and_again_is_given_up() -> None:
     history = play(Settings(max_failures=3, min_uptime=10.0), """
         0     start      | prepare 1, spawn 1/0=101
         1     -          | !serving
-        2     exit 101 3 | !retry
+        2     exit 101 3 | !retry_scheduled
         2.25  -          | prepare 2, spawn 2/0=201
         3.25  -          | close 1, !serving
-        4     exit 201 3 | !retry
+        4     exit 201 3 | !retry_scheduled
         4.5   -          | prepare 3, spawn 3/0=301
         5.5   -          | close 2, !serving
         6     exit 301 3 | close 3, exit 3, !gave_up
@@ -132,17 +132,17 @@ def test_who_takes_over_and_dies_soon_again_and_again_is_given_up() -> None:
 def test_generation_that_holds_out_begins_the_count_anew() -> None:
     play(Settings(max_failures=2, min_uptime=10.0), """
         0     start      | prepare 1, spawn 1/0=101
-        1     exit 101 1 | close 1, !retry
+        1     exit 101 1 | close 1, !retry_scheduled
         1.25  -          | prepare 2, spawn 2/0=201
         2     ready 201  | !serving
         100   hup        | prepare 3, spawn 3/0=301
         101   ready 301  | retire 201 TERM
         101   exit 201 0 | close 2
-        102   exit 301 1 | !retry
+        102   exit 301 1 | !retry_scheduled
         102.5 -          | prepare 4, spawn 4/0=401
         103   ready 401  | close 3
         200   exit 401 1 | prepare 5, spawn 5/0=501
-        201   exit 501 1 | close 5, !retry
+        201   exit 501 1 | close 5, !retry_scheduled
         201.25 -         | prepare 6, spawn 6/0=601
         202   exit 601 1 | close 4, close 6, exit 1
     """)  # fmt: skip
@@ -242,12 +242,12 @@ def test_crash_loop_of_the_only_worker_is_paced_across_generations() -> None:
     play(Settings(min_uptime=10.0), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
-        2     exit 101 1 | !retry
+        2     exit 101 1 | !retry_scheduled
         2.25  -          | prepare 2, spawn 2/0=201
         3     ready 201  | close 1
-        4     exit 201 1 | !retry
+        4     exit 201 1 | !retry_scheduled
         4.5   -          | prepare 3, spawn 3/0=301
-        5     exit 301 1 | close 3, !swap_failed, !retry
+        5     exit 301 1 | close 3, !swap_failed, !retry_scheduled
         6     -          | prepare 4, spawn 4/0=401
         7     ready 401  | close 2
         17    exit 401 1 | prepare 5, spawn 5/0=501
@@ -319,7 +319,7 @@ def test_last_worker_that_is_never_ready_is_followed_by_a_generation_after_a_pau
         5     exit 105 1             |
         6     -                      | spawn 1/0=106
         6.5   exit 106 1             |
-        7.25  -                      | retire 103 TERM, !retry
+        7.25  -                      | retire 103 TERM, !retry_scheduled
         7.5   exit 103 0             | prepare 2, spawn 2/0=201, spawn 2/1=202
     """)  # fmt: skip
 
@@ -333,9 +333,9 @@ def test_retry_that_waits_for_its_turn_does_not_keep_the_restart_of_what_has_die
         10.25 -          | prepare 3, spawn 3/0=301
         10.25 exit 301 1 | close 3
         10.75 -          | prepare 4, spawn 4/0=401
-        11    exit 401 1 | close 4, !retry
+        11    exit 401 1 | close 4, !retry_scheduled
         11.1  exit 101 1 | prepare 5, spawn 5/0=501
-        11.2  exit 501 1 | close 5, !retry
+        11.2  exit 501 1 | close 5, !retry_scheduled
         11.45 -          | prepare 6, spawn 6/0=601
         12    ready 601  | close 1
     """)  # fmt: skip
@@ -350,7 +350,7 @@ def test_processes_of_the_group_that_live_on_get_the_rest_of_the_drain_time() ->
         1     ready 101    |
         20    hup          | prepare 2, spawn 2/0=201
         21    ready 201    | retire 101 TERM
-        25    exit 101 0 + | !worker_left
+        25    exit 101 0 + | !worker_exited
         31    -            | kill 101
         31    empty 101    | close 1
     """)  # fmt: skip
@@ -373,9 +373,9 @@ def test_leader_that_dies_unasked_leaves_its_group_a_whole_drain_time_and_its_sl
     play(Settings(workers=2, drain_timeout=10.0), """
         0     start                  | prepare 1, spawn 1/0=101, spawn 1/1=102
         1     ready 101; ready 102   |
-        20    exit 101 1 +           | retire-group 101 TERM, spawn 1/0=103, !outlived
+        20    exit 101 1 +           | retire-group 101 TERM, spawn 1/0=103, !leader_exited
         21    ready 103              |
-        30    -                      | kill 101, !killing
+        30    -                      | kill 101, !worker_killed
         30    empty 101              |
     """)  # fmt: skip
 
@@ -405,11 +405,11 @@ def test_what_outlives_a_leader_that_cannot_have_told_it_is_asked_to_leave_once(
         46    -            | kill 101
         46    empty 101    | close 1
     """)  # fmt: skip
-    said = history.what_was_said("outlived")
+    said = history.what_was_said("leader_exited")
     assert [(each["pid"], each["signal"], each["kill_in"], each["shell"]) for each in said] == [
         (101, "QUIT", 24.0, True)
     ]
-    assert [(each["after"], each["leader"]) for each in history.what_was_said("killing")] == [
+    assert [(each["after"], each["leader"]) for each in history.what_was_said("worker_killed")] == [
         (25.0, False)
     ]
 
@@ -420,10 +420,10 @@ def test_group_is_not_asked_again_where_its_leader_was_and_left_by_itself() -> N
         1     ready 101    |
         20    hup          | prepare 2, spawn 2/0=201
         21    ready 201    | retire 101 TERM
-        22    exit 101 0 + | !outlived
+        22    exit 101 0 + | !leader_exited
         25    empty 101    | close 1
     """)  # fmt: skip
-    assert history.what_was_said("outlived")[0]["signal"] == ""
+    assert history.what_was_said("leader_exited")[0]["signal"] == ""
 
 
 def test_what_has_left_the_group_is_asked_also_where_its_leader_left_by_itself() -> None:
@@ -432,11 +432,11 @@ def test_what_has_left_the_group_is_asked_also_where_its_leader_left_by_itself()
         1     ready 101          |
         20    hup                | prepare 2, spawn 2/0=201
         21    ready 201          | retire 101 TERM
-        22    exit 101 0 + stray | retire-group 101 TERM, !outlived
+        22    exit 101 0 + stray | retire-group 101 TERM, !leader_exited
         46    -                  | kill 101
         46    empty 101          | close 1
     """)  # fmt: skip
-    (said,) = history.what_was_said("outlived")
+    (said,) = history.what_was_said("leader_exited")
     assert (said["strays"], said["shell"]) == ([1010], False)
 
 
@@ -445,7 +445,7 @@ def test_exit_status_that_stands_for_the_signal_that_was_sent_is_a_clean_leave()
         0     start                | prepare 1, spawn 1/0=101, spawn 1/1=102
         1     ready 101; ready 102 |
         20    ttou                 | retire 102 TERM
-        21    exit 102 143 TERM    | !worker_left
+        21    exit 102 143 TERM    | !worker_exited
         22    hup                  | prepare 2, spawn 2/0=201
         23    ready 201            | retire 101 TERM
         24    exit 101 131 QUIT    | close 1, !worker_died
@@ -460,8 +460,8 @@ def test_worker_that_does_not_leave_is_killed_after_the_drain_timeout() -> None:
         1     ready 101       |
         20    hup             | prepare 2, spawn 2/0=201
         21    ready 201       | retire 101 TERM
-        31    -               | kill 101, !killing
-        31    killed 101 KILL | close 1, !worker_left
+        31    -               | kill 101, !worker_killed
+        31    killed 101 KILL | close 1, !worker_exited
     """)  # fmt: skip
 
 
@@ -521,10 +521,10 @@ def test_program_that_cannot_be_run_for_a_hung_file_system_fails_in_time() -> No
 def test_look_that_is_forbidden_falls_back_to_the_interval_and_is_said_once() -> None:
     history = play(Settings(workers=2, interval=3.0), """
         0     start                        | prepare 1, spawn 1/0=101, spawn 1/1=102
-        1     forbidden 101; forbidden 102 | !look_forbidden
+        1     forbidden 101; forbidden 102 | !readiness_probe_unavailable
         3     -                            | !serving
     """)  # fmt: skip
-    assert len(history.what_was_said("look_forbidden")) == 1
+    assert len(history.what_was_said("readiness_probe_unavailable")) == 1
 
 
 # --- size
@@ -534,7 +534,7 @@ def test_one_worker_more_and_one_fewer() -> None:
     play(Settings(workers=1), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
-        2     ttin       | spawn 1/1=102, !resized
+        2     ttin       | spawn 1/1=102, !scaled
         3     ready 102  |
         4     ttou       | retire 102 TERM
         5     exit 102 0 |

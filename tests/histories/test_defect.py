@@ -68,7 +68,7 @@ def test_what_a_step_had_decided_before_it_raised_is_done():
     history = History(Settings(workers=2), prepare="later")
     history.play("0 start | prepare 1")
     broken(history, "_grow", 1.0, after=True)
-    history.play("0 prepared 1 | spawn 1/0=101, spawn 1/1=102, !defect")
+    history.play("0 prepared 1 | spawn 1/0=101, spawn 1/1=102, !internal_error")
 
 
 def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once():
@@ -76,12 +76,14 @@ def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once():
     broken(history, "_grow", 0.1, after=False)
     history.play(
         """
-        0     start      | prepare 1, !defect
+        0     start      | prepare 1, !internal_error
         0.25  -          | spawn 1/0=101
         1     ready 101  | !serving
         """
     )
-    assert [fields["error"] for fields in history.what_was_said("defect")] == ["RuntimeError"]
+    assert [fields["error"] for fields in history.what_was_said("internal_error")] == [
+        "RuntimeError"
+    ]
 
 
 def test_a_failure_is_not_forgotten_by_a_step_that_raises():
@@ -99,7 +101,7 @@ def test_a_failure_is_not_forgotten_by_a_step_that_raises():
     history.defective = True
     try:
         Supervisor._serves_alone = serves_alone
-        history.play("3 exit 201 1 | !defect\n 3.25 - | close 2, !swap_failed")
+        history.play("3 exit 201 1 | !internal_error\n 3.25 - | close 2, !swap_failed")
     finally:
         Supervisor._serves_alone = real
 
@@ -115,4 +117,4 @@ def test_a_defect_that_stays_is_said_ever_more_seldom():
         assert history._settle() == []
         tries += 1
     assert 700 < tries < 800  # every five seconds in the end
-    assert len(history.what_was_said("defect")) < 20
+    assert len(history.what_was_said("internal_error")) < 20

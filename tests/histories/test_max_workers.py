@@ -10,13 +10,13 @@ def test_ttin_in_a_loop_ends_at_max_workers_and_that_is_said_once() -> None:
     history = play(Settings(workers=1, max_workers=2), """
         0    start             | prepare 1, spawn 1/0=101
         1    ready 101         | !serving
-        2    ttin; ttin; ttin  | spawn 1/1=102, !resized, !enough_workers
+        2    ttin; ttin; ttin  | spawn 1/1=102, !scaled, !worker_limit_reached
         3    ready 102; ttin   |
         4    ttou              | retire 102 TERM
         5    exit 102 0        |
-        6    ttin; ttin        | spawn 1/1=103, !enough_workers
+        6    ttin; ttin        | spawn 1/1=103, !worker_limit_reached
     """)  # fmt: skip
-    assert len(history.what_was_said("enough_workers")) == 2
+    assert len(history.what_was_said("worker_limit_reached")) == 2
 
 
 def test_without_max_workers_ttin_has_a_bound_too() -> None:
@@ -37,12 +37,12 @@ SERVES = "0 start | prepare 1, spawn 1/0=101\n1 ready 101 | !serving\n"
 def test_ttin_makes_ten_workers_at_once_and_then_one_a_second() -> None:
     ttins = "; ".join(["ttin"] * 13)
     history = play(Settings(workers=1), f"""{SERVES}
-        2    {ttins}           | {TEN}, !growth_paced
+        2    {ttins}           | {TEN}, !scaling_paced
         3    -                 | spawn 1/11=112
         4    -                 | spawn 1/12=113
         5    -                 | spawn 1/13=114
     """)  # fmt: skip
-    (said,) = history.what_was_said("growth_paced")
+    (said,) = history.what_was_said("scaling_paced")
     assert said == {"waiting": 3, "pause": 1.0}
 
 
@@ -58,17 +58,17 @@ def test_ttin_and_ttou_in_turn_start_a_worker_a_second_at_most() -> None:
                 history._fact(f"exit {text.split()[1]} 0")
                 history._settle()
     assert 10 < len(history.spawns) - before <= 10 + 10
-    assert len(history.what_was_said("growth_paced")) == 1
+    assert len(history.what_was_said("scaling_paced")) == 1
     history.play(f"60 ttin | spawn 1/1={101 + len(history.spawns)}")
 
 
 def test_what_a_command_asks_for_and_a_swap_are_not_paced() -> None:
     ttins = "; ".join(["ttin"] * 12)
     play(Settings(workers=1), f"""{SERVES}
-        2    {ttins}              | {TEN}, !growth_paced
+        2    {ttins}              | {TEN}, !scaling_paced
         2.5  configured workers=20 | {", ".join(f"spawn 1/{slot}={101 + slot}" for slot in range(11, 20))}
     """)  # fmt: skip
-    history = play(Settings(workers=1), f"{SERVES} 2 {ttins} | {TEN}, !growth_paced")
+    history = play(Settings(workers=1), f"{SERVES} 2 {ttins} | {TEN}, !scaling_paced")
     everybody = ", ".join(f"spawn 2/{slot}={201 + slot}" for slot in range(13))
     history.play(f"2.5 hup | prepare 2, spawn 1/11=112, spawn 1/12=113, {everybody}")
 

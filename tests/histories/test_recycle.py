@@ -16,7 +16,7 @@ def test_another_worker_is_started_beside_it_and_it_leaves_once_that_is_ready():
         1000  big 101    | spawn 1/0=102, !recycling
         1001  big 101    |
         1002  ready 102  | retire 101 TERM, !recycled
-        1003  exit 101 0 | !worker_left
+        1003  exit 101 0 | !worker_exited
     """)  # fmt: skip
     assert run.what_was_said("recycled")[0] | {"lived": 0} == {
         "generation": 1, "slot": 0, "pid": 101, "by": 102, "memory": 2**30, "lived": 0, "pause": 0,

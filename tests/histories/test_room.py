@@ -13,12 +13,20 @@ class Told:
     def __init__(self) -> None:
         self.room, self.kills, self.generation = Room(), 0, 1
 
-    def swap(self, *sizes: int, left: int, killed: bool = False, of: int | None = None) -> int:
-        """A swap from a generation whose workers have these sizes: how many fit. `killed`: and the
-        kernel kills in it.
+    def swap(
+        self,
+        *sizes: int,
+        left: int,
+        killed: bool = False,
+        of: int | None = None,
+        starting: tuple[int, ...] = (),
+    ) -> int:
+        """A swap from a generation whose workers have these sizes, and those that are `starting`
+        theirs: how many fit. `killed`: and the kernel kills in it.
         """
         old, self.generation = self.generation if of is None else of, self.generation + 1
-        there = [(old, each * MIB) for each in sizes]
+        there = [(old, each * MIB, True) for each in sizes]
+        there += [(old, each * MIB, False) for each in starting]
         fits, self.why = self.room.begin(
             self.generation, left * MIB, 400 * MIB, there, len(sizes), self.kills
         )
@@ -33,6 +41,15 @@ def test_what_is_left_is_divided_by_the_biggest_worker_there() -> None:
     assert told.swap(40, 60, left=130) == 2
     assert told.why == "of 400 MiB (the memory limit) 130 are left, and a worker takes 60"
     assert told.swap(50, left=40) == 0
+
+
+def test_a_worker_that_still_starts_will_grow() -> None:
+    """What it lacks of the biggest one's size is not free."""
+    told = Told()
+    assert told.swap(69, left=156, starting=(20, 20)) == 0
+    assert told.why.endswith("a worker takes 69; workers that still start need 98 more")
+    assert told.swap(69, left=170, starting=(20, 20)) == 1
+    assert told.swap(69, 20, 20, left=156) == 2
 
 
 def test_the_biggest_worker_of_the_last_generations_counts_until_it_is_forgotten() -> None:
@@ -78,12 +95,12 @@ def test_a_kill_at_another_time_teaches_nothing() -> None:
 
 def test_a_kill_in_a_swap_that_the_next_one_finds_unfinished_counts() -> None:
     told = Told()
-    told.room.begin(2, 200 * MIB, 400 * MIB, [(1, 50 * MIB)] * 2, 2, 0)
+    told.room.begin(2, 200 * MIB, 400 * MIB, [(1, 50 * MIB, True)] * 2, 2, 0)
     told.kills = 1
     assert told.swap(50, 50, left=200, of=1) == 1
 
 
 def test_what_cannot_be_seen_is_no_number() -> None:
     room = Room()
-    assert room.begin(2, 100, 400, [(1, 0)], 1, 0) == (None, "")
+    assert room.begin(2, 100, 400, [(1, 0, True)], 1, 0) == (None, "")
     assert not room.begun

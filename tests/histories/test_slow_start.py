@@ -17,7 +17,7 @@ def test_the_old_has_one_fewer_for_each_new_one_and_the_retire_signal_at_the_end
         1    ready 101; takes 101 1             | !serving
         9    hup                                | prepare 2, spawn 2/0=201
         10   takes 101 3; takes 201 0           |
-        11   takes 101 3; ready 201; takes 201 1| pass 101 TTOU, !shifted
+        11   takes 101 3; ready 201; takes 201 1| pass 101 TTOU, !worker_shrunk
         12   takes 201 2                        | pass 101 TTOU
         13   takes 201 2                        |
         14   takes 201 3                        | retire 101 TERM, !serving
@@ -26,7 +26,7 @@ def test_the_old_has_one_fewer_for_each_new_one_and_the_retire_signal_at_the_end
     """)  # fmt: skip
     assert [
         (each["signal"], each["left"], each["had"], each["new"])
-        for each in history.what_was_said("shifted")
+        for each in history.what_was_said("worker_shrunk")
     ] == [
         ("TTOU", 2, 3, 1),
         ("TTOU", 1, 3, 2),
@@ -74,7 +74,7 @@ def test_kill_old_delay_counts_from_the_last_process() -> None:
         1    ready 101; takes 101 1             | !serving
         9    hup                                | prepare 2, spawn 2/0=201
         11   takes 101 2; ready 201; takes 201 1| pass 101 TTOU
-        12   takes 201 2                        | !delaying
+        12   takes 201 2                        | !retire_delayed
         15   -                                  | retire 101 TERM, !serving
     """)  # fmt: skip
 

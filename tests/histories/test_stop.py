@@ -138,7 +138,7 @@ def test_stop_while_the_first_generation_prepares() -> None:
 def test_stop_in_the_pause_before_a_retry() -> None:
     play(Settings(), """
         0     start      | prepare 1, spawn 1/0=101
-        1     exit 101 1 | close 1, !retry
+        1     exit 101 1 | close 1, !retry_scheduled
         1.1   term       | exit 0
         99    -          |
     """)  # fmt: skip

@@ -39,7 +39,7 @@ def test_dying_of_the_signal_we_sent_is_a_clean_leave_and_any_other_end_is_not()
         12   killed 101 TERM      |
         13   killed 102 SEGV      | close 1
     """)  # fmt: skip
-    assert [each["pid"] for each in history.what_was_said("worker_left")] == [101]
+    assert [each["pid"] for each in history.what_was_said("worker_exited")] == [101]
     assert [each["pid"] for each in history.what_was_said("worker_died")] == [102]
 
 
@@ -209,7 +209,7 @@ def test_swap_that_was_asked_for_and_failed_is_not_tried_again_while_something_s
         10001 ready 301  | retire 101 TERM
     """)  # fmt: skip
     assert [each["again"] for each in history.what_was_said("swap_failed")] == [None]
-    assert history.what_was_said("retry") == []
+    assert history.what_was_said("retry_scheduled") == []
 
 
 def test_automatic_restart_that_failed_waits_for_its_next_interval() -> None:
@@ -254,7 +254,7 @@ def test_swap_for_a_broken_listener_is_tried_again() -> None:
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    listener   | prepare 2, spawn 2/0=201
-        11    exit 201 1 | close 2, !swap_failed, !retry
+        11    exit 201 1 | close 2, !swap_failed, !retry_scheduled
         11.25 -          | prepare 3, spawn 3/0=301
     """)  # fmt: skip
     assert [each["again"] for each in history.what_was_said("swap_failed")] == [0.25]
@@ -265,15 +265,15 @@ def test_server_starter_tries_a_failed_swap_again_after_growing_pauses() -> None
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
-        10    exit 201 1 | close 2, !retry
+        10    exit 201 1 | close 2, !retry_scheduled
         10.25 -          | prepare 3, spawn 3/0=301
-        10.25 exit 301 1 | close 3, !retry
+        10.25 exit 301 1 | close 3, !retry_scheduled
         10.75 -          | prepare 4, spawn 4/0=401
-        10.75 exit 401 1 | close 4, !retry
+        10.75 exit 401 1 | close 4, !retry_scheduled
         11.75 -          | prepare 5, spawn 5/0=501
-        11.75 exit 501 1 | close 5, !retry
+        11.75 exit 501 1 | close 5, !retry_scheduled
         13.25 -          | prepare 6, spawn 6/0=601
-        13.25 exit 601 1 | close 6, !retry
+        13.25 exit 601 1 | close 6, !retry_scheduled
         14.75 -          | prepare 7, spawn 7/0=701
         15    ready 701  | retire 101 TERM, !serving
     """)  # fmt: skip
@@ -326,7 +326,7 @@ def test_hup_during_a_pause_starts_at_once() -> None:
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
-        10    exit 201 1 | close 2, !retry
+        10    exit 201 1 | close 2, !retry_scheduled
         10.1  hup        | prepare 3, spawn 3/0=301
         11    ready 301  | retire 101 TERM
         11    exit 101 0 | close 1
@@ -340,7 +340,7 @@ def test_failed_swap_is_tried_again_when_nothing_serves() -> None:
         1     ready 101  |
         20    watch      | prepare 2, spawn 2/0=201
         21    exit 101 0 |
-        22    exit 201 1 | close 2, !swap_failed, !retry
+        22    exit 201 1 | close 2, !swap_failed, !retry_scheduled
         22.25 -          | prepare 3 like 1, spawn 3/0=301
         23    ready 301  | close 1, !serving
     """)  # fmt: skip
@@ -695,7 +695,7 @@ def test_what_a_new_environment_says_of_the_pace_counts_from_its_generation_on()
         1    ready 101                   |
         51   -                           | prepare 2
         51   pace off 50 20; prepared 2  | spawn 2/0=201
-        60   ready 201                   | !delaying
+        60   ready 201                   | !retire_delayed
         80   -                           | retire 101 TERM, !retiring, !serving
         81   exit 101 0                  | close 1
         990  hup                         | prepare 3
@@ -725,7 +725,7 @@ def test_who_asked_for_a_swap_hears_of_its_end_also_if_the_old_worker_has_died_m
         0  start        | prepare 1, spawn 1/0=101
         1  ready 101    | !serving
         2  hup          | prepare 2, spawn 2/0=201
-        3  ready 201    | !delaying
+        3  ready 201    | !retire_delayed
         4  killed 101 KILL | close 1, !worker_died, !retiring, !serving
     """)  # fmt: skip
     assert history.what_was_said("retiring") == [

@@ -31,20 +31,20 @@ def taken_over(settings: Settings = SETTINGS) -> History:
 
 def test_what_died_soon_is_followed_by_the_last_that_held_out_once() -> None:
     taken_over().play("""
-        22    exit 201 1 | !retry
+        22    exit 201 1 | !retry_scheduled
         22.25 -          | prepare 3 like 1, spawn 3/0=301
         23.25 -          | close 2, !serving
-        24    exit 301 1 | !retry
+        24    exit 301 1 | !retry_scheduled
         24.5  -          | prepare 4, spawn 4/0=401
         25.5  -          | close 3, !serving
-        26    exit 401 1 | !retry
+        26    exit 401 1 | !retry_scheduled
         27    -          | prepare 5, spawn 5/0=501
     """)
 
 
 def test_what_went_back_and_failed_before_it_was_ready_is_not_gone_back_to_again() -> None:
     taken_over().play("""
-        22    exit 201 1 | !retry
+        22    exit 201 1 | !retry_scheduled
         22.25 -          | prepare 3 like 1, spawn 3/0=301
         22.5  exit 301 1 | close 3, !swap_failed
         23    -          | prepare 4, spawn 4/0=401
@@ -198,10 +198,10 @@ def test_other_addresses_bar_the_way_and_that_is_said() -> None:
     other = history.supervisor.settings.replace(port=(parse("127.0.0.1:1"),))
     history.supervisor.settings = other
     history.play("""
-        22    exit 201 1 | !no_way_back
+        22    exit 201 1 | !revert_impossible
         22.25 -          | prepare 3, spawn 3/0=301
     """)
-    assert history.what_was_said("no_way_back") == [{"generation": 2, "like": 1}]
+    assert history.what_was_said("revert_impossible") == [{"generation": 2, "like": 1}]
 
 
 def test_start_server_does_not_go_back() -> None:
@@ -230,10 +230,10 @@ def test_what_serves_and_dies_after_a_refusal_is_begun_again_as_it_was() -> None
     """As often as it takes, and also if that dies soon."""
     refused().play("""
         30    killed 101 KILL | prepare 3 like 1, spawn 3/0=301
-        31    exit 301 1      | close 3, !swap_failed, !retry
+        31    exit 301 1      | close 3, !swap_failed, !retry_scheduled
         31.25 -               | prepare 4 like 1, spawn 4/0=401
         32    ready 401       | close 1, !serving
-        33    exit 401 1      | !retry
+        33    exit 401 1      | !retry_scheduled
         33.5  -               | prepare 5 like 4, spawn 5/0=501
     """)
 
@@ -263,18 +263,18 @@ def test_what_fails_when_nothing_serves_any_more_is_followed_by_what_served() ->
         1     ready 101       | !serving
         20    hup             | prepare 2, spawn 2/0=201
         21    killed 101 KILL |
-        22    exit 201 1      | close 2, !swap_failed, !retry
+        22    exit 201 1      | close 2, !swap_failed, !retry_scheduled
         22.25 -               | prepare 3 like 1, spawn 3/0=301
         23    ready 301       | close 1, !serving
     """)  # fmt: skip
-    assert [each["trigger"] for each in history.what_was_said("retry")] == ["crash"]
+    assert [each["trigger"] for each in history.what_was_said("retry_scheduled")] == ["crash"]
 
 
 def test_what_made_room_for_one_that_fails_comes_back() -> None:
     play(SETTINGS.replace(overlap="never"), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  | !serving
-        20    hup        | prepare 2, retire 101 TERM, !making_room
+        20    hup        | prepare 2, retire 101 TERM, !overlap_skipped
         21    exit 101 0 | spawn 2/0=201
         22    exit 201 1 | close 2, !swap_failed
         22.25 -          | prepare 3 like 1, spawn 3/0=301

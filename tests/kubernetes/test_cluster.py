@@ -139,7 +139,7 @@ def test_a_pod_deleted_under_load_is_a_lame_duck_first(hello):
         load.lost_nothing()
     assert '"event": "stopping"' in told
     assert '"event": "stopped"' in told
-    assert '"event": "killing"' not in told
+    assert '"event": "worker_killed"' not in told
 
 
 def test_a_rollout_under_load_loses_nothing(hello):

@@ -125,7 +125,7 @@ class Continuity(Promise):
         """
         pids: set[int] = set()
         for order in given:
-            if isinstance(order, orders.Say) and order.event == "making_room":
+            if isinstance(order, orders.Say) and order.event == "overlap_skipped":
                 life = self.world.generations[order.fields["generation"]]
                 if (
                     not self.world.alone(life)
@@ -490,7 +490,7 @@ class NoSpin(Losses):
                 ):
                     self.failures = 0
                 self._failed(long=False)
-            elif isinstance(order, orders.Say) and order.event == "retry":
+            elif isinstance(order, orders.Say) and order.event == "retry_scheduled":
                 self.retry = True
                 if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")

@@ -69,9 +69,9 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
     if SCHEDULES >= 5000:
         for often in (
             "Prepare", "Spawn", "Retire", "Kill", "Pass", "Close", "Exit",
-            "swap_failed", "swap_superseded", "retry", "gave_up", "serving", "worker_overdue", "look_forbidden", "spawn_failed",
-            "Configured", "worker_died", "worker_left", "killing", "resized", "stopping", "stopped", "recovered", "degraded",
-            "shifted", "recycling", "recycled",
+            "swap_failed", "swap_superseded", "retry_scheduled", "gave_up", "serving", "worker_overdue", "readiness_probe_unavailable", "spawn_failed",
+            "Configured", "worker_died", "worker_exited", "worker_killed", "scaled", "stopping", "stopped", "recovered", "degraded",
+            "worker_shrunk", "recycling", "recycled",
         ):  # fmt: skip
             assert seen[often] >= SCHEDULES / 200, f"hardly ever: {often}"
         assert seen["went back"] >= SCHEDULES / 1000

@@ -836,7 +836,7 @@ class World:
                 self.exit = order
 
     def _said(self, event: str, fields: dict[str, Any]) -> None:
-        if event == "defect":
+        if event == "internal_error":
             kind = "Legal moves" if fields["error"] == "IllegalMove" else "No defect"
             raise Broken(kind, "{error} at {where}".format(**fields))
         if event == "serving":

@@ -88,7 +88,7 @@ def test_a_read_only_root_needs_no_option_either(sidecar, tmp_path):
         wrapper=("unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(root), " ".join(needed)),
         cwd=ROOT,
     )  # fmt: skip
-    assert "--worker-tmp-dir /dev/shm" in run.wait("profile")["arguments"]
+    assert "--worker-tmp-dir /dev/shm" in run.wait("profile_applied")["arguments"]
     run.wait("serving")
     assert "generation 1" in get(run.port)
     run.swap(2)

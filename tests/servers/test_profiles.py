@@ -127,7 +127,7 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
         port=False,
         env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
     )
-    said = run.wait("profile")
+    said = run.wait("profile_applied")
     assert said["profile"] == name
     assert said["signal"] == profiles.PROFILES[name].signal
     assert run.wait("worker_ready")["by"] == "accept"
@@ -142,7 +142,7 @@ def test_a_known_program_needs_no_option(sidecar, name, tmp_path):
             failure for failure in load.failures if "Refused" in failure or "Timeout" in failure
         ]
         assert len(load.failures) * 10 < load.answered
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
     assert {each["cause"] for each in run.seen("worker_died")} == set()
     assert run.stop() == 0
 
@@ -341,7 +341,7 @@ def test_a_known_program_behind_a_launcher_needs_no_option(sidecar, name, tmp_pa
         "--port", f"127.0.0.1:{port}", program=(*LAUNCHED[name], *program), port=False,
         env={"GUNICORN_CMD_ARGS": "", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert run.wait("profile")["profile"] == name
+    assert run.wait("profile_applied")["profile"] == name
     assert run.wait("worker_ready")["by"] == "accept"
     run.port = port
     assert run.get()
@@ -354,7 +354,7 @@ def test_gunicorn_in_a_shells_text_with_something_behind_it(sidecar):
     """The shell has to stay, so gunicorn is its child: what it is given names no process."""
     line = f"{BIN / 'gunicorn'} --chdir {ROOT} examples.hello.app:app; echo gone >/dev/null"
     run = sidecar("--drain-timeout", "5s", program=("sh", "-c", line))
-    assert "--bind fd://" in run.wait("profile")["arguments"]
+    assert "--bind fd://" in run.wait("profile_applied")["arguments"]
     run.wait("serving")
     assert "generation 1" in run.get()
     run.stop()
@@ -380,7 +380,7 @@ def test_gunicorn_that_is_told_its_fd_works_too(sidecar):
 
 def test_an_explicit_setting_wins_and_none_turns_it_off(sidecar):
     run = sidecar("--signal-on-hup", "INT", program=command("uvicorn"))
-    assert run.wait("profile")["signal"] == "INT"
+    assert run.wait("profile_applied")["signal"] == "INT"
     run.wait("serving")
     assert run.stop() == 0
     run = sidecar(
@@ -393,7 +393,7 @@ def test_an_explicit_setting_wins_and_none_turns_it_off(sidecar):
         program=(*command("uvicorn"), "--fd", "3"),
     )
     run.wait("serving")
-    assert run.seen("profile") == []
+    assert run.seen("profile_applied") == []
     assert run.stop() == 0
 
 

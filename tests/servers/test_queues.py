@@ -99,14 +99,14 @@ def test_recipe_loses_no_job_in_a_swap(sidecar, queue):
         until(lambda before=before: queue.done() > before, "a job")
         run.swap(number + 2)
     until(lambda: queue.done() == SWAPS * JOBS, "all jobs")
-    assert run.seen("worker_died") == run.seen("killing") == []
+    assert run.seen("worker_died") == run.seen("worker_killed") == []
     assert run.stop() == 0
 
 
 def test_profile_waits_longer_than_a_start_that_fails_takes(sidecar, queue):
     """Nobody can look at it, which is said, and it has 10 s instead of one."""
     run = sidecar(program=queue.program, env=queue.env, port=False, cwd=ROOT)
-    assert "whether it works or not" in run.wait("remark")["remark"]
+    assert "whether it works or not" in run.wait("notice")["text"]
     ready = run.wait("worker_ready")
     assert ready["by"] == "interval"
     assert ready["after"] >= 10.0

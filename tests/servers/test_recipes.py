@@ -244,7 +244,7 @@ def test_the_recipe_loses_what_its_page_says(sidecar, name, folder, beside):
     ends = {
         (each["event"], each.get("cause"))
         for each in run.events
-        if each["event"] in ("worker_left", "worker_died")
+        if each["event"] in ("worker_exited", "worker_died")
     }
     print(f"\n{name}: {took:.1f}s, ready by {by}, {ends}")
     for kind, load in loads.items():
@@ -263,11 +263,11 @@ def test_the_recipe_loses_what_its_page_says(sidecar, name, folder, beside):
         assert len(load.failures) < SMALL * load.answered
     assert by == set(re.search(r"^- \*\*Ready\*\* by `(\w+)`", page, re.MULTILINE).groups())
     drains = re.search(r"^- \*\*Drains on\*\* .*?\b([A-Z]+1?)\b", page, re.MULTILINE)[1]
-    assert drains == next((each["signal"] for each in run.seen("profile")), "TERM")
+    assert drains == next((each["signal"] for each in run.seen("profile_applied")), "TERM")
     assert run.seen("swap_failed") == []
     assert run.seen("worker_died") == []
     assert run.stop() == 0
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
 
 
 def enough(loads: Iterable[Load | Datagrams], more: int = 40) -> None:
@@ -296,7 +296,7 @@ def test_a_request_in_flight_outlives_the_swap(sidecar, name, folder, beside):
         run.swap(2)
         assert "from generation" in answer.result()
     assert run.stop() == 0
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
 
 
 def web_loads(port: int) -> dict[str, Load]:

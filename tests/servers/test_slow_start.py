@@ -113,7 +113,7 @@ def test_the_old_processes_leave_one_by_one_and_nothing_is_lost(running):
         run.signal("HUP")
         for number in range(1, SIZE):
             running.open(2, number)
-            assert run.wait("shifted", number)["signal"] == "TTOU"
+            assert run.wait("worker_shrunk", number)["signal"] == "TTOU"
             running.until((1, SIZE - number), (2, number))
         assert run.seen("retiring") == []
         running.open(2, SIZE)
@@ -122,7 +122,7 @@ def test_the_old_processes_leave_one_by_one_and_nothing_is_lost(running):
         running.until((2, SIZE))
     assert running.most <= SIZE + 1
     assert load.failures == []
-    assert [each["left"] for each in run.seen("shifted")] == [2, 1]
+    assert [each["left"] for each in run.seen("worker_shrunk")] == [2, 1]
     assert run.seen("worker_died") == []
     assert run.stop() == 0
 
@@ -136,13 +136,13 @@ def test_a_swap_that_fails_halfway_leaves_the_old_program_at_full_strength(runni
     run.signal("HUP")
     for number in range(1, SIZE):
         running.open(2, number)
-        run.wait("shifted", number)
+        run.wait("worker_shrunk", number)
         running.until((1, SIZE - number), (2, number))
     os.kill(running.leader(2), signal.SIGKILL)
     run.wait("swap_failed")
-    run.wait("shifted", SIZE - 1, signal="TTIN")
+    run.wait("worker_shrunk", SIZE - 1, signal="TTIN")
     running.until((1, SIZE))
-    assert [each["left"] for each in run.seen("shifted")] == [2, 1, 2, 3]
+    assert [each["left"] for each in run.seen("worker_shrunk")] == [2, 1, 2, 3]
     run.signal("HUP")
     for number in range(1, SIZE + 1):
         running.open(3, number)

@@ -41,7 +41,7 @@ class Admin:
 
     def __init__(self, run: Sidecar) -> None:
         self.run = run
-        self.address = run.wait("admin")["address"]
+        self.address = run.wait("admin_opened")["address"]
 
     def connect(self) -> socket.socket:
         if self.address.startswith("/"):
@@ -209,7 +209,7 @@ def test_the_probes_follow_a_life_from_start_to_stop(start, tmp_path):
     # Even now it comes back.
     before = admin.pid()
     os.kill(before, signal.SIGKILL)
-    run.wait("helper_ended")
+    run.wait("helper_exited")
     assert admin.json("/readyz")[0] == 503
     helper = admin.pid()
     assert run.stop() == 0
@@ -368,7 +368,7 @@ def test_a_helper_killed_again_and_again_costs_no_probe_and_no_request(start):
             os.kill(admin.pid(), signal.SIGKILL if count % 2 else signal.SIGSTOP)
             answers = [admin.json(path)[0] for path in ("/livez", "/readyz", "/livez")]
             assert answers == [200, 200, 200]
-            run.wait("helper_ended", count=count, helper="the admin")
+            run.wait("helper_exited", count=count, helper="the admin")
     assert load.failures == []
     after = admin.metrics()
     assert sample(after, "sidecar_helper_restarts_total", helper="admin") == 4
@@ -423,7 +423,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(start, said, status):
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert answer.partition(b"\r\n\r\n")[2].strip()
     assert admin.json("/livez")[0] == 200
-    assert run.seen("helper_ended") == []
+    assert run.seen("helper_exited") == []
 
 
 def test_silent_and_slow_clients_are_in_nobodys_way(start):
@@ -451,7 +451,7 @@ def test_silent_and_slow_clients_are_in_nobodys_way(start):
     assert admin.json("/readyz")[0] == 200
     for sock in deaf:
         sock.close()
-    assert run.seen("helper_ended") == []
+    assert run.seen("helper_exited") == []
     assert run.stop() == 0
 
 
@@ -510,7 +510,7 @@ def test_probes_are_answered_in_a_flood_of_questions_and_of_connections(start):
         thread.join()
     assert set(probes) == {200}
     assert len(answered) > 200
-    assert run.seen("helper_ended") == []
+    assert run.seen("helper_exited") == []
     run.stop()
 
 
@@ -595,7 +595,7 @@ def test_a_name_that_is_not_ours_is_answered_nothing(start, options, host, statu
     # Whoever probes may say any name.
     assert admin.raw(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).split()[1] == b"200"
     if status == 403:
-        assert "--admin-host" in run.wait("remark")["remark"]
+        assert "--admin-host" in run.wait("notice")["text"]
 
 
 def test_a_request_without_a_name_is_from_no_browser(start):
@@ -693,7 +693,7 @@ def test_the_program_gets_none_of_it(start):
     run.wait("serving")
     assert set(json.loads(run.get("/about"))["fds"]) == {"0", "1", "2", "3"}
     os.kill(admin.pid(), signal.SIGKILL)
-    run.wait("helper_ended")
+    run.wait("helper_exited")
     assert admin.json("/livez")[0] == 200
     run.swap(2)
     assert set(json.loads(run.get("/about"))["fds"]) == {"0", "1", "2", "3"}
@@ -755,7 +755,7 @@ def test_it_is_the_workers_user_wherever_sidecar_is_installed(start, tmp_path):
     private.chmod(0o700)
     run, admin = start("--user", "nobody", env={"PYTHONPATH": str(private)}, cwd="/")
     run.wait("serving")
-    assert run.seen("helper_ended") == []
+    assert run.seen("helper_exited") == []
     assert admin.json("/readyz")[0] == 200
     assert "</html>" in admin.get("/")[2]
     assert admin.get("/metrics")[0] == 200
@@ -796,8 +796,8 @@ def test_without_the_library_all_but_the_metrics_is_there(start, tmp_path):
     assert "prometheus-client" in body
     assert admin.get("/metrics")[0] == 501
     assert admin.json("/readyz")[0] == 200
-    assert "prometheus-client" in run.wait("remark")["remark"]
-    assert len(run.seen("remark")) == 1
+    assert "prometheus-client" in run.wait("notice")["text"]
+    assert len(run.seen("notice")) == 1
     run.stop()
 
 
@@ -815,7 +815,7 @@ def test_a_port_alone_is_warned_of_outside_of_a_container(sidecar, host, env, wa
     port = free_port()
     run = sidecar("--admin", f"{host}{port}", env={"KUBERNETES_SERVICE_HOST": "", **env})
     run.wait("serving")
-    said = [each for each in run.seen("remark") if "--admin" in each["remark"]]
+    said = [each for each in run.seen("notice") if "--admin" in each["text"]]
     assert [each["level"] for each in said] == ["warning"] * warned
-    assert all(f"say --admin 127.0.0.1:{port}" in each["remark"] for each in said)
+    assert all(f"say --admin 127.0.0.1:{port}" in each["text"] for each in said)
     assert run.stop() == 0

@@ -85,7 +85,9 @@ def test_a_rolling_swap_never_has_more_than_one_worker_extra(sidecar):
     assert load.failures == []
     alive = most = 0
     for event in run.events:
-        alive += {"worker_started": 1, "worker_left": -1, "worker_died": -1}.get(event["event"], 0)
+        alive += {"worker_started": 1, "worker_exited": -1, "worker_died": -1}.get(
+            event["event"], 0
+        )
         most = max(most, alive)
     assert most == 5
     assert {each["slot"] for each in run.seen("worker_started", generation=2)} == {0, 1, 2, 3}
@@ -99,9 +101,9 @@ def test_workers_are_added_and_taken_away_by_signal(sidecar):
     run.signal("TTIN")
     assert run.wait("worker_ready", slot=1)["generation"] == 1
     run.signal("TTOU")
-    run.wait("worker_left", slot=1)
+    run.wait("worker_exited", slot=1)
     run.signal("TTOU")
-    run.wait("resized", workers=1, before=1)
+    run.wait("scaled", workers=1, before=1)
     assert run.get().split()[2] == "0"
     assert len(run.workers()) == 1
 
@@ -139,8 +141,8 @@ def test_a_listener_shut_down_by_the_program_is_mended(sidecar, tmp_path):
     run.wait("serving")
     (tmp_path / "SHUT").unlink()
     run.swap(2)
-    run.wait("worker_left", generation=1)
-    run.wait("mended")
+    run.wait("worker_exited", generation=1)
+    run.wait("listener_repaired")
     run.swap(3)
     assert run.get().split()[1] == "3"
 
@@ -156,7 +158,7 @@ def test_a_listener_shut_down_by_a_program_that_stays_a_while_is_mended_at_once(
         busy.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
         assert busy.recv(1)
         run.swap(2, gone=False)
-        run.wait("mended")
+        run.wait("listener_repaired")
         for _ in range(10):
             assert run.get().split()[1] == "2"
         assert old in run.workers()
@@ -180,7 +182,7 @@ def test_a_removed_path_is_put_back_at_once(short, sidecar):
     run.wait("serving")
 
     def mended(count: int, sentence: str) -> None:
-        assert sentence in run.wait("mended", count=count)["remark"]
+        assert sentence in run.wait("listener_repaired", count=count)["text"]
 
     def works() -> None:
         with socket.socket(socket.AF_UNIX) as client:
@@ -202,7 +204,7 @@ def test_a_removed_path_is_put_back_at_once(short, sidecar):
     works()
     assert len(run.seen("swap_started")) == 1
     assert run.stop() == 0
-    assert len(run.seen("mended")) == 4
+    assert len(run.seen("listener_repaired")) == 4
     assert not (place / "s").exists()
 
 
@@ -216,7 +218,7 @@ def test_a_path_that_the_leaving_program_removes_is_put_back_while_it_drains(sho
     run.wait("serving")
     (old,) = run.workers()
     run.swap(2, gone=False)
-    run.wait("mended")
+    run.wait("listener_repaired")
     assert old in run.workers()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"{short}/s")

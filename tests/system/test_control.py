@@ -469,7 +469,7 @@ def test_scaling_to_nothing_is_refused_and_changes_nothing(run, word, said):
     done = ask(run, "scale", word)
     assert done.returncode == 2
     assert said in done.stderr
-    assert run.seen("resized") == []
+    assert run.seen("scaled") == []
 
 
 def test_signal_passes_one_on_to_the_serving_workers(run):
@@ -904,7 +904,7 @@ def switches(run: Sidecar) -> int:
 def test_once_everybody_has_left_it_is_never_woken_again(run):
     for words in (("status",), ("events",), ("health",), ("scale", "+1"), ("reload", "--wait")):
         assert ask(run, *words).returncode == 0
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     until(lambda: switches(run) == (time.sleep(0.2), switches(run))[1], "the loop's rest")
     before = switches(run)
     time.sleep(2 * server.PATIENCE / 5)
@@ -1106,8 +1106,8 @@ def test_the_log_file_is_opened_anew(start, tmp_path, how):
         run.signal(how)
     until(log.exists, "the new file")
     os.kill(run.pid, signal.SIGTTIN)
-    until(lambda: '"resized"' in log.read_text(), "the next event in the new file")
-    assert '"resized"' not in (tmp_path / "log.1").read_text()
+    until(lambda: '"scaled"' in log.read_text(), "the next event in the new file")
+    assert '"scaled"' not in (tmp_path / "log.1").read_text()
     assert run.stop() == 0
     assert '"stopped"' in log.read_text()
     assert run.events == []
@@ -1122,7 +1122,7 @@ def test_a_log_file_may_be_rotated_by_copying_and_truncating(start, tmp_path):
     assert ask(run, "signal", "USR1").returncode == 0
     until(lambda: "USR1" in log.read_text(), "what the worker has to say")
     assert ask(run, "scale", "2").returncode == 0
-    until(lambda: '"resized"' in log.read_text(), "sidecar's next line")
+    until(lambda: '"scaled"' in log.read_text(), "sidecar's next line")
     assert "\0" not in log.read_text()
     assert '"serving"' not in log.read_text()
     assert "another file now" not in log.read_text()

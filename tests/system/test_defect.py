@@ -104,4 +104,4 @@ def test_what_was_closed_earlier_in_a_turn_is_not_read(sidecar, tmp_path):
     run.signal("CONT")
     run.wait("watching", 2)
     assert run.stop() == 0
-    assert run.seen("defect") == []
+    assert run.seen("internal_error") == []

@@ -45,13 +45,13 @@ def test_what_a_shell_has_started_is_asked_to_leave_when_the_shell_has_gone(side
     server = child_of(run.workers()[0])
     request, answers = in_flight(run, server, 0.5)
     run.swap(2)
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     request.join()
     assert answers[0].startswith("hello")
-    said = run.seen("outlived", pids=[server], signal="TERM", shell=True)
+    said = run.seen("leader_exited", pids=[server], signal="TERM", shell=True)
     assert len(said) == 1
     assert "start the program with `exec`" in said[0]["message"]
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
     assert run.stop() == 0
 
 
@@ -62,12 +62,12 @@ def test_workers_of_a_master_that_is_killed_are_asked_to_leave(sidecar):
     master = run.workers()[0]
     request, answers = in_flight(run, child_of(master), 0.5)
     os.kill(master, signal.SIGKILL)
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     request.join()
     assert answers[0].startswith("hello")
-    assert run.seen("outlived", pid=master, signal="TERM", shell=False)
+    assert run.seen("leader_exited", pid=master, signal="TERM", shell=False)
     run.wait("serving", generation=2)
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
     assert run.stop() == 0
 
 
@@ -75,7 +75,7 @@ def test_what_does_not_leave_with_its_leader_is_killed_and_called_what_it_is(sid
     run = sidecar("--drain-timeout", "300ms", program=SHELL, env={"DEAF": "1"})
     run.wait("serving")
     assert run.stop() == 0
-    (said,) = run.seen("killing")
+    (said,) = run.seen("worker_killed")
     assert said["leader"] is False
     assert said["after"] >= 0.3
     assert "what has outlived worker 0" in said["message"]
@@ -89,7 +89,7 @@ def test_an_exit_status_that_stands_for_the_retire_signal_is_no_death(sidecar):
     run = sidecar(program=("sh", "-c", script))
     run.wait("serving")
     run.swap(2)
-    left = run.wait("worker_left", generation=1)
+    left = run.wait("worker_exited", generation=1)
     assert left["cause"] == "exited with status 143"
     assert run.stop() == 0
     assert run.seen("worker_died") == []
@@ -147,13 +147,13 @@ def test_what_has_left_for_a_session_of_its_own_is_retired_with_its_worker(
     assert worker["outlived"] == ([stray] if twice else [])
     os.kill(worker["pid"], signal.SIGCONT)
     run.swap(2)
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     assert not alive(stray)
     request.join()
     assert answers[0].startswith("hello")
-    (said,) = run.seen("outlived", pids=[stray], strays=[stray], signal="TERM")
+    (said,) = run.seen("leader_exited", pids=[stray], strays=[stray], signal="TERM")
     assert f"its process {stray}, in a session of its own, lives on" in said["message"]
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
     assert run.stop() == 0
 
 
@@ -169,9 +169,9 @@ def test_what_has_left_and_does_not_leave_is_killed_with_its_worker(sidecar, tmp
     if end == "crash":
         os.kill(run.workers()[0], signal.SIGKILL)
         run.wait("serving", generation=2)
-        run.wait("generation_gone", generation=1)
+        run.wait("generation_ended", generation=1)
         assert not alive(stray)
-        assert run.seen("killing", leader=False)
+        assert run.seen("worker_killed", leader=False)
     assert run.stop() == 0
 
 
@@ -195,11 +195,11 @@ def test_what_a_stray_leaves_behind_is_its_workers_too(sidecar, tmp_path):
     until(lambda: (tmp_path / "inner").read_text() and (tmp_path / "outer").read_text(), "both")
     inner, outer = (int((tmp_path / name).read_text()) for name in ("inner", "outer"))
     os.kill(run.workers()[0], signal.SIGKILL)
-    run.wait("outlived", strays=[outer])
-    run.wait("generation_gone", generation=1)
+    run.wait("leader_exited", strays=[outer])
+    run.wait("generation_ended", generation=1)
     assert not alive(outer)
     assert not alive(inner)
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
     assert run.stop() == 0
 
 
@@ -211,9 +211,9 @@ def test_whose_a_process_is_is_known_after_an_upgrade_in_place(sidecar, tmp_path
     run.signal("USR2")
     run.wait("upgraded")
     run.swap(2)
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     assert not alive(stray)
-    assert run.seen("outlived", strays=[stray], signal="TERM")
+    assert run.seen("leader_exited", strays=[stray], signal="TERM")
     assert run.stop() == 0
 
 
@@ -222,11 +222,11 @@ def test_a_living_workers_orphan_is_no_stranger(sidecar, tmp_path):
     run.wait("serving")
     until(lambda: len(escaped(tmp_path)) == 2, "the processes that have left")
     run.swap(2)
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     until(lambda: len(escaped(tmp_path)) == 4, "those of the next generation")
     run.swap(3)
-    run.wait("generation_gone", generation=2)
-    assert run.seen("remark") == []
+    run.wait("generation_ended", generation=2)
+    assert run.seen("notice") == []
     assert run.stop() == 0
 
 
@@ -251,11 +251,11 @@ def test_what_nobody_knows_any_more_and_holds_a_listener_is_named(sidecar, tmp_p
     until(lambda: len(escaped(tmp_path)) == 1, "the process that has left")
     (left,) = escaped(tmp_path)
     run.swap(2)
-    run.wait("generation_gone", generation=1)
+    run.wait("generation_ended", generation=1)
     assert alive(left)
-    remark = run.wait("remark")["remark"]
+    remark = run.wait("notice")["text"]
     assert f"process {left} has a listener open" in remark
-    control = run.seen("controlled")[0]["path"]
+    control = run.seen("control_socket_opened")[0]["path"]
     assert left in status(control)["strangers"]
     told = subprocess.run(
         [sys.executable, "-m", "sidecar", "status", "--control", control],
@@ -265,7 +265,7 @@ def test_what_nobody_knows_any_more_and_holds_a_listener_is_named(sidecar, tmp_p
     os.kill(left, signal.SIGKILL)
     until(lambda: left not in status(control)["strangers"], "the end of it in the status")
     run.swap(3)
-    run.wait("generation_gone", generation=2)
+    run.wait("generation_ended", generation=2)
     assert run.stop() == 0
 
 

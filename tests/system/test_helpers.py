@@ -28,12 +28,12 @@ if "run" in sys.orig_argv:
     )
 """
 MALFORMED = [
-    {"event": "remark"},
-    {"event": "remark", "remark": None},
-    {"event": "remark", "remark": ["a", 1]},
-    {"event": "remark", "remark": "half of a pair \ud800"},
-    ["remark"],
-    "remark",
+    {"event": "notice"},
+    {"event": "notice", "text": None},
+    {"event": "notice", "text": ["a", 1]},
+    {"event": "notice", "text": "half of a pair \ud800"},
+    ["notice"],
+    "notice",
 ]
 
 
@@ -41,7 +41,7 @@ MALFORMED = [
 def test_a_malformed_line_during_a_drain_ends_only_its_helper(sidecar, tmp_path, line):
     path = tmp_path / "lines"
     Path(f"{path}.wait").touch()
-    path.write_text('{"event": "remark", "remark": "heeded"}\n' + line + "\n")
+    path.write_text('{"event": "notice", "text": "heeded"}\n' + line + "\n")
     code = IMPOSTOR.format(path=str(path))
     (tmp_path / "sitecustomize.py").write_text(INSTEAD.format(python=sys.executable, code=code))
     run = sidecar(
@@ -52,9 +52,9 @@ def test_a_malformed_line_during_a_drain_ends_only_its_helper(sidecar, tmp_path,
     run.signal("TERM")
     run.wait("stopping")
     Path(f"{path}.wait").unlink()
-    run.wait("cannot", what="understand the admin")
-    run.wait("remark", remark="heeded")
-    run.wait("helper_ended", helper="the admin", cause="killed by SIGKILL")
+    run.wait("action_failed", what="understand the admin")
+    run.wait("notice", text="heeded")
+    run.wait("helper_exited", helper="the admin", cause="killed by SIGKILL")
     path.write_text("")
     assert alive(run.workers()[0])
     assert run.process.poll() is None

@@ -112,7 +112,7 @@ def test_a_hup_during_a_reload_is_another_reload(sidecar, manager):
     run.signal("HUP")
     first = manager.next(RELOADING="1")
     run.signal("HUP")
-    run.wait("asked", 2)
+    run.wait("signal_received", 2)
     second = manager.next(RELOADING="1")
     manager.next(READY="1")
     assert int(first["MONOTONIC_USEC"]) < int(second["MONOTONIC_USEC"])
@@ -145,7 +145,7 @@ def test_one_that_does_not_read_stops_nothing_and_is_told_later(sidecar, manager
     run = sidecar(env={"NOTIFY_SOCKET": manager.address})
     run.wait("serving")
     run.swap(2)
-    assert run.seen("cannot") == []
+    assert run.seen("action_failed") == []
     manager.next(READY="1")  # nothing but the pause brings this
     assert run.stop() == 0
     manager.next(STOPPING="1")
@@ -190,7 +190,7 @@ def test_one_that_is_not_there_is_said_once_and_ignored(sidecar, address, cause)
     run.wait("serving")
     run.swap(2)
     assert run.stop() == 0
-    (said,) = run.seen("cannot")
+    (said,) = run.seen("action_failed")
     assert (said["what"], said["cause"]) == (
         f"tell the service manager at NOTIFY_SOCKET={address}",
         cause,

@@ -121,7 +121,7 @@ def test_a_generation_that_was_never_ready_ends_sidecar_with_its_own_status(side
     run = sidecar("--max-failures", "4", env={"DIE": "7"})
     assert run.exit() == 7
     assert len(run.seen("swap_failed")) == 4
-    pauses = [each["pause"] for each in run.seen("retry")]
+    pauses = [each["pause"] for each in run.seen("retry_scheduled")]
     assert len(pauses) == 3
     assert pauses[0] < pauses[2]
 
@@ -198,7 +198,7 @@ def test_a_ready_command_that_another_worker_answers_is_not_believed(sidecar, tm
     run.signal("HUP")
     failed = run.wait("swap_failed", generation=2)
     assert failed["cause"] == "not ready within 10 s (readiness command)"
-    assert "another worker has answered" in run.wait("remark")["remark"]
+    assert "another worker has answered" in run.wait("notice")["text"]
     assert get(port).split()[1] == "1"
     (tmp_path / "env" / "NEVER").unlink()
     run.swap(3)
@@ -236,7 +236,7 @@ def test_what_was_accepted_before_it_was_ready_is_answered(sidecar, tmp_path, ho
             run.wait("swap_failed", generation=2)
         assert str(first) in read_response(slow)[1]
     assert (run.exit() if how == "a stop" else run.stop()) == 0
-    assert run.seen("killing") == []
+    assert run.seen("worker_killed") == []
 
 
 def test_an_exec_that_fails_runs_no_clean_up_of_the_parent(sidecar, tmp_path):
@@ -265,8 +265,8 @@ def test_a_crash_loop_is_paced(sidecar):
     nothing spins.
     """
     run = sidecar("--max-backoff", "2s", "--max-failures", "0", env={"CRASH": "0.01"})
-    run.wait("retry", count=4)
-    pauses = [each["pause"] for each in run.seen("retry", trigger="crash")]
+    run.wait("retry_scheduled", count=4)
+    pauses = [each["pause"] for each in run.seen("retry_scheduled", trigger="crash")]
     assert pauses[0] < pauses[2]
     assert pauses[1] < pauses[3]
     assert run.stop() == 0

@@ -43,7 +43,7 @@ def test_a_sender_that_has_ended_is_believed_where_one_worker_only_is_starting(s
     for number in range(2, 6):
         run.swap(number)
     assert run.stop() == 0
-    assert run.seen("remark") == []
+    assert run.seen("notice") == []
 
 
 def test_a_sender_that_has_ended_is_not_believed_where_several_workers_are_starting(
@@ -63,11 +63,11 @@ def test_a_sender_that_has_ended_is_not_believed_where_several_workers_are_start
     run = sidecar(*options, program=sending(tmp_path))
     run.wait("worker_started", count=2)
     all_sent(run, tmp_path, 2)
-    remark = run.wait("remark")["remark"]
+    remark = run.wait("notice")["text"]
     assert remark.startswith("READY=1 came from a process that had ended before it was heard")
     run.wait("gave_up")
     assert run.exit() == 1
-    assert len(run.seen("remark")) == 1
+    assert len(run.seen("notice")) == 1
     assert run.seen("worker_ready") == []
 
 

@@ -91,7 +91,7 @@ def test_the_promises_hold(tmp_path, entry, when):
     try:
         run.wait("serving")
         if "_told" in entry:
-            run.wait("defect")
+            run.wait("internal_error")
         with Load(run.port, one_shot=1, kept=1, pause=0.02) as load:
             armed.touch()
             before = run.serves()
@@ -164,7 +164,7 @@ def test_a_defect_in_a_last_step_leaves_no_other_undone(tmp_path, entry, when):
         assert run.process.wait(PATIENCE) == 0
         run._reader.join(PATIENCE)
         assert marked(run.mark) == []
-        assert len(run.seen("defect")) == 1
+        assert len(run.seen("internal_error")) == 1
         assert "planted" in run.output
         assert not [line for line in run.output if "Traceback" in line or "secret" in line]
         assert not (tmp_path / "status").exists()

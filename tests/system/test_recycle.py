@@ -25,14 +25,14 @@ def test_a_worker_that_has_eaten_too_much_is_replaced_without_a_lost_request(sid
         assert said["limit"] == 100 * MIB
         told = run.wait("recycled")
         assert (told["pid"], told["slot"]) == (big, said["slot"])
-        run.wait("worker_left", pid=big)
+        run.wait("worker_exited", pid=big)
     assert load.failures == []
     names = [
         each["event"]
         for each in run.events
         if each.get("pid") in (big, told["by"]) or each.get("by") == told["by"]
     ]
-    assert names.index("recycling") < names.index("recycled") < names.index("worker_left")
+    assert names.index("recycling") < names.index("recycled") < names.index("worker_exited")
     assert len(run.workers()) == 2
     assert run.seen("swap_started")[1:] == [], "no generation was begun for it"
     assert run.stop() == 0

@@ -141,7 +141,7 @@ def test_what_may_be_meant_otherwise_is_said_at_the_start(sidecar, tmp_path):
         cwd=tmp_path,
     )  # fmt: skip
     run.wait("serving")
-    said = [each["remark"] for each in run.seen("remark")]
+    said = [each["text"] for each in run.seen("notice")]
     for part in (
         "SIDECAR_WORKRES: no setting has this variable; did you mean SIDECAR_WORKERS?",
         "sidecar.yaml is not read: the usual name is sidecar.yml",
@@ -155,8 +155,8 @@ def test_what_may_be_meant_otherwise_is_said_at_the_start(sidecar, tmp_path):
 def test_a_port_that_only_the_program_was_told_is_said(sidecar):
     run = sidecar(program=("sleep", "100", "--port"), port=False)
     assert any(
-        "sidecar run --port … -- sleep" in each["remark"]
-        for each in [run.wait("remark"), *run.seen("remark")]
+        "sidecar run --port … -- sleep" in each["text"]
+        for each in [run.wait("notice"), *run.seen("notice")]
     )
     run.stop()
 
@@ -360,8 +360,8 @@ def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_nothing(sid
     (tmp_path / "gone").rename(tmp_path / "elsewhere")
     run.swap(2)
     run.swap(3)
-    assert len(run.seen("cannot")) == 1
-    assert "--status-file" in run.seen("cannot")[0]["what"]
+    assert len(run.seen("action_failed")) == 1
+    assert "--status-file" in run.seen("action_failed")[0]["what"]
     assert run.stop() == 0
 
 

@@ -109,7 +109,7 @@ def test_command_directory_umask_environment_and_signals_are_those_of_now(reload
     it.run.signal("TERM")
     assert it.run.wait("stopping")["sending"] == "QUIT"
     assert it.run.exit() == 0
-    assert {each["cause"] for each in it.run.seen("worker_left", generation=2)} == {
+    assert {each["cause"] for each in it.run.seen("worker_exited", generation=2)} == {
         "killed by SIGQUIT"
     }
 
@@ -126,7 +126,7 @@ def test_how_an_envdir_is_named_and_who_leaves_first_are_those_of_now(reloaded, 
     it.run.wait("watching")
     changed = it.reload(f"{usual}envdir: '{env},upper,prefix=APP_'\noverlap: never\n", 2)
     assert changed == ["envdir", "overlap"]
-    assert it.run.seen("making_room", generation=2)[0]["why"] == "--overlap never"
+    assert it.run.seen("overlap_skipped", generation=2)[0]["why"] == "--overlap never"
     found = environment(port)
     assert (found["APP_DB_HOST"], "db-host" in found) == ("a", False)
     it.run.wait("watching", count=2)
@@ -165,8 +165,8 @@ def test_times_readiness_and_check_are_those_of_now(reloaded):
     it.run.signal("HUP")
     assert it.run.wait("worker_ready", generation=2)["by"] == "interval"
     assert it.run.wait("check_output")["output"] == "checked"
-    assert it.run.wait("killing")["generation"] == 1  # deaf: after 50 ms, not after 25 s
-    it.run.wait("generation_gone", generation=1)
+    assert it.run.wait("worker_killed")["generation"] == 1  # deaf: after 50 ms, not after 25 s
+    it.run.wait("generation_ended", generation=1)
     it.reload(
         f"port: 127.0.0.1:{port}\ndrain-timeout: 50ms\nready: command\nready-command: ['true']\nstart-timeout: 7s\n",
         3,
@@ -274,7 +274,7 @@ def test_a_bad_file_changes_nothing_in_twelve_ways_and_a_good_one_clears_it(relo
             text = bad.replace("TAKEN", str(taken.getsockname()[1])).replace("FREE", str(free))
             it.write(text if "port" in text else f"{text}port: 127.0.0.1:{port}\n")
             it.run.signal("HUP")
-            cause = it.run.wait("reload_refused", count=count)["cause"]
+            cause = it.run.wait("reload_rejected", count=count)["cause"]
             after = it.status()
             assert "; ".join(after["problems"]) == cause
             for name in ("generations", "listeners", "workers"):
@@ -284,7 +284,7 @@ def test_a_bad_file_changes_nothing_in_twelve_ways_and_a_good_one_clears_it(relo
             assert refused(free)
         it.file.unlink()
         it.run.signal("HUP")
-        assert "cannot be read" in it.run.wait("reload_refused", count=len(BAD) + 1)["cause"]
+        assert "cannot be read" in it.run.wait("reload_rejected", count=len(BAD) + 1)["cause"]
     assert len(os.listdir(f"/proc/{it.run.pid}/fd")) == fds
     assert len(it.run.seen("swap_started")) == 1
     assert "cannot be read" in it.ask("status").stdout
@@ -349,7 +349,7 @@ def test_what_cannot_change_is_named_once_and_stays(reloaded, tmp_path):
         f"port: '127.0.0.1:{port},defer'\npid-file: {tmp_path}/other\nstatus-file: {tmp_path}/status\nuser: nobody\n",
         2,
     )
-    remarks = [each["remark"] for each in it.run.seen("remark")]
+    remarks = [each["text"] for each in it.run.seen("notice")]
     assert len(remarks) == 2
     assert remarks[0].startswith(f"--port 127.0.0.1:{port},defer: defer, nonblock")
     assert remarks[1].startswith(
@@ -377,7 +377,7 @@ def test_the_watcher_goes_by_the_rules_of_now(reloaded, tmp_path):
         f"{tmp_path}/b/x.py"
     ]
     it.reload(f"port: 127.0.0.1:{port}\n", 4)
-    assert it.run.seen("helper_ended") == []
+    assert it.run.seen("helper_exited") == []
     assert it.run.stop() == 0
 
 
@@ -391,10 +391,10 @@ def test_nothing_that_was_filled_in_shows_anywhere(reloaded, tmp_path):
     assert it.ask("reload", "--wait").returncode == 1
     it.write(f"{text}dir: /nowhere/${{TOKEN}}\nenvdir: /nowhere/${{TOKEN}}\nworkers: ${{TOKEN}}\n")
     it.run.signal("HUP")
-    it.run.wait("reload_refused")
+    it.run.wait("reload_rejected")
     it.write(f"{text}envdir: /nowhere/${{TOKEN}}\n")
     it.run.signal("HUP")
-    assert "/nowhere/" not in it.run.wait("reload_refused", count=2)["cause"]
+    assert "/nowhere/" not in it.run.wait("reload_rejected", count=2)["cause"]
     it.write(f"command: /nowhere/${{TOKEN}}\nport: 127.0.0.1:{port}\n")
     done = it.ask("reload", "--wait")
     assert done.returncode == 1

@@ -34,7 +34,7 @@ def test_without_descriptors_only_the_weighing_suffers(sidecar):
     run = sidecar("--max-memory", "1G", "--drain-timeout", "20")
     run.wait("serving")
     before = no_descriptors(run)
-    said = run.wait("cannot", what="look at the workers' memory")
+    said = run.wait("action_failed", what="look at the workers' memory")
     assert said["cause"] == "Too many open files"
     run.signal("HUP")
     run.wait("swap_failed")  # no process can be made, and that is said
@@ -43,7 +43,7 @@ def test_without_descriptors_only_the_weighing_suffers(sidecar):
     number = run.seen("swap_started")[-1]["generation"] + 1
     run.signal("HUP")
     until(lambda: run.seen("serving")[-1]["generation"] >= number, "a swap")
-    assert len(run.seen("cannot", what="look at the workers' memory")) < 5
+    assert len(run.seen("action_failed", what="look at the workers' memory")) < 5
     assert run.stop() == 0
 
 
@@ -62,17 +62,17 @@ def test_a_stop_without_descriptors_leaves_nothing(sidecar):
 def test_a_control_client_that_cannot_be_taken_is_said_once(sidecar):
     run = sidecar()
     run.wait("serving")
-    path = run.wait("controlled")["path"]
+    path = run.wait("control_socket_opened")["path"]
     before = no_descriptors(run)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
         sock.connect(path)
-        said = run.wait("cannot", what="take a client at the control socket")
+        said = run.wait("action_failed", what="take a client at the control socket")
         assert said["cause"] == "Too many open files"
         resource.prlimit(run.pid, resource.RLIMIT_NOFILE, before)
         sock.sendall(b'{"command": "health"}\n')
         assert b'"done": 0' in sock.recv(1000)
-    assert len(run.seen("cannot")) == 1
+    assert len(run.seen("action_failed")) == 1
     assert run.stop() == 0
 
 
@@ -120,7 +120,7 @@ def test_a_user_that_only_looks_like_a_number_is_refused():
 
 
 def reload(run) -> subprocess.CompletedProcess:
-    path = run.wait("controlled")["path"]
+    path = run.wait("control_socket_opened")["path"]
     return subprocess.run(
         [*SIDECAR, "reload", "--wait", "--control", path],
         cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -193,7 +193,7 @@ def test_a_stop_is_over_in_its_time_where_nothing_can_be_killed(sidecar, tmp_pat
     # 16.6 s it was once; half as much again as was promised is for a busy machine.
     assert time.monotonic() - began < 1.5 * (3.0 + 5.0)
     assert '"stopped"' in log.read_text()
-    assert '"killing"' in log.read_text()
+    assert '"worker_killed"' in log.read_text()
 
 
 DOORS = {"sidecar.cli.main": ("run",), "sidecar.start_server.main": ("--port=0",)}

@@ -109,7 +109,7 @@ def test_a_reload_with_a_name_holds_nothing_up_and_a_stop_does_not_wait_for_it(c
     assert NAME.split(".", maxsplit=1)[0].encode() in server.recv(4096)
     everything_goes_on(run, control)
     assert get(port).startswith("hello 1")
-    assert run.seen("reload_refused") == []
+    assert run.seen("reload_rejected") == []
     assert run.stop() == 0
 
 
@@ -124,7 +124,7 @@ def test_a_reload_that_comes_meanwhile_is_the_one_that_counts(configured, silent
     run.signal("HUP")
     run.alone(run.wait("serving", generation=2)["generation"])
     assert get(other).startswith("hello 2")
-    assert run.seen("reload_refused") == []
+    assert run.seen("reload_rejected") == []
     assert copies(run) == set()
     assert run.stop() == 0
 

@@ -33,10 +33,10 @@ def test_a_program_that_does_not_know_ttou_is_replaced_as_a_whole_and_that_is_sa
     run.wait("serving")
     until(lambda: len(children(run.workers()[0])) == 2, "both processes")
     run.swap(2)
-    assert [each["what"] for each in run.seen("cannot")] == [
+    assert [each["what"] for each in run.seen("action_failed")] == [
         "replace its processes one by one (--slow-start)"
     ]
-    assert run.seen("shifted") == []
+    assert run.seen("worker_shrunk") == []
     assert run.stop() == 0
 
 

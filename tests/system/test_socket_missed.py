@@ -31,14 +31,14 @@ IGNORES = "import http.server, sys; http.server.test(port=int(sys.argv[1]), bind
 def test_a_program_that_listens_elsewhere_is_told_about_while_it_is_waited_for(sidecar, launcher):
     port = free_port()
     run = sidecar(program=(*launcher, sys.executable, "-c", IGNORES, str(port)))
-    said = run.wait("socket_missed")
+    said = run.wait("socket_unused")
     assert (said["generation"], said["slot"]) == (1, 0)
     assert f"listens on 127.0.0.1:{port} by itself" in said["what"]
     assert f"does not accept on 127.0.0.1:{run.port}" in said["what"]
     assert "take fd 3" in said["advice"]
     assert run.seen("worker_overdue") == []
     run.stop()
-    assert len(run.seen("socket_missed")) == 1
+    assert len(run.seen("socket_unused")) == 1
 
 
 def test_a_programs_own_option_that_keeps_its_profile_away_is_named(sidecar):
@@ -47,14 +47,14 @@ def test_a_programs_own_option_that_keeps_its_profile_away_is_named(sidecar):
     port = free_port()
     words = ("timeout", "600", sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}")
     run = sidecar(program=(*words, "examples.hello.app:app"))
-    assert "leave --bind out" in run.wait("socket_missed")["advice"]
+    assert "leave --bind out" in run.wait("socket_unused")["advice"]
     run.stop()
 
 
 def test_a_program_without_any_listener_of_sidecars_is_told_about(sidecar):
     port = free_port()
     run = sidecar(program=(sys.executable, "-c", IGNORES, str(port)), port=False)
-    said = run.wait("socket_missed")
+    said = run.wait("socket_unused")
     assert "there is no --port" in said["what"]
     assert f"say --port {port}" in said["advice"]
     assert run.stop() == 0
@@ -69,7 +69,7 @@ def test_with_overlap_never_a_program_may_listen_by_itself(sidecar):
     run.swap(2)
     run.swap(3)
     assert run.stop() == 0
-    assert run.seen("socket_missed") == []
+    assert run.seen("socket_unused") == []
 
 
 @pytest.mark.parametrize("by", ["command line", "variable PORT"])
@@ -82,7 +82,7 @@ def test_a_program_that_binds_sidecars_own_port_is_told_what_that_ends_in(sideca
         env={"PORT": str(port)} if by != "command line" else None,
     )  # fmt: skip
     assert run.exit() == 1
-    (said,) = run.seen("socket_missed")  # three times would be no news
+    (said,) = run.seen("socket_unused")  # three times would be no news
     assert f"its {by} names port {port}" in said["what"]
     assert "address already in use" in said["what"]
     assert "take fd 3" in said["advice"]
@@ -93,7 +93,7 @@ def test_a_second_port_that_the_old_generation_holds_is_named(sidecar):
     run = sidecar(program=(sys.executable, "-c", TWO_PORTS, str(port)))
     run.wait("serving")
     run.signal("HUP")
-    said = run.wait("socket_missed")
+    said = run.wait("socket_unused")
     assert f"listens on 127.0.0.1:{port} by itself" in said["what"]
     assert "--overlap never" in said["advice"]
     run.stop()
@@ -102,7 +102,7 @@ def test_a_second_port_that_the_old_generation_holds_is_named(sidecar):
 def test_a_program_of_which_nothing_is_known_gets_the_guess_once(sidecar):
     run = sidecar("--max-failures", "2", program=("sh", "-c", "exit 1"))
     assert run.exit() == 1
-    (said,) = run.seen("socket_missed")
+    (said,) = run.seen("socket_unused")
     assert 'If it said "address already in use"' in said["what"]
 
 
@@ -112,9 +112,9 @@ def test_nothing_is_said_of_a_program_that_takes_its_socket(sidecar, tmp_path):
     run.wait("serving")
     run.swap(2)
     assert run.stop() == 0
-    assert run.seen("socket_missed") == []
+    assert run.seen("socket_unused") == []
     (tmp_path / "script").write_text("#!/no/such/interpreter\n")
     (tmp_path / "script").chmod(0o755)
     run = sidecar("--max-failures", "1", program=(f"{tmp_path}/script", "8080"))
     assert run.exit() == 127
-    assert run.seen("socket_missed") == []
+    assert run.seen("socket_unused") == []

@@ -36,7 +36,7 @@ def test_what_is_deaf_to_the_signal_is_killed_after_the_drain_timeout(sidecar):
     run = sidecar("--drain-timeout", "300ms", env={"DEAF": "1"})
     run.wait("serving")
     assert run.stop() == 0
-    assert run.seen("killing")
+    assert run.seen("worker_killed")
     assert run.seen("stopped")[0]["status"] == 0
 
 
@@ -54,7 +54,7 @@ def test_a_second_stop_signal_skips_the_waiting(sidecar):
         "the end",
     )
     assert run.exit() == 0
-    assert run.seen("killing")
+    assert run.seen("worker_killed")
 
 
 def test_lame_duck_serves_on_and_a_second_signal_ends_it(sidecar):
@@ -64,7 +64,7 @@ def test_lame_duck_serves_on_and_a_second_signal_ends_it(sidecar):
     run.signal("TERM")
     run.wait("stopping", lame_duck=3600.0)
     assert run.get().startswith("hello")
-    assert run.seen("worker_left") == []
+    assert run.seen("worker_exited") == []
     assert run.stop("INT") == 0
 
 
@@ -76,7 +76,7 @@ def test_an_int_knows_no_lame_duck(sidecar):
 
 def test_a_stop_in_a_crash_loop_starts_nothing_more(sidecar):
     run = sidecar("--max-failures", "0", env={"DIE": "1"})
-    run.wait("retry", count=2)
+    run.wait("retry_scheduled", count=2)
     started = len(run.seen("worker_started"))
     assert run.stop() == 0
     assert len(run.seen("worker_started")) <= started + 1
@@ -101,8 +101,8 @@ def test_what_the_leader_left_behind_in_its_group_is_killed_after_the_rest_of_th
     run.wait("serving")
     run.swap(2, gone=False)
     leader = run.seen("worker_started", generation=1)[0]["pid"]
-    run.wait("worker_left", pid=leader)
-    run.wait("killing", pid=leader)
+    run.wait("worker_exited", pid=leader)
+    run.wait("worker_killed", pid=leader)
     assert run.stop() == 0
 
 

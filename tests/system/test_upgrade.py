@@ -366,7 +366,7 @@ def test_the_settings_in_force_stay_in_force_whatever_the_file_says_by_now(confi
     it = configured(f"port: 127.0.0.1:{port}\nmin-uptime: 3s\n")
     it.write(f"port: 127.0.0.1:{port}\nworkers: none\n")
     it.run.signal("HUP")
-    it.run.wait("reload_refused")
+    it.run.wait("reload_rejected")
     before = status(tmp_path)
     assert before["problems"]
     it.upgrade()
@@ -377,7 +377,7 @@ def test_the_settings_in_force_stay_in_force_whatever_the_file_says_by_now(confi
     it.file.unlink()
     it.upgrade()
     it.run.signal("HUP")
-    it.run.wait("reload_refused", 2)
+    it.run.wait("reload_rejected", 2)
     it.write(f"port: 127.0.0.1:{port}\nworkers: 2\n")
     it.upgrade()
     assert status(tmp_path)["workers"] == 1
@@ -393,13 +393,13 @@ def test_an_upgrade_waits_for_the_settings_that_are_being_read(configured):
     it = configured(f"port: 127.0.0.1:{port}\n")
     it.write(f"port: 127.0.0.1:{port}\nworkers: 2\n")
     it.run.signal("HUP")
-    it.run.wait("asked")
+    it.run.wait("signal_received")
     it.upgrade()
     names = [each["event"] for each in it.run.events]
     assert (
         names.index("upgrading")
         > len(names) - 1 - names[::-1].index("serving")
-        > names.index("resized")
+        > names.index("scaled")
     )
     assert it.run.stop() == 0
 
@@ -435,7 +435,7 @@ def read(path: Path) -> bytes:
 
 def test_every_probe_is_answered_and_events_go_on_at_the_admin(start):
     run = start("--admin", "127.0.0.1:0")
-    port = int(run.wait("admin")["address"].rpartition(":")[2])
+    port = int(run.wait("admin_opened")["address"].rpartition(":")[2])
     assert get(port, "/readyz")
     failures: list[str] = []
     answered = 0
@@ -474,7 +474,7 @@ def test_every_probe_is_answered_and_events_go_on_at_the_admin(start):
         thread.join()
     assert failures == []
     assert len(admins) > 1, "another one after each"
-    assert run.seen("helper_ended") == []
+    assert run.seen("helper_exited") == []
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
         sock.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         told = (json.loads(line[6:]) for line in sock.makefile("rb") if line.startswith(b"data: "))
@@ -561,24 +561,24 @@ def test_a_slow_start_after_it_is_as_slow_and_one_that_failed_before_it_is_taken
     old = run.workers()[0]
     run.signal("HUP")
     (tmp_path / "gate-2-0").touch()
-    first = run.wait("shifted")
+    first = run.wait("worker_shrunk")
     assert (first["pid"], first["signal"], first["had"]) == (old, "TTOU", 3)
     run.signal("USR2")
     os.kill(run.wait("worker_started", generation=2)["pid"], signal.SIGKILL)
     run.wait("swap_failed", generation=2)
-    run.wait("shifted", signal="TTIN")
+    run.wait("worker_shrunk", signal="TTIN")
     run.wait("upgraded", 2)
     run.signal("HUP")
     for number in range(3):
         (tmp_path / f"gate-3-{number}").touch()
         if number < 2:
-            run.wait("shifted", 2 + number, signal="TTOU")
+            run.wait("worker_shrunk", 2 + number, signal="TTOU")
     run.wait("serving", generation=3)
     run.wait("upgraded", 2)
     run.alone(3)
-    gave = [each["left"] for each in run.seen("shifted", signal="TTOU") if each["pid"] == old]
+    gave = [each["left"] for each in run.seen("worker_shrunk", signal="TTOU") if each["pid"] == old]
     assert gave[-1] == 1
-    assert run.seen("cannot") == []
+    assert run.seen("action_failed") == []
     assert run.stop() == 0
 
 
@@ -593,11 +593,11 @@ def test_an_old_worker_goes_on_draining_and_is_killed_in_time(start):
     run.signal("USR2")
     run.wait("upgraded")
     assert alive(old)
-    run.wait("killing", pid=old)
-    run.wait("worker_left", pid=old)
+    run.wait("worker_killed", pid=old)
+    run.wait("worker_exited", pid=old)
     names = [each["event"] for each in run.events]
-    assert names.index("upgraded") < names.index("killing")
-    run.wait("generation_gone", generation=1)
+    assert names.index("upgraded") < names.index("worker_killed")
+    run.wait("generation_ended", generation=1)
     run.signal("TERM")
     assert run.stop("TERM") == 0
 
@@ -609,14 +609,14 @@ def test_an_upgrade_waits_for_the_swap_that_is_going_on(start, tmp_path):
     run.signal("HUP")
     run.wait("worker_started", generation=2)
     run.signal("USR2")
-    run.wait("upgrade_waits", generation=2)
+    run.wait("upgrade_waiting", generation=2)
     run.wait("upgraded")
     names = [
         each["event"]
         for each in run.events
-        if each.get("generation") == 2 or each["event"] in ("upgrade_waits", "upgraded")
+        if each.get("generation") == 2 or each["event"] in ("upgrade_waiting", "upgraded")
     ]
-    assert names.index("upgrade_waits") < names.index("serving") < names.index("upgraded")
+    assert names.index("upgrade_waiting") < names.index("serving") < names.index("upgraded")
     assert run.stop() == 0
 
 
@@ -657,7 +657,7 @@ def test_a_term_right_after_it_stops_all(start, after):
     if after:
         run.wait(after)
     assert run.stop() == 0
-    assert len(run.seen("worker_left")) == 2
+    assert len(run.seen("worker_exited")) == 2
 
 
 def test_connections_to_the_control_socket_survive_it(start, tmp_path):
@@ -694,7 +694,7 @@ def test_the_watcher_misses_nothing(start, tmp_path):
         run.wait("upgrading", count)
         (tmp_path / "code" / f"a{count}.py").write_text("1")
         run.wait("serving", generation=1 + count)
-        assert "helper_ended" not in [each["event"] for each in run.events]
+        assert "helper_exited" not in [each["event"] for each in run.events]
     assert run.stop() == 0
 
 

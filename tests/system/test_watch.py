@@ -219,7 +219,7 @@ def test_a_file_that_the_program_writes_itself_is_named(watched, tree):
     """A log in the watched tree makes a loop: it is said which path, and how to ignore it."""
     (tree / "app.py").write_text(f"open({str(tree / 'program.out')!r}, 'a').write('started\\n')\n")
     run = watched("--watch-settle", "0")
-    remark = run.wait("remark")["remark"]
+    remark = run.wait("notice")["text"]
     assert "program.out" in remark
     assert "--watch-ignore" in remark
     assert run.stop() == 0
@@ -282,7 +282,7 @@ def test_a_settings_file_that_is_saved_is_read(sidecar, tree):
     assert run.wait("settings_read", count=2)["changed"] == ["workers"]
     run.wait("worker_ready", generation=2, count=2)
     replaced(file, "workers: none\n")
-    assert "sidecar.yml:1: workers" in run.wait("reload_refused")["cause"]
+    assert "sidecar.yml:1: workers" in run.wait("reload_rejected")["cause"]
     (tree / "end.py").write_text("x = 1\n")
     assert [os.path.basename(each) for each in run.wait("serving", generation=3)["changed"]] == [
         "end.py"
@@ -333,7 +333,7 @@ def test_a_broken_save_changes_nothing_and_the_next_good_one_is_served(watched, 
     run.alone(4)
     assert served(run) == there(tree)
     assert len(run.seen("swap_failed")) == 2
-    assert run.seen("retry") == []
+    assert run.seen("retry_scheduled") == []
 
 
 def test_the_output_of_a_check_is_the_end_of_it(watched, tree):
@@ -360,7 +360,7 @@ def test_a_save_during_a_slow_start_gives_the_half_started_generation_up(watched
     assert run.seen("swap_superseded", generation=2)
     names = [(each["event"], each.get("generation")) for each in run.events]
     gone = min(
-        names.index((name, 2)) for name in ("worker_left", "worker_died") if (name, 2) in names
+        names.index((name, 2)) for name in ("worker_exited", "worker_died") if (name, 2) in names
     )
     assert gone < names.index(("worker_started", 3))
     run.alone(3)
@@ -410,13 +410,13 @@ def test_a_stream_does_not_hold_a_swap_up_and_ends_at_the_deadline(watched, tree
         until(lambda: second not in run.workers(), "the end of the second generation's worker")
         assert served(run) == there(tree)
         assert sock.recv(4096), "the old stream goes on"
-        run.wait("killing", generation=1)
+        run.wait("worker_killed", generation=1)
         try:
             while sock.recv(4096):
                 pass
         except ConnectionResetError:
             pass
-    run.wait("worker_left", generation=1)
+    run.wait("worker_exited", generation=1)
 
 
 # --- the envdir
@@ -495,7 +495,7 @@ def test_a_value_that_makes_the_program_die_is_not_tried_again_until_it_changes(
     assert (failed["trigger"], failed["changed"], failed["still"]) == ("envdir", ["DIE"], [1])
     (env / "DIE").unlink()
     run.wait("serving", generation=3)
-    assert run.seen("retry") == []
+    assert run.seen("retry_scheduled") == []
 
 
 def test_a_splay_puts_an_envdirs_change_off_but_no_other(sidecar, env):
@@ -532,7 +532,7 @@ def test_no_value_of_an_envdir_is_said(sidecar, env):
     replaced(env / "TOKEN", secret * 20_000)
     run.wait("environment_unreadable")
     os.kill(watcher(run), signal.SIGKILL)
-    run.wait("helper_ended")
+    run.wait("helper_exited")
     pid = watcher(run)
     assert secret not in Path(f"/proc/{pid}/cmdline").read_text()
     assert secret not in Path(f"/proc/{pid}/environ").read_text()
@@ -556,14 +556,14 @@ def test_a_watcher_killed_ten_times_misses_nothing_and_serving_never_notices(wat
             pid = watcher(run)
             os.kill(pid, signal.SIGKILL)
             replaced(tree / "pkg" / "mod.py", f"version = {count}\n")
-            run.wait("helper_ended", count=count)
+            run.wait("helper_exited", count=count)
             if count % 3 == 0:
                 (tree / f"new{count}").mkdir()
                 (tree / f"new{count}" / "file.py").write_text("x = 1\n")
     until(lambda: served(run) == there(tree), "the last save served")
     assert load.failures == []
     assert run.seen("worker_died") == []
-    assert [each["cause"] for each in run.seen("helper_ended")] == ["killed by SIGKILL"] * 10
+    assert [each["cause"] for each in run.seen("helper_exited")] == ["killed by SIGKILL"] * 10
     assert run.stop() == 0
 
 
@@ -573,7 +573,7 @@ def test_a_watcher_that_is_stopped_is_replaced(watched, tree):
     pid = watcher(run)
     os.kill(pid, signal.SIGSTOP)
     (tree / "app.py").write_text("new = 1\n")
-    assert run.wait("helper_ended")["pid"] == pid
+    assert run.wait("helper_exited")["pid"] == pid
     run.wait("serving", generation=2)
     run.alone(2)
     assert served(run) == there(tree)
@@ -621,7 +621,7 @@ def test_a_watch_on_a_directory_that_is_not_there_yet(sidecar, tmp_path):
     """It is said, and watched once it is there."""
     run = sidecar("--watch", str(tmp_path / "later"))
     run.wait("serving")
-    assert "later" in run.wait("remark")["remark"]
+    assert "later" in run.wait("notice")["text"]
     run.wait("watching")
     saves.plant(tmp_path / "later")
     assert run.wait("serving", count=2)["trigger"] == "watch"

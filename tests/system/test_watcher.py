@@ -606,7 +606,7 @@ def test_file_systems_without_files_are_not_entered(
     prefix = (*unshare, "sh", "-c", script, str(tree))
     watcher = start([tree, "/proc", "/sys/kernel"], settle=LONG, mode="poll", prefix=prefix)
     assert watcher.watching()["directories"] == 4  # the tree, later, pkg, pkg/deep
-    said = [watcher.next()["remark"], watcher.next()["remark"]]
+    said = [watcher.next()["text"], watcher.next()["text"]]
     assert ["/proc is a proc file system" in said[0], "/sys/kernel is a" in said[1]] == [True, True]
     nothing_more(watcher, tree)
 
@@ -630,7 +630,7 @@ def test_a_breakpoint_that_is_saved_is_said_once(
         (tree / name).write_text(text + "\n" * number)
         assert watcher.changed()
         if line and not number:
-            assert f"{name}:{line} stops in a debugger" in watcher.next()["remark"]
+            assert f"{name}:{line} stops in a debugger" in watcher.next()["text"]
     nothing_more(watcher, tree)
 
 
@@ -730,9 +730,9 @@ def test_a_file_the_program_writes_again_and_again_is_named(
             assert watcher.changed() == ["app.log"]
         remark = watcher.next()
         program.stdin.close()
-    assert remark["event"] == "remark"
-    assert f"process {program.pid} of the program" in remark["remark"]
-    assert "--watch-ignore '/app.log'" in remark["remark"]
+    assert remark["event"] == "notice"
+    assert f"process {program.pid} of the program" in remark["text"]
+    assert "--watch-ignore '/app.log'" in remark["text"]
 
 
 def test_a_file_that_somebody_saves_again_and_again_is_named_later(
@@ -743,7 +743,7 @@ def test_a_file_that_somebody_saves_again_and_again_is_named_later(
     for number in range(12):
         (tree / "app.py").write_text("x" * number)
         assert watcher.changed() == ["app.py"]
-    assert "app.py has changed 12 times in a row" in watcher.next()["remark"]
+    assert "app.py has changed 12 times in a row" in watcher.next()["text"]
 
 
 # What happened while nobody watched.

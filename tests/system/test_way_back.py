@@ -37,7 +37,7 @@ class Case:
         self.run = Sidecar(*words, program=(), env=self.environ)
         self.run.wait("serving", generation=1)
         self.run.swap(2)
-        self.run.wait("generation_gone", generation=1)
+        self.run.wait("generation_ended", generation=1)
 
     def settings(self, command: tuple[str, ...] = SERVER, **more: str) -> None:
         told = {name.replace("_", "-"): value for name, value in more.items()}
@@ -90,7 +90,7 @@ def case(tmp_path):
 def test_a_changed_environment_that_breaks_the_program_is_gone_back_from(case):
     it = case()
     it.breaks()
-    back = it.run.wait("went_back")
+    back = it.run.wait("reverted")
     numbers = {name: back[name] for name in ("level", "generation", "like", "failed")}
     assert numbers == {"level": "warning", "generation": 4, "like": 1, "failed": 3}
     assert (back["settings"], back["variables"]) == ([], ["CRASH", "TOKEN"])
@@ -106,7 +106,7 @@ def test_a_changed_environment_that_breaks_the_program_is_gone_back_from(case):
     it.run.swap(5)
     assert it.environment()["TOKEN"] == SECRET
     assert "went back" not in it.ask("status")
-    assert len(it.run.seen("went_back")) == 1
+    assert len(it.run.seen("reverted")) == 1
     it.stop()
 
 
@@ -117,7 +117,7 @@ def test_what_went_back_and_dies_soon_is_not_gone_back_to_again(case):
     it.run.wait("serving", generation=4)
     os.kill(it.run.wait("worker_started", generation=4)["pid"], 9)
     it.run.wait("worker_died", generation=6)
-    assert [each["generation"] for each in it.run.seen("went_back")] == [4]
+    assert [each["generation"] for each in it.run.seen("reverted")] == [4]
     assert it.run.seen("serving", generation=5) != []
     it.stop()
 
@@ -129,11 +129,11 @@ def test_settings_are_gone_back_to_as_well_also_after_an_upgrade_in_place(case):
     it.settings(("sh", "-c", until_told), min_uptime="1h", umask="022", drain_timeout="7s")
     it.variable("TOKEN", SECRET)
     it.run.swap(3)
-    it.run.wait("generation_gone", generation=2)
+    it.run.wait("generation_ended", generation=2)
     it.run.signal("USR2")
     it.run.wait("upgraded")
     (it.where / "go").touch()
-    back = it.run.wait("went_back")
+    back = it.run.wait("reverted")
     assert (back["generation"], back["like"]) == (4, 1)
     assert (back["settings"], back["variables"]) == (["command", "umask"], ["TOKEN"])
     it.run.wait("serving", generation=4)
@@ -162,7 +162,7 @@ def test_what_was_refused_is_not_begun_when_what_serves_crashes(tmp_path, worker
         served = run.workers()
         for pid in served:
             os.kill(pid, 9)
-        kept = run.wait("kept_on")
+        kept = run.wait("kept_previous")
         assert (kept["level"], kept["generation"], kept["like"], kept["failed"]) == (
             "warning",
             3,
@@ -183,7 +183,7 @@ def test_what_was_refused_is_not_begun_when_what_serves_crashes(tmp_path, worker
             os.kill(pid, 9)
         run.wait("serving", generation=5, trigger="crash")
         assert f"TOKEN={SECRET!r}\n" in run.get("/env")
-        assert len(run.seen("kept_on")) == 1
+        assert len(run.seen("kept_previous")) == 1
         assert run.stop() == 0
         assert SECRET not in json.dumps(run.events)
     finally:

@@ -237,7 +237,7 @@ def test_the_environment_follows_the_envdir(sidecar, tmp_path):
         "--envdir", str(first), "--envdir", str(second), env={"GREETING": "own", "HIDDEN": "seen"}
     )
     run.wait("serving")
-    assert "GREETING has" in run.seen("remark")[0]["remark"]
+    assert "GREETING has" in run.seen("notice")[0]["text"]
     env = environment(run)
     assert env["GREETING"] == "from b"
     assert env["ONLY"] == "here"
@@ -370,7 +370,14 @@ def test_a_descriptor_sent_with_a_notification_does_not_hold_sidecar_up(sidecar)
     run = sidecar("--ready", "notify", program=(sys.executable, "-c", LINGERS))
     assert run.wait("worker_ready")["by"] == "notify"
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "status", "--control", run.wait("controlled")["path"]],
+        [
+            sys.executable,
+            "-m",
+            "sidecar",
+            "status",
+            "--control",
+            run.wait("control_socket_opened")["path"],
+        ],
         cwd=ROOT,
         capture_output=True,
         timeout=PATIENCE,

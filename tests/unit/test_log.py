@@ -51,17 +51,17 @@ def test_what_is_lost_while_the_reader_sleeps_is_counted_and_said():
     read, write = os.pipe()
     log = Log("text", write)
     while not log.lost:
-        log.say("asked", {"signal": "HUP"})
+        log.say("signal_received", {"signal": "HUP"})
     for _ in range(9):
-        log.say("asked", {"signal": "HUP"})
+        log.say("signal_received", {"signal": "HUP"})
     lost = log.lost
     os.read(read, 1 << 16)
-    log.say("asked", {"signal": "TERM"})
+    log.say("signal_received", {"signal": "TERM"})
     shown = os.read(read, 1 << 16).decode()
     assert f"{lost} lines of sidecar's own log were lost" in shown
     assert shown.endswith("SIGTERM received\n")
     os.close(read)
-    log.say("asked", {"signal": "HUP"})  # the reader is gone: no error, nobody to tell
+    log.say("signal_received", {"signal": "HUP"})  # the reader is gone: no error, nobody to tell
     os.close(write)
 
 
@@ -70,7 +70,7 @@ import sys
 from sidecar.log.writer import Log
 log = Log("text", 2)
 for number in range(2000):
-    log.say("remark", {"remark": f"line {number}"})
+    log.say("notice", {"text": f"line {number}"})
 print(log.lost)
 """
 
@@ -110,10 +110,10 @@ def test_it_follows_its_descriptor_and_lets_go_of_what_that_was():
     """As --log-file does: another file takes the descriptor's place."""
     one, writing = os.pipe()
     log = Log("text", writing)
-    log.say("asked", {"signal": "HUP"})
+    log.say("signal_received", {"signal": "HUP"})
     other, end = os.pipe()
     os.dup2(end, writing)
-    log.say("asked", {"signal": "TERM"})
+    log.say("signal_received", {"signal": "TERM"})
     assert os.read(one, 4096).endswith(b"SIGHUP received\n")
     assert os.read(one, 4096) == b""  # nobody writes there any more
     assert os.read(other, 4096).endswith(b"SIGTERM received\n")
@@ -129,11 +129,11 @@ def test_a_line_that_a_terminal_took_a_part_of_is_ended_before_the_next():
     reading, writing = pty.openpty()
     log = Log("text", writing)
     while not log.lost:
-        log.say("remark", {"remark": "x" * 999})
+        log.say("notice", {"text": "x" * 999})
     said = b""
     while b"SIGTERM received" not in said:
         said += os.read(reading, 1 << 16)
-        log.say("asked", {"signal": "TERM"})
+        log.say("signal_received", {"signal": "TERM"})
     lines = said.decode().split("\r\n")
     # Each is whole: begins with a time, is as long as it should be.
     assert all(line.startswith("2") for line in lines[:-1])
@@ -145,7 +145,7 @@ def test_a_line_that_a_terminal_took_a_part_of_is_ended_before_the_next():
 
 def test_a_line_is_never_longer_than_a_pipe_takes_at_once():
     read, write = os.pipe()
-    Log("text", write).say("remark", {"remark": "é" * 10_000})
+    Log("text", write).say("notice", {"text": "é" * 10_000})
     data = os.read(read, 1 << 16)
     assert len(data) <= 4096
     assert data.endswith("…\n".encode())
@@ -195,12 +195,12 @@ def test_every_phrase_can_be_said(event):
     ("event", "more", "said"),
     [
         (
-            "killing",
+            "worker_killed",
             {"after": 5.0, "leader": True},
             "! generation 1: worker 0 (pid 7) has not left 5 s",
         ),
         (
-            "outlived",
+            "leader_exited",
             {"pids": [8], "strays": [], "signal": "TERM", "kill_in": 3.0, "shell": False},
             "! generation 1: worker 0 (pid 7) has gone, but its process 8 lives on",
         ),
