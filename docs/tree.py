@@ -18,7 +18,7 @@ BEGIN, END = "<!-- the tree: make docs -->\n", "<!-- end of the tree -->\n"
 
 # From the top floor down; then what runs beside PID 1, and what programs import.
 FOLDERS = (
-    "cli", "start_server", "host", "upgrade", "control", "system", "log", "core", "settings", "base",
+    "cli", "start_server", "host", "upgrade", "control", "system", "log", "policies", "core", "settings", "base",
     "watch", "admin", "rollout",
 )  # fmt: skip
 WIDTH = 26

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 LISTENER_FD, CONNECTION_FDS = 3, (4, 5)
 MAY_ASK = ("status", "health", "events")
 
-# What it says, by event.
-SAYS: dict[str, helpers.Shape] = {"notice": helpers.REMARK}
+# The events that it may write.
+ALLOWED_EVENTS: dict[str, helpers.Shape] = {"notice": helpers.REMARK}
 
 
 def make_admin(
@@ -45,18 +45,18 @@ def make_admin(
     who = f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}" if user is not None else "-"
     # Kept for all its lives. Listeners has put it above what workers get, which may be too low
     # here.
-    fd = helpers.clear(os.dup(listener))
+    fd = helpers.move_fd_above(os.dup(listener))
 
-    def given() -> helpers.Handoff:
+    def make_fds() -> helpers.Handoff:
         handed = [(fd, LISTENER_FD)]
         for number in CONNECTION_FDS:
             ours, theirs = socket.socketpair()
-            handed.append((admin.lend(theirs.detach()), number))
+            handed.append((admin.own_until_started(theirs.detach()), number))
             connect(ours, MAY_ASK)
         return handed
 
-    def heed(told: dict[str, Any], _now: float) -> None:
-        tools.say("notice", {"text": told["text"]})
+    def on_event(event: dict[str, Any], _now: float) -> None:
+        tools.say("notice", {"text": event["text"]})
 
     admin = helpers.Helper(
         "the admin",
@@ -65,13 +65,13 @@ def make_admin(
         environment={
             name: value
             for name, value in helpers.environment(environment).items()
-            if name in helpers.PLAIN
+            if name in helpers.PLAIN_VARIABLES
         },
-        given=given,
-        says=SAYS,
-        heed=heed,
-        to_the_end=True,
-        ends_on="TERM",
+        make_fds=make_fds,
+        allowed_events=ALLOWED_EVENTS,
+        on_event=on_event,
+        runs_during_stop=True,
+        stop_signal="TERM",
     )
     return admin
 

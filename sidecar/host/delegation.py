@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import marshal
 
-from sidecar.host.helpers import PATIENCE, Tail
+from sidecar.host.helpers import ANSWER_TIMEOUT_S
+from sidecar.host.tail import Tail
 from sidecar.system.child import Launch
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ class Delegation:
                 self._tools.abandon(pid)
             tail.close()
             raise
-        self._at_work[pid] = Delegated(tail, now + PATIENCE, generation, done)
+        self._at_work[pid] = Delegated(tail, now + ANSWER_TIMEOUT_S, generation, done)
         return pid
 
     def deadline(self) -> float:
@@ -72,7 +73,7 @@ class Delegation:
         for pid, work in list(self._at_work.items()):
             if work.until <= now:
                 self.drop(pid)
-                work.done(None, f"it took longer than {PATIENCE:g} s")
+                work.done(None, f"it took longer than {ANSWER_TIMEOUT_S:g} s")
 
     def on_exit(self, ended: Ended, _now: float) -> None:
         """It is done, or will never be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.base.ending import what_it_did
 from sidecar.core import facts
-from sidecar.host.helpers import Tail
+from sidecar.host.tail import Tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

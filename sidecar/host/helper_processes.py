@@ -49,11 +49,11 @@ class HelperProcesses:
         return iter(self._helpers)
 
     def add(self, helper: Helper) -> None:
-        """There is one more; it is started when it is due."""
+        """Look after one more helper. It is started when it is due."""
         self._helpers.append(helper)
 
     def remove(self, helper: Helper, now: float) -> None:
-        """There is no such helper any more: read what it has said last, and end it."""
+        """Read what a helper has written last, and end it for good."""
         if helper.pid:
             self.read(helper, now)
             self._tools.stop_listening(helper)
@@ -62,13 +62,17 @@ class HelperProcesses:
         self._helpers.remove(helper)
 
     def deadline(self) -> float:
-        """When the next one is to be started."""
-        return min((helper.start_at for helper in self._wanted()), default=float("inf"))
+        """When the next one has to be started."""
+        stopping = self._tools.stopping()
+        return min(
+            (helper.restart.deadline(stopping) for helper in self._helpers), default=float("inf")
+        )
 
     def on_deadline(self, now: float) -> None:
         """Start those that are due."""
-        for helper in self._wanted():
-            if helper.start_at > now:
+        stopping = self._tools.stopping()
+        for helper in self._helpers:
+            if helper.restart.deadline(stopping) > now:
                 continue
             try:
                 launch = Launch(
@@ -93,35 +97,36 @@ class HelperProcesses:
         self._ended(helper, cause, now)
 
     def read(self, helper: Helper, now: float) -> None:
-        """Act upon what a helper has said. One that cannot be understood is killed."""
-        was_mad = helper.mad
-        for each in helper.lines():
-            self._tools.attempt(f"act upon what {helper.name} said", helper.heed, each, now)
-        if helper.mad and not was_mad:
+        """Act upon what a helper has written. One that breaks the protocol is killed."""
+        error_before = helper.protocol_error
+        for event in helper.read_events():
+            what = f"act upon what {helper.name} said"
+            self._tools.attempt(what, helper.on_event, event, now)
+        if helper.protocol_error and not error_before:
             what = f"understand {helper.name}"
-            self._tools.say("action_failed", {"what": what, "cause": helper.mad})
+            self._tools.say("action_failed", {"what": what, "cause": helper.protocol_error})
             self._send(helper.pid, "KILL")
 
     def kill_stopped(self) -> None:
-        """Kill those that were stopped: they are deaf."""
+        """Kill the helpers that were stopped: they do nothing."""
         for helper in self._helpers:
             if helper.pid and self._stopped(helper.pid):
                 self._send(helper.pid, "KILL")
 
     def recover(self, now: float) -> None:
-        """After a defect: start those that nobody would start."""
+        """After an internal error: start those that nobody would start."""
         for helper in self._helpers:
-            if not helper.pid and helper.start_at == float("inf"):
-                helper.start_at = now
+            if not helper.pid:
+                helper.restart.lost(now)
 
     def export_state(self) -> dict[str, Any]:
         """What a later version of sidecar goes on with."""
-        return {helper.name: helper.dump() for helper in self._helpers}
+        return {helper.name: helper.export_state() for helper in self._helpers}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
         """Go on with what an earlier version has exported, once all helpers were added."""
         for helper in self._helpers:
-            helper.restore(state[helper.name])
+            helper.import_state(state[helper.name])
 
     def listen(self) -> None:
         """Listen to those that an earlier version has started."""
@@ -134,12 +139,7 @@ class HelperProcesses:
         """End those that an earlier version has started; others take their places."""
         for helper in self._helpers:
             if helper.pid:
-                self._send(helper.pid, helper.ends_on)
-
-    def _wanted(self) -> list[Helper]:
-        """Those that are started again when they end."""
-        stopping = self._tools.stopping()
-        return [helper for helper in self._helpers if helper.to_the_end or not stopping]
+                self._send(helper.pid, helper.stop_signal)
 
     def _listen_to(self, helper: Helper) -> None:
         self._tools.listen_to(helper, lambda now: self.read(helper, now))
@@ -149,8 +149,8 @@ class HelperProcesses:
             what = f"read what {helper.name} said last"
             self._tools.attempt(what, self.read, helper, now)
         self._tools.stop_listening(helper)
-        pid, outdated = helper.pid, helper.outdated
+        pid, outdated = helper.pid, helper.restart.outdated
         pause = helper.ended(now, chance())
-        if not outdated and (helper.to_the_end or not self._tools.stopping()):
+        if not outdated and helper.restart.is_wanted(self._tools.stopping()):
             fields = {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause}
             self._tools.say("helper_exited", fields)

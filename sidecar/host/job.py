@@ -7,7 +7,7 @@ when a process that it has started has ended; what it finds out it says, or obse
 
 from __future__ import annotations
 
-from sidecar.host.helpers import Tail
+from sidecar.host.tail import Tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import time
 from sidecar.base.errors import SidecarError, StartError
 from sidecar.core import facts
 from sidecar.host import helpers
+from sidecar.host.tail import Tail
 from sidecar.settings.table import LISTEN, PROGRAM, READY, TABLE
 from sidecar.system.child import Launch
 from sidecar.system.listeners import Listeners
@@ -92,7 +93,7 @@ class SettingsRead:
         #: What the swap that follows is told to have changed.
         self.changed = changed
         self.until = until
-        self.tail: helpers.Tail | None = None
+        self.tail: Tail | None = None
         self.pid = 0
         #: The process that looks up what it says, once it has been read.
         self.looks_up = 0
@@ -187,7 +188,7 @@ class SettingsReload:
             return
         if read.pid:
             # Not waited for: what hangs in a system call cannot be killed either.
-            read.cause = f"took longer than {helpers.PATIENCE:g} s"
+            read.cause = f"took longer than {helpers.ANSWER_TIMEOUT_S:g} s"
             self._tools.abandon(read.pid)
         self._was_read(read, now)
 
@@ -203,9 +204,9 @@ class SettingsReload:
     def _start(
         self, source: Source, trigger: str, now: float, changed: tuple[str, ...] = ()
     ) -> None:
-        read = self._read = SettingsRead(trigger, now + helpers.PATIENCE, changed)
+        read = self._read = SettingsRead(trigger, now + helpers.ANSWER_TIMEOUT_S, changed)
         try:
-            read.tail = helpers.Tail(helpers.LONGEST_ANSWER)
+            read.tail = Tail(helpers.MAX_ANSWER_BYTES)
             launch = Launch(
                 source.reader,
                 helpers.environment(self._environment),

@@ -11,7 +11,7 @@ import time
 
 from sidecar import __version__
 from sidecar.base.ending import what_it_did
-from sidecar.host.helpers import Tail
+from sidecar.host.tail import Tail
 from sidecar.system.child import Launch
 from sidecar.upgrade import execute
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # The number at which it finds the memory that it shares with the one before it.
 MEMORY_FD = 3
 
-# What it says, by event.
-SAYS: dict[str, helpers.Shape] = {
+# The events that it may write.
+ALLOWED_EVENTS: dict[str, helpers.Shape] = {
     "watching": {
         "roots": helpers.texts,
         "directories": helpers.number,
@@ -104,9 +104,9 @@ class Watcher:
                 **helpers.environment(self._environment),
                 "SIDECAR_WATCHER": json.dumps(config),
             },
-            given=self._given,
-            says=SAYS,
-            heed=self.heed,
+            make_fds=self._make_fds,
+            allowed_events=ALLOWED_EVENTS,
+            on_event=self.on_event,
         )
         return self.helper
 
@@ -123,10 +123,10 @@ class Watcher:
             return None
         return {"memory": Descriptor(self._memory), "began": self._since}
 
-    def _given(self) -> helpers.Handoff:
+    def _make_fds(self) -> helpers.Handoff:
         # By the first start: where it cannot be made that start has failed, and another follows.
         if self._memory < 0:
-            self._memory = helpers.clear(self._make_memory())
+            self._memory = helpers.move_fd_above(self._make_memory())
         return [(self._memory, MEMORY_FD)]
 
     def _make_memory(self) -> int:
@@ -142,40 +142,40 @@ class Watcher:
             )
             return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
-    def heed(self, told: dict[str, Any], now: float) -> None:
-        """Act upon one thing that it has said."""
-        match told["event"]:
+    def on_event(self, event: dict[str, Any], now: float) -> None:
+        """Act upon one event that it has written."""
+        match event["event"]:
             case "watching":
-                self._told_watching(told)
+                self._on_watching(event)
             case "changed":
-                self._told_changed(told, now)
+                self._on_files_changed(event, now)
             case "env":
-                self._told_env(told, now)
+                self._on_environment_changed(event, now)
             case "notice":
-                self._tools.say("notice", {"text": told["text"]})
+                self._tools.say("notice", {"text": event["text"]})
 
-    def _told_watching(self, told: dict[str, Any]) -> None:
+    def _on_watching(self, event: dict[str, Any]) -> None:
         of = self._in_force()
         envdirs = [envdir_parts(each)[0] for each in of.envdir if of.watch_env]
-        roots = [*told["roots"], *envdirs]
-        fields = {"roots": roots, "directories": told["directories"], "mode": told["mode"]}
+        roots = [*event["roots"], *envdirs]
+        fields = {"roots": roots, "directories": event["directories"], "mode": event["mode"]}
         self._tools.say("watching", fields)
-        if told["why"]:
-            self._tools.say("notice", {"text": told["why"]})
+        if event["why"]:
+            self._tools.say("notice", {"text": event["why"]})
 
-    def _told_changed(self, told: dict[str, Any], now: float) -> None:
-        paths = shortened(told["paths"])
-        self._tools.say("files_changed", {"paths": paths, "count": told["count"]})
-        if told["settings"] and not self._tools.stopping():
+    def _on_files_changed(self, event: dict[str, Any], now: float) -> None:
+        paths = shortened(event["paths"])
+        self._tools.say("files_changed", {"paths": paths, "count": event["count"]})
+        if event["settings"] and not self._tools.stopping():
             self._settings_changed(paths, now)
         else:
             self._tools.observe(facts.SwapTriggered("watch", supersedes=True, changed=paths), now)
 
-    def _told_env(self, told: dict[str, Any], now: float) -> None:
-        if told["error"]:
-            self._tools.say("environment_unreadable", {"cause": told["error"]})
+    def _on_environment_changed(self, event: dict[str, Any], now: float) -> None:
+        if event["error"]:
+            self._tools.say("environment_unreadable", {"cause": event["error"]})
             return
-        names = shortened(told["names"])
+        names = shortened(event["names"])
         self._tools.say("environment_changed", {"names": names})
         self._tools.observe(facts.SwapTriggered("envdir", supersedes=True, changed=names), now)
 

@@ -25,6 +25,7 @@ from sidecar.core.history import Chronicle
 from sidecar.core.model import Generation, Worker
 from sidecar.core.roster import Roster
 from sidecar.core.supervisor import Ending, Failure, Supervisor, Wish
+from sidecar.policies.restart import RestartPolicy
 from sidecar.settings.address import Address
 from sidecar.settings.table import Settings
 
@@ -67,6 +68,7 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "IntervalClock": IntervalClock,
     "Chronicle": Chronicle,
     "Containment": Containment,
+    "RestartPolicy": lambda: RestartPolicy(0.0),
     "Following": commands.Following,
     "Waiting": lambda: commands.Waiting(0),
     "Upgrading": commands.Upgrading,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
-from sidecar.host.admin import SAYS as ADMIN_SAYS
+from sidecar.host.admin import ALLOWED_EVENTS as ADMIN_EVENTS
 from sidecar.host.loop import Host
-from sidecar.host.watcher import SAYS as WATCHER_SAYS
+from sidecar.host.watcher import ALLOWED_EVENTS as WATCHER_EVENTS
 from sidecar.settings.table import Settings
 from sidecar.system.jitter import chance
 from sidecar.system.processes import Workers
@@ -24,12 +24,12 @@ from tests.fuzz.test_fuzz import ANYTHING, fuzz
 from tests.support import SERVER
 
 NOBODY = 1 << 22  # no process has this number (proc(5), pid_max): signals to it reach nobody
-NAMES = sorted({name for shape in WATCHER_SAYS.values() for name in shape})
+NAMES = sorted({name for shape in WATCHER_EVENTS.values() for name in shape})
 #: Texts such as no file's name can be, too.
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 MEMBER = ANYTHING | TEXT | st.lists(TEXT, max_size=3) | st.integers(-5, 5)
 EVENTS = st.fixed_dictionaries(
-    {"event": st.sampled_from([*WATCHER_SAYS, "other"]) | ANYTHING},
+    {"event": st.sampled_from([*WATCHER_EVENTS, "other"]) | ANYTHING},
     optional=dict.fromkeys(NAMES, MEMBER),
 )
 RIGHT = st.one_of(
@@ -57,9 +57,15 @@ def heard() -> Iterator[tuple[Host, helpers.Helper]]:
     made.supervisor = Supervisor(settings, time.monotonic(), chance)
     made.manager = Manager("")
     made.workers = Workers(set(), {})
-    says = {**WATCHER_SAYS, **ADMIN_SAYS}
+    allowed = {**WATCHER_EVENTS, **ADMIN_EVENTS}
     watcher = helpers.Helper(
-        "the watcher", (), 0.0, environment={}, given=list, says=says, heed=made.watcher.heed
+        "the watcher",
+        (),
+        0.0,
+        environment={},
+        make_fds=list,
+        allowed_events=allowed,
+        on_event=made.watcher.on_event,
     )
     yield made, watcher
     os.close(null)
@@ -85,7 +91,7 @@ def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
         assert [each for each in said if each["event"] == "internal_error"] == []
         # Whoever wrote nonsense is killed for it, and that is said.
         mad = [each for each in said if each["event"] == "action_failed"]
-        assert len(mad) == bool(watcher.mad)
+        assert len(mad) == bool(watcher.protocol_error)
         made.supervisor.reconcile(time.monotonic())
         for path in made.supervisor._wish.changed if made.supervisor._wish else ():
             os.fsencode(path)
@@ -100,9 +106,9 @@ def test_what_came_before_the_nonsense_is_heeded(heard, right, wrong):
     _, watcher = heard
     write(watcher, b"".join(json.dumps(each).encode() + b"\n" for each in right) + wrong + b"{\n")
     try:
-        told = watcher.lines()
+        told = watcher.read_events()
         assert [each["event"] for each in told] == [each["event"] for each in right]
-        assert watcher.mad
-        assert watcher.lines() == []
+        assert watcher.protocol_error
+        assert watcher.read_events() == []
     finally:
         watcher.ended(time.monotonic(), 0.5)

@@ -34,9 +34,9 @@ ENTRIES = [
         "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
     "sidecar.host.job:Tools.read_tail",
     *(f"sidecar.host.helper_processes:HelperProcesses.{each}" for each in ("on_deadline", "read")),
-    "sidecar.host.watcher:Watcher._told_watching",
+    "sidecar.host.watcher:Watcher._on_watching",
     "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:Control.tell", "sidecar.control.server:Control.turn",
-    "sidecar.control.server:Control.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.lines", "sidecar.host.helpers:Tail.close",
+    "sidecar.control.server:Control.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.read_events", "sidecar.host.tail:Tail.close",
     "sidecar.system.service_manager:Manager.heed", "sidecar.system.status_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
 ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_the_promises_hold(tmp_path, entry, when):
     )  # fmt: skip
     try:
         run.wait("serving")
-        if "_told" in entry:
+        if "_on_watching" in entry:
             run.wait("internal_error")
         with Load(run.port, one_shot=1, kept=1, pause=0.02) as load:
             armed.touch()

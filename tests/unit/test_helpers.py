@@ -16,7 +16,9 @@ def open_descriptors() -> set[str]:
 
 @pytest.fixture
 def helper():
-    made = Helper("it", ("true",), 0.0, environment={}, given=list, says=(), heed=print)
+    made = Helper(
+        "it", ("true",), 0.0, environment={}, make_fds=list, allowed_events={}, on_event=print
+    )
     yield made
     made.close()
 
