@@ -1,7 +1,7 @@
-"""The upgrade in place: wait for a swap to end, have the new version prove itself, become it.
+"""The upgrade in place: have the new version prove that it can start, and become it.
 
-upgrade/execute.py has how a process becomes another version of its program, upgrade/state.py what it
-leaves to it.
+policies/upgrade.py decides when, upgrade/execute.py has how a process becomes another version of
+its program, and upgrade/state.py what it leaves to it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from sidecar import __version__
 from sidecar.base.ending import what_it_did
 from sidecar.host.tail import Tail
+from sidecar.policies import upgrade as policy
 from sidecar.system.child import Launch
 from sidecar.upgrade import execute
 
@@ -25,32 +26,6 @@ if TYPE_CHECKING:
 
     # sys.executable, sys.orig_argv, sys.argv
     Started = tuple[str, Sequence[str], Sequence[str]]
-
-# An upgrade waits that long (seconds) for a swap to end, and its check may take that long.
-MAX_WAIT_S, MAX_CHECK_S = 300.0, 60.0
-
-
-class Upgrade:
-    """One upgrade on its way. `pid` is the check's while it runs, `until` the moment by which this
-    stage has to be over.
-    """
-
-    def __init__(self, until: float, only_check: bool) -> None:
-        self.only_check = only_check
-        self.until = until
-        self.pid = 0
-        self.tail: Tail | None = None
-        #: The descriptor of the state that the check was given, -1 for none.
-        self.state = -1
-        self.waits = False
-        self.version = ""
-        self.proven = False
-
-    def close(self) -> None:
-        """The state that was checked is of no use any more."""
-        if self.state >= 0:
-            os.close(self.state)
-            self.state = -1
 
 
 class Upgrading:
@@ -80,112 +55,116 @@ class Upgrading:
         self._coming = coming
         self._reading = reading
         self._before_exec = before_exec
-        self._upgrade: Upgrade | None = None
+        self._policy = policy.UpgradePolicy()
+        #: The check: its pid, 0 if none runs, what it writes, and the descriptor of the state that
+        #: it was given, -1 for none.
+        self._check_pid = 0
+        self._tail: Tail | None = None
+        self._state_fd = -1
+        #: The version that has passed the check.
+        self._new_version = ""
 
     def request(self, only_check: bool = False) -> None:
-        """Upgrade, or only see whether that could be done."""
-        if self._upgrade is None:
-            self._upgrade = Upgrade(time.monotonic() + MAX_WAIT_S, only_check)
-        # One that is on its way answers all who ask.
-        self._upgrade.only_check &= only_check
+        """Upgrade, or only find out whether that could be done."""
+        self._policy.requested(time.monotonic(), only_check)
 
     def deadline(self) -> float:
-        """By when this stage of an upgrade has to be over."""
-        return self._upgrade.until if self._upgrade is not None else float("inf")
+        """When to go on at the latest."""
+        return self._policy.deadline()
 
     def advance(self, now: float) -> None:
-        """Carry an upgrade on, as far as it can be at this moment."""
-        one, coming = self._upgrade, self._coming()
-        if one is None:
-            return
-        if self._tools.stopping():
-            self._fail("sidecar is stopping")
-        elif one.pid:
-            if one.until <= now:
-                self._fail("the new version has not proved within a minute that it can start")
-        elif (coming or self._reading()) and not one.only_check:
-            one.proven = False  # what was proven was another state
-            if one.until <= now:
-                self._fail("swaps have been going on for five minutes")
-            elif coming and not one.waits:
-                one.waits = True
-                self._tools.say("upgrade_waiting", {"generation": coming})
-        elif one.proven:
-            self._become(one, now)
-        else:
-            self._prove(one, now)
+        """Do the next step of an upgrade, if there is one now."""
+        step = self._policy.decide(
+            now,
+            coming=self._coming(),
+            reading=self._reading(),
+            stopping=self._tools.stopping(),
+        )
+        match step:
+            case policy.SayWaiting():
+                self._tools.say("upgrade_waiting", {"generation": step.generation})
+            case policy.StartCheck():
+                self._start_check(now)
+            case policy.BecomeNewVersion():
+                self._become(now)
+            case policy.FailUpgrade():
+                self._fail(step.cause)
 
     def on_exit(self, ended: Ended, _now: float) -> None:
-        """The check has ended: with proof, or without."""
-        one = self._upgrade
-        if one is None or one.pid != ended.pid:
+        """The check has ended."""
+        if self._check_pid != ended.pid:
             return
-        output = self._tools.last_words(one.tail) if one.tail is not None else ""
-        one.pid, one.tail = 0, None
-        one.close()
+        output = self._tools.last_words(self._tail) if self._tail is not None else ""
+        self._check_pid, self._tail = 0, None
+        self._close_state()
         last = output.rpartition("\n")[2]
         if ended.code or ended.signal or not last.startswith("sidecar "):
             how = ended.note or what_it_did(ended.code, ended.signal)
             said = f": {last}" if last else ""
             self._fail(f"the new version cannot take over, its check {how}{said}", output)
             return
-        one.proven, one.version = True, last.removeprefix("sidecar ")
-        self._tools.say("upgrade_checked", {"version": one.version})
-        if one.only_check:
-            self._upgrade = None
+        self._new_version = last.removeprefix("sidecar ")
+        self._policy.check_passed()
+        self._tools.say("upgrade_checked", {"version": self._new_version})
 
-    def _prove(self, one: Upgrade, now: float) -> None:
+    def _start_check(self, now: float) -> None:
         """Start the new version as a child that only proves it could take over."""
         origin = self._origin()
         if origin is None:
             self._fail("it is not known how sidecar was started")
             return
         try:
-            one.state, kept = execute.seal(self._export_state(), __version__)
-            one.tail = Tail()
+            self._state_fd, kept = execute.seal(self._export_state(), __version__)
+            self._tail = Tail()
             handoff = [
-                *((fd, fd) for fd in (one.state, *kept)),
-                (one.tail.write, 1),
-                (one.tail.write, 2),
+                *((fd, fd) for fd in (self._state_fd, *kept)),
+                (self._tail.write, 1),
+                (self._tail.write, 2),
             ]
-            command = execute.check_command(origin, one.state)
+            command = execute.check_command(origin, self._state_fd)
             launch = Launch(command, self._environment, handoff, own=True)
-            one.pid = self._tools.start(launch, self)
-            one.until = now + MAX_CHECK_S
-            self._tools.collect(one.tail)
-        except Exception as error:  # a defect is no reason not to go on either
+            self._check_pid = self._tools.start(launch, self)
+            self._policy.check_started(now)
+            self._tools.collect(self._tail)
+        except Exception as error:  # an internal error is no reason not to go on either
             cause = error if isinstance(error, OSError) else type(error).__name__
             self._fail(f"its check could not be started: {cause}")
 
-    def _become(self, one: Upgrade, now: float) -> None:
+    def _become(self, now: float) -> None:
         """Be the new version. Returns only if that failed."""
-        origin = self._origin()
-        if origin is None:
-            return
-        self._before_exec(now)
-        self._tools.say("upgrading", {"version": one.version, "before": __version__})
-        # From here on what comes waits, in the kernel or in what is noted already.
-        mask = execute.block()
-        try:
-            one.state, kept = execute.seal(self._export_state(), __version__)
-            execute.become(origin, self._environment, one.state, kept)
-        except Exception as error:
-            cause = str(error) if isinstance(error, OSError) else type(error).__name__
-        finally:
-            execute.unblock(mask)
+        cause = "it is not known how sidecar was started"
+        if (origin := self._origin()) is not None:
+            self._before_exec(now)
+            fields = {"version": self._new_version, "before": __version__}
+            self._tools.say("upgrading", fields)
+            # From here on what comes waits, in the kernel or in what is noted already.
+            mask = execute.block()
+            try:
+                self._state_fd, kept = execute.seal(self._export_state(), __version__)
+                execute.become(origin, self._environment, self._state_fd, kept)
+            except Exception as error:
+                cause = str(error) if isinstance(error, OSError) else type(error).__name__
+            finally:
+                execute.unblock(mask)
         self._fail(cause)
 
     def _origin(self) -> execute.Origin | None:
         return execute.Origin.of(*self._started) if self._started is not None else None
 
+    def _close_state(self) -> None:
+        if self._state_fd >= 0:
+            os.close(self._state_fd)
+            self._state_fd = -1
+
     def _fail(self, cause: str, output: str = "") -> None:
-        one, self._upgrade = self._upgrade, None
-        if one is None:
-            return
-        one.close()
-        if one.tail is not None:
-            self._tools.last_words(one.tail)
-        if one.pid:
-            self._tools.abandon(one.pid)
+        """The upgrade is over, and this version goes on."""
+        self._policy.failed()
+        self._close_state()
+        if self._tail is not None:
+            self._tools.last_words(self._tail)
+            self._tail = None
+        if self._check_pid:
+            self._tools.abandon(self._check_pid)
+            self._check_pid = 0
         fields = {"cause": cause, "version": __version__, "output": output}
         self._tools.say("upgrade_failed", fields)
