@@ -2,18 +2,19 @@
 in force and a swap follows.
 
 The file is read by a process of its own; what may block (names in --port, an envdir) is looked up by
-another. Whoever asked for the reload hears of its end, whatever it is: "settings_read" or
-"reload_rejected".
+another. policies/reload.py decides what follows when. Whoever asked for the reload hears of its end,
+whatever it is: "settings_read" or "reload_rejected".
 """
 
 from __future__ import annotations
 
 import time
 
-from sidecar.base.errors import SidecarError, StartError
+from sidecar.base.errors import SidecarError
 from sidecar.core import facts
 from sidecar.host import helpers
 from sidecar.host.tail import Tail
+from sidecar.policies import reload as policy
 from sidecar.settings.table import LISTEN, PROGRAM, READY, TABLE
 from sidecar.system.child import Launch
 from sidecar.system.listeners import Listeners
@@ -81,27 +82,6 @@ if TYPE_CHECKING:
 MAX_REFUSAL_CHARACTERS = 1500
 
 
-class SettingsRead:
-    """The settings file while its reader runs. `again`: for which trigger it is to be read once
-    more, "" if it is not.
-    """
-
-    __slots__ = ("again", "cause", "changed", "looks_up", "pid", "tail", "trigger", "until")
-
-    def __init__(self, trigger: str, until: float, changed: tuple[str, ...] = ()) -> None:
-        self.trigger = trigger
-        #: What the swap that follows is told to have changed.
-        self.changed = changed
-        self.until = until
-        self.tail: Tail | None = None
-        self.pid = 0
-        #: The process that looks up what it says, once it has been read.
-        self.looks_up = 0
-        self.again = ""
-        #: Why it came to nothing.
-        self.cause = ""
-
-
 class Change:
     """From the settings in force, `old`, to `new` ones, which keep what cannot change while sidecar
     runs. `fixed` are the settings that differed and were kept, `names` the fields that change.
@@ -155,99 +135,113 @@ class SettingsReload:
         self._place = place
         self._delegate = delegate
         self._drop = drop
-        self._read: SettingsRead | None = None
+        self._policy = policy.ReloadPolicy()
+        #: The reader, 0 if none runs, and what it writes.
+        self._reader_pid = 0
+        self._tail: Tail | None = None
+        self._answer = ""
+        self._look_up_pid = 0
+        #: What was read last, and what the names in its listeners mean.
+        self._new: Settings | None = None
+        self._found: Mapping[str, LookedUp] = {}
         #: What was wrong with the settings when they were last read.
         self.problems: tuple[str, ...] = ()
 
     def under_way(self) -> bool:
         """Whether the settings are being read."""
-        return self._read is not None
+        return self._policy.under_way
 
     def request(self, trigger: str, now: float, changed: tuple[str, ...] = ()) -> None:
-        """Have the settings file read, and once more if that is under way already. What it said
-        before is not looked up any more.
-        """
-        if self._read is not None and self._read.looks_up:
-            changed = (*self._read.changed, *changed)
-            self._drop(self._read.looks_up)
-            self._read = None
-        if self._read is not None:
-            self._read.again = trigger
-            self._read.changed += changed
-        elif self._source is not None:
-            self._start(self._source, trigger, now, changed)
+        """Have the settings file read, and once more if that is under way already."""
+        if self._source is not None:
+            self._policy.requested(trigger, changed)
+            self._advance(now)
 
     def deadline(self) -> float:
         """When the reader has taken too long."""
-        return self._read.until if self._read is not None else float("inf")
+        return self._policy.deadline()
 
     def on_deadline(self, now: float) -> None:
         """Give up reading."""
-        read = self._read
-        if read is None:
-            return
-        if read.pid:
-            # Not waited for: what hangs in a system call cannot be killed either.
-            read.cause = f"took longer than {helpers.ANSWER_TIMEOUT_S:g} s"
-            self._tools.abandon(read.pid)
-        self._was_read(read, now)
+        self._advance(now)
 
     def on_exit(self, ended: Ended, now: float) -> None:
         """The reader has ended."""
-        read = self._read
-        if read is None or read.pid != ended.pid:
+        if self._reader_pid != ended.pid:
             return
-        if ended.code or ended.signal:
-            read.cause = read.cause or ended.note or "failed"
-        self._was_read(read, now)
+        failed = ended.code or ended.signal
+        self._reader_ended(ended.note or "failed" if failed else "", now)
 
-    def _start(
-        self, source: Source, trigger: str, now: float, changed: tuple[str, ...] = ()
-    ) -> None:
-        read = self._read = SettingsRead(trigger, now + helpers.ANSWER_TIMEOUT_S, changed)
+    def _advance(self, now: float) -> None:
+        """Do what there is to do now."""
+        if self._source is None:
+            return
+        for step in self._policy.decide(now, stopping=self._tools.stopping()):
+            match step:
+                case policy.StartReader():
+                    self._start_reader(self._source, now)
+                case policy.DropReader():
+                    if self._reader_pid:
+                        # Not waited for: what hangs in a system call cannot be killed.
+                        self._tools.abandon(self._reader_pid)
+                    self._reader_ended(f"took longer than {policy.MAX_READ_S:g} s", now)
+                case policy.ParseAnswer():
+                    self._parse_answer(self._source, now)
+                case policy.DropLookUp():
+                    self._drop(self._look_up_pid)
+                case policy.PutInForce():
+                    self._take(step, now)
+                case policy.RefuseReload():
+                    self._refuse([step.cause])
+
+    def _start_reader(self, source: Source, now: float) -> None:
         try:
-            read.tail = Tail(helpers.MAX_ANSWER_BYTES)
+            self._tail = Tail(helpers.MAX_ANSWER_BYTES)
             launch = Launch(
                 source.reader,
                 helpers.environment(self._environment),
-                [(read.tail.write, 1)],
+                [(self._tail.write, 1)],
                 own=True,
                 place=self._place(),
             )
-            read.pid = self._tools.start(launch, self)
-            self._tools.collect(read.tail)
+            self._reader_pid = self._tools.start(launch, self)
+            self._tools.collect(self._tail)
         except OSError as error:
-            # Refused in the next turn: whoever asked for this is not listening yet.
-            read.cause = f"could not be started: {error.strerror}"
-            read.until = now
-            if read.pid:
-                self._tools.abandon(read.pid)
-                read.pid = 0
+            if self._reader_pid:
+                self._tools.abandon(self._reader_pid)
+                self._reader_pid = 0
+            self._take_answer()
+            cause = f"{source.file}: its reader could not be started: {error.strerror}"
+            self._policy.reader_not_started(cause, now)
 
-    def _was_read(self, read: SettingsRead, now: float) -> None:
-        """The reader has ended, with what it had to say or `read.cause`."""
-        self._read = None
-        answer = self._tools.last_words(read.tail) if read.tail is not None else ""
-        if self._source is None or self._tools.stopping():
-            return
-        if read.again:
-            self._start(self._source, read.again, now, read.changed)
-            return
+    def _reader_ended(self, cause: str, now: float) -> None:
+        """Go on without a reader; `cause` says why there is no answer, "" if there is one."""
+        self._answer = self._take_answer()
+        self._reader_pid = 0
+        file = self._source.file if self._source is not None else ""
+        self._policy.reader_ended(f"{file}: its reader {cause}" if cause else "")
+        self._advance(now)
+
+    def _take_answer(self) -> str:
+        """What the reader has written; nothing more is kept."""
+        tail, self._tail = self._tail, None
+        return self._tools.last_words(tail) if tail is not None else ""
+
+    def _parse_answer(self, source: Source, now: float) -> None:
+        """Make settings of what was read, and have done elsewhere what may take long with them."""
         try:
-            if read.cause:
-                raise StartError(f"{self._source.file}: its reader {read.cause}")
-            new = self._source.settings(answer)
-            self._host.hide(new.hide)
-            if self._look_up(read, new, now):
-                return
+            self._new, self._found = source.settings(self._answer), {}
+            self._host.hide(self._new.hide)
+            self._look_up(self._new, now)
         except Exception as error:
+            self._policy.finished()
             self._refuse_for(error, now)
             return
-        self._take(read, new, {}, now)
+        self._advance(now)
 
-    def _look_up(self, read: SettingsRead, new: Settings, now: float) -> bool:
-        """Have done elsewhere what may take long with these settings: look up the names in their
-        listeners, read their envdir. Whether there is any such. Raises OSError.
+    def _look_up(self, new: Settings, now: float) -> None:
+        """Look up the names in the settings' listeners and read their envdir, where these are other
+        ones than before. Raises OSError.
         """
         old = self._host.settings_in_force()
         sets = self._host.listener_sets()
@@ -255,7 +249,8 @@ class SettingsReload:
         envdirs = (new.envdir, new.envdir_format) != (old.envdir, old.envdir_format)
         envdirs = envdirs and bool(new.envdir)
         if not unknown and not envdirs:
-            return False
+            self._policy.look_up_ended()
+            return
         work = [f"--port {each.spec}" for each in unknown]
         work += [f"--envdir {each}" for each in new.envdir if envdirs]
 
@@ -264,32 +259,25 @@ class SettingsReload:
             return found, self._host.envdir_problem(new) if envdirs else ""
 
         def done(answer: tuple[dict[str, LookedUp], str] | None, cause: str) -> None:
-            then = time.monotonic()
-            self._read = None
-            if self._tools.stopping():
-                return
+            self._found, problem = answer or ({}, "")
             if answer is None:
-                self._refuse([f"{', '.join(work)}: could not be looked up: {cause}"])
-            elif answer[1]:
-                self._refuse([answer[1]])
-            else:
-                self._take(read, new, answer[0], then)
+                problem = f"{', '.join(work)}: could not be looked up: {cause}"
+            self._policy.look_up_ended(problem)
+            self._advance(time.monotonic())
 
-        read.looks_up = self._delegate(task, done, now)
-        read.pid, read.tail, read.until = 0, None, float("inf")
-        self._read = read
-        return True
+        self._look_up_pid = self._delegate(task, done, now)
+        self._policy.look_up_started()
 
-    def _take(
-        self, read: SettingsRead, new: Settings, found: Mapping[str, LookedUp], now: float
-    ) -> None:
-        """Put the settings in force, or refuse them."""
+    def _take(self, step: policy.PutInForce, now: float) -> None:
+        """Put the settings that were read last in force, or refuse them."""
+        new, self._new = self._new, None
+        assert new is not None
         try:
-            change, prepared = self._configure(new, found)
+            change, prepared = self._configure(new, self._found)
         except Exception as error:
             self._refuse_for(error, now)
         else:
-            self._put_in_force(read, change, prepared, now)
+            self._put_in_force(step, change, prepared, now)
 
     def _configure(self, new: Settings, found: Mapping[str, LookedUp]) -> tuple[Change, Prepared]:
         """What changes with these settings, with everything made that may fail. Raises SidecarError
@@ -299,7 +287,7 @@ class SettingsReload:
         return change, self._host.prepare(change, found)
 
     def _put_in_force(
-        self, read: SettingsRead, change: Change, prepared: Prepared, now: float
+        self, step: policy.PutInForce, change: Change, prepared: Prepared, now: float
     ) -> None:
         """Go by settings that nothing stands against. Nothing here may fail: half of them would be
         in force.
@@ -317,9 +305,8 @@ class SettingsReload:
         for remark in remarks:
             self._tools.say("notice", {"text": remark})
         put_in_force(now)
-        # A changed file supersedes a coming generation in any case; a time or a signal does not.
-        supersedes = change.supersedes() or read.trigger == "watch"
-        self._tools.observe(facts.SwapTriggered(read.trigger, supersedes, read.changed), now)
+        supersedes = change.supersedes() or step.supersedes
+        self._tools.observe(facts.SwapTriggered(step.trigger, supersedes, step.changed), now)
 
     def _refuse_for(self, error: Exception, now: float) -> None:
         """Whoever asked for these settings hears of their end, whatever it is."""
