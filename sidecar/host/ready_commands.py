@@ -1,7 +1,10 @@
-"""Readiness by asking: --ready-command is run for a coming worker until it says yes."""
+"""Readiness by asking: --ready-command is run for a coming worker until it says yes
+(policies/ready_command.py decides when).
+"""
 
 from __future__ import annotations
 
+from sidecar.policies.ready_command import ReadyCommandPolicy
 from sidecar.system import accept_probe
 
 TYPE_CHECKING = False
@@ -12,23 +15,6 @@ if TYPE_CHECKING:
     from sidecar.core.roster import Roster
     from sidecar.host.job import Job, Tools
     from sidecar.system.processes import Ended
-
-# A ready command that says no is asked again after this long, then ever less often up to the
-# longest pause (seconds).
-ASK_AGAIN, ASK_SELDOM = 0.1, 1.0
-
-
-class Asking:
-    """A worker's ready command: the process that runs it now, and when it is to be run again."""
-
-    __slots__ = ("at", "doubted", "pause", "pid")
-
-    def __init__(self, at: float) -> None:
-        self.pid = 0
-        #: It has said yes, and another worker has answered.
-        self.doubted = False
-        self.at = at
-        self.pause = ASK_AGAIN
 
 
 class ReadyCommands:
@@ -53,71 +39,73 @@ class ReadyCommands:
         self._inodes = inodes
         self._ready = ready
         self._done = done
-        self._asking: dict[int, Asking] = {}
+        self._policy = ReadyCommandPolicy()
+        #: The command of each worker for which one runs, by the worker's pid.
+        self._commands: dict[int, int] = {}
 
     def add(self, pid: int, now: float) -> None:
         """A worker has been started."""
-        self._asking[pid] = Asking(now)
+        self._policy.worker_started(pid, now)
 
     def drop(self, pid: int) -> None:
         """Ask for it no more: it is ready, or has gone."""
-        asking = self._asking.pop(pid, None)
-        if asking is not None and asking.pid:
-            self._tools.abandon(asking.pid)
+        self._policy.worker_done(pid)
+        self._end_command(pid)
 
     def interrupt(self, now: float) -> None:
         """End the commands that run now; they are run again later."""
-        for asking in self._asking.values():
-            if asking.pid:
-                self._tools.abandon(asking.pid)
-                asking.pid = 0
-                self._put_off(asking, now, "")
+        for pid in list(self._commands):
+            self._end_command(pid)
+            self._policy.command_said_no(pid, now)
 
     def deadline(self) -> float:
         """When the next is to be run."""
-        moments = (asking.at for asking in self._asking.values() if not asking.pid)
-        return min(moments, default=float("inf"))
+        return self._policy.deadline()
 
     def on_deadline(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""
-        for pid, asking in list(self._asking.items()):
-            if asking.pid or asking.at > now:
-                continue
+        for pid in self._policy.decide(now):
             worker = self._roster().find(pid)
             if worker is None or not worker.serving:
-                del self._asking[pid]
+                self._policy.worker_done(pid)
                 continue
             try:
-                asking.pid = self._run(worker, self)
+                self._commands[pid] = self._run(worker, self)
             except OSError as error:
-                self._put_off(asking, now, error.strerror or str(error))
+                self._said_no(pid, now, error.strerror or str(error))
+            else:
+                self._policy.command_started(pid)
 
     def on_exit(self, ended: Ended, now: float) -> None:
         """Take its answer."""
-        for pid, asking in self._asking.items():
-            if asking.pid != ended.pid:
-                continue
-            yes = ended.code == 0 and not ended.signal
-            if yes:
-                asking.doubted = self._another_has_answered(pid)
-            if yes and not asking.doubted:
-                self._ready(pid, now)
-                asking.pid = 0
-                self._done(pid)
-            else:
-                asking.pid = 0
-                self._put_off(asking, now, ended.note)
+        pid = next((each for each, of in self._commands.items() if of == ended.pid), None)
+        if pid is None:
             return
+        yes = ended.code == 0 and not ended.signal
+        believed = yes and not self._another_has_answered(pid)
+        if believed:
+            self._ready(pid, now)
+        elif yes:
+            self._policy.command_doubted(pid, now)
+        else:
+            self._said_no(pid, now, ended.note)
+        # Not before: should something raise, this is called again.
+        self._commands.pop(pid, None)
+        if believed:
+            self._done(pid)
 
     def leaves(self, pid: int) -> None:
         """A worker is asked to leave: if its command was not believed, say so."""
-        asking = self._asking.get(pid)
-        if asking is not None and asking.doubted:
+        if self._policy.is_doubted(pid):
             remark = (
                 f"--ready-command said yes, but worker {pid} takes no connections from the listeners:"
                 " another worker has answered. If this program cannot be seen to listen, say --ready notify"
             )
             self._tools.say("notice", {"text": remark})
+
+    def _end_command(self, pid: int) -> None:
+        if command := self._commands.pop(pid, 0):
+            self._tools.abandon(command)
 
     def _another_has_answered(self, pid: int) -> bool:
         """Whether a ready command that asked at a port was answered by another worker, as far as
@@ -136,8 +124,8 @@ class ReadyCommands:
         except (accept_probe.LookForbidden, OSError):
             return False
 
-    def _put_off(self, asking: Asking, now: float, note: str) -> None:
+    def _said_no(self, pid: int, now: float, note: str) -> None:
+        """Run it again later; `note` says why it could not be run, if it could not."""
         if note:
             self._tools.say("action_failed", {"what": "run the ready command", "cause": note})
-        asking.at = now + asking.pause
-        asking.pause = min(asking.pause * 1.5, ASK_SELDOM)
+        self._policy.command_said_no(pid, now)
