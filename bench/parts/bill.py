@@ -11,7 +11,7 @@ from bench.figures import Figure
 from bench.image import Image
 from bench.parts import Plan
 
-IMPORT = "import sidecar.cli.main, sidecar.host.loop"
+IMPORT = "import sidecar.cli.main, sidecar.host.startup"
 DEAREST = 8
 
 

@@ -125,14 +125,14 @@ def _run(words: Sequence[str], developing: bool, check: str) -> int:
             # The settings are those of who asks, but its words have to mean something here.
             if chosen.problems:
                 raise SettingsError(chosen.problems)
-            from sidecar.host.loop import rehearse  # noqa: PLC0415
+            from sidecar.host.startup import rehearse  # noqa: PLC0415
 
             return rehearse(os.environ, check, chosen)
         choice = chosen.choice(chosen.read())
         resolved = preflight.passed(choice, os.environ)
         # At hand, for a file may come later, when another version of this one is installed
         # (upgrade/execute.py).
-        from sidecar.host.loop import run  # noqa: PLC0415  (a refusal needs none of it)
+        from sidecar.host.startup import run  # noqa: PLC0415  (a refusal needs none of it)
         from sidecar.settings import file  # noqa: F401, PLC0415
 
         return run(
@@ -168,7 +168,7 @@ def _take_over(words: Sequence[str], left: str) -> Callable[[], int] | None:
     if state is None:
         return None
     # At hand, as in `_run`.
-    from sidecar.host.loop import take_over  # noqa: PLC0415
+    from sidecar.host.startup import take_over  # noqa: PLC0415
     from sidecar.settings import file  # noqa: F401, PLC0415
 
     presets = table.DEV if words[0] == "dev" else None

@@ -26,33 +26,32 @@ LOST = "it has ended; its exit status was lost by a defect in sidecar"
 
 class Children:
     """The job that sees to the end of processes. `processes` starts and reaps them, `roster` has the
-    workers; `worker_ended` is told of a worker's end.
+    workers.
     """
 
     def __init__(
         self,
         turn: Turn,
-        *,
         say: Callable[[str, Mapping[str, Any]], None],
         observe: Callable[[facts.AnyFact, float], None],
-        processes: Callable[[], Workers],
-        roster: Callable[[], Roster],
-        worker_ended: Callable[[Worker, Ended, float], None],
+        processes: Workers,
+        roster: Roster,
     ) -> None:
         self._turn = turn
         self._say = say
         self._observe = observe
         self._processes = processes
         self._roster = roster
-        self._worker_ended = worker_ended
+        #: Told of a worker's end.
+        self.worker_ended: Callable[[Worker, Ended, float], None]
         #: Called when all that have ended were seen to.
-        self.reaped: Callable[[], None] = lambda: None
+        self.reaped: Callable[[], None]
         self._jobs: dict[int, Job] = {}
         self._reap_at = float("inf")
 
     def start(self, launch: Launch, job: Job) -> int:
         """Start a process; the job is told of its end. Its pid; raises OSError."""
-        pid = self._processes().start(launch)
+        pid = self._processes.start(launch)
         self._jobs[pid] = job
         return pid
 
@@ -63,7 +62,7 @@ class Children:
     def abandon(self, pid: int) -> None:
         """Kill a process that was started so; nobody is told of its end."""
         self._jobs.pop(pid, None)
-        self._processes().abandon(pid)
+        self._processes.abandon(pid)
 
     def reap_at(self, now: float) -> None:
         """Some may have ended."""
@@ -75,7 +74,7 @@ class Children:
 
     def on_deadline(self, now: float) -> None:
         """See to every child that has ended."""
-        processes = self._processes()
+        processes = self._processes
         processes.collect()
         self._reap_at = float("inf")
         while processes.ended:
@@ -88,16 +87,16 @@ class Children:
 
     def _see_end(self, ended: Ended, now: float) -> None:
         """A process has ended: tell whoever waits for it."""
-        worker = self._roster().find(ended.pid)
+        worker = self._roster.find(ended.pid)
         if worker is not None and worker.state != LINGERING:
-            self._worker_ended(worker, ended, now)
+            self.worker_ended(worker, ended, now)
         elif (job := self._jobs.pop(ended.pid, None)) is not None:
             try:
                 job.on_exit(ended, now)
             except Exception:
                 self._jobs.setdefault(ended.pid, job)  # it is called again
                 raise
-        elif not self._processes().forget(ended.pid):
+        elif not self._processes.forget(ended.pid):
             cause = f"killed by SIG{ended.signal}" if ended.signal else f"status {ended.code}"
             self._say("orphan_reaped", {"pid": ended.pid, "cause": cause})
 
@@ -105,10 +104,10 @@ class Children:
         """After a defect, compare the processes there are with those that somebody waits for: who
         waits for one that has gone is told so, and one that nobody waits for is killed.
         """
-        processes = self._processes()
+        processes = self._processes
         there = processes.children() | {each.pid for each in processes.ended}
         for pid in self._waited_for() - there - {0}:
-            worker = self._roster().find(pid)
+            worker = self._roster.find(pid)
             if worker is not None and processes.lives_on(pid):
                 continue  # its leader has gone, others of its group have not
             if worker is not None and worker.state == LINGERING:
@@ -121,7 +120,7 @@ class Children:
 
     def _waited_for(self) -> set[int]:
         """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
-        found = {worker.pid for worker in self._roster().workers()}
+        found = {worker.pid for worker in self._roster.workers()}
         found.update(self._jobs)
-        found.update(self._processes().abandoned())
+        found.update(self._processes.abandoned())
         return found

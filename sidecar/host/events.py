@@ -7,6 +7,8 @@ from __future__ import annotations
 import time
 
 from sidecar.core.history import Chronicle
+from sidecar.host.redaction import Redaction
+from sidecar.host.turn import Turn
 from sidecar.log.writer import Log
 
 TYPE_CHECKING = False
@@ -14,26 +16,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from sidecar.host.redaction import Redaction
-    from sidecar.host.turn import Turn
+    from sidecar.settings.table import Settings
 
 
 class Events:
-    """Who is told of an event. `redaction` has the values that are shown nowhere."""
+    """Who is told of an event. `settings` say how the log looks and what is secret, `environ` whether
+    it may have colours.
+    """
 
-    def __init__(self, turn: Turn, log: Log, redaction: Redaction) -> None:
-        self._turn = turn
-        self._redaction = redaction
-        self.log = log
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        #: Whoever has a part of the loop's turn may fail, and says so here.
+        self.turn = Turn(self.say)
+        self.redaction = Redaction(settings.hide)
+        colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self.log = Log(settings.log_format, colour=colour)
         self.history = Chronicle()
         #: Called with the record of each event and the time: the control socket.
         self.publish: Callable[[dict[str, Any], float], None] = lambda _record, _now: None
 
     def say(self, event: str, fields: Mapping[str, Any]) -> None:
         """Something has happened: `event` is one of log.PHRASES. Raises nothing."""
-        fields = self._redaction.fields(fields)
-        self._turn.attempt("write its log", self.log.say, event, fields)
-        self._turn.attempt("tell who waits for events", self._remember, event, fields, again=True)
+        fields = self.redaction.fields(fields)
+        self.turn.attempt("write its log", self.log.say, event, fields)
+        self.turn.attempt("tell who waits for events", self._remember, event, fields, again=True)
+
+    def log_to_output(self, style: str) -> None:
+        """Descriptor 2 is the output of --log-file from now on."""
+        self.log.let_go()
+        self.log = Log(style)
 
     def _remember(self, event: str, fields: Mapping[str, Any]) -> None:
         record = self.history.note(event, fields, time.time())

@@ -10,17 +10,20 @@ import time
 from sidecar.base.errors import EnvdirError, SettingsError
 from sidecar.base.printable import shortened
 from sidecar.core import facts
+from sidecar.host.generation_checks import GenerationChecks
 from sidecar.settings import protocols
 from sidecar.settings.resolve import pace
-from sidecar.system import envdir
+from sidecar.system import envdir, worker_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from sidecar.core import orders
-    from sidecar.core.roster import Roster
+    from sidecar.core.model import Worker
+    from sidecar.core.supervisor import Supervisor
+    from sidecar.host.generation_checks import Run
     from sidecar.host.job import Tools
     from sidecar.settings.table import Settings
     from sidecar.system.child import Place
@@ -73,12 +76,16 @@ class Plan:
         #: Where the log file ended when it was begun (Output.end).
         self.log_end = log_end or {}
 
+    def passed(self) -> list[protocols.Passed]:
+        """The listeners as its workers get them."""
+        return as_passed(self.listeners)
+
     def handed(self) -> dict[str, str]:
         """The variables that tell its workers of their listeners."""
         return protocols.handed(
             self.listeners.environment(),
             self.settings.handoff,
-            as_passed(self.listeners),
+            self.passed(),
             os.getpid(),
         )
 
@@ -121,35 +128,35 @@ class Kept:
 class Generations:
     """The job that prepares them, and keeps what they were begun with. `plan` is what one is begun
     with now, `environ` sidecar's own environment as workers get it, `place` the directory that
-    relative names start from; `roster` has the generations; `notify_address` is what NOTIFY_SOCKET
-    says, "" for nothing.
+    relative names start from; `notify_address` is what NOTIFY_SOCKET says, "" for nothing.
 
-    `delegate` has work done that may block; `check` runs a generation's check; `prepared` is told
-    of one that can be started without.
+    `delegate` has work done that may block; `run_check` runs a generation's check; `room_for` says
+    how many of a generation's workers fit into the memory beside those that are there, and why.
     """
 
     def __init__(
         self,
         tools: Tools,
-        *,
+        supervisor: Supervisor,
         plan: Callable[[], Plan],
-        environ: Callable[[], Mapping[str, str]],
-        place: Callable[[], Place],
-        roster: Callable[[], Roster],
+        environ: Mapping[str, str],
+        place: Place,
+        *,
         notify_address: Callable[[], str],
         delegate: Delegate,
-        check: Callable[[int, Settings, dict[str, str], float], None],
-        prepared: Callable[[int, float], None],
+        run_check: Run,
+        room_for: Callable[[int, Iterable[Worker], int], tuple[int | None, str]],
     ) -> None:
         self._tools = tools
+        self._supervisor = supervisor
+        self._roster = supervisor.roster
         self._plan = plan
         self._environ = environ
         self._place = place
-        self._roster = roster
         self._notify_address = notify_address
         self._delegate = delegate
-        self._check = check
-        self._prepared = prepared
+        self._room_for = room_for
+        self.checks = GenerationChecks(tools, run=run_check, passed=self._prepared)
         self.plans: dict[int, Plan] = {}
         self.environments: dict[int, dict[str, str]] = {}
         #: Of the last generation that has held out, once it is gone.
@@ -176,23 +183,18 @@ class Generations:
         if state.get("kept"):
             self.kept = Kept(**state["kept"])
 
-    def read_envdir(self, settings: Settings) -> envdir.Reading:
-        """The variables that the settings' envdir holds now. Raises EnvdirError. May take as long
-        as a file server does.
-        """
-        place = self._place()
-        # Where the link leads now by which sidecar came into its directory, like the program itself.
-        start = place.path if place.linked else ""
-        return envdir.read(
-            [os.path.join(start, each) for each in settings.envdir],
-            settings.envdir_format == "whole",
-            settings.lenient_envdir,
-        )
+    def listeners(self) -> list[Listeners]:
+        """Those that some generation still has."""
+        return [plan.listeners for plan in self.plans.values()]
+
+    def environment(self, generation: int, slot: int, workers: int) -> dict[str, str]:
+        """What the worker in a slot gets, one of so many."""
+        return worker_environment.in_slot(self.environments[generation], slot, str(workers))
 
     def plain_envdir(self, settings: Settings) -> PlainReading:
         """The same as plain values, which another process can write."""
         try:
-            reading = self.read_envdir(settings)
+            reading = read_envdir(settings, self._place)
         except EnvdirError as error:
             return {}, [], str(error)
         return reading.variables, reading.remarks, ""
@@ -224,6 +226,19 @@ class Generations:
             self._delegate(lambda: self.plain_envdir(settings), done, now, order.generation)
         except OSError as error:
             done(None, error.strerror or str(error))
+
+    def _prepared(self, generation: int, now: float) -> None:
+        """A generation can be started; with --overlap auto, say how many of its workers fit beside
+        those that are there.
+
+        Not in a slow start, which shrinks the old program while the new one grows: there are never
+        two whole ones.
+        """
+        room, why, of = None, "", self.plans[generation].settings
+        there = list(self._roster.workers())
+        if there and of.overlap == "auto" and not of.slow_start:
+            room, why = self._room_for(generation, there, self._supervisor.size)
+        self._tools.observe(facts.Prepared(generation, room, why), now)
 
     def forget(self, generation: int, last_good: int) -> None:
         """A generation is gone; what the last good one had is kept."""
@@ -260,7 +275,7 @@ class Generations:
             self._tools.say("kept_previous", numbers)
             self._complete_environment(order, environment, now)
             return
-        died = self._roster().current
+        died = self._roster.current
         number = died.number if died is not None else 0
         had = self.environments.get(number, {})
         own = {*plan.handed(), *TOLD_A_GENERATION}
@@ -288,7 +303,7 @@ class Generations:
         """Of a generation that is being prepared."""
         for remark in reading.remarks:
             self._tools.say("notice", {"text": remark})
-        environment = envdir.apply(self._environ(), reading)
+        environment = envdir.apply(self._environ, reading)
         self._say_what_changed(order, environment)
         if self.plans[order.generation].settings.pace_from_environment:
             try:
@@ -302,7 +317,7 @@ class Generations:
         """Name the variables that the generation that serves has otherwise, unless the watcher has
         named them. Start_server's log stays that of Server::Starter.
         """
-        current, plan = self._roster().current, self.plans[order.generation]
+        current, plan = self._roster.current, self.plans[order.generation]
         before = self.environments.get(current.number) if current is not None else None
         if before is None or order.trigger == "envdir" or plan.settings.as_server_starter:
             return
@@ -329,9 +344,22 @@ class Generations:
             environment["NOTIFY_SOCKET"] = address
         self.environments[order.generation] = environment
         if plan.settings.check:
-            self._check(order.generation, plan.settings, environment, now)
+            self.checks.start(order.generation, plan.settings, environment, now)
         else:
             self._prepared(order.generation, now)
+
+
+def read_envdir(settings: Settings, place: Place) -> envdir.Reading:
+    """The variables that the settings' envdir holds now; relative names start from `place`. Raises
+    EnvdirError. May take as long as a file server does.
+    """
+    # Where the link leads now by which sidecar came into its directory, like the program itself.
+    start = place.path if place.linked else ""
+    return envdir.read(
+        [os.path.join(start, each) for each in settings.envdir],
+        settings.envdir_format == "whole",
+        settings.lenient_envdir,
+    )
 
 
 def as_passed(listeners: Listeners) -> list[protocols.Passed]:

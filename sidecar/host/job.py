@@ -21,10 +21,19 @@ if TYPE_CHECKING:
     from sidecar.system.processes import Ended
 
     class Job(Protocol):
-        """One job."""
+        """A job that starts processes."""
 
         def on_exit(self, ended: Ended, now: float) -> None:
             """A process that was started for it has ended. Called again should it raise."""
+
+    class Timed(Protocol):
+        """A job that has something to do at a moment (seconds of the monotonic clock)."""
+
+        def deadline(self) -> float:
+            """The next such moment, infinity for none."""
+
+        def on_deadline(self, now: float) -> None:
+            """It has come."""
 
 
 class Tools:

@@ -11,7 +11,7 @@ from sidecar.system import cgroup, resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from sidecar.core.model import Worker
     from sidecar.core.roster import Roster
@@ -26,9 +26,7 @@ class MemoryWatch:
     how much each may hold (bytes), None for any amount.
     """
 
-    def __init__(
-        self, tools: Tools, limit: int | None, now: float, *, roster: Callable[[], Roster]
-    ) -> None:
+    def __init__(self, tools: Tools, limit: int | None, now: float, roster: Roster) -> None:
         self._tools = tools
         self._roster = roster
         self._limit: int | None = None
@@ -48,7 +46,7 @@ class MemoryWatch:
     def on_deadline(self, now: float) -> None:
         """Find the workers that hold more memory than they may."""
         self._at = now + LOOK_AT_MEMORY
-        for worker in self._roster().ready():
+        for worker in self._roster.ready():
             self._tools.attempt("look at the workers' memory", self._look_at, worker.pid, now)
 
     def _look_at(self, pid: int, now: float) -> None:

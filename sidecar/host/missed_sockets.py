@@ -1,11 +1,11 @@
-"""Coming workers that do not take their sockets (host/meeting.py): looks at them, and says what they
+"""Coming workers that do not take their sockets (host/socket_use.py): looks at them, and says what they
 did instead and what to do about it.
 """
 
 from __future__ import annotations
 
 from sidecar.core.model import STARTING
-from sidecar.host.meeting import LONGEST_BY_TIME, Meeting
+from sidecar.host.socket_use import LONGEST_BY_TIME_S, SocketUse
 from sidecar.system import accept_probe
 
 TYPE_CHECKING = False
@@ -15,49 +15,49 @@ if TYPE_CHECKING:
     from sidecar.core.model import Worker
     from sidecar.core.roster import Roster
     from sidecar.host.job import Tools
-    from sidecar.host.meeting import Attempt
+    from sidecar.host.socket_use import WorkerStart
     from sidecar.system.processes import Ended
 
 
 class MissedSockets:
-    """The job that looks. `roster` has the workers; `attempt` is what one was started with."""
+    """The job that looks. `roster` has the workers; `started_with` is what one was started with."""
 
     def __init__(
-        self, tools: Tools, *, roster: Callable[[], Roster], attempt: Callable[[Worker], Attempt]
+        self, tools: Tools, *, roster: Roster, started_with: Callable[[Worker], WorkerStart]
     ) -> None:
         self._tools = tools
         self._roster = roster
-        self._attempt = attempt
-        self._meeting = Meeting()
+        self._started_with = started_with
+        self._use = SocketUse()
 
     def add(self, pid: int, now: float) -> None:
         """A worker has been started."""
-        self._meeting.add(pid, now)
+        self._use.add(pid, now)
 
     def drop(self, pid: int) -> None:
         """Look at it no more."""
-        self._meeting.drop(pid)
+        self._use.drop(pid)
 
     def served(self) -> None:
         """A generation serves: what is said of the next one is news again."""
-        self._meeting.served()
+        self._use.served()
 
     def deadline(self) -> float:
         """The time of the next look."""
-        return self._meeting.deadline()
+        return self._use.deadline()
 
     def on_deadline(self, now: float) -> None:
         """Say where a coming worker listens by itself, if it does and not on sidecar's sockets."""
-        for pid in self._meeting.due(now):
-            worker = self._roster().find(pid)
+        for pid in self._use.due(now):
+            worker = self._roster.find(pid)
             if worker is None or not worker.serving:
-                self._meeting.drop(pid)
+                self._use.drop(pid)
                 continue
             try:
                 if self._is_over(worker, now):
-                    self._meeting.drop(pid)
+                    self._use.drop(pid)
                 elif worker.executed_at is not None:
-                    self._say(worker, self._meeting.look(pid, self._attempt(worker)))
+                    self._say(worker, self._use.look(pid, self._started_with(worker)))
             except (accept_probe.LookForbidden, OSError):
                 continue
 
@@ -65,8 +65,8 @@ class MissedSockets:
         """Whether it is known to have met its sockets. What is ready by time alone is not."""
         return worker.ready_at is not None and (
             worker.readiness != "interval"
-            or self._meeting.age(worker.pid, now) > LONGEST_BY_TIME
-            or accept_probe.takes_connections(worker.pid, self._attempt(worker).ours)
+            or self._use.age(worker.pid, now) > LONGEST_BY_TIME_S
+            or accept_probe.takes_connections(worker.pid, self._started_with(worker).ours)
         )
 
     def ended_early(self, worker: Worker, ended: Ended) -> None:
@@ -74,8 +74,8 @@ class MissedSockets:
         if not worker.serving or worker.state != STARTING:
             return
         if ended.code and not ended.signal and not ended.note:
-            others = [each.pid for each in self._roster().ready()]
-            self._say(worker, self._meeting.ended(self._attempt(worker), others, ended.code))
+            others = [each.pid for each in self._roster.ready()]
+            self._say(worker, self._use.ended(self._started_with(worker), others, ended.code))
 
     def _say(self, worker: Worker, found: tuple[str, str] | None) -> None:
         if found is not None:

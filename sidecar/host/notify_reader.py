@@ -23,8 +23,8 @@ class NotifyReader:
         self,
         tools: Tools,
         *,
-        roster: Callable[[], Roster],
-        uids: Callable[[], Collection[int]],
+        roster: Roster,
+        uids: Collection[int],
         ready: Callable[[int, float], None],
     ) -> None:
         self._tools = tools
@@ -81,8 +81,8 @@ class NotifyReader:
         """Take what was sent."""
         if self._socket is None:
             return
-        leaders = [worker.pid for worker in self._roster().workers()]
-        for leader, message in self._socket.receive(leaders, self._uids()):
+        leaders = [worker.pid for worker in self._roster.workers()]
+        for leader, message in self._socket.receive(leaders, self._uids):
             if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
                 self._tools.attempt("take a notification", self._ready, pid, now, again=True)
         self._listen_at = self._socket.rest(now)
@@ -97,7 +97,7 @@ class NotifyReader:
         """
         coming = [
             worker
-            for worker in self._roster().serving()
+            for worker in self._roster.serving()
             if worker.state == STARTING and worker.readiness == "notify"
         ]
         if len(coming) > 1 and self._said_unknown != coming[-1].generation:

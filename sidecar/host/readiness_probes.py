@@ -27,7 +27,7 @@ class ReadinessProbes:
         self,
         tools: Tools,
         *,
-        supervisor: Callable[[], Supervisor],
+        supervisor: Supervisor,
         inodes: Callable[[int], frozenset[int]],
         ready: Callable[[int, float], None],
         done: Callable[[int], None],
@@ -70,7 +70,7 @@ class ReadinessProbes:
 
     def _look_at(self, pid: int, now: float) -> None:
         """Look at one worker."""
-        supervisor = self._supervisor()
+        supervisor = self._supervisor
         worker, replaced = supervisor.roster.find(pid), supervisor.replaces(pid)
         if worker is not None and worker.executed_at is None:
             return  # still a copy of sidecar, perhaps of another user already

@@ -23,13 +23,9 @@ class Sources:
     """All of them. Times are seconds of the monotonic clock."""
 
     def __init__(self) -> None:
-        self._selector: selectors.BaseSelector
+        self._selector = selectors.DefaultSelector()
         # Those that are left out, by descriptor: the source, what reads it, and until when.
         self._paused: dict[int, tuple[HasFileno | int, OnReadable, float]] = {}
-
-    def open(self) -> None:
-        """Be able to wait. Raises OSError."""
-        self._selector = selectors.DefaultSelector()
 
     def listen_to(self, source: HasFileno | int, on_readable: OnReadable) -> None:
         """Have it read in each turn in which there is something to read."""

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 class StatusFileReport:
     """The job that writes the status file, if there is one."""
 
-    def __init__(
-        self, say: Say, file: StatusFile | None, supervisor: Callable[[], Supervisor]
-    ) -> None:
+    def __init__(self, say: Say, file: StatusFile | None, supervisor: Supervisor) -> None:
         self._say = say
         self._file = file
         self._supervisor = supervisor
@@ -31,14 +29,13 @@ class StatusFileReport:
         """Never by itself."""
         return float("inf")
 
-    def write(self, _now: float) -> None:
+    def on_deadline(self, _now: float) -> None:
         """Write what has changed. What fails is said once."""
         if self._file is None:
             return
-        supervisor = self._supervisor()
         try:
-            self._file.write(supervisor.status_rows())
-            self._file.tell(supervisor.failed)
+            self._file.write(self._supervisor.status_rows())
+            self._file.tell(self._supervisor.failed)
             self._failed = ""
         except OSError as error:
             cause = error.strerror or str(error)
@@ -47,34 +44,21 @@ class StatusFileReport:
                 self._say("action_failed", {"what": what, "cause": cause})
             self._failed = cause
 
-    def remove(self) -> None:
-        """Sidecar ends: there are no workers any more."""
-        if self._file is None:
-            return
-        try:
-            self._file.remove()
-        except OSError as error:
-            what = f"remove --status-file {self._file.path}"
-            self._say("action_failed", {"what": what, "cause": error.strerror})
-
 
 class ServiceManagerReport:
     """The job that tells the service manager."""
 
-    def __init__(
-        self, say: Say, manager: Callable[[], Manager], supervisor: Callable[[], Supervisor]
-    ) -> None:
+    def __init__(self, say: Say, manager: Manager, supervisor: Supervisor) -> None:
         self._say = say
         self._manager = manager
         self._supervisor = supervisor
 
     def deadline(self) -> float:
         """When what found no room is sent again."""
-        return self._manager().again
+        return self._manager.again
 
-    def send(self, now: float) -> None:
+    def on_deadline(self, now: float) -> None:
         """Tell what has changed."""
-        manager = self._manager()
-        if cause := manager.tell(self._supervisor(), now):
-            what = f"tell the service manager at NOTIFY_SOCKET={manager.address}"
+        if cause := self._manager.tell(self._supervisor, now):
+            what = f"tell the service manager at NOTIFY_SOCKET={self._manager.address}"
             self._say("action_failed", {"what": what, "cause": cause})

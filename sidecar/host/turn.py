@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from sidecar.host.job import Timed
+
     Say = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -37,12 +39,18 @@ class Part:
         self.always = always
 
 
-class Turn:
-    """The parts, in order, and what raised of late. Times are seconds of the monotonic clock."""
+def due(what: str, job: Timed, always: bool = False) -> Part:
+    """The part of a job that has a deadline."""
+    return Part(what, job.deadline, job.on_deadline, always)
 
-    def __init__(self) -> None:
-        #: Tells of an event.
-        self.say: Say = lambda _event, _fields: None
+
+class Turn:
+    """The parts, in order, and what raised of late. `say` tells of an event. Times are seconds of
+    the monotonic clock.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
         self.parts: Sequence[Part] = ()
         #: Something has raised, and what it left undone was not looked for yet.
         self.defective = False

@@ -457,11 +457,11 @@ def _main(words: list[str]) -> int:
     environ = _environment(given, os.environ)
     started = (sys.executable, sys.orig_argv, sys.argv)
     if check:
-        from sidecar.host.loop import rehearse  # noqa: PLC0415  (the clients need none of it)
+        from sidecar.host.startup import rehearse  # noqa: PLC0415  (the clients need none of it)
 
         return rehearse(environ, check)
     chosen = resolve(given, command, environ)
-    from sidecar.host.loop import run  # noqa: PLC0415
+    from sidecar.host.startup import run  # noqa: PLC0415
 
     print(f"start_server (pid:{os.getpid()}) starting now...", file=sys.stderr, flush=True)
     return run(chosen, environ, _detach if "daemonize" in given else None, started=started)
@@ -469,7 +469,7 @@ def _main(words: list[str]) -> int:
 
 def _take_over(words: list[str], left: str) -> Callable[[], int] | None:
     """Go on from what the version before this has left; None if that is none of ours."""
-    from sidecar.host.loop import take_over  # noqa: PLC0415
+    from sidecar.host.startup import take_over  # noqa: PLC0415
     from sidecar.upgrade import execute  # noqa: PLC0415
 
     state = execute.unseal(left, os.getpid())

@@ -14,12 +14,18 @@ from hypothesis import strategies as st
 from sidecar.core.supervisor import Supervisor
 from sidecar.host import helpers
 from sidecar.host.admin import ALLOWED_EVENTS as ADMIN_EVENTS
-from sidecar.host.loop import Host
+from sidecar.host.children import Children
+from sidecar.host.events import Events
+from sidecar.host.helper_processes import HelperProcesses
+from sidecar.host.job import Tools
+from sidecar.host.loop import Loop
+from sidecar.host.sources import Sources
 from sidecar.host.watcher import ALLOWED_EVENTS as WATCHER_EVENTS
+from sidecar.host.watcher import Watcher
 from sidecar.settings.table import Settings
+from sidecar.system.child import Place
 from sidecar.system.jitter import chance
 from sidecar.system.processes import Workers
-from sidecar.system.service_manager import Manager
 from tests.fuzz.test_fuzz import ANYTHING, fuzz
 from tests.support import SERVER
 
@@ -47,16 +53,45 @@ LINES = (
 )
 
 
+class Host:
+    """What takes what helpers say; it runs no loop."""
+
+    def __init__(self, settings: Settings, fd: int) -> None:
+        self.events = events = Events(settings, {})
+        events.log.fd = fd
+        self.supervisor = Supervisor(settings, time.monotonic(), chance)
+        processes, sources = Workers(set(), {}), Sources()
+        loop = Loop(events.turn, sources, self.supervisor, events.redaction)
+        children = Children(
+            events.turn, events.say, loop.observe, processes, self.supervisor.roster
+        )
+        tools = Tools(
+            say=events.say,
+            observe=loop.observe,
+            start=children.start,
+            abandon=children.abandon,
+            listen_to=sources.listen_to,
+            stop_listening=sources.stop_listening,
+            attempt=events.turn.attempt,
+            note_defect=events.turn.note_defect,
+            stopping=loop.stopping,
+        )
+        self.helpers = HelperProcesses(
+            tools,
+            place=Place,
+            listens_to=sources.listens_to,
+            stopped=processes.stopped,
+            send=processes.signal,
+            adopt=children.adopt,
+        )
+        self.watcher = Watcher(tools, lambda: settings, {}, str, lambda _paths, _now: None)
+
+
 @pytest.fixture(scope="module")
 def heard() -> Iterator[tuple[Host, helpers.Helper]]:
     """A host that runs no loop, its watcher, which writes what the test does."""
-    settings = Settings(command=SERVER, log_format="json")
-    made = Host(settings, {})
     null = os.open(os.devnull, os.O_WRONLY)
-    made.events.log.fd = null
-    made.supervisor = Supervisor(settings, time.monotonic(), chance)
-    made.manager = Manager("")
-    made.workers = Workers(set(), {})
+    made = Host(Settings(command=SERVER, log_format="json"), null)
     allowed = {**WATCHER_EVENTS, **ADMIN_EVENTS}
     watcher = helpers.Helper(
         "the watcher",

@@ -17,7 +17,7 @@ from tests.histories.history import History
 
 
 class Desk(History):
-    """A history whose events are remembered and can be followed: what host.Host offers to commands."""
+    """A history whose events are remembered and can be followed: what host.ControlDesk offers to commands."""
 
     def __init__(self, settings: Settings | None = None, **more: Any) -> None:
         super().__init__(settings or Settings(), **more)

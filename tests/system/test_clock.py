@@ -15,7 +15,8 @@ from tests.support import ROOT, Load, until
 
 # Where the wall clock is read, and what for; everything else goes by the monotonic clock.
 SHOWN = {
-    "host/loop.py": "what happened when, for status",
+    "host/control_desk.py": "what happened when, for status",
+    "host/events.py": "what happened when, for status",
     "host/watcher.py": "the watcher's first sight of files, whose times are of this clock",
     "log/writer.py": "the time at the beginning of a line",
 }

@@ -1034,9 +1034,9 @@ BROKEN = """
 import sys
 from sidecar.cli import main as cli
 from sidecar.control import commands
-from sidecar.host import loop as host
+from sidecar.host.control_desk import ControlDesk
 def broken(*_): raise RuntimeError("a secret could be in here")
-host.Host.status = broken
+ControlDesk.status = broken
 commands.Following.heard = broken
 sys.exit(cli.main())
 """

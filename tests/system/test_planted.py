@@ -14,20 +14,24 @@ import pytest
 
 from tests.support import APPS, PATIENCE, Load, Sidecar, marked, until
 
-HOST = [
-    "_act_upon", "_answer", "_close_listeners", "_do_Close", "_do_Exit", "_do_Prepare", "_do_Retire", "_do_Say",
-    "_do_Spawn", "_environment", "_hear", "_killed_for_memory", "_look_after",
-    "_observe", "_prepared", "_read_control", "_see_to", "_see_worker_end", "_settle",
-    "_stop_looking", "_turn", "reload",
-]  # fmt: skip
 ENTRIES = [
-    *(f"sidecar.host.loop:Host.{each}" for each in HOST),
+    *(f"sidecar.host.loop:Loop.{each}" for each in ("observe", "decide", "_turn_once", "_work")),
+    *(f"sidecar.host.signal_handling:SignalHandling.{each}" for each in ("on_readable", "_act_upon")),
+    *(f"sidecar.host.control_desk:ControlDesk.{each}" for each in ("on_readable", "_answer", "flush")),
+    *(f"sidecar.host.workers:WorkerProcesses.{each}" for each in (
+        "spawn", "retire", "on_worker_exit", "_killed_for_memory")),
+    *(f"sidecar.host.readiness:Readiness.{each}" for each in ("add", "drop", "ready", "_see_executed")),
+    *(f"sidecar.host.generations:Generations.{each}" for each in ("prepare", "environment", "_prepared")),
+    "sidecar.host.announcements:Announcements.say", "sidecar.host.generation_end:GenerationEnd.close",
+    "sidecar.host.listener_sets:ListenerSets.close_unused", "sidecar.host.unknown_holders:UnknownHolders.look",
+    "sidecar.host.host:Host._leave", "sidecar.host.requests:Requests.reload", "sidecar.host.watching:Watching.follow_link",
+    "sidecar.host.performing:Performing._perform", "sidecar.host.in_force:InForce.plan",
     *(f"sidecar.host.readiness_probes:ReadinessProbes.{each}" for each in ("deadline", "on_deadline", "_look_at")),
     *(f"sidecar.host.ready_commands:ReadyCommands.{each}" for each in ("on_deadline", "on_exit")),
     *(f"sidecar.host.children:Children.{each}" for each in ("deadline", "on_deadline", "_see_end", "start")),
     *(f"sidecar.host.sources:Sources.{each}" for each in ("deadline", "listen_to", "stop_listening", "wait")),
     "sidecar.host.events:Events.say", "sidecar.host.redaction:Redaction.fact", "sidecar.host.stop_deadline:StopDeadline.begin",
-    "sidecar.host.status_reports:StatusFileReport.write", "sidecar.host.status_reports:ServiceManagerReport.send",
+    "sidecar.host.status_reports:StatusFileReport.on_deadline", "sidecar.host.status_reports:ServiceManagerReport.on_deadline",
     "sidecar.host.generation_checks:GenerationChecks.on_exit", "sidecar.host.listener_repair:ListenerRepair.on_deadline",
     *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (

@@ -704,11 +704,11 @@ def test_the_watcher_misses_nothing(start, tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("host/loop.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
-        ("host/loop.py", "import binascii\n", "import binascii, (\n", "is damaged (invalid syntax)"),
+        ("host/control_desk.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
+        ("host/control_desk.py", "import binascii\n", "import binascii, (\n", "is damaged (invalid syntax)"),
         ("upgrade/state.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
         ("core/supervisor.py", "        self._said_delay = 0\n", "", "Supervisor._said_delay in its state, which this version does not know"),
-        ("host/loop.py", "        self.wakeup = Wakeup(state", "        os.abort()\n        self.wakeup = Wakeup(state", "SIGABRT"),
+        ("host/resources.py", "        self._begin(Wakeup(state", "        os.abort()\n        self._begin(Wakeup(state", "SIGABRT"),
     ],
 )  # fmt: skip
 def test_it_is_refused_with_its_last_words_and_serving_goes_on(
@@ -742,9 +742,9 @@ def test_a_version_that_knows_nothing_of_upgrades_refuses_to_check(start, instal
 def test_a_check_that_never_ends_holds_nothing_up_and_a_stop_ends_it(start, installed, tmp_path):
     run = start()
     installed.change(
-        "host/loop.py",
-        "        self.wakeup = Wakeup(state",
-        "        time.sleep(3600)\n        self.wakeup = Wakeup(state",
+        "host/resources.py",
+        "        self._begin(Wakeup(state",
+        "        __import__('time').sleep(3600)\n        self._begin(Wakeup(state",
     )
     run.signal("USR2")
     until(lambda: checks(run), "the check")
@@ -767,7 +767,7 @@ def test_check_only_says_whether_it_could(start, installed, tmp_path):
     installed.version("9.9")
     answer = ask(tmp_path, "upgrade", "--check")
     assert (answer.returncode, "sidecar 9.9 has proved" in answer.stdout) == (0, True)
-    installed.change("host/loop.py", "import binascii\n", "import binascii, (\n")
+    installed.change("host/control_desk.py", "import binascii\n", "import binascii, (\n")
     assert ask(tmp_path, "upgrade", "--check").returncode == 1
     assert run.seen("upgraded") == []
     assert run.stop() == 0
@@ -818,17 +818,17 @@ def test_no_file_ever_holds_the_state(start, tmp_path):
 
 # --- what fails after the exec
 
-LAST_STEP = "        # From here on there is no way back.\n"
+LAST_STEP = "    # From here on there is no way back.\n"
 
 
 def failing(installed: Installed, where: Path) -> None:
     """The next version's last step fails until there is a file `go`, but not in the check."""
     installed.change(
-        "host/loop.py",
+        "host/exported_state.py",
         LAST_STEP,
-        f"        if self.upgrading._started and not os.path.exists('{where}/go'):\n"
-        f"            os.close(os.open('{where}/tried', os.O_CREAT | os.O_WRONLY))\n"
-        "            raise OSError(23, 'Too many open files in system')\n" + LAST_STEP,
+        f"    if started and not os.path.exists('{where}/go'):\n"
+        f"        os.close(os.open('{where}/tried', os.O_CREAT | os.O_WRONLY))\n"
+        "        raise OSError(23, 'Too many open files in system')\n" + LAST_STEP,
     )
 
 

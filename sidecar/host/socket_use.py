@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 # age; a socket counts that is seen by two looks (seconds).
 FIRST, PAUSE, GROWTH = 0.5, 0.8, 0.2
 # A worker that is ready by time alone may still be about to listen: it is looked at for so long.
-LONGEST_BY_TIME = 5.0
+LONGEST_BY_TIME_S = 5.0
 
 TAKE = "take fd {fd} (LISTEN_FDS, SERVER_STARTER_PORT), by its code or an option, as in `uvicorn --fd 3`"
 HOW = f"the program has to {TAKE}; one that cannot runs without --port, and with --overlap never"
 
 
-class Attempt(Record):
+class WorkerStart(Record):
     """What a worker was started with, as far as it matters here. `ours` are the inodes of its
     sockets.
     """
@@ -44,7 +44,7 @@ class Attempt(Record):
     environment: Mapping[str, str]
 
 
-class Meeting:
+class SocketUse:
     """When to look at which coming worker, and what was seen of it. Times are seconds of one clock,
     which the caller reads.
     """
@@ -55,7 +55,7 @@ class Meeting:
         self._said: set[str] = set()
 
     def add(self, pid: int, now: float) -> None:
-        """A worker has been attempt."""
+        """A worker has been started."""
         self._coming[pid] = (now, now + FIRST, frozenset())
 
     def drop(self, pid: int) -> None:
@@ -78,27 +78,27 @@ class Meeting:
         """For how long it has been looked at (seconds)."""
         return now - self._coming[pid][0]
 
-    def look(self, pid: int, attempt: Attempt) -> tuple[str, str] | None:
+    def look(self, pid: int, start: WorkerStart) -> tuple[str, str] | None:
         """Where the worker listens instead and what to do about it, once; None if that is not known
         yet. Raises OSError if sidecar itself is in need.
         """
-        found = accept_probe.elsewhere(pid, attempt.ours)
+        found = accept_probe.elsewhere(pid, start.ours)
         began, at, before = self._coming[pid]
         self._coming[pid] = (began, at, frozenset(each.inode for each in found))
         lasting = [each for each in found if each.inode in before]
         if not lasting:
             return None
         self.drop(pid)
-        streams = [each for each in attempt.passed if each.stream]
+        streams = [each for each in start.passed if each.stream]
         places = ", ".join(sorted({each.address for each in lasting}))
         who = f"{lasting[0].program} (pid {lasting[0].pid}) listens on {places}"
         if streams:
             listeners = ", ".join(each.key for each in streams)
             return self._once(
                 f"does not accept on {listeners}, where sidecar listens: {who} by itself",
-                advice(attempt, streams[0].fd),
+                advice(start, streams[0].fd),
             )
-        if attempt.overlap == "never":
+        if start.overlap == "never":
             return None
         port = lasting[0].address.rpartition(":")[2]
         return self._once(
@@ -107,24 +107,26 @@ class Meeting:
             f"say --port {port} and have the program {TAKE.format(fd=3)}; or say --overlap never",
         )
 
-    def ended(self, attempt: Attempt, serving: Sequence[int], code: int) -> tuple[str, str] | None:
+    def ended(
+        self, start: WorkerStart, serving: Sequence[int], code: int
+    ) -> tuple[str, str] | None:
         """What may be the cause of a worker's end with status `code` before it took connections:
         that an address was in use. `serving` are the leaders of the workers that serve.
         """
         end = f"exited with status {code} before it took connections"
-        streams = [each for each in attempt.passed if each.stream]
-        row, program = profiles.found(attempt.command, attempt.profile)
+        streams = [each for each in start.passed if each.stream]
+        row, program = profiles.found(start.command, start.profile)
         for each in streams:
             port = each.key.rpartition(":")[2]
-            named = _named(port, program.words, attempt.environment)
+            named = _named(port, program.words, start.environment)
             if each.family != "AF_UNIX" and named and not _handed(row, program):
                 return self._once(
                     f'{end}, and its {named} names port {port}, which sidecar holds: to bind it ends in "address already in use"',
-                    advice(attempt, each.fd),
+                    advice(start, each.fd),
                 )
-        if attempt.overlap != "never":
+        if start.overlap != "never":
             for leader in serving:
-                for other in accept_probe.elsewhere(leader, attempt.ours):
+                for other in accept_probe.elsewhere(leader, start.ours):
                     return self._once(
                         f"{end}. The generation that serves listens on {other.address} by itself ({other.program}, pid {other.pid}):"
                         ' if this one could not ("address already in use")',
@@ -133,7 +135,7 @@ class Meeting:
         if streams and row is None and not serving:
             return self._once(
                 f'{end}. If it said "address already in use": sidecar listens on {streams[0].key} for it',
-                advice(attempt, streams[0].fd),
+                advice(start, streams[0].fd),
             )
         return None
 
@@ -149,10 +151,10 @@ class Meeting:
         return what, todo
 
 
-def advice(attempt: Attempt, fd: int) -> str:
+def advice(start: WorkerStart, fd: int) -> str:
     """What to do so that the program takes the socket."""
-    row, program = profiles.found(attempt.command, attempt.profile)
-    if row is not None and attempt.profile != "none":
+    row, program = profiles.found(start.command, start.profile)
+    if row is not None and start.profile != "none":
         own = profiles.own_listener(row, program)
         if own:
             return f"leave {own} out, and the profile {row.name} gives it the socket"

@@ -1,0 +1,162 @@
+"""What sidecar holds from its start to its end: signals, listeners, files, the control socket, its
+processes. Opened at the start, or made of what an earlier version of sidecar has left.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sidecar.control import server
+from sidecar.host.generations import read_envdir
+from sidecar.host.listener_sets import ListenerSets
+from sidecar.system import child, processes, users, worker_environment
+from sidecar.system.listeners import Listeners
+from sidecar.system.output import Output
+from sidecar.system.pid_file import PidFile
+from sidecar.system.service_manager import Manager
+from sidecar.system.signals import Wakeup
+from sidecar.system.sockets import inherited
+from sidecar.system.status_file import StatusFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from sidecar.settings.table import Settings
+
+    Say = Callable[[str, Mapping[str, Any]], None]
+
+
+class Resources:
+    """All of it. `started_with` is the environment that sidecar was started with, `environ` the same
+    as workers get it.
+
+    Making one opens nothing yet. Raises StartError if the workers' user is not there.
+    """
+
+    listeners: ListenerSets
+    control: server.Control
+    wakeup: Wakeup
+    processes: processes.Workers
+    manager: Manager
+
+    def __init__(self, say: Say, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._say = say
+        self._settings = settings
+        self.started_with = environ
+        self.credentials = users.credentials(settings.user, settings.group)
+        self.environ = worker_environment.logged_in(
+            worker_environment.inherited(environ), self.credentials
+        )
+        self.place = child.place(environ)
+        self.output: Output | None = None
+        self.pid_file: PidFile | None = None
+        self.admin: Listeners | None = None
+        self.status_file = StatusFile(settings.status_file) if settings.status_file else None
+        # What closes each of them, in order. Last the control socket: whoever waits for the end of
+        # sidecar sees it in the end of the connection.
+        self._closing: list[Callable[[], None]] = []
+
+    def open(self) -> None:
+        """Open everything. Raises SidecarError and OSError, and `close` closes what was opened."""
+        settings = self._settings
+        processes.seal()
+        self._begin(Wakeup())
+        self._closing = [self.wakeup.close]
+        # Not kept: each generation reads its own. What cannot be read now is refused before
+        # anything is bound.
+        read_envdir(settings, self.place)
+        if settings.log_file:
+            self.output = Output(settings.log_file)
+        if settings.pid_file:
+            self.pid_file = PidFile.take(settings.pid_file)
+            self._closing.insert(0, self.pid_file.release)
+        first = Listeners.open(
+            settings.port,
+            backlog=settings.backlog,
+            inherited=inherited(self.started_with, os.getpid()),
+        )
+        self.listeners = ListenerSets(self._say, [first], first)
+        self._closing[:0] = [self.listeners.close, self._remove_status_file]
+        for path in first.removed:
+            self._say("socket_removed", {"path": path})
+        if settings.admin is not None:
+            self.admin = Listeners.open([settings.admin], backlog=None, flag="--admin")
+            self._closing.insert(0, self.admin.close)
+        self.control = server.Control.open(settings.control, server.places(self.started_with))
+        self._closing.insert(-1, self.control.close)
+
+    def import_state(self, state: dict[str, Any]) -> None:
+        """Make everything of what an earlier version has exported. Raises SidecarError and OSError;
+        nothing outside has changed then, no signal is heard, and no descriptor of its closed.
+        """
+        self._begin(Wakeup(state["wakeup"]))
+        self.place = child.Place(*state["place"])
+        self.processes.restore(state["processes"])
+        sets = Listeners.restore(state["listener_sets"])
+        self.listeners = ListenerSets(self._say, sets, sets[state["listeners"]])
+        self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
+        self.control = server.Control.restore(state["control"])
+        self.output = Output.restore(state["output"]) if state["output"] else None
+        self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
+        if self.status_file is not None and state["status_file"]:
+            self.status_file.restore(state["status_file"])
+        self.manager.restore(state["manager"])
+        self._closing = [
+            *([self.admin.close] if self.admin is not None else []),
+            self.listeners.close,
+            self._remove_status_file,
+            *([self.pid_file.release] if self.pid_file is not None else []),
+            self.control.close,
+            self.wakeup.close,
+        ]
+
+    def export_state(self) -> dict[str, Any]:
+        """What `import_state` makes everything of."""
+        sets = self.listeners.sets
+        return {
+            "wakeup": self.wakeup.dump(),
+            "processes": self.processes.dump(),
+            "place": (self.place.path, self.place.linked),
+            "listener_sets": Listeners.dump(sets),
+            "listeners": sets.index(self.listeners.current),
+            "admin": self.admin and Listeners.dump([self.admin]),
+            "control": self.control.dump(),
+            "output": self.output and self.output.dump(),
+            "pid_file": self.pid_file and self.pid_file.dump(),
+            "status_file": self.status_file and self.status_file.dump(),
+            "manager": self.manager.dump(),
+        }
+
+    def close(self) -> None:
+        """Close everything, each by itself. Raises the first error."""
+        failed: Exception | None = None
+        for close in self._closing:
+            try:
+                close()
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _remove_status_file(self) -> None:
+        if self.status_file is None:
+            return
+        try:
+            self.status_file.remove()
+        except OSError as error:
+            what = f"remove --status-file {self.status_file.path}"
+            self._say("action_failed", {"what": what, "cause": error.strerror})
+
+    def _begin(self, wakeup: Wakeup) -> None:
+        """Hear signals, be able to start processes, and to tell the service manager."""
+        self.wakeup = wakeup
+        wanted = self._settings.no_new_privs
+        self.processes = processes.Workers(
+            wakeup.mask,
+            wakeup.dispositions,
+            self.credentials,
+            no_new_privs=self.credentials is not None if wanted is None else wanted,
+        )
+        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
