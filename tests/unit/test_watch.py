@@ -1,5 +1,5 @@
 """The watcher's parts: what is ignored, what differs, what is kept. The process itself:
-tests/system/test_watcher.py.
+tests/unit/watcher.
 """
 
 from __future__ import annotations
