@@ -188,7 +188,7 @@ def test_a_narrow_screen_and_a_dark_one(run):
 
 def test_a_helper_that_dies_is_made_up_for(run):
     """The page is there again by itself, and misses nothing."""
-    from tests.system.test_admin import Admin
+    from tests.system.admin.asking import Admin
 
     with Browser() as browser:
         browser.open(f"http://{run.wait('admin_opened')['address']}/")
