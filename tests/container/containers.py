@@ -169,11 +169,12 @@ def fetch(port: int, path: str = "/") -> tuple[int, str]:
 
 class Load:
     """Constant load, a connection for each request: the answers by what `read` makes of them, and
-    what failed.
+    what failed. Between two requests a client waits: the engine needs the processor, too.
     """
 
     CLIENTS = 4
     MOST = 20000  # requests of each client
+    PAUSE_S = 0.004
 
     def __init__(self, port: int, read, clients: int = CLIENTS, patience: float = PATIENCE) -> None:
         """It ends by itself after `patience` seconds."""
@@ -199,7 +200,7 @@ class Load:
     def _ask(self) -> None:
         deadline = time.monotonic() + self.patience
         for _ in range(self.MOST):
-            if self._stop.is_set() or time.monotonic() > deadline:
+            if self._stop.wait(self.PAUSE_S) or time.monotonic() > deadline:
                 return
             try:
                 status, body = fetch(self.port)

@@ -146,6 +146,7 @@ def test_files_copied_into_the_containers_own_file_system_are_served(run_contain
     running.wait_event("serving")
     put(running, "/app/examples/hello", {"app.py": version(2)})
     running.wait_event("serving", generation=2)
+    running.wait_event("generation_gone", generation=1)  # until then it may take a connection
     assert fetch(running.port)[1].startswith("version 2")
     assert running.stop() == 0
 

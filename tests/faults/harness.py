@@ -404,7 +404,7 @@ def _said(life: Life) -> list[str]:
     if (
         "Traceback" in text
         and "signal wakeup fd" not in text
-        and re.search(r'File ".*/sidecar/\w+\.py"', text)
+        and re.search(r'File ".*/sidecar/[\w/]+\.py"', text)
     ):
         broken.append(f"a traceback: {_last(text)}")
     return broken

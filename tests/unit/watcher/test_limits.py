@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.watch.watcher import LONGEST
 from tests.saves import in_place
 from tests.support import PATIENCE, until
 from tests.unit.watcher.watching import LONG, Watcher, asleep, names, nothing_more, status, switches
@@ -46,17 +47,21 @@ def test_without_inotify_it_polls(
 def test_a_storm_is_few_changes_and_little_memory(
     start: Callable[..., Watcher], tree: Path
 ) -> None:
-    watcher = start([tree])
+    """Few, however long it takes and however often a busy machine interrupts it: each time that
+    LONGEST is over, something is told.
+    """
+    watcher = start([tree], settle=1.0)
     watcher.watching()
     until(lambda: asleep(watcher.pid), "rest")
-    before = status(watcher.pid, "VmHWM")
+    before, begun = status(watcher.pid, "VmHWM"), time.monotonic()
     for number in range(50_000):
         os.rename(tree / f"{number % 2}", tree / f"{1 - number % 2}") if number else (
             tree / "1"
         ).write_text("x")
     (tree / "app.py").write_text("the last\n")
     until(lambda: any("app.py" in each for each in watcher.told()), "the last file")
-    assert len([each for each in watcher.events if each["event"] == "changed"]) <= 3
+    most = 3 + (time.monotonic() - begun) / LONGEST
+    assert len([each for each in watcher.events if each["event"] == "changed"]) <= most
     assert status(watcher.pid, "VmHWM") - before < 20_000
 
 
