@@ -43,6 +43,7 @@ class UpgradePolicy:
     """One upgrade at a time. Whoever asks while one is on its way is answered by that one."""
 
     __slots__ = ("_check_until", "_only_check", "_said_waiting", "_stage", "_wait_until")
+    max_wait_s, max_check_s = MAX_WAIT_S, MAX_CHECK_S
 
     def __init__(self) -> None:
         self._stage = IDLE
@@ -61,12 +62,12 @@ class UpgradePolicy:
             self._stage, self._said_waiting = WANTED, False
             self._only_check = True
         if self._only_check:
-            self._wait_until = now + MAX_WAIT_S
+            self._wait_until = now + self.max_wait_s
         self._only_check &= only_check
 
     def check_started(self, now: float) -> None:
         """The check runs."""
-        self._stage, self._check_until = CHECKING, now + MAX_CHECK_S
+        self._stage, self._check_until = CHECKING, now + self.max_check_s
 
     def check_passed(self) -> None:
         """The check has ended: the new version can take over."""

@@ -1,7 +1,7 @@
 """The promises hold in every schedule that is tried.
 
 SIDECAR_SCHEDULES says how many (`make simulate` tries half a million); SIDECAR_SEED runs that one
-alone.
+alone. Every second one has the jobs of the host in it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,32 @@ from hypothesis import strategies as st
 
 from sidecar.core import orders
 
+from .host_world import HostWorld, host_schedule
 from .world import World, schedule
 
 SCHEDULES = int(os.environ.get("SIDECAR_SCHEDULES", "10000"))
 CHUNK = 250
 
 
+def run(seed: int) -> World:
+    """Run schedule `seed`, with jobs if the number is odd."""
+    return host_schedule(seed) if seed % 2 else schedule(seed)
+
+
 def try_chunk(first: int) -> tuple[int, int, Counter[str]]:
     """Run some schedules: (a seed that broke a promise or -1, how many moments were looked at, what
-    was said and ordered how often).
+    was said, ordered and done how often).
     """
     moments = 0
     seen: Counter[str] = Counter()
     for seed in range(first, min(first + CHUNK, SCHEDULES)):
         try:
-            world = schedule(seed)
+            world = run(seed)
         except Exception:
             return seed, moments, seen
         moments += world.steps
+        if isinstance(world, HostWorld):
+            seen.update(world.job_events)
         seen.update(
             each.event if isinstance(each, orders.Say) else type(each).__name__
             for _, each in world.trace
@@ -53,7 +61,7 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
     many of them.
     """
     if "SIDECAR_SEED" in os.environ:
-        schedule(int(os.environ["SIDECAR_SEED"]))
+        run(int(os.environ["SIDECAR_SEED"]))
         return
     moments = 0
     seen: Counter[str] = Counter()
@@ -61,7 +69,7 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
         for broken, looked_at, what in pool.imap_unordered(try_chunk, range(0, SCHEDULES, CHUNK)):
             if broken >= 0:
                 pool.terminate()
-                schedule(broken)  # raises, with everything pytest shows of it
+                run(broken)  # raises, with everything pytest shows of it
                 pytest.fail(f"schedule {broken} broke a promise once, and not again")
             moments += looked_at
             seen += what
@@ -75,6 +83,15 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
         ):  # fmt: skip
             assert seen[often] >= SCHEDULES / 200, f"hardly ever: {often}"
         assert seen["went back"] >= SCHEDULES / 1000
+        for often in (
+            "watcher: started", "watcher: not started", "watcher: ended", "watcher: outdated",
+            "log command: started", "log command: not started", "log command: ended",
+            "reload: StartReader", "reload: DropReader", "reload: ParseAnswer", "reload: DropLookUp",
+            "reload: PutInForce", "reload: RefuseReload",
+            "ready command: started", "ready command: ended", "ready command: worker done",
+            "upgrade: SayWaiting", "upgrade: StartCheck", "upgrade: BecomeNewVersion", "upgrade: FailUpgrade",
+        ):  # fmt: skip
+            assert seen[often] >= SCHEDULES / 500, f"hardly ever: {often}"
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -82,3 +99,17 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
 def test_every_promise_is_kept_whatever_hypothesis_thinks_of(dice: random.Random) -> None:
     """The same world with Hypothesis at the dice: it remembers what failed, and shrinks it."""
     World(dice).run()
+
+
+@settings(max_examples=75, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.randoms(use_true_random=False))
+def test_so_it_is_with_the_jobs_of_the_host(dice: random.Random) -> None:
+    """The same, with jobs."""
+    HostWorld(dice).run()
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 2))
+def test_helpers_and_log_command_change_nothing_whatever_becomes_of_them(seed: int) -> None:
+    """Every fact and order is the same as where there are none (promise 8)."""
+    world = HostWorld(random.Random(seed), quiet=True).run()
+    assert world.trace == schedule(seed).trace

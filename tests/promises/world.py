@@ -361,16 +361,18 @@ class World:
         def happen() -> facts.Fact | None:
             if self.calm:
                 return None
-            if self.settings.slow_start:  # the two together are refused
-                some[:] = [name for name in some if name not in ("slow_start", "max_surge")]
-            if self.settings.overlap == "never" and "overlap" not in some:
-                some[:] = [name for name in some if name != "max_surge"]
-            self.observe(
-                facts.Configured(self.settings.replace(**{name: drawn[name] for name in some}))
-            )
+            self.observe(facts.Configured(self.altered(drawn, some)))
             return facts.SwapTriggered("HUP", supersedes=True)
 
         self.at(round(dice.random() * horizon * 4) / 4, happen)
+
+    def altered(self, drawn: dict[str, Any], some: list[str]) -> Settings:
+        """The settings of now with some of those that were drawn."""
+        if self.settings.slow_start:  # the two together are refused
+            some = [name for name in some if name not in ("slow_start", "max_surge")]
+        if self.settings.overlap == "never" and "overlap" not in some:
+            some = [name for name in some if name != "max_surge"]
+        return self.settings.replace(**{name: drawn[name] for name in some})
 
     def _stimulus(self, kind: str) -> Callable[[], facts.Fact | None]:
         def happen() -> facts.Fact | None:
@@ -481,21 +483,29 @@ class World:
             self.steps += 1
             if self.steps > MOST_STEPS:
                 raise Broken("No spin", f"more than {MOST_STEPS} steps")
-            wake = min(self.supervisor.deadline, self.heap[0][0] if self.heap else INF)
-            if wake == INF:
-                raise Broken(
-                    "Recovery" if not self.stops else "Stop always ends",
-                    f"nothing will ever happen again after {self.now:g}",
-                )
-            self._wake_for_nothing(wake)
-            late = self.dice.choice((0.0, 0.0, 0.01, 0.25, 0.6)) if self.sluggish else 0.0
-            if self.stops:
-                self.lag += late
-            self.now = max(self.now, wake + late)
-            self._happen()
-            self.turn()
-            self._look_ahead()
+            self.step()
         return self
+
+    def wakes_at(self) -> float:
+        """When the supervisor wants to be asked, or something happens to a worker."""
+        return min(self.supervisor.deadline, self.heap[0][0] if self.heap else INF)
+
+    def step(self) -> None:
+        """Advance to whatever comes first, and see to it."""
+        wake = self.wakes_at()
+        if wake == INF:
+            raise Broken(
+                "Recovery" if not self.stops else "Stop always ends",
+                f"nothing will ever happen again after {self.now:g}",
+            )
+        self._wake_for_nothing(wake)
+        late = self.dice.choice((0.0, 0.0, 0.01, 0.25, 0.6)) if self.sluggish else 0.0
+        if self.stops:
+            self.lag += late
+        self.now = max(self.now, wake + late)
+        self._happen()
+        self.turn()
+        self._look_ahead()
 
     def _happen(self) -> None:
         """Tell the supervisor everything that has happened until now, in any order."""
@@ -556,6 +566,10 @@ class World:
             raise Broken("No spin", f"reconcile never ends; lately: {given}")
         for promise in self.promises:
             promise.settled()
+        self.see_whether_recovered()
+
+    def see_whether_recovered(self) -> None:
+        """In the calm: once all is well, have somebody ask for a stop."""
         if self.calm and not self.recovered and not self.stops and not self.gave_up:
             if self.healthy():
                 self.recovered = True
@@ -916,10 +930,7 @@ class World:
                 lambda: facts.LookForbidden(process.pid, "EPERM") if process.alive else None,
             )
         elif program.readiness != "interval":
-            self.at(
-                executed + program.boot,
-                lambda: facts.WorkerReady(process.pid) if process.alive else None,
-            )
+            self._takes_connections(process, executed + program.boot)
         if self.settings.slow_start and not program.forbids:
             self._draw_spread(program)
             for after, takers in program.spread:
@@ -932,6 +943,10 @@ class World:
                 self.now + self.growth.choice((0.0, 0.5, 4.0, 20.0)) * self.growth.random(),
                 self._grown(process),
             )
+
+    def _takes_connections(self, process: Process, at: float) -> None:
+        """It takes connections from then on, and somebody sees it."""
+        self.at(at, lambda: facts.WorkerReady(process.pid) if process.alive else None)
 
     def _grown(self, process: Process) -> Callable[[], facts.Fact | None]:
         def happen() -> facts.Fact | None:
