@@ -41,7 +41,7 @@ def page() -> str:
         if isinstance(default, float):
             default = f"{default:g}s"
         meaning = (
-            each.text
+            each.help_text
             + (" (repeatable)" if each.repeat else "")
             + (" (cannot change on a reload)" if each.fixed else "")
         )

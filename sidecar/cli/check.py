@@ -15,10 +15,10 @@ import sys
 from sidecar.base.columns import columns
 from sidecar.base.errors import EnvdirError
 from sidecar.cli import preflight
-from sidecar.cli.options import Chosen, RunCommandLine
-from sidecar.settings.resolve import hidden, only_time
+from sidecar.cli.invocation import Invocation, RunCommandLine
+from sidecar.settings.resolve import no_listener_to_probe, redact
 from sidecar.settings.table import TABLE, Settings
-from sidecar.settings.types import duration, octal, words
+from sidecar.settings.types import command_words, duration, octal
 from sidecar.system import envdir
 
 TYPE_CHECKING = False
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-OWN = {"--json": "", "--grace": "TIME", "--pre-stop": "TIME"}
+    from sidecar.settings.resolve import Resolution
+
+OPTIONS = {"--json": "", "--grace": "TIME", "--pre-stop": "TIME"}
 HELP = """\
 usage: sidecar check [--json] [--grace TIME [--pre-stop TIME]]
                      [OPTION ...] [--] [PROGRAM ...]
@@ -47,9 +49,10 @@ Exit status: 0 right; 2 wrong; 1 right, but not for this machine (a user, a
 directory, the program). Remarks are about what is allowed and may be meant
 otherwise.
 """
-# What a stop may take beyond lame duck and drain: for the end of what was killed.
-LAST_SECONDS = 5.0
-USUAL_GRACE = 30.0
+# How long the end of killed workers may take, beyond lame duck and drain.
+KILL_WAIT_S = 5.0
+# terminationGracePeriodSeconds, where a pod does not say it.
+KUBERNETES_GRACE_S = 30.0
 PID_1 = "/proc/1"
 NOT_SHOWN = "(filled in from the environment)"
 
@@ -59,67 +62,61 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if argv and argv[0] in ("--help", "-h"):
         print(HELP, end="")
         return 0
-    chosen = Chosen(argv, environ, own=OWN)
-    choice = chosen.choice(chosen.read())
-    borrowed = [] if choice.settings.command else _with_those_of_pid_1(argv)
-    if borrowed:
-        chosen = Chosen(borrowed, environ, own=OWN)
-        choice = chosen.choice(chosen.read())
-    settings = choice.settings
-    problems = [*choice.problems]
-    try:
-        grace, before = (
-            duration(chosen.own[flag]) if flag in chosen.own else None
-            for flag in ("--grace", "--pre-stop")
+    invocation = Invocation(argv, environ, more_options=OPTIONS)
+    resolution = invocation.resolve(invocation.read())
+    remarks = []
+    if not resolution.settings.command and (words := _words_of_pid_1(argv)):
+        remarks.append(
+            "no program was named: the options and the program are those PID 1 was started with"
         )
-    except ValueError as error:
-        problems.append(f"--grace, --pre-stop: {error}")
-        grace = before = None
-    more, remarks = _looked_at(settings, environ, grace, before or 0.0)
-    problems += more
-    unfit = preflight.problems(choice, environ)
-    if borrowed:
-        remarks.insert(
-            0, "no program was named: the options and the program are those PID 1 was started with"
-        )
-    program = preflight.program_problem(choice, environ)
+        invocation = Invocation(words, environ, more_options=OPTIONS)
+        resolution = invocation.resolve(invocation.read())
+    settings = resolution.settings
+    time_problems, time_remarks = _stop_time(settings, invocation.more_options)
+    problems = [*resolution.problems, *time_problems]
+    unfit = preflight.problems(resolution, environ)
+    remarks += [*time_remarks, *_remarks(settings)]
+    program = preflight.program_problem(resolution, environ)
     if program is not None and program[0] not in unfit:
         remarks.append(program[0])
-    remarks += chosen.remarks(settings, checking=True)
-    status = 2 if problems else 1 if unfit else 0
-    problems = [hidden(each, settings.hide) for each in (*problems, *unfit)]
-    remarks = [hidden(each, settings.hide) for each in remarks]
-    rows = {"command": _row(settings, "command", choice.origins)}
-    rows.update({each.key: _row(settings, name, choice.origins) for name, each in TABLE.items()})
-    if "--json" in chosen.own:
-        print(
-            json.dumps(
-                {"settings": rows, "problems": problems, "remarks": remarks}, ensure_ascii=False
-            )
-        )
-    else:
-        if not problems:
-            for line in _table(rows):
-                print(line)
-        for each in remarks:
-            print(f"remark: {each}")
-        for each in problems:
-            print(f"sidecar: {each}", file=sys.stderr)
-    return status
+    remarks += invocation.remarks(settings, checking=True)
+    _show(
+        resolution,
+        redact([*problems, *unfit], resolution.redactions),
+        redact(remarks, resolution.redactions),
+        as_json="--json" in invocation.more_options,
+    )
+    return 2 if problems else 1 if unfit else 0
 
 
-def _with_those_of_pid_1(argv: Sequence[str]) -> list[str]:
+def _show(resolution: Resolution, problems: list[str], remarks: list[str], as_json: bool) -> None:
+    """Print the settings, unless they are wrong, and what is to be said of them."""
+    rows = {"command": _row(resolution, "command")}
+    rows.update({each.key: _row(resolution, name) for name, each in TABLE.items()})
+    if as_json:
+        answer = {"settings": rows, "problems": problems, "remarks": remarks}
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    if not problems:
+        print(*_table(rows), sep="\n")
+    for each in remarks:
+        print(f"remark: {each}")
+    for each in problems:
+        print(f"sidecar: {each}", file=sys.stderr)
+
+
+def _words_of_pid_1(argv: Sequence[str]) -> list[str]:
     """In a container that was started with `sidecar run OPTIONS -- PROGRAM`, whoever looks from
-    inside has no reason to say all that again: PID 1's words, with what is said now behind its
-    options. None where PID 1 is no such thing.
+    inside has no reason to say all that again: PID 1's words, with these words behind its options.
+    None if PID 1 is something else.
     """
     words = _words_of_run(PID_1)
     command = RunCommandLine().parse(words).words
-    options, said = words[: len(words) - len(command)], list(argv)
-    for each in (options, said):
+    options, more = words[: len(words) - len(command)], list(argv)
+    for each in (options, more):
         if each[-1:] == ["--"]:
             each.pop()
-    return [*options, *said, "--", *command] if command else []
+    return [*options, *more, "--", *command] if command else []
 
 
 def _words_of_run(process: str) -> list[str]:
@@ -136,15 +133,16 @@ def _words_of_run(process: str) -> list[str]:
     return []
 
 
-def _row(settings: Settings, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
-    origin = origins.get(name, "default")
-    # `sidecar.yml:3: workers` is a place in a message; here the name stands beside it.
+def _row(resolution: Resolution, name: str) -> dict[str, Any]:
+    origin = resolution.origins.get(name, "default")
+    # `sidecar.yml:3: workers` is an origin in a message; here the name stands beside it.
     key = TABLE[name].key if name in TABLE else name
+    secret = name in resolution.secret_names
     row: dict[str, Any] = {
-        "value": NOT_SHOWN if name in settings.secret else _plain(settings, name),
+        "value": NOT_SHOWN if secret else _plain(resolution.settings, name),
         "from": origin.removesuffix(f": {key}"),
     }
-    return {**row, "secret": True} if name in settings.secret else row
+    return {**row, "secret": True} if secret else row
 
 
 def _plain(settings: Settings, name: str) -> Any:
@@ -174,43 +172,58 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return shlex.join(value) if setting is None or setting.kind is words else ", ".join(value)
+        return (
+            shlex.join(value)
+            if setting is None or setting.kind is command_words
+            else ", ".join(value)
+        )
     return f"{value:g}s" if isinstance(value, float) else str(value)
 
 
-def _looked_at(
-    settings: Settings, environ: Mapping[str, str], grace: float | None, before: float
-) -> tuple[list[str], list[str]]:
-    """What is wrong in this place, and what may be meant otherwise."""
-    problems, remarks = [], []
-    longest = before + settings.lame_duck + settings.drain_timeout + LAST_SECONDS
-    parts = f"lame-duck {settings.lame_duck:g} s + drain-timeout {settings.drain_timeout:g} s + {LAST_SECONDS:g} s"
-    parts = f"preStop {before:g} s + {parts}" if before else parts
-    if grace is not None and longest > grace:
-        problems.append(
-            f"--grace {grace:g}s: a stop may take {longest:g} s ({parts}); allow that, or shorten one of them"
-        )
-    elif grace is None and longest > USUAL_GRACE:
-        remarks.append(
-            f"a stop may take {longest:g} s ({parts}), and Kubernetes kills after {USUAL_GRACE:g} s by default: "
-            f"set terminationGracePeriodSeconds to {longest:g}, and say it here with --grace"
-        )
+def _stop_time(settings: Settings, options: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Problems and remarks about how long a stop may take. `options` are those of `check`."""
     try:
-        reading = envdir.read(
-            settings.envdir, settings.envdir_format == "whole", settings.lenient_envdir
-        )
-        remarks += reading.remarks
+        grace = duration(options["--grace"]) if "--grace" in options else None
+        pre_stop = duration(options.get("--pre-stop", "0"))
+    except ValueError as error:
+        return [f"--grace, --pre-stop: {error}"], []
+    longest = pre_stop + settings.lame_duck + settings.drain_timeout + KILL_WAIT_S
+    parts = (
+        f"lame-duck {settings.lame_duck:g} s + drain-timeout {settings.drain_timeout:g} s"
+        f" + {KILL_WAIT_S:g} s"
+    )
+    parts = f"preStop {pre_stop:g} s + {parts}" if pre_stop else parts
+    if grace is not None and longest > grace:
+        return [
+            f"--grace {grace:g}s: a stop may take {longest:g} s ({parts});"
+            " allow that, or shorten one of them"
+        ], []
+    if grace is None and longest > KUBERNETES_GRACE_S:
+        return [], [
+            f"a stop may take {longest:g} s ({parts}),"
+            f" and Kubernetes kills after {KUBERNETES_GRACE_S:g} s by default:"
+            f" set terminationGracePeriodSeconds to {longest:g}, and say it here with --grace"
+        ]
+    return [], []
+
+
+def _remarks(settings: Settings) -> list[str]:
+    """What is allowed, and may be meant otherwise."""
+    remarks: list[str] = []
+    try:
+        whole = settings.envdir_format == "whole"
+        remarks += envdir.read(settings.envdir, whole, settings.as_server_starter).remarks
     except EnvdirError:
-        pass  # told by preflight
+        pass  # preflight says it
     remarks += [
         f"watch: there is no directory {each} yet"
         for each in settings.watch
         if not os.path.isdir(each)
     ]
     if settings.ready == "auto" and not any(each.stream for each in settings.port):
-        remarks.append(f"ready auto: {only_time(settings.interval)}")
+        remarks.append(f"ready auto: {no_listener_to_probe(settings.interval)}")
     if settings.drain_timeout == 0:
         remarks.append("drain-timeout 0: a worker is killed as soon as it is asked to leave")
     if settings.env_splay and not settings.watch_env:
         remarks.append("env-splay: nothing waits for it without watch-env")
-    return problems, remarks
+    return remarks

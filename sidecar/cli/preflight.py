@@ -13,41 +13,41 @@ import os
 import stat
 
 from sidecar.base.errors import EnvdirError, MachineError, SettingsError, StartError
-from sidecar.settings.resolve import hidden
+from sidecar.settings.resolve import redact
 from sidecar.settings.table import FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sidecar.settings.resolve import Choice
+    from sidecar.settings.resolve import Resolution
     from sidecar.settings.table import Settings
 
-# What a shell and Docker end with where the program is not found, or may not be run.
+# The exit statuses of a shell and of Docker where the program is not found, or may not be run.
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 
 
-def passed(choice: Choice, environ: Mapping[str, str]) -> Settings:
-    """The settings, if nothing is wrong with them. Raises SettingsError or MachineError with every
-    problem.
+def checked(resolution: Resolution, environ: Mapping[str, str]) -> Settings:
+    """The settings, if they are right and fit this machine. Raises SettingsError or MachineError
+    with every problem.
     """
-    found = problems(choice, environ)
-    if choice.problems:
-        raise SettingsError((*choice.problems, *found))
+    found = problems(resolution, environ)
+    if resolution.problems:
+        raise SettingsError((*resolution.problems, *found))
     if not found:
-        return choice.settings
-    program = program_problem(choice, environ)
+        return resolution.settings
+    program = program_problem(resolution, environ)
     raise MachineError(found, 1 if program is None or len(found) > 1 else program[1])
 
 
-def problems(choice: Choice, environ: Mapping[str, str]) -> list[str]:
+def problems(resolution: Resolution, environ: Mapping[str, str]) -> list[str]:
     """What does not fit this machine, each with where it was said.
 
     With a wrong option among the words it is not certain which of them is the program, and where
     no number of failures ends sidecar, the program may also come later: neither is refused.
     """
-    settings = choice.settings
-    found = [*_credentials(choice)]
+    settings = resolution.settings
+    found = [*_credentials(resolution)]
     looks: list[tuple[str, Callable[[str], str]]] = [
         ("dir", _missing_directory if _another_user(settings) else _no_directory),
         ("log_file", _no_log),
@@ -58,39 +58,39 @@ def problems(choice: Choice, environ: Mapping[str, str]) -> list[str]:
     for name, look in looks:
         value = getattr(settings, name)
         if value and (why := look(value)):
-            found.append(f"{choice.origins[name]} {value}: {why}")
-    found += _envdirs(choice)
-    if not choice.problems and settings.max_failures:
-        program = program_problem(choice, environ)
+            found.append(f"{resolution.origins[name]} {value}: {why}")
+    found += _envdirs(resolution)
+    if not resolution.problems and settings.max_failures:
+        program = program_problem(resolution, environ)
         found += [program[0]] if program is not None else []
-    return [hidden(each, settings.hide) for each in found]
+    return [redact(each, resolution.redactions) for each in found]
 
 
-def named(problem: str, choice: Choice) -> str:
-    """A problem that begins with a flag, with the place in its stead where that was said: a
-    variable, or a line of sidecar.yml.
+def with_origin(problem: str, resolution: Resolution) -> str:
+    """A problem that begins with a flag, with the flag's origin in its stead: a variable, or a
+    line of sidecar.yml.
     """
     flag = problem.partition(" ")[0].removesuffix(":")
     name = FLAGS[flag].name if flag in FLAGS else ""
-    places = choice.places.get(name, ())
-    if not places:
+    origins = resolution.text_origins.get(name, ())
+    if not origins:
         return problem
     rest = problem.removeprefix(flag)
-    place = places[0]
+    origin = origins[0]
     if name == "port":
-        for one, each in zip(choice.settings.port, places, strict=False):
-            if rest.startswith(f" {one.spec}: "):
-                place = each
-    return place + rest
+        for address, each in zip(resolution.settings.port, origins, strict=False):
+            if rest.startswith(f" {address.spec}: "):
+                origin = each
+    return origin + rest
 
 
 def _another_user(settings: Settings) -> bool:
-    """Whether workers may see what this process does not."""
+    """Whether workers run as another user, who may see what this process does not."""
     return bool(settings.user or settings.group)
 
 
-def _credentials(choice: Choice) -> list[str]:
-    user, group = choice.settings.user, choice.settings.group
+def _credentials(resolution: Resolution) -> list[str]:
+    user, group = resolution.settings.user, resolution.settings.group
     if not user and not group:
         return []
     from sidecar.system import users  # noqa: PLC0415  (only who asks for another user)
@@ -108,9 +108,9 @@ def _credentials(choice: Choice) -> list[str]:
         found.append(alone)
     return [
         # Of USER:GROUP.
-        f"{choice.origins['user']} {user}: {each}"
+        f"{resolution.origins['user']} {user}: {each}"
         if each.startswith("--group ") and not group
-        else named(each, choice)
+        else with_origin(each, resolution)
         for each in found
         if each
     ]
@@ -129,9 +129,10 @@ def _missing_directory(path: str) -> str:
 
 
 def _no_directory(path: str) -> str:
-    """The same, of processes that are the same user as this one."""
-    may = os.access(path, os.X_OK)
-    return _missing_directory(path) or ("" if may else f"uid {os.geteuid()} may not enter it")
+    """Why processes of this user cannot have this as their directory; "" if they can."""
+    if problem := _missing_directory(path):
+        return problem
+    return "" if os.access(path, os.X_OK) else f"uid {os.geteuid()} may not enter it"
 
 
 def _nothing_made_in(directory: str) -> str:
@@ -184,56 +185,63 @@ def _no_socket(path: str) -> str:
     return "" if path == "none" else _nothing_made_in(os.path.dirname(path) or ".")
 
 
-def _envdirs(choice: Choice) -> list[str]:
-    settings = choice.settings
+def _envdirs(resolution: Resolution) -> list[str]:
+    settings = resolution.settings
     if not settings.envdir:
         return []
     from sidecar.system import envdir  # noqa: PLC0415  (only who has one)
 
     found = []
-    for place, each in zip(choice.places["envdir"], settings.envdir, strict=True):
+    for origin, each in zip(resolution.text_origins["envdir"], settings.envdir, strict=True):
         try:
             envdir.read([each], settings.envdir_format == "whole")
         except EnvdirError as error:
-            found.append(f"{place} {each}: {error}")
+            found.append(f"{origin} {each}: {error}")
     return found
 
 
-def program_problem(choice: Choice, environ: Mapping[str, str]) -> tuple[str, int] | None:
+def program_problem(resolution: Resolution, environ: Mapping[str, str]) -> tuple[str, int] | None:
     """Why the program cannot be run, and the exit status that says so; None if it can, or if that
     is not certain from here.
     """
-    settings = choice.settings
+    settings = resolution.settings
     if not settings.command or not settings.command[0]:
         return None
     program = settings.command[0]
-    if "/" in program:
-        if settings.dir and not os.path.isabs(program) and _missing_directory(settings.dir):
-            return None
-        candidates, missing = [program], "there is no such program"
-    else:
+    candidates = _candidates(settings, environ)
+    if candidates is None:
+        return None
+    seen = False
+    for path in candidates:
         try:
-            path = _path(settings, environ)
-        except EnvdirError:
-            return None
-        candidates = [os.path.join(each, program) for each in path.split(os.pathsep)]
-        missing = "not found in any directory of PATH"
-    there = False
-    for each in candidates:
-        place = os.path.join(settings.dir, each)
-        try:
-            mode = os.stat(place).st_mode
+            mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
             return None
-        if stat.S_ISREG(mode) and (_another_user(settings) or os.access(place, os.X_OK)):
+        if stat.S_ISREG(mode) and (_another_user(settings) or os.access(path, os.X_OK)):
             return None
-        there = True
-    said = f"{choice.origins['command']}: {program}:"
-    if there:
-        return f"{said} it is no file that may be executed (chmod +x)", NOT_RUNNABLE
-    return f"{said} {missing}", NOT_FOUND
+        seen = True
+    where = f"{resolution.origins['command']}: {program}:"
+    if seen:
+        return f"{where} it is no file that may be executed (chmod +x)", NOT_RUNNABLE
+    if "/" in program:
+        return f"{where} there is no such program", NOT_FOUND
+    return f"{where} not found in any directory of PATH", NOT_FOUND
+
+
+def _candidates(settings: Settings, environ: Mapping[str, str]) -> list[str] | None:
+    """The files that the program may be, None if that is not certain from here."""
+    program = settings.command[0]
+    if "/" in program:
+        if settings.dir and not os.path.isabs(program) and _missing_directory(settings.dir):
+            return None
+        return [os.path.join(settings.dir, program)]
+    try:
+        path = _path(settings, environ)
+    except EnvdirError:
+        return None
+    return [os.path.join(settings.dir, each, program) for each in path.split(os.pathsep)]
 
 
 def _path(settings: Settings, environ: Mapping[str, str]) -> str:

@@ -86,7 +86,7 @@ class PreparationFailed(Fact):
     output: str = ""
 
 
-class PaceChanged(Fact):
+class TimingChanged(Fact):
     """The environment just read says anew whether and when to swap by itself, and how long old
     workers stay beside the new ones.
     """
@@ -208,7 +208,7 @@ if TYPE_CHECKING:
         | SignalPassed
         | Prepared
         | PreparationFailed
-        | PaceChanged
+        | TimingChanged
         | WorkerStarted
         | WorkerExecuted
         | SpawnFailed

@@ -203,8 +203,8 @@ class Supervisor:
                 self._saw_prepared(fact, now)
             case facts.PreparationFailed():
                 self._saw_preparation_failed(fact, now)
-            case facts.PaceChanged():
-                self._saw_pace_changed(fact, now)
+            case facts.TimingChanged():
+                self._saw_timing_changed(fact, now)
             case facts.WorkerStarted():
                 self._saw_worker_started(fact, now)
             case facts.WorkerExecuted():
@@ -317,7 +317,7 @@ class Supervisor:
         if coming is not None and coming.number == fact.generation:
             self._failure = Failure(fact.cause, 1, fact.output)
 
-    def _saw_pace_changed(self, fact: facts.PaceChanged, now: float) -> None:
+    def _saw_timing_changed(self, fact: facts.TimingChanged, now: float) -> None:
         self.settings = self.settings.replace(
             enable_auto_restart=fact.enable_auto_restart,
             auto_restart_interval=fact.auto_restart_interval,
@@ -1196,7 +1196,7 @@ class Supervisor:
             if left:  # else they are ending already
                 self._say(
                     "leader_exited", generation=worker.generation, slot=worker.slot, pid=worker.pid, pids=list(left), strays=list(worker.strays), signal=signal,
-                    kill_in=max(0.0, worker.kill_at - now), shell=set(left) != set(worker.strays) and launchers.kept_by_shell(own.command),
+                    kill_in=max(0.0, worker.kill_at - now), shell=set(left) != set(worker.strays) and launchers.has_shell_parent(own.command),
                 )  # fmt: skip
             if signal:
                 self._orders.append(orders.RetireGroup(worker.pid, signal))
@@ -1289,11 +1289,9 @@ class Supervisor:
                 worker.kill_at = now
 
     def _stop_signal(self, settings: Settings) -> str:
-        return (
-            settings.signal_on_int or settings.signal_on_term
-            if self.ending.signal == "INT"
-            else settings.signal_on_term
-        )
+        if self.ending.signal == "INT" and settings.as_server_starter:
+            return "TERM"
+        return settings.signal_on_term
 
     def _exit(self, now: float) -> None:
         """End with the last worker, or a while after the last was killed: the last thing that is

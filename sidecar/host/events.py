@@ -27,7 +27,7 @@ class Events:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         #: Whoever has a part of the loop's turn may fail, and says so here.
         self.turn = Turn(self.say)
-        self.redaction = Redaction(settings.hide)
+        self.redaction = Redaction(())
         colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         self.log = Log(settings.log_format, colour=colour)
         self.history = Chronicle()

@@ -12,7 +12,7 @@ from sidecar.base.printable import shortened
 from sidecar.core import facts
 from sidecar.host.generation_checks import GenerationChecks
 from sidecar.settings import protocols
-from sidecar.settings.resolve import pace
+from sidecar.settings.resolve import start_server_timing
 from sidecar.system import envdir, worker_environment
 
 TYPE_CHECKING = False
@@ -305,9 +305,9 @@ class Generations:
             self._tools.say("notice", {"text": remark})
         environment = envdir.apply(self._environ, reading)
         self._say_what_changed(order, environment)
-        if self.plans[order.generation].settings.pace_from_environment:
+        if self.plans[order.generation].settings.as_server_starter:
             try:
-                self._tools.observe(facts.PaceChanged(**pace(environment)), now)
+                self._tools.observe(facts.TimingChanged(**start_server_timing(environment)), now)
             except SettingsError as error:
                 what = "take the pace of restarts from the environment"
                 self._tools.say("action_failed", {"what": what, "cause": "; ".join(error.problems)})
@@ -358,7 +358,7 @@ def read_envdir(settings: Settings, place: Place) -> envdir.Reading:
     return envdir.read(
         [os.path.join(start, each) for each in settings.envdir],
         settings.envdir_format == "whole",
-        settings.lenient_envdir,
+        settings.as_server_starter,
     )
 
 

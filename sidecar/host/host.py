@@ -38,6 +38,7 @@ from sidecar.host.upgrading import Upgrading
 from sidecar.host.watcher import Watcher
 from sidecar.host.watching import Watching
 from sidecar.host.workers import WorkerProcesses
+from sidecar.settings.table import DEV
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class Host:
         )
         self.terminal_keys = TerminalKeys(
             tools,
-            settings.keys,
+            settings.entry_point == DEV,
             hangup_ignored=resources.wakeup.dispositions[signal.SIGHUP] is signal.SIG_IGN,
         )
         self.signals = SignalHandling(

@@ -9,7 +9,7 @@ import os
 from sidecar.base.errors import StartError
 from sidecar.host.generations import Plan, as_passed
 from sidecar.settings import profiles
-from sidecar.settings.resolve import only_time
+from sidecar.settings.resolve import no_listener_to_probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ class InForce:
         """
         settings = self.settings
         self.command = settings.command
-        row, program = profiles.found(self.command, settings.profile)
+        row, program = profiles.find(self.command, settings.profile)
         if row is None or settings.profile == "none":
             return
         passed = as_passed(self._listeners.current)
-        self.command, more = profiles.arranged(
+        self.command, more = profiles.with_arguments(
             row, self.command, program, passed, self._has_only_shared_memory()
         )
         if not quiet:
@@ -89,7 +89,7 @@ class InForce:
         for remark in self._remarks(self.settings):
             self._say("notice", {"text": remark})
         if self.settings.ready == "auto" and self.readiness == "interval":
-            self._say("notice", {"text": only_time(self.settings.interval)})
+            self._say("notice", {"text": no_listener_to_probe(self.settings.interval)})
 
     def _has_only_shared_memory(self) -> bool:
         """Whether the workers have no directory for temporary files, but shared memory: Python's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.core import facts
-from sidecar.settings.resolve import hidden
+from sidecar.settings.resolve import redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """The text without a secret value."""
-        redacted: str = hidden(text, self.values)
+        redacted: str = redact(text, self.values)
         return redacted
 
     def fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """The fields of an event without a secret value."""
         if not self.values:
             return fields
-        return {name: hidden(value, self.values) for name, value in fields.items()}
+        return {name: redact(value, self.values) for name, value in fields.items()}
 
     def fact(self, fact: facts.AnyFact) -> facts.AnyFact:
         """The fact without a secret value in its texts: what the core makes of them is shown in
@@ -39,7 +39,7 @@ class Redaction:
         if not self.values:
             return fact
         redacted = {
-            name: hidden(getattr(fact, name), self.values)
+            name: redact(getattr(fact, name), self.values)
             for name in facts.FREE_TEXTS
             if name in fact.FIELDS
         }

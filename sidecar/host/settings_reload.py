@@ -45,7 +45,11 @@ if TYPE_CHECKING:
         def reader(self) -> tuple[str, ...]:
             """The command of the process that reads it."""
 
-        def remarks(self, of: Settings) -> list[str]:
+        @property
+        def redactions(self) -> tuple[str, ...]:
+            """The texts in the last settings that may not be shown."""
+
+        def remarks(self, settings: Settings) -> list[str]:
             """What was said and may be meant otherwise."""
 
         def settings(self, answer: str) -> Settings:
@@ -100,8 +104,7 @@ class Change:
         self.names = [
             name
             for name in new.FIELDS
-            if name not in ("config", "secret", "hide")
-            and getattr(self.new, name) != getattr(old, name)
+            if name != "config" and getattr(self.new, name) != getattr(old, name)
         ]
 
     def supersedes(self) -> bool:
@@ -231,7 +234,7 @@ class SettingsReload:
         """Make settings of what was read, and have done elsewhere what may take long with them."""
         try:
             self._new, self._found = source.settings(self._answer), {}
-            self._host.hide(self._new.hide)
+            self._host.hide(source.redactions)
             self._look_up(self._new, now)
         except Exception as error:
             self._policy.finished()

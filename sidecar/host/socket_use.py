@@ -115,7 +115,7 @@ class SocketUse:
         """
         end = f"exited with status {code} before it took connections"
         streams = [each for each in start.passed if each.stream]
-        row, program = profiles.found(start.command, start.profile)
+        row, program = profiles.find(start.command, start.profile)
         for each in streams:
             port = each.key.rpartition(":")[2]
             named = _named(port, program.words, start.environment)
@@ -153,7 +153,7 @@ class SocketUse:
 
 def advice(start: WorkerStart, fd: int) -> str:
     """What to do so that the program takes the socket."""
-    row, program = profiles.found(start.command, start.profile)
+    row, program = profiles.find(start.command, start.profile)
     if row is not None and start.profile != "none":
         own = profiles.own_listener(row, program)
         if own:

@@ -47,6 +47,8 @@ def run(
     host = None
     try:
         events = Events(settings, environ)
+        if source is not None:
+            events.redaction.add(source.redactions)
         resources = Resources(events.say, settings, environ)
         try:
             resources.open()

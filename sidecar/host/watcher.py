@@ -92,7 +92,7 @@ class Watcher:
             self._since = time.clock_gettime(CLOCK_REALTIME_COARSE)
         config = {
             "watch": of.watch, "ignore": of.watch_ignore, "only": of.watch_only, "settle": of.watch_settle, "mode": of.watch_mode,
-            "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.lenient_envdir,
+            "env": of.envdir if of.watch_env else (), "env_whole": of.envdir_format == "whole", "env_lenient": of.as_server_starter,
             "env_poll": of.env_poll, "since": self._since, "memory": MEMORY_FD,
             "own": written_by_sidecar(of), "settings": self._settings_file(),
         }  # fmt: skip

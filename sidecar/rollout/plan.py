@@ -14,7 +14,7 @@ import re
 from sidecar.base.command_line import CommandLine
 from sidecar.base.errors import SettingsError
 from sidecar.base.record import Record
-from sidecar.settings.types import count, duration, present, switch
+from sidecar.settings.types import count, duration, non_empty, switch
 from sidecar.settings.yaml_nodes import (
     NULL_TAG,
     MappingNode,
@@ -101,14 +101,14 @@ def copy(text: str) -> Copy:
 
 KINDS: dict[str, Callable[[str], Any]] = {
     "label": label,
-    "project": present,
-    "service": present,
-    "selector": present,
-    "namespace": present,
-    "context": present,
+    "project": non_empty,
+    "service": non_empty,
+    "selector": non_empty,
+    "namespace": non_empty,
+    "context": non_empty,
     "control": inside,
     "copy": copy,
-    "exclude": present,
+    "exclude": non_empty,
     "envdir": copy,
     "parallel": count(1),
     "max_failures": count(0),
@@ -332,10 +332,13 @@ class Page:
         for name in ("from", "to"):
             if isinstance(node, MappingNode) and name not in parts:
                 self.wrong(node, f"{what}: {name}: is missing")
-        source = self.value(parts["from"], f"{what}: from", present) if "from" in parts else None
+        source = self.value(parts["from"], f"{what}: from", non_empty) if "from" in parts else None
         to = self.value(parts["to"], f"{what}: to", inside) if "to" in parts else None
         exclude = (
-            [self.value(each, f"{what}: exclude", present) for each in self.items(parts["exclude"])]
+            [
+                self.value(each, f"{what}: exclude", non_empty)
+                for each in self.items(parts["exclude"])
+            ]
             if "exclude" in parts
             else []
         )

@@ -5,8 +5,8 @@
     OPTION    = name=NAME | defer | nonblock | ipv6only | backlog=N | mode=0660 | owner=USER[:GROUP]
 
 The forms before the comma are Server::Starter's (0.35), plus `unix:`. `HOST` may be empty or `*`
-for every IPv4 address; `[::]` is for every address, unless with ipv6only. A path can hold neither `;` nor `=` (SERVER_STARTER_PORT could not carry it) nor
-`,` (it starts the options).
+for every IPv4 address; `[::]` is for every address, unless with ipv6only. A path can hold neither
+`;` nor `=` (SERVER_STARTER_PORT could not carry it) nor `,` (it starts the options).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 TCP, UDP, UNIX = "tcp", "udp", "unix"
 
-# IPv4's name for every address of the machine.
-EVERY = "0.0.0.0"  # noqa: S104  (bound is what the user says)
+# Every IPv4 address of the machine.
+ANY_IPV4 = "0.0.0.0"  # noqa: S104  (bound is what the user says)
 
 # sun_path is 108 bytes with the final NUL (unix(7)).
-LONGEST_PATH = 107
+MAX_UNIX_PATH_BYTES = 107
 
 
 class Address(Record):
@@ -78,49 +78,59 @@ def parse(spec: str) -> Address:
         raise ValueError(
             f"{where!r} is a URL; say {where.partition('://')[2].partition('/')[0] or 'HOST:PORT'}"
         )
-    host, bracket, text_port = "", False, where
-    if ":" in where:
-        host, _, text_port = where.rpartition(":")
-        bracket = host.startswith("[") and host.endswith("]")
-        host = host[1:-1] if bracket else host
-        if ":" in host and not bracket:
-            raise ValueError(f"an IPv6 address goes in brackets: [{host}]:{text_port}")
-        if bracket and ":" not in host:
-            raise ValueError(f"brackets are for IPv6 addresses; say {host}:{text_port}")
-    if host.isascii() and host.isdigit():
-        raise ValueError(
-            f"{host!r} is no host; in a container sidecar listens on its inner port alone: say {text_port}"
-            " (which port of the machine leads there is for docker run -p, or ports: in compose.yml)"
-        )
-    kind = UDP if text_port.startswith("u") else TCP
-    digits = text_port.removeprefix("u")
+    host, port = _host_and_port(where)
+    kind = UDP if port.startswith("u") else TCP
+    digits = port.removeprefix("u")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 65535):
         raise ValueError(
-            f"{text_port!r} is no port (0 to 65535); say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH"
+            f"{port!r} is no port (0 to 65535); say PORT, HOST:PORT, [V6]:PORT, uPORT or unix:/PATH"
         )
     if kind == UDP and fields.get("defer"):
         raise ValueError("defer is for TCP ports, this is a UDP port")
-    if fields.get("ipv6only") and not bracket:
-        raise ValueError(f"ipv6only is for IPv6 addresses, such as [::]:{text_port}")
-    prefix = where[: len(where) - len(text_port)]
+    is_v6 = ":" in host
+    if fields.get("ipv6only") and not is_v6:
+        raise ValueError(f"ipv6only is for IPv6 addresses, such as [::]:{port}")
+    prefix = where[: len(where) - len(port)]
     return Address(
         spec=spec,
         kind=kind,
         text=prefix + digits,
         host="" if host == "*" else host,
         port=int(digits),
-        v6=bracket,
+        v6=is_v6,
         **fields,
     )
+
+
+def _host_and_port(where: str) -> tuple[str, str]:
+    """The host, "" for none and without its brackets, and the port as it was given. Raises
+    ValueError.
+    """
+    if ":" not in where:
+        return "", where
+    host, _, port = where.rpartition(":")
+    bracket = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracket else host
+    if ":" in host and not bracket:
+        raise ValueError(f"an IPv6 address goes in brackets: [{host}]:{port}")
+    if bracket and ":" not in host:
+        raise ValueError(f"brackets are for IPv6 addresses; say {host}:{port}")
+    if host.isascii() and host.isdigit():
+        raise ValueError(
+            f"{host!r} is no host; in a container sidecar listens on its inner port alone:"
+            f" say {port} (which port of the machine leads there is for docker run -p,"
+            " or ports: in compose.yml)"
+        )
+    return host, port
 
 
 def _unix(spec: str, path: str, fields: dict[str, Any]) -> Address:
     if not path.startswith("/"):
         raise ValueError(f"a unix socket's path is absolute: unix:/{path}")
     length = len(path.encode("utf-8", "surrogateescape"))
-    if length > LONGEST_PATH:
+    if length > MAX_UNIX_PATH_BYTES:
         raise ValueError(
-            f"the path is {length} bytes long, a unix socket's may have {LONGEST_PATH}"
+            f"the path is {length} bytes long, a unix socket's may have {MAX_UNIX_PATH_BYTES}"
         )
     if ";" in path or "\0" in path:
         raise ValueError(
@@ -169,7 +179,8 @@ def _options(texts: list[str]) -> dict[str, Any]:
             fields[key] = value
         else:
             raise ValueError(
-                f"{text!r} is no option of a listener; there are name=NAME, defer, nonblock, ipv6only, backlog=N, mode=0660 and owner=USER[:GROUP]"
+                f"{text!r} is no option of a listener; there are name=NAME, defer, nonblock,"
+                " ipv6only, backlog=N, mode=0660 and owner=USER[:GROUP]"
             )
     return fields
 
@@ -189,7 +200,7 @@ def clashes(addresses: tuple[Address, ...]) -> list[str]:
     fds: dict[int, str] = {}
     names: dict[str, str] = {}
     for address in addresses:
-        host = "" if address.host == EVERY else address.host
+        host = "" if address.host == ANY_IPV4 else address.host
         place = (address.kind, host, address.port, address.path)
         if place in places and (address.port or address.path):
             problems.append(f"{address.spec!r} listens where {places[place]!r} does; give it once")
@@ -197,7 +208,8 @@ def clashes(addresses: tuple[Address, ...]) -> list[str]:
         if address.fd is not None:
             if address.fd in fds:
                 problems.append(
-                    f"{address.spec!r} asks for file descriptor {address.fd}, and so does {fds[address.fd]!r}"
+                    f"{address.spec!r} asks for file descriptor {address.fd},"
+                    f" and so does {fds[address.fd]!r}"
                 )
             fds[address.fd] = address.spec
         if address.name:

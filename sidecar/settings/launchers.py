@@ -48,7 +48,7 @@ class Launcher(Record):
     forks: bool = False
     sure: bool = True
 
-    def behind(self, words: Sequence[str], at: int) -> int:
+    def program_index(self, words: Sequence[str], at: int) -> int:
         """Where the program is, if the launcher is word `at`; 0 if there is none."""
         at += 1
         if self.first:
@@ -150,12 +150,12 @@ _BEFORE = (
 )
 
 
-def base(word: str) -> str:
+def base_name(word: str) -> str:
     """The name of what a path names."""
     return word.rpartition("/")[2]
 
 
-def kept_by_shell(command: Sequence[str]) -> bool:
+def has_shell_parent(command: Sequence[str]) -> bool:
     """Whether a shell stays, or may stay, as the parent of the program. It passes no signal on."""
     return bool(command) and any(each.parent in _SHELLS for each in programs(command))
 
@@ -165,32 +165,32 @@ def programs(command: Sequence[str]) -> list[Program]:
     shell's text with several commands. In the order in which they stand there, never none.
     """
     words = list(command)
-    at, name, parent, sure = _walk(words)
-    text = _text(words, at)
-    found = list(_in_text(words, at, text, parent, sure)) if text else []
+    at, name, parent, sure = _follow_launchers(words)
+    text = _shell_text_index(words, at)
+    found = list(_programs_in_text(words, at, text, parent, sure)) if text else []
     return found or [Program(name, tuple(words[at:]), at, (), parent, sure)]
 
 
-def _walk(words: list[str]) -> tuple[int, str, str, bool]:
+def _follow_launchers(words: list[str]) -> tuple[int, str, str, bool]:
     """Where the program is behind its launchers, its name, the launcher that (surely?) stays."""
-    at, name, parent, sure = 0, base(words[0]), "", False
+    at, name, parent, sure = 0, base_name(words[0]), "", False
     while True:
         launcher = _LAUNCHERS.get(name)
         if launcher is not None:
-            behind = launcher.behind(words, at)
+            found = launcher.program_index(words, at)
         elif name.rstrip("0123456789.") in ("python", "pypy"):
-            behind = _python(words, at)
+            found = _python_program_index(words, at)
         else:
             return at, name, parent, sure
-        if not behind:
+        if not found:
             return at, name, parent, sure
         if launcher is not None and launcher.forks and not sure:
             parent, sure = name, launcher.sure
-        name = base(words[behind])
-        at = behind
+        name = base_name(words[found])
+        at = found
 
 
-def _python(words: Sequence[str], at: int) -> int:
+def _python_program_index(words: Sequence[str], at: int) -> int:
     """Where the module or script is that a Python runs; 0 if none is named."""
     at += 1
     while at < len(words):
@@ -207,9 +207,9 @@ def _python(words: Sequence[str], at: int) -> int:
     return 0
 
 
-def _text(words: Sequence[str], at: int) -> int:
+def _shell_text_index(words: Sequence[str], at: int) -> int:
     """Where the text is that the shell at word `at` is given with -c; 0 if it is none."""
-    if base(words[at]) not in _SHELLS:
+    if base_name(words[at]) not in _SHELLS:
         return 0
     given = False
     at += 1
@@ -223,9 +223,11 @@ def _text(words: Sequence[str], at: int) -> int:
     return at if given and at < len(words) else 0
 
 
-def _in_text(words: list[str], shell: int, text: int, parent: str, sure: bool) -> Iterator[Program]:
+def _programs_in_text(
+    words: list[str], shell: int, text: int, parent: str, sure: bool
+) -> Iterator[Program]:
     """The programs in the text of a shell, whose own parent may be a launcher."""
-    commands = [each for each in split(words[text]) if each]
+    commands = [each for each in split_shell_text(words[text]) if each]
     for number, each in enumerate(commands):
         begin, replaced = 0, False
         while begin < len(each) - 1 and (each[begin][0] in _BEFORE or _assigns(each[begin][0])):
@@ -234,16 +236,16 @@ def _in_text(words: list[str], shell: int, text: int, parent: str, sure: bool) -
         # With nothing behind it, most shells exec their last command unasked, but not all.
         stays, surely = parent, sure
         if not replaced and not sure:
-            stays, surely = base(words[shell]), number < len(commands) - 1
+            stays, surely = base_name(words[shell]), number < len(commands) - 1
         if each[begin][0] == "$@" and text + 2 < len(words):
             rest = words[text + 2 :]
-            at, name, inner, really = _walk(rest)
+            at, name, inner, really = _follow_launchers(rest)
             yield Program(
                 name, tuple(rest[at:]), text + 2 + at, (), inner or stays, really or surely
             )
             continue
         texts = [word for word, _ in each[begin:]]
-        at, name, inner, really = _walk(texts)
+        at, name, inner, really = _follow_launchers(texts)
         ends = tuple(end for _, end in each[begin + at :])
         yield Program(name, tuple(texts[at:]), text, ends, inner or stays, really or surely)
 
@@ -253,70 +255,90 @@ def _assigns(word: str) -> bool:
     return bool(sign) and name.isidentifier()
 
 
-def split(text: str) -> list[list[tuple[str, int]]]:
+def split_shell_text(text: str) -> list[list[tuple[str, int]]]:
     """A shell's text as simple commands, each the list of its words with where each ends.
 
     Redirections and comments are left out; `$NAME` and `$(…)` stay as they are written.
     """
-    commands: list[list[tuple[str, int]]] = [[]]
-    word: list[str] = []
-    begun = dropped = False
-    at = 0
+    return _ShellText(text).split()
 
-    def end(position: int) -> None:
-        nonlocal begun, dropped
-        if begun:
-            if not dropped:
-                commands[-1].append(("".join(word), position))
-            dropped = False
-        word.clear()
-        begun = False
 
-    while at < len(text):
-        char = text[at]
-        if char in " \t":
-            end(at)
-        elif char in ";&|\n()":
-            end(at)
-            commands.append([])
-        elif char in "<>":
-            if "".join(word).isdigit():  # 2>
-                begun = False
-                word.clear()
-            end(at)
-            while at + 1 < len(text) and text[at + 1] in "<>&|":
-                at += 1
-            dropped = True
-        elif char == "#" and not begun:
-            at = text.find("\n", at) - 1 if "\n" in text[at:] else len(text)
-        else:
-            begun = True
-            start = at
-            if char == "'":
-                at = _until(text, at, "'")
-                word.append(text[start + 1 : at])
-            elif char == '"':
-                at = _until(text, at, '"')
-                word.append(text[start + 1 : at].replace("\\", ""))
-            elif char == "`":
-                at = _until(text, at, "`")
-                word.append(text[start : at + 1])
-            elif char == "\\":
-                at += 1
-                word.append("" if text[at : at + 1] == "\n" else text[at : at + 1])
-            elif text.startswith("$(", at):
-                depth = 0
-                while at < len(text):
-                    depth += (text[at] == "(") - (text[at] == ")")
-                    if depth == 0 and text[at] == ")":
-                        break
-                    at += 1
-                word.append(text[start : at + 1])
+class _ShellText:
+    """A shell's text while it is split: how far that has come, and the word it is in."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.commands: list[list[tuple[str, int]]] = [[]]
+        self.word: list[str] = []
+        self.in_word = False
+        #: The next word is the target of a redirection.
+        self.redirected = False
+
+    def split(self) -> list[list[tuple[str, int]]]:
+        """The simple commands."""
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            if char in " \t":
+                self._end_word(self.at)
+            elif char in ";&|\n()":
+                self._end_word(self.at)
+                self.commands.append([])
+            elif char in "<>":
+                self._redirection()
+            elif char == "#" and not self.in_word:
+                end = self.text.find("\n", self.at)
+                self.at = len(self.text) if end < 0 else end - 1
             else:
-                word.append(char)
-        at += 1
-    end(len(text))
-    return commands
+                self.in_word = True
+                self.word.append(self._part(char))
+            self.at += 1
+        self._end_word(len(self.text))
+        return self.commands
+
+    def _end_word(self, position: int) -> None:
+        if self.in_word:
+            if not self.redirected:
+                self.commands[-1].append(("".join(self.word), position))
+            self.redirected = False
+        self.word.clear()
+        self.in_word = False
+
+    def _redirection(self) -> None:
+        if "".join(self.word).isdigit():  # 2>
+            self.in_word = False
+            self.word.clear()
+        self._end_word(self.at)
+        while self.text[self.at + 1 : self.at + 2] in ("<", ">", "&", "|"):
+            self.at += 1
+        self.redirected = True
+
+    def _part(self, char: str) -> str:
+        """The next part of a word, which begins with this character; `at` is its last one then."""
+        start = self.at
+        if char in "'\"`":
+            self.at = _end_of_quotation(self.text, start, char)
+            if char == "`":
+                return self.text[start : self.at + 1]
+            inside = self.text[start + 1 : self.at]
+            return inside if char == "'" else inside.replace("\\", "")
+        if char == "\\":
+            self.at += 1
+            escaped = self.text[self.at : self.at + 1]
+            return "" if escaped == "\n" else escaped
+        if self.text.startswith("$(", start):
+            self.at = self._end_of_substitution()
+            return self.text[start : self.at + 1]
+        return char
+
+    def _end_of_substitution(self) -> int:
+        """Where the closing bracket of `$(…)` is, or the end of the text."""
+        depth = 0
+        for at in range(self.at, len(self.text)):
+            depth += (self.text[at] == "(") - (self.text[at] == ")")
+            if depth == 0 and self.text[at] == ")":
+                return at
+        return len(self.text)
 
 
 def shell_syntax(text: str) -> str:
@@ -327,7 +349,7 @@ def shell_syntax(text: str) -> str:
     while at < len(text):
         char = text[at]
         if char in "'\"":
-            at, begun = _until(text, at, char), True
+            at, begun = _end_of_quotation(text, at, char), True
         elif char == "\\":
             at, begun = at + 1, True
         elif char == "`" or text.startswith("$(", at):
@@ -347,7 +369,7 @@ def shell_syntax(text: str) -> str:
     return first[0] if first and first[0] in _ONLY_SHELL else ""
 
 
-def _until(text: str, at: int, quote: str) -> int:
+def _end_of_quotation(text: str, at: int, quote: str) -> int:
     """Where the quotation that begins at `at` ends."""
     at += 1
     while at < len(text) and text[at] != quote:

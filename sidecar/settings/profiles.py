@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.settings.protocols import Passed
 
 
-class Added(Record):
+class AddedArguments(Record):
     """Words that are added to the command, behind the program's own name or, with `behind`, behind
     that word of its command line.
 
@@ -34,10 +34,10 @@ class Added(Record):
     each: bool = False
     unless: tuple[str, ...] = ()
     behind: str = ""
-    homeless: bool = False
+    no_temporary_directory: bool = False
 
     @property
-    def tells(self) -> bool:
+    def names_sockets(self) -> bool:
         """Whether they say which sockets there are."""
         return any("{fd}" in word or "{url}" in word for word in self.words)
 
@@ -59,12 +59,12 @@ class Profile(Record):
     programs: tuple[str, ...]
     signal: str = "TERM"
     handoff: tuple[str, ...] = ()
-    added: tuple[Added, ...] = ()
+    added: tuple[AddedArguments, ...] = ()
     taken: tuple[tuple[str, tuple[str, ...]], ...] = ()
     own_pid: bool = False
     relayed: Relayed | None = None
     listen: str = ""
-    outvoted: tuple[str, ...] = ()
+    overruled: tuple[str, ...] = ()
     unsuitable: tuple[tuple[tuple[str, ...], str], ...] = ()
     needs: tuple[str, ...] = ()
     reopens: bool = False
@@ -76,12 +76,14 @@ class Relayed(Record):
     """How a program learns its listeners where LISTEN_PID is not its own pid."""
 
     handoff: tuple[str, ...] = ()
-    added: tuple[Added, ...] = ()
+    added: tuple[AddedArguments, ...] = ()
 
 
 # gunicorn's workers beat in a file; /dev/shm is writable under a read-only root, too.
-_HEARTBEAT = Added(("--worker-tmp-dir", "/dev/shm"), unless=("--worker-tmp-dir",), homeless=True)
-_PUMA = Added(("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config"))
+_HEARTBEAT = AddedArguments(
+    ("--worker-tmp-dir", "/dev/shm"), unless=("--worker-tmp-dir",), no_temporary_directory=True
+)
+_PUMA = AddedArguments(("-b", "{url}"), each=True, unless=("-b", "--bind", "-C", "--config"))
 _AS_PORT = "let `listen` in its configuration name the address as --port does"
 _PID_FILE = (
     "two generations cannot share the file; leave it out (--pid-file of sidecar has its own pid)"
@@ -100,12 +102,12 @@ PROFILES: dict[str, Profile] = {
             ("gunicorn",),
             taken=(("fd://", ("no-systemd",)),),
             added=(_HEARTBEAT,),
-            outvoted=("--bind", "-b"),
+            overruled=("--bind", "-b"),
             own_pid=True,
             reopens=True,
             relayed=Relayed(
                 ("no-systemd",),
-                (Added(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")), _HEARTBEAT),
+                (AddedArguments(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")), _HEARTBEAT),
             ),
             unsuitable=(
                 (("--pid", "-p"), _PID_FILE),
@@ -116,15 +118,15 @@ PROFILES: dict[str, Profile] = {
         Profile(
             "uvicorn",
             ("uvicorn",),
-            added=(Added(("--fd", "{fd}"), unless=("--fd", "--uds")),),
-            outvoted=("--port",),
+            added=(AddedArguments(("--fd", "{fd}"), unless=("--fd", "--uds")),),
+            overruled=("--port",),
             unsuitable=((("--reload",), _RELOAD),),
         ),
         Profile(
             "hypercorn",
             ("hypercorn",),
             added=(
-                Added(
+                AddedArguments(
                     ("--bind", "fd://{fd}"),
                     each=True,
                     unless=("--bind", "-b", "--insecure-bind"),
@@ -136,18 +138,18 @@ PROFILES: dict[str, Profile] = {
                 (("--reload",), _RELOAD),
             ),
         ),
-        Profile("daphne", ("daphne",), added=(Added(("--fd", "{fd}"), unless=("--fd", "-u", "-e", "--endpoint")),)),
+        Profile("daphne", ("daphne",), added=(AddedArguments(("--fd", "{fd}"), unless=("--fd", "-u", "-e", "--endpoint")),)),
         Profile(
             "litestar",
             ("litestar",),
             added=(
-                Added(
+                AddedArguments(
                     ("--fd", "{fd}"),
                     unless=("--fd", "--file-descriptor", "-F", "--uds", "--unix-domain-socket", "-U"),
                     behind="run",
                 ),
             ),
-            outvoted=("--port", "-p"),
+            overruled=("--port", "-p"),
             unsuitable=((("--reload", "-r", "--reload-dir", "-R"), _RELOAD),),
         ),
         # TERM means "load again" to uWSGI, unless a hook says otherwise.
@@ -155,7 +157,7 @@ PROFILES: dict[str, Profile] = {
             "uwsgi",
             ("uwsgi", "uwsgi-core", "pyuwsgi"),
             added=(
-                Added(
+                AddedArguments(
                     ("--http-socket", "fd://{fd}"),
                     each=True,
                     unless=(
@@ -163,7 +165,7 @@ PROFILES: dict[str, Profile] = {
                         "--scgi", "--ini", "--yaml", "--yml", "--xml", "--json", "-x", "-y", "*.ini", "*.yaml", "*.yml", "*.xml", "*.json",
                     ),
                 ),
-                Added(
+                AddedArguments(
                     ("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
                     unless=("--hook-master-start",),
                 ),
@@ -214,7 +216,7 @@ PROFILES: dict[str, Profile] = {
 }  # fmt: skip
 
 
-def found(command: Sequence[str], name: str = "auto") -> tuple[Profile | None, Program]:
+def find(command: Sequence[str], name: str = "auto") -> tuple[Profile | None, Program]:
     """The row of the program that a command runs, None if it has none, and where the program is; of
     several programs in a shell's text it is the last one that has a row.
 
@@ -246,12 +248,12 @@ def protocols(row: Profile, program: Program) -> tuple[str, ...]:
     return (*row.handoff, *(protocol for extra in asked for protocol in extra))
 
 
-def arranged(
+def with_arguments(
     row: Profile,
     command: Sequence[str],
     program: Program,
     passed: Iterable[Passed],
-    homeless: bool = False,
+    no_temporary_directory: bool = False,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The command for these listeners, and the words that were added to it: none if its own say it
     already. `homeless`: no directory for temporary files can be written.
@@ -261,13 +263,15 @@ def arranged(
     more: list[str] = []
     behind = 0
     for added in row.added if relayed is None else relayed.added:
-        if any(_given(program, own) for own in added.unless) or (added.homeless and not homeless):
+        if any(_has_option(program, own) for own in added.unless) or (
+            added.no_temporary_directory and not no_temporary_directory
+        ):
             continue
         if added.behind:
             if added.behind not in program.words:
                 continue
             behind = program.words.index(added.behind)
-        if not added.tells:
+        if not added.names_sockets:
             more += added.words
             continue
         for each in streams if added.each else streams[:1]:
@@ -282,12 +286,12 @@ def own_listener(row: Profile, program: Program) -> str:
     relayed = row.relayed if row.own_pid and program.parent else None
     for added in row.added if relayed is None else relayed.added:
         for word in program.words[1:]:
-            if added.tells and any(_is(word, own) for own in added.unless):
+            if added.names_sockets and any(_matches(word, own) for own in added.unless):
                 return word.partition("=")[0]
     return ""
 
 
-def outvoted(row: Profile, program: Program, ports: Sequence[int]) -> list[str]:
+def overruled(row: Profile, program: Program, ports: Sequence[int]) -> list[str]:
     """Where the user's own options name another port than sidecar's, and count for nothing because
     the program is given a socket.
     """
@@ -296,7 +300,7 @@ def outvoted(row: Profile, program: Program, ports: Sequence[int]) -> list[str]:
     words = program.words[1:]
     for number, word in enumerate(words):
         option, sign, value = word.partition("=")
-        if option not in row.outvoted:
+        if option not in row.overruled:
             continue
         value = value if sign else "".join(words[number + 1 : number + 2])
         port = value.rpartition(":")[2]
@@ -317,9 +321,9 @@ def remarks(row: Profile | None, program: Program) -> list[str]:
         f"{row.name} {option}: {why}"
         for options, why in row.unsuitable
         for option in options
-        if _given(program, option)
+        if _has_option(program, option)
     ]
-    if row.needs and not any(_given(program, option) for option in row.needs):
+    if row.needs and not any(_has_option(program, option) for option in row.needs):
         said.append(
             f"{row.name} without {row.needs[0]} goes to the background, and sidecar takes that for its end; add {row.needs[0]}"
         )
@@ -331,12 +335,12 @@ def remarks(row: Profile | None, program: Program) -> list[str]:
     return said
 
 
-def _given(program: Program, own: str) -> bool:
+def _has_option(program: Program, own: str) -> bool:
     """Whether one of the program's words is this option, alone or with its value."""
-    return any(_is(word, own) for word in program.words[1:])
+    return any(_matches(word, own) for word in program.words[1:])
 
 
-def _is(word: str, own: str) -> bool:
+def _matches(word: str, own: str) -> bool:
     if own.startswith("*"):
         return word.endswith(own[1:])
     return word == own or word.startswith(own + "=")

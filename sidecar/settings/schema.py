@@ -1,7 +1,7 @@
 """The JSON Schema of sidecar.yml (draft 2020-12), for editors: made of the table of settings.
 
-It is a little stricter than the reader (settings/file.py), never laxer: a number in quotes is read, but it
-is not proposed.
+It is a little stricter than the reader (settings/file.py), never laxer: a number in quotes is read,
+but it is not proposed.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from sidecar.settings import address
 from sidecar.settings.table import TABLE, Setting
 from sidecar.settings.types import (
     SIGNALS,
-    choice,
+    admin_address,
+    command_words,
     count,
     duration,
     envdir,
     octal,
-    place,
+    one_of,
     signal_name,
     size,
     switch,
-    words,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -67,11 +68,11 @@ def schema() -> dict[str, Any]:
 
 
 def _property(each: Setting) -> dict[str, Any]:
-    text = each.text + ("; cannot change while sidecar runs" if each.fixed else "")
+    text = each.help_text + ("; cannot change while sidecar runs" if each.fixed else "")
     about: dict[str, Any] = {"title": each.key, "description": text}
     if each.default not in (None, "", ()):
         about["default"] = list(each.default) if isinstance(each.default, tuple) else each.default
-    if each.kind is words:
+    if each.kind is command_words:
         return {**about, **COMMAND}
     one = [*_one(each), FILLED]
     if each.repeat:
@@ -79,41 +80,43 @@ def _property(each: Setting) -> dict[str, Any]:
     return {**about, "anyOf": one}
 
 
-def _one(each: Setting) -> list[dict[str, Any]]:
-    """What one value of it may be."""
-    kind = each.kind
+_NUMBER = "([0-9]+\\.?[0-9]*|\\.[0-9]+)"
+_ADDRESS = (
+    {"type": "integer", "minimum": 0, "maximum": 65535},
+    {"type": "string", "minLength": 1},
+)
+# What one value of a kind may be, of the kinds that not every text is.
+_OF_KIND: dict[Callable[[str], Any], Sequence[dict[str, Any]]] = {
+    duration: (
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": f"^{_NUMBER}(ms|s|m|h|d)?$"},
+    ),
+    size: (
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": f"^{_NUMBER}([KMGT]i?)?B?$"},
+    ),
+    switch: ({"type": "boolean"}, {"enum": ["yes", "no", "on", "off"]}),
+    signal_name: ({"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS)]},),
+    # In quotes: to an editor the number 022 is 18, or 22.
+    octal: ({"type": "string", "pattern": "^[0-7]{1,4}$"},),
+    envdir: (
+        {"type": "string", "pattern": "^[^,]+(,(upper|prefix=[^,=]+))*$"},
+        {"type": "integer"},
+    ),
+    address.parse: _ADDRESS,
+    admin_address: _ADDRESS,
+}
+_ANY_TEXT = ({"type": "string", "minLength": 1}, {"type": "integer"})
+
+
+def _one(setting: Setting) -> Sequence[dict[str, Any]]:
+    """What one value of a setting may be."""
+    kind = setting.kind
     if isinstance(kind, count):
-        return [{"type": "integer", "minimum": kind.least, "maximum": 999_999_999}]
-    if isinstance(kind, choice):
-        return [{"enum": list(kind.words)}]
-    if kind is duration:
-        return [
-            {"type": "number", "minimum": 0},
-            {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)(ms|s|m|h|d)?$"},
-        ]
-    if kind is size:
-        return [
-            {"type": "integer", "minimum": 0},
-            {"type": "string", "pattern": "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([KMGT]i?)?B?$"},
-        ]
-    if kind is switch:
-        return [{"type": "boolean"}, {"enum": ["yes", "no", "on", "off"]}]
-    if kind is signal_name:
-        return [{"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS)]}]
-    if kind is octal:
-        # In quotes: to an editor the number 022 is 18, or 22.
-        return [{"type": "string", "pattern": "^[0-7]{1,4}$"}]
-    if kind is envdir:
-        return [
-            {"type": "string", "pattern": "^[^,]+(,(upper|prefix=[^,=]+))*$"},
-            {"type": "integer"},
-        ]
-    if kind in (address.parse, place):
-        return [
-            {"type": "integer", "minimum": 0, "maximum": 65535},
-            {"type": "string", "minLength": 1},
-        ]
-    return [{"type": "string", "minLength": 1}, {"type": "integer"}]
+        return [{"type": "integer", "minimum": kind.minimum, "maximum": 999_999_999}]
+    if isinstance(kind, one_of):
+        return [{"enum": list(kind.allowed)}]
+    return _OF_KIND.get(kind, _ANY_TEXT)
 
 
 def text() -> str:

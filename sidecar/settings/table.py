@@ -1,4 +1,4 @@
-"""Every setting, defined once: flag, variable, key, kind, default and help are one line here, and
+"""Every setting, defined once: flag, variable, key, kind, default and help are one entry here, and
 everything else is made from it.
 """
 
@@ -8,18 +8,18 @@ from sidecar.base.record import Field, Record
 from sidecar.settings import address, profiles
 from sidecar.settings.protocols import PROTOCOLS
 from sidecar.settings.types import (
-    choice,
+    admin_address,
+    command_words,
     count,
     duration,
     envdir,
     host_name,
+    non_empty,
     octal,
-    place,
-    present,
+    one_of,
     signal_name,
     size,
     switch,
-    words,
 )
 
 TYPE_CHECKING = False
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 class Setting(Field):
-    """One setting: how its text is read, its default, and what it says in help. Its name is its
-    field's.
+    """One setting: how its text is read (`kind`), its default, and its line of help. Its name is
+    that of its field.
     """
 
     def __init__(
@@ -38,20 +38,21 @@ class Setting(Field):
         kind: Callable[[str], Any],
         default: Any,
         metavar: str,
-        text: str,
+        help_text: str,
         *,
         group: str,
         repeat: bool = False,
         fixed: bool = False,
     ) -> None:
         super().__init__(default)
-        #: It cannot change while sidecar runs.
-        self.fixed = fixed
         self.kind = kind
         self.metavar = metavar
-        self.text = text
+        self.help_text = help_text
         self.group = group
+        #: The flag may be given several times, and the value is a tuple.
         self.repeat = repeat
+        #: It cannot change while sidecar runs.
+        self.fixed = fixed
         self.name = ""
 
     @property
@@ -79,7 +80,7 @@ def setting(
     kind: Callable[[str], Any],
     default: Any,
     metavar: str,
-    text: str,
+    help_text: str,
     *,
     group: str,
     repeat: bool = False,
@@ -88,30 +89,33 @@ def setting(
     """Declare a setting. Typed Any so that a field can have its value's type, as dataclasses.field
     does.
     """
-    return Setting(kind, default, metavar, text, group=group, repeat=repeat, fixed=fixed)
+    return Setting(kind, default, metavar, help_text, group=group, repeat=repeat, fixed=fixed)
 
 
+# The values of Settings.entry_point.
+RUN, DEV, START_SERVER = "run", "dev", "start_server"
+
+# The groups of `--help`.
 LISTEN, PROGRAM, READY, SWAP, WATCH = "Listeners", "Program", "Readiness", "Swap", "Watch"
-PACE, STOP, FILES = "Restarts", "Stop", "Files and log"
+RESTARTS, STOP, FILES = "Restarts", "Stop", "Files and log"
 
 
 class Settings(Record):
-    """What a user chose; the whole of what a run depends on besides the command's environment."""
+    """What a run depends on besides the command's environment: the command, every setting, and
+    which program of the package was started.
+    """
 
     command: tuple[str, ...] = ()
 
-    # These have no flag of ours: `start_server` sets them (start_server/main.py).
-    signal_on_int: str = ""
-    lenient_envdir: bool = False
-    pace_from_environment: bool = False
-    # What follows a failure is what Server::Starter makes of it: every swap is tried again.
-    as_server_starter: bool = False
-    # And this one `sidecar dev`: Enter swaps, q stops.
-    keys: bool = False
-    # The names of those whose value was filled in from the environment: it is not shown.
-    secret: tuple[str, ...] = ()
-    # And these texts in particular.
-    hide: tuple[str, ...] = ()
+    #: RUN, DEV or START_SERVER: no setting, and what follows from it has no option.
+    entry_point: str = RUN
+
+    @property
+    def as_server_starter(self) -> bool:
+        """Whether everything is to be as Server::Starter has it: errors in the envdir are
+        forgiven, its variables set the pace of restarts, and what failed is always tried again.
+        """
+        return self.entry_point == START_SERVER
 
     port: tuple[address.Address, ...] = setting(
         address.parse,
@@ -135,15 +139,15 @@ class Settings(Record):
         repeat=True,
     )
     envdir_format: str = setting(
-        choice("first-line", "whole"),
+        one_of("first-line", "whole"),
         "first-line",
         "FORMAT",
         "first-line, or whole (PEM, JSON)",
         group=PROGRAM,
     )
-    dir: str = setting(present, "", "DIR", "start workers in DIR", group=PROGRAM)
+    dir: str = setting(non_empty, "", "DIR", "start workers in DIR", group=PROGRAM)
     user: str = setting(
-        present,
+        non_empty,
         "",
         "USER",
         "run workers as USER or USER:GROUP (names or numbers)",
@@ -151,7 +155,7 @@ class Settings(Record):
         fixed=True,
     )
     group: str = setting(
-        present, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM, fixed=True
+        non_empty, "", "GROUP", "run workers as GROUP (the user's own)", group=PROGRAM, fixed=True
     )
     no_new_privs: bool | None = setting(
         switch,
@@ -166,14 +170,14 @@ class Settings(Record):
     )
 
     profile: str = setting(
-        choice("auto", "none", *profiles.PROFILES),
+        one_of("auto", "none", *profiles.PROFILES),
         "auto",
         "NAME",
         "what a known program needs: auto, none or its name",
         group=PROGRAM,
     )
     handoff: tuple[str, ...] = setting(
-        choice(*PROTOCOLS),
+        one_of(*PROTOCOLS),
         (),
         "PROTOCOL",
         "how a program is told its listeners, besides the two usual ways",
@@ -182,7 +186,7 @@ class Settings(Record):
     )
 
     ready: str = setting(
-        choice("auto", "accept", "notify", "interval", "command"),
+        one_of("auto", "accept", "notify", "interval", "command"),
         "auto",
         "HOW",
         "auto, accept, notify, interval or command",
@@ -192,20 +196,24 @@ class Settings(Record):
         duration, 1.0, "TIME", "with --ready interval: how long it has to live", group=READY
     )
     ready_command: tuple[str, ...] = setting(
-        words, (), "COMMAND", "with --ready command: exits 0 once ready", group=READY
+        command_words, (), "COMMAND", "with --ready command: exits 0 once ready", group=READY
     )
     start_timeout: float = setting(
         duration, 60.0, "TIME", "a worker not ready by then has failed", group=READY
     )
 
     check: tuple[str, ...] = setting(
-        words, (), "COMMAND", "run before a generation starts; if it fails, no swap", group=SWAP
+        command_words,
+        (),
+        "COMMAND",
+        "run before a generation starts; if it fails, no swap",
+        group=SWAP,
     )
     max_surge: int = setting(
         count(0), 0, "N", "workers started at a time in a swap, 0 for all", group=SWAP
     )
     overlap: str = setting(
-        choice("auto", "always", "never"),
+        one_of("auto", "always", "never"),
         "auto",
         "HOW",
         "old and new workers at once: auto (as memory allows), always, never",
@@ -225,7 +233,7 @@ class Settings(Record):
     )
 
     watch: tuple[str, ...] = setting(
-        present,
+        non_empty,
         (),
         "PATH",
         "swap when a file below PATH changes, or the file PATH",
@@ -233,16 +241,16 @@ class Settings(Record):
         repeat=True,
     )
     watch_ignore: tuple[str, ...] = setting(
-        present, (), "PATTERN", "but not these, as in .gitignore", group=WATCH, repeat=True
+        non_empty, (), "PATTERN", "but not these, as in .gitignore", group=WATCH, repeat=True
     )
     watch_only: tuple[str, ...] = setting(
-        present, (), "PATTERN", "of the files, only these", group=WATCH, repeat=True
+        non_empty, (), "PATTERN", "of the files, only these", group=WATCH, repeat=True
     )
     watch_settle: float | None = setting(
         duration, None, "TIME", "quiet before a swap (50ms, for many files 200ms)", group=WATCH
     )
     watch_mode: str = setting(
-        choice("auto", "inotify", "poll"),
+        one_of("auto", "inotify", "poll"),
         "auto",
         "HOW",
         "auto, inotify or poll (network and shared file systems)",
@@ -262,34 +270,38 @@ class Settings(Record):
         duration, 60.0, "TIME", "read the envdir that often, whatever the system tells", group=WATCH
     )
 
-    enable_auto_restart: bool = setting(switch, False, "", "swap at an interval", group=PACE)
+    enable_auto_restart: bool = setting(switch, False, "", "swap at an interval", group=RESTARTS)
     auto_restart_interval: float = setting(
-        duration, 360.0, "TIME", "that interval, up to a tenth longer", group=PACE
+        duration, 360.0, "TIME", "that interval, up to a tenth longer", group=RESTARTS
     )
     max_workers: int = setting(
         count(0),
         0,
         "N",
         "the most workers that TTIN makes (64, or 4 times --workers if more)",
-        group=PACE,
+        group=RESTARTS,
     )
     max_failures: int = setting(
         count(0),
         5,
         "N",
         "exit after N failures in a row with nothing serving, 0: never",
-        group=PACE,
+        group=RESTARTS,
     )
     min_uptime: float = setting(
-        duration, 10.0, "TIME", "what lived shorter is restarted after a growing pause", group=PACE
+        duration,
+        10.0,
+        "TIME",
+        "what lived shorter is restarted after a growing pause",
+        group=RESTARTS,
     )
-    max_backoff: float = setting(duration, 30.0, "TIME", "the longest pause", group=PACE)
+    max_backoff: float = setting(duration, 30.0, "TIME", "the longest pause", group=RESTARTS)
     max_memory: int | None = setting(
         size,
         None,
         "SIZE",
         "replace a worker whose processes hold more, gracefully (512M)",
-        group=PACE,
+        group=RESTARTS,
     )
 
     lame_duck: float = setting(
@@ -300,14 +312,14 @@ class Settings(Record):
     )
 
     config: str = setting(
-        present,
+        non_empty,
         "",
         "FILE",
         "settings file (./sidecar.yml where there is one), or none",
         group=FILES,
     )
     control: str = setting(
-        present,
+        non_empty,
         "",
         "PATH",
         "control socket (in /run or the first place that can be written), or none",
@@ -315,7 +327,7 @@ class Settings(Record):
         fixed=True,
     )
     admin: address.Address | None = setting(
-        place,
+        admin_address,
         None,
         "ADDRESS",
         "health, metrics and a page over HTTP, on HOST:PORT or unix:/PATH",
@@ -331,12 +343,12 @@ class Settings(Record):
         repeat=True,
         fixed=True,
     )
-    pid_file: str = setting(present, "", "FILE", "write the pid, locked", group=FILES, fixed=True)
+    pid_file: str = setting(non_empty, "", "FILE", "write the pid, locked", group=FILES, fixed=True)
     status_file: str = setting(
-        present, "", "FILE", "write GENERATION:PID lines", group=FILES, fixed=True
+        non_empty, "", "FILE", "write GENERATION:PID lines", group=FILES, fixed=True
     )
     log_file: str = setting(
-        present,
+        non_empty,
         "",
         "FILE",
         "all output goes to FILE, which HUP and USR1 open anew, or to '| COMMAND'",
@@ -344,7 +356,7 @@ class Settings(Record):
         fixed=True,
     )
     log_format: str = setting(
-        choice("text", "json", "dev"),
+        one_of("text", "json", "dev"),
         "text",
         "FORMAT",
         "text, json, or dev (short, for a terminal)",
@@ -353,13 +365,13 @@ class Settings(Record):
 
 
 # What `sidecar dev` sets unless it is said otherwise.
-DEV: dict[str, Any] = {
+DEV_PRESETS: dict[str, Any] = {
     "watch": (".",),
     "watch_env": True,
     "log_format": "dev",
     "drain_timeout": 3.0,
     "max_failures": 0,
-    "keys": True,
+    "entry_point": DEV,
 }
 
 TABLE: dict[str, Setting] = {

@@ -12,11 +12,10 @@ SIGNALS = (
     " PROF WINCH IO PWR SYS".split()
 )
 
-# No duration is longer (seconds).
-LONGEST = 36500 * 86400.0
+MAX_DURATION_S = 36500 * 86400.0
 
-# No size is larger (bytes): it has to fit into what systems count in.
-LARGEST = 1 << 62
+# It has to fit into what systems count in.
+MAX_SIZE_BYTES = 1 << 62
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
@@ -33,34 +32,34 @@ def duration(text: str) -> float:
         or digits == "."
     ):
         raise ValueError(f"{text!r} is no duration; say 500ms, 30s, 5m, 2h or a number of seconds")
-    if float(digits) * unit > LONGEST:
-        raise ValueError(f"{text[:20]!r} is too long; say {LONGEST / 86400:.0f}d at most")
+    if float(digits) * unit > MAX_DURATION_S:
+        raise ValueError(f"{text[:20]!r} is too long; say {MAX_DURATION_S / 86400:.0f}d at most")
     return float(digits) * unit
 
 
 class count:  # noqa: N801  (a kind, as the functions around it are)
-    """A whole number, `least` or more."""
+    """A whole number, `minimum` or more."""
 
-    def __init__(self, least: int) -> None:
-        self.least = least
+    def __init__(self, minimum: int) -> None:
+        self.minimum = minimum
 
     def __call__(self, text: str) -> int:
         """The number."""
-        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < self.least:
-            raise ValueError(f"{text!r} is not a whole number of {self.least} or more")
+        if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < self.minimum:
+            raise ValueError(f"{text!r} is not a whole number of {self.minimum} or more")
         return int(text)
 
 
-class choice:  # noqa: N801
-    """One of some words."""
+class one_of:  # noqa: N801
+    """One of the allowed words."""
 
-    def __init__(self, *words: str) -> None:
-        self.words = words
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
 
     def __call__(self, text: str) -> str:
         """The word."""
-        if text not in self.words:
-            raise ValueError(f"{text!r} is none of {', '.join(self.words)}")
+        if text not in self.allowed:
+            raise ValueError(f"{text!r} is none of {', '.join(self.allowed)}")
         return text
 
 
@@ -83,8 +82,8 @@ def signal_name(text: str) -> str:
     return name
 
 
-def place(text: str) -> address.Address:
-    """An address for sidecar itself: none of the options that are about workers."""
+def admin_address(text: str) -> address.Address:
+    """An address for sidecar itself, without the options that are about workers."""
     found = address.parse(text)
     if not found.stream:
         raise ValueError("it is a UDP port; say HOST:PORT or unix:/PATH")
@@ -118,12 +117,12 @@ def size(text: str) -> int:
         or power < 0
     ):
         raise ValueError(f"{text!r} is no size; say 512M, 1.5G, 800K or a number of bytes")
-    if float(digits) * 1024**power >= LARGEST:
+    if float(digits) * 1024**power >= MAX_SIZE_BYTES:
         raise ValueError(f"{text[:20]!r} is more than any machine has; say 512M, 1.5G or 800K")
     return int(float(digits) * 1024**power)
 
 
-def words(text: str) -> tuple[str, ...]:
+def command_words(text: str) -> tuple[str, ...]:
     """A command, split into words as a shell would; no shell runs it."""
     import shlex  # noqa: PLC0415  (only who sets a command pays for it)
 
@@ -148,23 +147,25 @@ def host_name(text: str) -> str:
     return text
 
 
-def present(text: str) -> str:
-    """Any text but none."""
+def non_empty(text: str) -> str:
+    """Any text that is not empty."""
     if not text:
         raise ValueError("it is empty")
     return text
 
 
 def envdir(text: str) -> str:
-    """A directory of variables, `DIR[,upper][,prefix=NAME]`; the text as it is, `envdir_parts`
-    takes it apart.
+    """A directory of variables, `DIR[,upper][,prefix=NAME]`. The value is the text itself, which
+    `envdir_parts` takes apart.
     """
     envdir_parts(text)
     return text
 
 
 def envdir_parts(text: str) -> tuple[str, bool, str]:
-    """(directory, whether names become upper-case, what is put before them). Raises ValueError."""
+    """The directory, whether names become upper-case, and the prefix of the names. Raises
+    ValueError.
+    """
     directory, *options = text.split(",")
     upper, prefix = False, ""
     for option in options:
@@ -175,4 +176,4 @@ def envdir_parts(text: str) -> tuple[str, bool, str]:
             upper = True
         else:
             raise ValueError(f"{option!r} is no option of an envdir; say upper, or prefix=NAME")
-    return present(directory), upper, prefix
+    return non_empty(directory), upper, prefix

@@ -185,7 +185,7 @@ def test_any_duration_is_a_number_of_seconds_or_a_clear_error(text):
     assert (
         "say 500ms, 30s" in problem or "at most" in problem
         if seconds is None
-        else 0.0 <= seconds <= types.LONGEST
+        else 0.0 <= seconds <= types.MAX_DURATION_S
     )
 
 

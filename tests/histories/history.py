@@ -243,7 +243,7 @@ class History:
             case ["empty", pid]:
                 self._observe(facts.GroupEmptied(int(pid)))
             case ["pace", switch, interval, delay]:
-                self._observe(facts.PaceChanged(switch == "on", float(interval), float(delay)))
+                self._observe(facts.TimingChanged(switch == "on", float(interval), float(delay)))
             case ["refuse", times]:
                 self.refusals = int(times)
             case _:

@@ -12,7 +12,7 @@ import pytest
 from sidecar.control import commands
 from sidecar.core import facts, orders, status
 from sidecar.core.history import BUCKETS, EVENTS, LIVES, Chronicle
-from sidecar.settings.table import Settings
+from sidecar.settings.table import START_SERVER, Settings
 from tests.histories.history import History
 
 
@@ -379,7 +379,7 @@ def test_a_reload_that_a_saved_file_supersedes_ends_with_what_superseded_it():
 
 
 def test_a_reload_merges_into_a_retry_that_waits_and_does_not_wait_for_its_turn():
-    desk = Desk(Settings(as_server_starter=True)).play(f"""{SERVING}
+    desk = Desk(Settings(entry_point=START_SERVER)).play(f"""{SERVING}
         10   hup        | prepare 2, spawn 2/0=201
         11   exit 201 1 | close 2, !retry_scheduled
     """)

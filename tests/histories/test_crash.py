@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.core import facts
-from sidecar.settings.table import Settings
+from sidecar.settings.table import START_SERVER, Settings
 
 from .history import History, play
 
@@ -325,7 +325,7 @@ def test_last_worker_that_is_never_ready_is_followed_by_a_generation_after_a_pau
 
 
 def test_retry_that_waits_for_its_turn_does_not_keep_the_restart_of_what_has_died_waiting() -> None:
-    play(Settings(min_uptime=5.0, as_server_starter=True), """
+    play(Settings(min_uptime=5.0, entry_point=START_SERVER), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201

@@ -124,4 +124,4 @@ def test_a_swap_goes_by_the_settings_it_was_begun_with_and_the_next_by_those_of_
 @pytest.mark.parametrize("other", [("slow_start", "yes"), ("max_surge", "1")])
 def test_never_is_not_for_who_wants_both_at_once(other: tuple[str, str]) -> None:
     with pytest.raises(SettingsError, match="not with --overlap never"):
-        resolve([("overlap", "never"), other], {}, ["program"])
+        resolve([("overlap", "never"), other], {}, ["program"]).checked()

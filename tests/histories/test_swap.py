@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.core import facts
-from sidecar.settings.table import Settings
+from sidecar.settings.table import START_SERVER, Settings
 
 from .history import History, play
 
@@ -261,7 +261,7 @@ def test_swap_for_a_broken_listener_is_tried_again() -> None:
 
 
 def test_server_starter_tries_a_failed_swap_again_after_growing_pauses() -> None:
-    play(Settings(max_backoff=1.5, as_server_starter=True), """
+    play(Settings(max_backoff=1.5, entry_point=START_SERVER), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -280,7 +280,7 @@ def test_server_starter_tries_a_failed_swap_again_after_growing_pauses() -> None
 
 
 def test_pauses_between_retries_begin_anew_once_a_swap_has_held_out() -> None:
-    play(Settings(min_uptime=5.0, as_server_starter=True), """
+    play(Settings(min_uptime=5.0, entry_point=START_SERVER), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -299,7 +299,7 @@ def test_pauses_between_retries_begin_anew_once_a_swap_has_held_out() -> None:
 
 
 def test_pauses_go_on_growing_if_a_swap_has_not_held_out() -> None:
-    play(Settings(min_uptime=50.0, as_server_starter=True), """
+    play(Settings(min_uptime=50.0, entry_point=START_SERVER), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -322,7 +322,7 @@ def test_jitter_shortens_a_pause_by_up_to_half() -> None:
 
 
 def test_hup_during_a_pause_starts_at_once() -> None:
-    play(Settings(as_server_starter=True), """
+    play(Settings(entry_point=START_SERVER), """
         0     start      | prepare 1, spawn 1/0=101
         1     ready 101  |
         10    hup        | prepare 2, spawn 2/0=201
@@ -687,7 +687,7 @@ def test_automatic_restart_waits_for_what_drains_but_not_for_ever() -> None:
 
 def test_what_a_new_environment_says_of_the_pace_counts_from_its_generation_on() -> None:
     settings = Settings(
-        enable_auto_restart=True, auto_restart_interval=100.0, as_server_starter=True
+        enable_auto_restart=True, auto_restart_interval=100.0, entry_point=START_SERVER
     )
     play(settings, """
         0    start                       | prepare 1

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core import facts, orders
 from sidecar.settings.address import parse
-from sidecar.settings.table import Settings
+from sidecar.settings.table import START_SERVER, Settings
 
 from .history import History, play
 
@@ -205,7 +205,7 @@ def test_other_addresses_bar_the_way_and_that_is_said() -> None:
 
 
 def test_start_server_does_not_go_back() -> None:
-    taken_over(SETTINGS.replace(as_server_starter=True)).play("""
+    taken_over(SETTINGS.replace(entry_point=START_SERVER)).play("""
         22    exit 201 1 |
         22.25 -          | prepare 3, spawn 3/0=301
     """)
@@ -309,7 +309,7 @@ def test_other_addresses_do_not_bar_the_way_to_what_serves() -> None:
 
 
 def test_start_server_tries_what_was_refused_again() -> None:
-    refused(SETTINGS.replace(as_server_starter=True)).play("""
+    refused(SETTINGS.replace(entry_point=START_SERVER)).play("""
         21.25 -               | prepare 3, spawn 3/0=301
         22    killed 101 KILL |
         23    exit 301 1      | close 3, !swap_failed

@@ -821,7 +821,7 @@ class Orderly(Promise):
                     if (
                         world.leaving()
                         and process.ready
-                        and order.signal != own.signal_on_term
+                        and order.signal != world.stop_signal(own)
                         and self._served_last(process)
                     ):
                         raise self.broken(f"not the signal for a stop: {order}")
@@ -837,7 +837,7 @@ class Orderly(Promise):
                     if process is None or not process.group_due:
                         raise self.broken(f"nobody is there to be asked, or was already: {order}")
                     own = world.generations[process.generation].settings
-                    if order.signal not in (own.signal_on_hup, own.signal_on_term):
+                    if order.signal not in (own.signal_on_hup, world.stop_signal(own)):
                         raise self.broken(f"not a signal to leave: {order}")
                 case orders.Kill():
                     process = world.processes.get(order.pid)

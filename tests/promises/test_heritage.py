@@ -76,7 +76,9 @@ def test_a_state_is_text_and_nothing_but() -> None:
 def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
     supervisor.observe(
-        facts.PaceChanged(enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0),
+        facts.TimingChanged(
+            enable_auto_restart=True, auto_restart_interval=9.0, kill_old_delay=4.0
+        ),
         0.0,
     )
     assert reborn(supervisor, 1.0).settings == supervisor.settings

@@ -26,7 +26,7 @@ from typing import Any
 
 from sidecar.core import facts, orders
 from sidecar.core.supervisor import Supervisor
-from sidecar.settings.table import Settings
+from sidecar.settings.table import RUN, START_SERVER, Settings
 
 INF = float("inf")
 # So long (seconds) a stop waits for what was killed.
@@ -265,7 +265,7 @@ class World:
         self.soon = random.Random(copy.copy(dice).getrandbits(30))
         self.short_lived: dict[int, bool] = {}
         self.settings = draw_settings(dice).replace(
-            env_splay=splay, as_server_starter=self.spice.random() < 0.1
+            env_splay=splay, entry_point=START_SERVER if self.spice.random() < 0.1 else RUN
         )
         #: All that were ever in force.
         self.ever = [self.settings]
@@ -689,6 +689,11 @@ class World:
     def ready(self) -> list[Process]:
         """Processes that take connections."""
         return [process for process in self.processes.values() if process.ready]
+
+    def stop_signal(self, settings: Settings) -> str:
+        """What asks a generation with these settings to leave for good."""
+        interrupted = bool(self.stops) and self.stops[-1].signal == "INT"
+        return "TERM" if interrupted and settings.as_server_starter else settings.signal_on_term
 
     def leaving(self) -> bool:
         """Whether a stop has come so far that nothing has to be kept any more."""

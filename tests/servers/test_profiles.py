@@ -226,7 +226,7 @@ def test_usr1_has_a_program_reopen_its_logs(sidecar, name, tmp_path):
     ],
 )
 def test_a_program_is_found_by_its_name(words, name):
-    row, _ = profiles.found(words)
+    row, _ = profiles.find(words)
     assert (row.name if row else "none") == name
 
 
@@ -254,19 +254,19 @@ def test_a_program_is_found_by_its_name(words, name):
     ],
 )  # fmt: skip
 def test_what_a_profile_adds_stands_behind_the_programs_name(words, started):
-    row, program = profiles.found(words)
-    assert profiles.arranged(row, words, program, LISTENERS)[0] == started
+    row, program = profiles.find(words)
+    assert profiles.with_arguments(row, words, program, LISTENERS)[0] == started
 
 
 def test_a_named_profile_is_for_a_program_that_does_not_show():
-    row, program = profiles.found(("./serve",), "uvicorn")
-    assert profiles.arranged(row, ("./serve", "x"), program, LISTENERS)[0] == (
+    row, program = profiles.find(("./serve",), "uvicorn")
+    assert profiles.with_arguments(row, ("./serve", "x"), program, LISTENERS)[0] == (
         "./serve",
         "x",
         "--fd",
         "3",
     )
-    assert profiles.arranged(row, ("./serve",), program, [])[0] == ("./serve",)
+    assert profiles.with_arguments(row, ("./serve",), program, [])[0] == ("./serve",)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_named_profile_is_for_a_program_that_does_not_show():
     ],
 )
 def test_systemds_variables_are_left_out_where_they_would_name_another_process(words, asked):
-    row, program = profiles.found(words)
+    row, program = profiles.find(words)
     assert profiles.protocols(row, program) == asked
 
 
@@ -298,7 +298,7 @@ def test_systemds_variables_are_left_out_where_they_would_name_another_process(w
     ],
 )
 def test_what_does_not_go_with_being_supervised_is_said(words, said):
-    row, program = profiles.found(words)
+    row, program = profiles.find(words)
     assert [each for each in profiles.remarks(row, program) if each.startswith(said)]
 
 
@@ -314,8 +314,8 @@ def test_what_does_not_go_with_being_supervised_is_said(words, said):
     ],
 )
 def test_an_address_of_the_programs_own_that_counts_for_nothing_is_said(words, said):
-    row, program = profiles.found(words)
-    remarks = profiles.outvoted(row, program, [8080])
+    row, program = profiles.find(words)
+    remarks = profiles.overruled(row, program, [8080])
     assert (said in remarks[0]) if said else remarks == []
 
 

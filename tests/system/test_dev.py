@@ -409,13 +409,13 @@ def test_an_option_of_ones_own_wins(dev, tree):
 
 
 def test_help_says_what_it_sets(tmp_path):
-    from sidecar.settings.table import DEV, TABLE
+    from sidecar.settings.table import DEV_PRESETS, TABLE
 
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", "dev", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0
-    for name in DEV.keys() & TABLE.keys():
+    for name in DEV_PRESETS.keys() & TABLE.keys():
         assert TABLE[name].flag in done.stdout
 
 

@@ -166,7 +166,7 @@ def test_the_pause_before_one_that_does_not_read_has_a_limit(tmp_path):
             with contextlib.suppress(BlockingIOError):
                 while other.sendto(b"NOISE=1", address):
                     pass
-        supervisor = Supervisor(resolve([], {}, ["program"]), 0.0, lambda: 0.5)
+        supervisor = Supervisor(resolve([], {}, ["program"]).settings, 0.0, lambda: 0.5)
         manager.heed("stopping", {})
         now, pauses = 0.0, []
         for _ in range(40):

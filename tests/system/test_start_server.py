@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from sidecar.settings import address
-from sidecar.start_server.main import parse, resolve
+from sidecar.start_server.options import environment, parse, resolve
 from tests.support import PATIENCE, ROOT, alive, free_port, marked, until
 from tests.system.starter import PERL, PROGRAM, Starter, in_order, pattern, rows, shows
 
@@ -287,11 +287,9 @@ def test_an_address_that_cannot_be_bound_is_the_same_exit_status(tmp_path):
 
 
 def settings(*words: str, environ: dict[str, str] | None = None):
-    from sidecar.start_server.main import _environment
-
     given, command, problems = parse(words)
     assert problems == []
-    return resolve(given, command or ["x"], _environment(given, environ or {}))
+    return resolve(given, command or ["x"], environment(given, environ or {}))
 
 
 @shows("--port", "--path")
@@ -329,10 +327,10 @@ def test_the_defaults_are_server_starters():
         0.0,
         0,
     )
-    assert (got.signal_on_hup, got.signal_on_term, got.signal_on_int, got.profile) == (
+    assert (got.signal_on_hup, got.signal_on_term, got.as_server_starter, got.profile) == (
         "TERM",
         "TERM",
-        "TERM",
+        True,
         "none",
     )
     timer = settings("--enable-auto-restart")

@@ -36,8 +36,11 @@ def choose(
     except reader.Unreadable as error:
         answer = {"pairs": [], "problems": [list(error.args)]}
     answer = json.loads(json.dumps(answer))
-    return resolve.choose(
-        flags, environ or {}, command, said=file.said(answer, "sidecar.yml", environ or {})
+    return resolve.resolve(
+        flags,
+        environ or {},
+        command,
+        from_file=file.from_answer(answer, "sidecar.yml", environ or {}),
     )
 
 
@@ -128,7 +131,7 @@ def test_a_flag_wins_over_a_variable_a_variable_over_the_file_and_the_file_over_
     "text", ["", "# nothing\n", "---\n", "~\n", "workers:\n", "workers: ~\n", "\ufeff"]
 )
 def test_what_says_nothing_says_nothing(text):
-    said = file.said(reader.parse(text.encode()), "f", {})
+    said = file.from_answer(reader.parse(text.encode()), "f", {})
     assert (dict(said.texts), said.problems) == ({}, ())
 
 
@@ -251,12 +254,12 @@ def test_what_was_filled_in_is_secret_and_its_mistakes_are_told_by_name():
         choice.problems[0]
         == "sidecar.yml:2: workers: with what was filled in from the environment it is no N"
     )
-    assert {*choice.settings.secret} == {"workers", "port", "user"}
-    assert resolve.hidden(["x hunter2", 7], choice.settings.hide) == ["x …", 7]
+    assert {*choice.secret_names} == {"workers", "port", "user"}
+    assert resolve.redact(["x hunter2", 7], choice.redactions) == ["x …", 7]
     # A flag that wins over it is nobody's secret.
     assert (
         "user"
-        not in choose(PROGRAM + "user: ${SECRET}", ("user", "x"), environ=environ).settings.secret
+        not in choose(PROGRAM + "user: ${SECRET}", ("user", "x"), environ=environ).secret_names
     )
 
 
@@ -347,7 +350,7 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_plain_words(data):
 )
 def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
     try:
-        found = resolve.resolve(flags, environ, ["x"])
+        found = resolve.resolve(flags, environ, ["x"]).checked()
     except SettingsError as error:
         told = error.problems
         assert all(told)
@@ -366,7 +369,7 @@ def test_whatever_is_said_resolve_has_settings_or_a_refusal(flags, environ):
 @given(st.text(alphabet="$-{}:A ab\n", max_size=20))
 def test_fill_never_loses_what_is_no_variable(text):
     try:
-        filled, secret = file.fill(text, {"A": "<v>"})
+        filled, secret = file.fill_variables(text, {"A": "<v>"})
     except ValueError as error:
         assert "${" in str(error)  # noqa: PT017
     else:
@@ -438,7 +441,7 @@ def test_what_pleases_the_schema_pleases_the_reader(each, value):
     """As far as one setting goes; an editor must not call right what sidecar refuses."""
     text = yaml.safe_dump({each.key: value})
     if VALIDATOR.is_valid({each.key: value}):
-        problems = file.said(reader.parse(text.encode()), "f", {}).problems
+        problems = file.from_answer(reader.parse(text.encode()), "f", {}).problems
         alone = [
             problem
             for problem in choose(text, command=("x",)).problems
@@ -603,7 +606,7 @@ def test_pid_1_has_no_yaml_and_starts_without_a_file_as_it_did(tmp_path):
     started for it.
     """
     (tmp_path / "sidecar.yml").write_text("command: 'true'\n")
-    code = "import sys, os; from sidecar.cli import options as arguments; chosen = arguments.Chosen(sys.argv[1:], os.environ);"
+    code = "import sys, os; from sidecar.cli.invocation import Invocation; chosen = Invocation(sys.argv[1:], os.environ);"
     code += "chosen.settings(chosen.read());"
     code += "import sidecar.host.loop; print([name for name in sys.modules if 'yaml' in name or name == 'subprocess'])"
     for words in ([], ["--config", "none", "true"]):

@@ -622,7 +622,7 @@ def test_two_files_of_one_name_are_remarked_upon_without_their_values(tmp_path):
 )
 def test_an_option_that_is_none_is_refused(wrong):
     with pytest.raises(SettingsError, match="--envdir"):
-        resolve([("envdir", wrong)], {}, ["program"])
+        resolve([("envdir", wrong)], {}, ["program"]).checked()
 
 
 def test_server_starters_directory_is_taken_as_it_is_called(tmp_path):

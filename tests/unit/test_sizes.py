@@ -30,4 +30,4 @@ def test_what_is_no_size_is_refused_with_what_would_be_right(text):
 
 def test_a_limit_without_its_unit_is_refused():
     with pytest.raises(SettingsError, match="--max-memory 512: no program is that small"):
-        resolve([("max_memory", "512")], {}, ["program"])
+        resolve([("max_memory", "512")], {}, ["program"]).checked()
