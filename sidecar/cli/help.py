@@ -46,7 +46,7 @@ the others: 0 done; 1 no; 2 wrong words; 3 no sidecar answers; 4 not in time.
 def usage() -> str:
     """What `sidecar --help` prints."""
     return USAGE.format(
-        commands="\n".join(f"    {each.name:<13} {each.text}" for each in COMMANDS.values())
+        commands="\n".join(f"    {each.name:<13} {each.help_text}" for each in COMMANDS.values())
     )
 
 

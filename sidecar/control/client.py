@@ -16,9 +16,9 @@ import time
 
 from sidecar.base.command_line import CommandLine
 from sidecar.base.printable import printable
-from sidecar.control.commands import COMMANDS, DONE, TOO_LATE, UNREACHABLE, WRONG
+from sidecar.control.commands import COMMANDS, DONE, TIMED_OUT, UNREACHABLE, USAGE_ERROR
 from sidecar.control.paths import NAME, places
-from sidecar.control.trust import listener, trusted
+from sidecar.control.trust import is_trusted, peer_uid
 from sidecar.log import writer
 from sidecar.settings.types import duration
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from sidecar.control.commands import Command
 
-# A sidecar that has not said a word in this time (seconds) does not answer. Waiting for an outcome
-# has no such end.
-PATIENCE = 10.0
-# `status --watch` asks that often (seconds).
-REFRESH = 1.0
-# So much of a log file's end is shown at most.
-TAIL_LINES, TAIL_BYTES = 20, 8192
+# A sidecar that has sent nothing for this time does not answer. Waiting for an outcome takes as
+# long as it takes.
+ANSWER_TIMEOUT_S = 10.0
+# How often `status --watch` asks.
+REFRESH_INTERVAL_S = 1.0
+# At most this much of a log file's end is shown.
+MAX_TAIL_LINES, MAX_TAIL_BYTES = 20, 8192
 OPTIONS = {
     "--control": "PATH", "--json": "", "--timeout": "TIME", "--watch": "", "--help": "", "-h": "",
 }  # fmt: skip
@@ -46,10 +46,10 @@ NO_LOG_FILE = (
 
 
 class Unreachable(Exception):
-    """There is no sidecar to ask, or not one only."""
+    """There is no sidecar to ask, or more than one."""
 
 
-class Gone(Unreachable):
+class ConnectionLost(Unreachable):
     """The connection ended before the answer did."""
 
 
@@ -58,63 +58,72 @@ def connect(path: str, environ: Mapping[str, str]) -> socket.socket:
     path = path or environ.get("SIDECAR_CONTROL", "")
     if path == "none":
         raise Unreachable("its control socket is turned off (SIDECAR_CONTROL=none)")
-    if path:
-        try:
-            sock = _connected(path)
-        except OSError as error:
-            raise Unreachable(f"no sidecar answers at {path}: {error.strerror or error}") from None
-        if not trusted(uid := listener(sock), path, named=True):
-            sock.close()
-            raise Unreachable(f"who listens at {path} is not to be trusted: it is uid {uid}")
-        return sock
-    found: list[Found] = []
-    refused = ""
-    for place in dict.fromkeys(places(environ)):
-        try:
-            names = sorted(
-                name
-                for name in os.listdir(place)
-                if name.startswith("sidecar-") and name.endswith(".sock")
-            )
-        except OSError:
-            continue
-        for name in names:
-            there = os.path.join(place, name)
-            try:
-                sock = _connected(there)
-            except PermissionError:
-                refused = f"the sidecar at {there} belongs to another user"
-                continue
-            except OSError:
-                continue  # left behind
-            uid = listener(sock)
-            if trusted(uid, there, named=False):
-                found.append(Found(there, sock, uid))
-            else:
-                sock.close()
-                refused = f"who listens at {there} is not to be trusted: it is uid {uid}"
-    if not found:
-        raise Unreachable(refused or "no sidecar runs here; say --control PATH")
-    # The container's own; else one's own, before those of others.
-    chosen = (
-        [each for each in found if os.path.basename(each.path) == NAME.format(pid=1)][:1]
-        or [each for each in found if each.uid == os.geteuid()]
-        or found
-    )
-    for each in found:
-        if len(chosen) > 1 or each is not chosen[0]:
-            each.sock.close()
-    if len(chosen) > 1:
-        several = ", ".join(each.path for each in chosen)
-        raise Unreachable(f"several run here; say --control with one of {several}")
-    return chosen[0].sock
+    if not path:
+        return _connect_to_found(environ)
+    try:
+        sock = _connected(path)
+    except OSError as error:
+        raise Unreachable(f"no sidecar answers at {path}: {error.strerror or error}") from None
+    if not is_trusted(uid := peer_uid(sock), path, named=True):
+        sock.close()
+        raise Unreachable(f"who listens at {path} is not to be trusted: it is uid {uid}")
+    return sock
 
 
 class Found:
-    """A sidecar that was found: where, the connection to it, and whose it is."""
+    """A sidecar that was found: its path, a connection to it, and its user."""
 
     def __init__(self, path: str, sock: socket.socket, uid: int) -> None:
         self.path, self.sock, self.uid = path, sock, uid
+
+
+def _connect_to_found(environ: Mapping[str, str]) -> socket.socket:
+    """A connection to the only sidecar that is found. Raises Unreachable."""
+    found: list[Found] = []
+    refused = ""
+    for path in _socket_paths(environ):
+        try:
+            sock = _connected(path)
+        except PermissionError:
+            refused = f"the sidecar at {path} belongs to another user"
+            continue
+        except OSError:
+            continue  # nobody listens there any more
+        uid = peer_uid(sock)
+        if is_trusted(uid, path, named=False):
+            found.append(Found(path, sock, uid))
+        else:
+            sock.close()
+            refused = f"who listens at {path} is not to be trusted: it is uid {uid}"
+    if not found:
+        raise Unreachable(refused or "no sidecar runs here; say --control PATH")
+    candidates = _preferred(found)
+    for each in found:
+        if len(candidates) > 1 or each is not candidates[0]:
+            each.sock.close()
+    if len(candidates) > 1:
+        several = ", ".join(each.path for each in candidates)
+        raise Unreachable(f"several run here; say --control with one of {several}")
+    return candidates[0].sock
+
+
+def _socket_paths(environ: Mapping[str, str]) -> Iterator[str]:
+    """The paths with the name of a control socket, best first."""
+    for place in dict.fromkeys(places(environ)):
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith("sidecar-") and name.endswith(".sock"):
+                yield os.path.join(place, name)
+
+
+def _preferred(found: Sequence[Found]) -> Sequence[Found]:
+    """The container's own sidecar; else those of this user, before those of others."""
+    name = NAME.format(pid=1)
+    of_container = [each for each in found if os.path.basename(each.path) == name]
+    return of_container[:1] or [each for each in found if each.uid == os.geteuid()] or found
 
 
 def _connected(path: str) -> socket.socket:
@@ -122,7 +131,9 @@ def _connected(path: str) -> socket.socket:
     try:
         # A blocking connect, with an end: a non-blocking one would not wait for room in a full
         # queue, but fail.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0))
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_TIMEOUT_S), 0)
+        )
         sock.connect(path)
     except OSError:
         sock.close()
@@ -146,7 +157,7 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
             sock.settimeout(None if left == float("inf") else left)
             part = sock.recv(1 << 16)
             if not part:
-                raise Gone(
+                raise ConnectionLost(
                     "the answer has no end: sidecar has left, or what it said was not read in time"
                 )
             *lines, data = (data + part).split(b"\n")
@@ -158,7 +169,7 @@ def ask(sock: socket.socket, request: Mapping[str, Any], until: float) -> Iterat
                 if "done" in reply:
                     return
     except (ConnectionResetError, BrokenPipeError):
-        raise Gone("sidecar has left without an answer") from None
+        raise ConnectionLost("sidecar has left without an answer") from None
     except TimeoutError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -202,7 +213,7 @@ class Options:
 
 
 def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The command `name` with its words; its exit status (docs/control.md)."""
+    """Run the command `name` with its words; its exit status (docs/control.md)."""
     command = COMMANDS[name]
     # A file's name may be any bytes.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -217,22 +228,26 @@ def run(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
     except ValueError as error:
         print(f"sidecar {name}: {error}", file=sys.stderr)
         print(f"usage: sidecar {name} {command.usage}".rstrip(), file=sys.stderr)
-        return WRONG
+        return USAGE_ERROR
+    return _run(command, request, options, environ)
+
+
+def _run(
+    command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]
+) -> int:
+    """Send the request and show the answer; the exit status."""
     try:
         return (_refresh if options.watch else _once)(command, request, options, environ)
-    except Gone as error:
-        if name == "stop" and request["wait"]:
-            return DONE  # whoever waited for the end has it
-        print(f"sidecar {name}: {error}", file=sys.stderr)
-        return UNREACHABLE
-    except Unreachable as error:
-        print(f"sidecar {name}: {printable(str(error))}", file=sys.stderr)
-        return UNREACHABLE
-    except TimeoutError:
-        print(f"sidecar {name}: no answer in time", file=sys.stderr)
-        return TOO_LATE
     except KeyboardInterrupt:
         return 130
+    except TimeoutError:
+        status, problem = TIMED_OUT, "no answer in time"
+    except Unreachable as error:
+        if isinstance(error, ConnectionLost) and command.name == "stop" and request["wait"]:
+            return DONE  # the end that was waited for
+        status, problem = UNREACHABLE, printable(str(error))
+    print(f"sidecar {command.name}: {problem}", file=sys.stderr)
+    return status
 
 
 def usage(command: Command) -> str:
@@ -240,7 +255,7 @@ def usage(command: Command) -> str:
     return f"""\
 usage: sidecar {command.name} {command.usage}
 
-{command.text}
+{command.help_text}
 
     --control PATH   ask the sidecar that listens there; otherwise, the one at
                      SIDECAR_CONTROL, or the one that runs here
@@ -253,17 +268,17 @@ def _once(
     command: Command, request: Mapping[str, Any], options: Options, environ: Mapping[str, str]
 ) -> int:
     waits = bool(request.get("wait") or request.get("follow"))
-    patience = (
-        options.timeout if options.timeout is not None else float("inf") if waits else PATIENCE
-    )
-    until = time.monotonic() + patience
+    timeout = options.timeout
+    if timeout is None:
+        timeout = float("inf") if waits else ANSWER_TIMEOUT_S
+    until = time.monotonic() + timeout
     status = UNREACHABLE
     with connect(options.control, environ) as sock:
         for reply in ask(sock, request, until):
             _show(command, reply, options)
             status = int(reply.get("done", status))
         if command.name == "stop" and request["wait"] and status == DONE:
-            # It has said its last word; it has left when the connection ends.
+            # That was its last word; it has exited when the connection ends.
             sock.settimeout(None if until == float("inf") else max(0.001, until - time.monotonic()))
             try:
                 sock.recv(1)
@@ -279,7 +294,7 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
     if reply.get("cause") and reply.get("done"):
         print(f"sidecar {command.name}: {printable(str(reply['cause']))}", file=sys.stderr)
     if reply.get("done", DONE) == DONE:
-        for line in command.lines(reply, tell):
+        for line in command.lines(reply, format_event):
             print(printable(line), flush=True)
     if command.name == "reload" and reply.get("event") == "swap_failed":
         lines = log_tail(reply)
@@ -291,8 +306,8 @@ def _show(command: Command, reply: dict[str, Any], options: Options) -> None:
 
 
 def log_tail(record: Mapping[str, Any]) -> list[str]:
-    """The last lines of the log file since the generation of this event was begun, by all who write
-    there; none without --log-file, or where it cannot be read.
+    """The last lines of the log file since the generation of this event was started, from all who
+    write there; none without --log-file, or where it cannot be read.
     """
     try:
         fd = os.open(record["log_file"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -300,17 +315,17 @@ def log_tail(record: Mapping[str, Any]) -> list[str]:
             status, begin = os.fstat(fd), record["log_from"]
             if not stat.S_ISREG(status.st_mode) or status.st_ino != record["log_inode"]:
                 return []  # rotated
-            start = max(begin, status.st_size - TAIL_BYTES)
-            lines = os.pread(fd, TAIL_BYTES, start).decode("utf-8", "replace").splitlines()
+            start = max(begin, status.st_size - MAX_TAIL_BYTES)
+            lines = os.pread(fd, MAX_TAIL_BYTES, start).decode("utf-8", "replace").splitlines()
         finally:
             os.close(fd)
     except (KeyError, OSError):
         return []
     # The first one may have lost its beginning.
-    return [printable(line) for line in lines[start > begin :] if line.strip()][-TAIL_LINES:]
+    return [printable(line) for line in lines[start > begin :] if line.strip()][-MAX_TAIL_LINES:]
 
 
-def tell(record: Mapping[str, Any]) -> str:
+def format_event(record: Mapping[str, Any]) -> str:
     """An event as the log has it."""
     fields = {
         name: value
@@ -335,8 +350,8 @@ def _refresh(
     """Again and again, in place, until it is interrupted or sidecar leaves."""
     with connect(options.control, environ) as sock:
         while True:
-            for reply in ask(sock, request, time.monotonic() + PATIENCE):
+            for reply in ask(sock, request, time.monotonic() + ANSWER_TIMEOUT_S):
                 if sys.stdout.isatty() and not options.json:
                     print("\033[H\033[J", end="")
                 _show(command, reply, options)
-            time.sleep(REFRESH)
+            time.sleep(REFRESH_INTERVAL_S)

@@ -1,15 +1,15 @@
-"""The commands of the control socket: what a running sidecar can be asked or told. One class a command, with both
-ends in it: how it is asked for on a command line, what PID 1 answers, and how the answer reads.
-docs/control.md has the protocol.
+"""The commands of the control socket: what a running sidecar can be asked or told. Each is one
+class with both ends in it: the request that the words of a command line make, the answer of PID 1,
+and how the answer reads. docs/control.md has the protocol.
 
 A request is one object, {"command": NAME, …}; an answer is one or more, the last of which has
 "done" (the exit status of whoever asked) and, unless that is 0, "cause". Pure: PID 1's end sees the
-running sidecar as a `Desk`.
+running sidecar as a `ControlApi`.
 """
 
 from __future__ import annotations
 
-from sidecar.base.columns import columns
+from sidecar.control.status_page import status_page
 from sidecar.core import facts
 from sidecar.settings import types
 
@@ -18,383 +18,387 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
-    Object = dict[str, Any]
-    Tell = Callable[[Mapping[str, Any]], str]
+    Json = dict[str, Any]
+    FormatEvent = Callable[[Mapping[str, Any]], str]
 
-    class Desk(Protocol):
+    class ControlApi(Protocol):
         """What a running sidecar lets a command see and do."""
 
-        def status(self) -> Object:
-            """Everything there is to know, as plain values."""
+        def status(self) -> Json:
+            """The whole state, as plain values (core/status.py)."""
 
         def readiness_reasons(self) -> list[str]:
-            """Why it is not ready to be sent requests; nothing, if it is."""
+            """Why it is not ready for requests; nothing, if it is."""
 
-        def past(self) -> list[Object]:
+        def recent_events(self) -> list[Json]:
             """The last events, oldest first."""
 
-        def begun(self) -> int:
-            """The number of the generation begun last."""
+        def newest_generation(self) -> int:
+            """The number of the generation that was started last."""
 
         def observe(self, fact: facts.AnyFact) -> None:
-            """Let the supervisor know; what follows from it follows later in this turn."""
+            """Give a fact to the supervisor, which acts on it later in this turn."""
 
         def reload(self, trigger: str) -> bool:
-            """What HUP does. Whether the settings are read first: "settings_read" or
-            "reload_rejected" will then be said.
+            """Do what HUP does. Whether the settings are read first: the event "settings_read" or
+            "reload_rejected" follows then.
             """
 
         def signal(self, name: str) -> tuple[list[int], list[int]]:
-            """Pass a signal to the workers that serve and have a handler for it, and open the log
-            anew on USR1: the pids of those, and of those that have none.
+            """Pass a signal to the serving workers that have a handler for it, and on USR1 reopen
+            the log. The pids of those, and of the workers without a handler.
             """
 
         def stopping(self) -> bool:
-            """Whether a stop was asked for: nothing new will be begun."""
+            """Whether a stop was requested: no generation is started any more."""
 
         def upgrade(self, only_check: bool) -> None:
-            """What USR2 does, or only see whether it could be done."""
+            """Do what USR2 does, or only check whether it could be done."""
 
 
 # Exit statuses, for all commands alike.
-DONE, NO, WRONG, UNREACHABLE, TOO_LATE = 0, 1, 2, 3, 4
+DONE, FAILED, USAGE_ERROR, UNREACHABLE, TIMED_OUT = 0, 1, 2, 3, 4
 
 
 class Answer:
-    """What is said at once, and what follows from events as they happen. `done` once nothing more
-    will be said.
+    """The objects to send at once, and those that follow from events as they happen. `done`: it is
+    complete.
     """
 
-    def __init__(self, *replies: Object, done: bool = True) -> None:
+    def __init__(self, *replies: Json, done: bool = True) -> None:
         self.replies = list(replies)
         self.done = done
 
-    def heard(self, record: Object) -> list[Object]:
-        """An event has happened: what to say of it."""
+    def on_event(self, record: Json) -> list[Json]:
+        """The objects to send because of an event."""
         return []
 
 
-def done(status: int = DONE, cause: str = "", **more: Any) -> Object:
+def final(status: int = DONE, cause: str = "", **more: Any) -> Json:
     """The last object of an answer."""
     return {**more, "done": status, **({"cause": cause} if cause else {})}
 
 
 class Command:
-    """One command. `usage` is what follows its name on a command line."""
+    """One command. `usage` is what follows its name on a command line, `help_text` its line in
+    `--help`.
+    """
 
     name = ""
     usage = ""
-    text = ""
+    help_text = ""
 
-    def request(self, words: Sequence[str]) -> Object:
+    def request(self, words: Sequence[str]) -> Json:
         """The request that these words ask for. Raises ValueError."""
         if words:
             raise ValueError(f"{words[0]}: {self.name} takes no such word")
         return {}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """PID 1's end. Raises ValueError if the request makes no sense."""
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """The answer of PID 1. Raises ValueError if the request makes no sense."""
         raise NotImplementedError
 
-    def lines(self, reply: Object, tell: Tell) -> list[str]:
-        """How an object of the answer reads; `tell` makes a line of an event."""
-        return [] if "done" in reply else [tell(reply)]
+    def lines(self, reply: Json, format_event: FormatEvent) -> list[str]:
+        """The lines for people that an object of the answer is; `format_event` makes one of an
+        event.
+        """
+        return [] if "done" in reply else [format_event(reply)]
 
 
-def _flags(words: Sequence[str], *known: str) -> list[str]:
-    """The words, all of which have to be flags that are known."""
+def _known_flags(words: Sequence[str], *known: str) -> list[str]:
+    """The words. Raises ValueError unless all are known flags."""
     for word in words:
         if word not in known:
             raise ValueError(f"{word}: there is no such option; say {' or '.join(known)}")
     return list(words)
 
 
-def _yes(request: Object, name: str) -> bool:
-    """What a request says of a member that is true or false, or missing. Raises ValueError."""
+def _boolean(request: Json, name: str) -> bool:
+    """A member of a request that is true or false, or missing. Raises ValueError."""
     value = request.get(name, False)
     if not isinstance(value, bool):
         raise ValueError(f'"{name}" is true or false')
     return value
 
 
-# The answer to whoever wants something begun when everything ends.
-STOPPING = "sidecar is stopping"
+# The cause in the answer to a request that starts something.
+STOPPING_CAUSE = "sidecar is stopping"
 
 
 class Status(Command):
-    """The state of everything."""
+    """Show the state."""
 
     name = "status"
     usage = "[--json] [--watch]"
-    text = "generations, workers, the last swap and the last failure"
+    help_text = "generations, workers, the last swap and the last failure"
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """All at once."""
-        return Answer(done(**desk.status()))
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """The whole state."""
+        return Answer(final(**api.status()))
 
-    def lines(self, reply: Object, tell: Tell) -> list[str]:
+    def lines(self, reply: Json, format_event: FormatEvent) -> list[str]:
         """A page for people."""
-        return page(reply)
+        return status_page(reply)
 
 
 class Reload(Command):
-    """A new generation, with the settings, environment and code of now."""
+    """Start a new generation, with the settings, environment and code of now."""
 
     name = "reload"
     usage = "[--wait] [--timeout TIME]"
-    text = "swap, as on HUP; --wait says how it went"
+    help_text = "swap, as on HUP; --wait says how it went"
 
-    def request(self, words: Sequence[str]) -> Object:
-        """`--wait`; the timeout is the client's own concern."""
-        return {"wait": "--wait" in _flags(words, "--wait")}
+    def request(self, words: Sequence[str]) -> Json:
+        """`--wait`; the timeout is up to the client."""
+        return {"wait": "--wait" in _known_flags(words, "--wait")}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """Done at once, or when a generation begun from now on serves or has failed."""
-        wait = _yes(request, "wait")
-        if desk.stopping():
-            return Answer(done(NO, STOPPING))
-        begun, reading = desk.begun(), desk.reload("command")
-        return Waiting(begun, reading) if wait else Answer(done())
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """Complete at once, or when a generation started from now on serves or has failed."""
+        wait = _boolean(request, "wait")
+        if api.stopping():
+            return Answer(final(FAILED, STOPPING_CAUSE))
+        newest, reading = api.newest_generation(), api.reload("command")
+        return ReloadOutcome(newest, reading) if wait else Answer(final())
 
 
-class Waiting(Answer):
-    """For the outcome of the next generation but those begun already. `reading`: none counts that
-    is begun before the settings are read.
+class ReloadOutcome(Answer):
+    """The outcome of the next generation after `newest`. `reading`: the settings are being read,
+    and only a generation that is started after that counts.
 
-    One that a newer one supersedes has none; then it is the newer one's. Nothing is begun any more
-    once sidecar stops.
+    A generation that is superseded by a newer one has no outcome; then it is the newer one's. None
+    is started any more once sidecar stops.
     """
 
-    def __init__(self, begun: int, reading: bool = False) -> None:
+    def __init__(self, newest: int, reading: bool = False) -> None:
         super().__init__(done=False)
-        self.begun = begun
+        self.newest = newest
         self.reading = reading
 
-    def heard(self, record: Object) -> list[Object]:
-        """Everything about newer generations, and the end of it."""
+    def on_event(self, record: Json) -> list[Json]:
+        """The events of newer generations, up to the outcome."""
         event = record["event"]
         if event in ("stopping", "gave_up", "reload_rejected"):
             self.done = True
-            return [record, done(NO, record.get("cause", STOPPING))]
+            return [record, final(FAILED, record.get("cause", STOPPING_CAUSE))]
         number = record.get("generation", 0)
         if self.reading:
             self.reading = event != "settings_read"
-            self.begun = max(self.begun, number)
+            self.newest = max(self.newest, number)
             return [] if self.reading else [record]
-        if number <= self.begun:
+        if number <= self.newest:
             return []
         self.done = event in ("serving", "swap_failed")
         if not self.done:
             return [record]
         return [
             record,
-            done(DONE, generation=number)
+            final(DONE, generation=number)
             if event == "serving"
-            else done(NO, record["cause"], generation=number, again=record["again"]),
+            else final(FAILED, record["cause"], generation=number, again=record["again"]),
         ]
 
 
 class Stop(Command):
-    """The end."""
+    """Stop sidecar."""
 
     name = "stop"
     usage = "[--wait]"
-    text = "stop, as on TERM; --wait until it has"
+    help_text = "stop, as on TERM; --wait until it has"
 
-    def request(self, words: Sequence[str]) -> Object:
+    def request(self, words: Sequence[str]) -> Json:
         """`--wait`."""
-        return {"wait": "--wait" in _flags(words, "--wait")}
+        return {"wait": "--wait" in _known_flags(words, "--wait")}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """With wait, what happens until there is nobody to answer."""
-        answer = Following() if _yes(request, "wait") else Answer(done())
-        desk.observe(facts.StopAsked("TERM"))
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """With wait, the events up to the end."""
+        answer = EventStream() if _boolean(request, "wait") else Answer(final())
+        api.observe(facts.StopAsked("TERM"))
         return answer
 
 
-class Following(Answer):
-    """Every event, for as long as there are any."""
+class EventStream(Answer):
+    """Every event, until sidecar has stopped."""
 
-    def __init__(self, *replies: Object) -> None:
+    def __init__(self, *replies: Json) -> None:
         super().__init__(*replies, done=False)
 
-    def heard(self, record: Object) -> list[Object]:
-        """As it is."""
+    def on_event(self, record: Json) -> list[Json]:
+        """The event."""
         if record["event"] == "stopped":
             self.done = True
-            return [record, done()]
+            return [record, final()]
         return [record]
 
 
 class Scale(Command):
-    """Another number of workers."""
+    """Change the number of workers."""
 
     name = "scale"
     usage = "N|+N|-N"
-    text = "so many workers, or so many more or fewer"
+    help_text = "so many workers, or so many more or fewer"
 
-    def request(self, words: Sequence[str]) -> Object:
+    def request(self, words: Sequence[str]) -> Json:
         """One number."""
-        sign, digits = (
-            (words[0][:1], words[0][1:])
-            if words and words[0][:1] in ("+", "-")
-            else ("", "".join(words[:1]))
-        )
-        if len(words) != 1 or not (digits.isascii() and digits.isdigit()) or len(digits) > 6:
+        word = words[0] if len(words) == 1 else ""
+        sign = word[:1] if word[:1] in ("+", "-") else ""
+        digits = word.removeprefix(sign)
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 6:
             raise ValueError(
                 "say how many workers there are to be (3), or how many more (+1) or fewer (-1)"
             )
         if not sign and int(digits) == 0:
             raise ValueError("0: there is one worker at least; `sidecar stop` ends all of them")
         if int(digits) == 0:
-            raise ValueError(f"{words[0]}: say how many more (+1) or fewer (-1)")
+            raise ValueError(f"{word}: say how many more (+1) or fewer (-1)")
         return {"by" if sign else "to": int(sign + digits)}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """Never below one."""
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """The new number, which is one at least."""
         how = [name for name in ("to", "by") if name in request]
         number = request[how[0]] if len(how) == 1 else None
         if type(number) is not int or (how == ["to"] and number < 1) or number == 0:
             raise ValueError(
                 'say "to", a number of 1 or more, or "by", how many more or (below zero) fewer'
             )
-        if desk.stopping():
-            return Answer(done(NO, STOPPING))
-        now = desk.status()["workers"]
+        if api.stopping():
+            return Answer(final(FAILED, STOPPING_CAUSE))
+        now = api.status()["workers"]
         by = number - now if how == ["to"] else number
         if now + by < 1:
             workers = "is 1 worker" if now == 1 else f"are {now} workers"
             raise ValueError(
                 f"{by}: there {workers}, and one stays at least; `sidecar stop` ends all of them"
             )
-        if now + by > max(MOST_WORKERS, now):
-            raise ValueError(f"{now + by} workers are more than {MOST_WORKERS}")
-        desk.observe(facts.SizeChanged(by))
-        return Answer(done(workers=now + by))
+        if now + by > max(MAX_WORKERS, now):
+            raise ValueError(f"{now + by} workers are more than {MAX_WORKERS}")
+        api.observe(facts.SizeChanged(by))
+        return Answer(final(workers=now + by))
 
-    def lines(self, reply: Object, tell: Tell) -> list[str]:
-        """How many there are to be."""
+    def lines(self, reply: Json, format_event: FormatEvent) -> list[str]:
+        """The new number."""
         return [f"{reply['workers']} workers from now on"]
 
 
-# A slip of the finger must not fork the machine to death.
-MOST_WORKERS = 10_000
+# A mistyped number must not exhaust the machine.
+MAX_WORKERS = 10_000
 
 
 class Events(Command):
-    """What happened."""
+    """Show the events."""
 
     name = "events"
     usage = "[--follow] [--json]"
-    text = "the last events; --follow goes on"
+    help_text = "the last events; --follow goes on"
 
-    def request(self, words: Sequence[str]) -> Object:
+    def request(self, words: Sequence[str]) -> Json:
         """`--follow`."""
-        return {"follow": "--follow" in _flags(words, "--follow", "-f") or "-f" in words}
+        return {"follow": "--follow" in _known_flags(words, "--follow", "-f") or "-f" in words}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """Those that are remembered, and those to come."""
-        follow = _yes(request, "follow")
-        past = desk.past()
-        return Following(*past) if follow else Answer(*past, done())
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """The events that are remembered, and those to come."""
+        follow = _boolean(request, "follow")
+        recent_events = api.recent_events()
+        return EventStream(*recent_events) if follow else Answer(*recent_events, final())
 
 
 class Signal(Command):
-    """A signal to the workers."""
+    """Pass a signal to the workers."""
 
     name = "signal"
     usage = "SIGNAL"
-    text = "pass a signal to workers that handle it (USR1: reopen logs)"
+    help_text = "pass a signal to workers that handle it (USR1: reopen logs)"
 
-    def request(self, words: Sequence[str]) -> Object:
-        """Its name."""
+    def request(self, words: Sequence[str]) -> Json:
+        """The signal's name."""
         if len(words) != 1:
             raise ValueError("say which signal: USR1")
         return {"signal": types.signal_name(words[0])}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """To those that serve."""
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """The workers that it was passed to, and those without a handler for it."""
         if not isinstance(request.get("signal"), str):
             raise ValueError('say "signal", a name: "USR1"')
         name = types.signal_name(request["signal"])
-        pids, deaf = desk.signal(name)
+        pids, without_handler = api.signal(name)
         if pids:
-            return Answer(done(pids=pids, deaf=deaf))
+            return Answer(final(pids=pids, deaf=without_handler))
         cause = "no worker is ready to be sent a signal"
-        if deaf:
-            cause = f"not sent: no handler for SIG{name} in {', '.join(map(str, deaf))}"
-        return Answer(done(NO, cause, pids=pids, deaf=deaf))
+        if without_handler:
+            cause = f"not sent: no handler for SIG{name} in {', '.join(map(str, without_handler))}"
+        return Answer(final(FAILED, cause, pids=pids, deaf=without_handler))
 
-    def lines(self, reply: Object, tell: Tell) -> list[str]:
-        """To whom, and to whom not."""
-        deaf = reply.get("deaf")
-        but = f"; not to {', '.join(map(str, deaf))}, without a handler for it" if deaf else ""
+    def lines(self, reply: Json, format_event: FormatEvent) -> list[str]:
+        """One line."""
+        without_handler = reply.get("deaf")
+        but = ""
+        if without_handler:
+            but = f"; not to {', '.join(map(str, without_handler))}, without a handler for it"
         return [f"passed to {', '.join(map(str, reply['pids']))}{but}"]
 
 
 class Health(Command):
-    """For a probe."""
+    """Answer a probe."""
 
     name = "health"
     usage = "[--ready|--live]"
-    text = "exit status 0 if it is ready (or alive)"
+    help_text = "exit status 0 if it is ready (or alive)"
 
-    def request(self, words: Sequence[str]) -> Object:
-        """Ready, unless it is asked otherwise."""
-        flags = set(_flags(words, "--ready", "--live"))
+    def request(self, words: Sequence[str]) -> Json:
+        """Whether it is about being ready or about being alive."""
+        flags = set(_known_flags(words, "--ready", "--live"))
         if len(flags) == 2:
             raise ValueError("--ready and --live are two questions; ask one")
         return {"live": "--live" in flags}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """Alive is whoever answers."""
-        live = _yes(request, "live")
-        reasons = desk.readiness_reasons()
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """Whether it is ready; alive it is, as it answers."""
+        live = _boolean(request, "live")
+        reasons = api.readiness_reasons()
         return Answer(
-            done(DONE if live or not reasons else NO, "; ".join(reasons), ready=not reasons)
+            final(DONE if live or not reasons else FAILED, "; ".join(reasons), ready=not reasons)
         )
 
-    def lines(self, reply: Object, tell: Tell) -> list[str]:
+    def lines(self, reply: Json, format_event: FormatEvent) -> list[str]:
         """One line."""
         return ["ready" if reply["ready"] else "alive"]
 
 
 class Upgrade(Command):
-    """Another version of sidecar itself."""
+    """Upgrade sidecar itself in place."""
 
     name = "upgrade"
     usage = "[--check] [--timeout TIME]"
-    text = "become the sidecar that is installed now; --check: could it?"
+    help_text = "become the sidecar that is installed now; --check: could it?"
 
-    def request(self, words: Sequence[str]) -> Object:
+    def request(self, words: Sequence[str]) -> Json:
         """`--check`."""
-        return {"check": "--check" in _flags(words, "--check"), "wait": True}
+        return {"check": "--check" in _known_flags(words, "--check"), "wait": True}
 
-    def answer(self, request: Object, desk: Desk) -> Answer:
-        """Done when the other version has taken over, and says so itself."""
-        only_check = _yes(request, "check")
-        if desk.stopping():
-            return Answer(done(NO, STOPPING))
-        desk.upgrade(only_check)
-        return Upgrading(only_check)
+    def answer(self, request: Json, api: ControlApi) -> Answer:
+        """Complete when the new version has taken over: it sends the rest itself."""
+        only_check = _boolean(request, "check")
+        if api.stopping():
+            return Answer(final(FAILED, STOPPING_CAUSE))
+        api.upgrade(only_check)
+        return UpgradeOutcome(only_check)
 
 
-class Upgrading(Answer):
-    """For the outcome of an upgrade; it outlives this version."""
+class UpgradeOutcome(Answer):
+    """The outcome of an upgrade. It outlives this version of sidecar."""
 
     def __init__(self, only_check: bool = False) -> None:
         super().__init__(done=False)
         self.only_check = only_check
 
-    def heard(self, record: Object) -> list[Object]:
-        """What concerns upgrades."""
+    def on_event(self, record: Json) -> list[Json]:
+        """The events of the upgrade."""
         event = record["event"]
         if event == "upgrade_failed":
             self.done = True
-            return [done(NO, record["cause"])]
+            return [final(FAILED, record["cause"])]
         self.done = event == "upgraded" or (self.only_check and event == "upgrade_checked")
         told = [record] if event in ("upgrade_waiting", "upgrade_checked", "upgraded") else []
-        return [*told, done(version=record["version"])] if self.done else told
+        return [*told, final(version=record["version"])] if self.done else told
 
 
 COMMANDS: dict[str, Command] = {
@@ -403,116 +407,20 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def answer(request: object, desk: Desk) -> Answer:
+def answer(request: object, api: ControlApi) -> Answer:
     """The answer to any request, also to one that makes no sense."""
     if not isinstance(request, dict) or not isinstance(request.get("command"), str):
-        return Answer(done(WRONG, 'a request is one JSON object: {"command": NAME, …}'))
+        return Answer(final(USAGE_ERROR, 'a request is one JSON object: {"command": NAME, …}'))
     command = COMMANDS.get(request["command"])
     if command is None:
         return Answer(
-            done(
-                WRONG,
-                f"there is no command {request['command'][:40]!r}; say one of {', '.join(COMMANDS)}",
+            final(
+                USAGE_ERROR,
+                f"there is no command {request['command'][:40]!r};"
+                f" say one of {', '.join(COMMANDS)}",
             )
         )
     try:
-        return command.answer(request, desk)
+        return command.answer(request, api)
     except ValueError as error:
-        return Answer(done(WRONG, str(error)))
-
-
-# --- the page that `status` shows
-
-
-def page(status: Mapping[str, Any]) -> list[str]:
-    """`status` for people."""
-    lines = [
-        f"sidecar {status['version']}, pid {status['pid']}, up {span(status['age'])}: {status['state']}"
-    ]
-    lines += [f"not ready: {reason}" for reason in status["reasons"]]
-    lines += ["listening on " + ", ".join(status["listeners"])] if status["listeners"] else []
-    rows = [("GENERATION", "STATE", "SLOT", "PID", "WORKER", "AGE", "READY AFTER", "MEMORY", "")]
-    for generation in reversed(status["generations"]):
-        first = (str(generation["generation"]), generation["state"])
-        for worker in generation["workers"] or [None]:
-            rows.append((*first, *_worker(worker, generation)))
-            first = ("", "")
-    lines += [
-        "",
-        *columns(rows),
-        *(
-            line
-            for each in status["generations"]
-            for worker in each["workers"]
-            for line in _orphans(worker)
-        ),
-        "",
-    ]
-    swap, failure = status["last_swap"], status["last_failure"]
-    for what, last in (("last swap   ", swap), ("last failure", failure)):
-        if last:
-            how = f": {last['cause']}" if "cause" in last else f", after {last['took']:.2f} s"
-            lines.append(
-                f"{what}  generation {last['generation']}, {span(last['ago'])} ago (trigger: {last['trigger']}){how}"
-            )
-    current = [each for each in status["generations"] if each["state"] == "serving"]
-    lines += [
-        f"went back     generation {each['generation']} has the settings and environment of generation {each['like']}, until the next swap"
-        for each in current
-        if each.get("like")
-    ]
-    if status["failing"] > 1:
-        lines.append(f"failures      {status['failing']} in a row")
-    if status["recycled"]:
-        lines.append(f"recycled      {status['recycled']} workers that were too big")
-    if status["last_upgrade"]:
-        last = status["last_upgrade"]
-        lines.append(
-            f"upgrades      {status['upgrades']}, the last {span(last['ago'])} ago, from version {last['before']}"
-        )
-    if status["next_swap"]:
-        lines.append(
-            f"next swap     in {span(status['next_swap']['in'])} (trigger: {status['next_swap']['trigger']})"
-        )
-    elif status["failed"] and status["state"] in ("serving", "degraded"):
-        lines.append("next swap     none: what failed is not tried again by itself")
-    if status["next_restart_in"] is not None:
-        lines.append(f"next restart  in {span(status['next_restart_in'])}")
-    lines += [f"settings      {problem}" for problem in status["problems"]]
-    lines += [
-        f"stranger      process {pid} has a listener open, and no generation is known to have it"
-        for pid in status.get("strangers", ())
-    ]
-    return lines
-
-
-def _worker(worker: Mapping[str, Any] | None, generation: Mapping[str, Any]) -> tuple[str, ...]:
-    if worker is None:
-        return ("-", "", "", span(generation["age"]), "", "", "")
-    return (
-        f"{worker['slot']}",
-        f"{worker['pid']}",
-        worker["state"],
-        span(worker["age"]),
-        "" if worker["ready_after"] is None else f"{worker['ready_after']:.2f} s",
-        "" if worker["memory"] is None else f"{worker['memory'] / 2**20:.0f} MiB",
-        "" if worker["killed_in"] is None else f"killed in {span(max(0.0, worker['killed_in']))}",
-    )
-
-
-def _orphans(worker: Mapping[str, Any]) -> list[str]:
-    """The line about the processes that have outlived what has started them."""
-    pids = ", ".join(map(str, worker.get("outlived", ())))
-    return (
-        [f"worker {worker['slot']} (pid {worker['pid']}) has left processes behind: {pids}"]
-        if pids
-        else []
-    )
-
-
-def span(seconds: float) -> str:
-    """A duration as people say it: 4s, 12m, 3h, 2d."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"
+        return Answer(final(USAGE_ERROR, str(error)))

@@ -1,8 +1,8 @@
 """`sidecar health` for a probe: the common answer, yes, in as little time as Python takes to start.
 
 Exec probes run every few seconds for as long as a pod lives, and each is a new interpreter: what
-this imports is what they cost. So it takes the socket from the C module, reads the answer without a
-parser, and whatever is not a plain yes it leaves to control/client.py.
+this module imports is what they cost. So it takes the socket from the C module and reads the answer
+without a parser; whatever is not a plain yes it leaves to control/client.py.
 """
 
 from __future__ import annotations
@@ -10,39 +10,35 @@ from __future__ import annotations
 import os
 
 from sidecar.control.paths import NAME, places
-from sidecar.control.trust import listener, trusted
+from sidecar.control.trust import is_trusted, peer_uid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# No longer than this (seconds): then control/client.py finds out what is wrong.
-PATIENCE = 2.0
+# After this time control/client.py finds out what is wrong.
+ANSWER_TIMEOUT_S = 2.0
 
 
 def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """What the sidecar of this container says at once: that it is "ready", or with --live "alive"
-    at least. "" is no answer yet.
+    """What this container's sidecar answers at once: "ready", or with --live at least "alive"; "" if
+    that is not known yet.
     """
     if words not in ([], ["--ready"], ["--live"]):
         return ""
     import _socket  # noqa: PLC0415  (socket.py alone takes longer than all of this)
 
     named = environ.get("SIDECAR_CONTROL")
-    for path in (
-        [named] if named else [f"{place}/{NAME.format(pid=1)}" for place in places(environ)]
-    ):
+    usual = [f"{place}/{NAME.format(pid=1)}" for place in places(environ)]
+    for path in [named] if named else usual:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(ANSWER_TIMEOUT_S)
             sock.connect(path)
-            if not trusted(listener(sock), path, bool(named)):
+            if not is_trusted(peer_uid(sock), path, bool(named)):
                 continue
-            sock.send(
-                b'{"command": "health", "live": '
-                + (b"true" if "--live" in words else b"false")
-                + b"}\n"
-            )
+            live = b"true" if "--live" in words else b"false"
+            sock.send(b'{"command": "health", "live": ' + live + b"}\n")
             answer = sock.recv(4096)
         except OSError:
             continue
@@ -56,8 +52,8 @@ def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """The command `sidecar health`; its exit status."""
-    if said := healthy(words, environ):
-        os.write(1, said.encode() + b"\n")
+    if answer := healthy(words, environ):
+        os.write(1, answer.encode() + b"\n")
         return 0
     from sidecar.control import client  # noqa: PLC0415
 

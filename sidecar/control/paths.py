@@ -1,5 +1,5 @@
-"""Where a control socket is looked for, and put. By itself, because a probe has no time to import
-more.
+"""Where a control socket is put, and looked for. A module of its own, because a probe has no time to
+import more.
 """
 
 from __future__ import annotations
@@ -12,10 +12,6 @@ NAME = "sidecar-{pid}.sock"
 
 
 def places(environ: Mapping[str, str]) -> list[str]:
-    """The directories, best first. The last is there under a read-only root too."""
-    return [
-        *filter(
-            None,
-            ["/run", environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR") or "/tmp", "/dev/shm"],
-        )
-    ]
+    """The directories, best first. The last one can be written to under a read-only root, too."""
+    found = ("/run", environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR") or "/tmp", "/dev/shm")
+    return [place for place in found if place]

@@ -2,11 +2,11 @@
 each way (docs/control.md).
 
 Only its owner and root may connect: the file's mode says so, and the kernel is asked who the peer
-is. Nobody who is connected can hold PID 1 up. Everything is non-blocking. A client has one request
-answered at a time: the next is not even read before the answer is complete and has been taken, so
-what a flood of requests fills is its own end. A line is bounded, so is what waits to be read, so is
-the number of clients; one that neither asks nor reads has a deadline; and after a moment's work the
-loop is given back, whoever still waits.
+is. No client can hold PID 1 up. Everything is non-blocking. A client has one request answered at a
+time: the next one is not even read before the answer is complete and has been taken, so a flood of
+requests fills the client's own end. The length of a line, what waits to be sent and the number of
+clients are bounded; a client that neither asks nor reads has a deadline; and after TURN_BUDGET_S
+the loop goes on, whoever still waits.
 
 All of it is one descriptor in the loop, an epoll set of its own.
 """
@@ -30,55 +30,62 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol
 
-    class Going(Protocol):
-        """An answer that goes on: what it says of each event, until it is done."""
+    class StreamingAnswer(Protocol):
+        """An answer that goes on: objects for each event, until it is `done`."""
 
         done: bool
 
-        def heard(self, record: dict[str, Any]) -> list[dict[str, Any]]: ...
+        def on_event(self, record: dict[str, Any]) -> list[dict[str, Any]]: ...
 
-    Answering = Callable[[object], tuple[list[dict[str, Any]], Going | None]]
+    # Gives, for a request, the objects to send, and what goes on from then on; None: the answer is
+    # complete.
+    Answering = Callable[[object], tuple[list[dict[str, Any]], StreamingAnswer | None]]
 
-__all__ = ["Control", "places"]
+__all__ = ["ControlSocket", "places"]
 
-# A request is no longer than this; what follows from events waits for a slow reader up to that
-# (bytes).
-LONGEST_REQUEST, MOST_WAITING = 4096, 1 << 20
-# More clients than this wait in the socket's queue for one of these to leave. Those whose answer
-# goes on are counted by themselves.
-MOST_CLIENTS, MOST_GOING = 200, 200
-QUEUE = 4096
+MAX_REQUEST_BYTES = 4096
+# What waits for a client that takes a streaming answer slowly.
+MAX_UNSENT_BYTES = 1 << 20
+# More clients wait in the socket's queue for one of these to leave. Those with a streaming answer
+# are counted by themselves.
+MAX_CLIENTS, MAX_STREAMS = 200, 200
+BACKLOG = 4096
 # Whether descriptors may be sent to a socket; the module `socket` does not name it.
 SO_PASSRIGHTS = 83
-# So long (seconds) a client may take for its request, or leave an answer unread.
-PATIENCE = 5.0
-# While there is no room for others, nobody stays longer than this, whatever they ask (seconds).
-HURRY = 0.5
-# After so long (seconds) in one turn, the next client waits for the next turn.
-AT_ONCE = 0.01
-# Where there is no descriptor left for a client, it is tried again after this time (seconds).
-PAUSE = 1.0
+# How long a client may take for its request, or leave an answer unread.
+CLIENT_TIMEOUT_S = 5.0
+# While there is no room for others, no client stays longer than this.
+CROWDED_TIMEOUT_S = 0.5
+# After this time in one turn, the next client waits for the next turn.
+TURN_BUDGET_S = 0.01
+# When to accept clients again after there was no descriptor left for one.
+ACCEPT_RETRY_S = 1.0
 
 
 class Client:
-    """One connection, since a moment. `answer` is told each event, as long as it goes on; each
-    object of it carries `marks`.
+    """One connection, since a moment (monotonic seconds). `stream` is its streaming answer, if there
+    is one; each object that is sent carries `echo`, the id of the request.
     """
 
     def __init__(self, sock: socket.socket, since: float) -> None:
         self.sock = sock
         self.since = since
-        self.deadline = since + PATIENCE
-        self.asked = b""
+        self.deadline = since + CLIENT_TIMEOUT_S
+        self.received = b""
         self.unsent = b""
-        self.answer: Going | None = None
-        self.marks: dict[str, Any] = {}
-        #: A helper's own connection: it is not asked to hurry.
+        self.stream: StreamingAnswer | None = None
+        self.echo: dict[str, Any] = {}
+        #: A helper's connection: it has no deadline.
         self.trusted = False
-        self.only: tuple[str, ...] = ()
+        #: The commands that it may use, all if there are none.
+        self.allowed_commands: tuple[str, ...] = ()
 
 
-class Control:
+# The fields of a client that are plain values.
+DUMPED_FIELDS = ("deadline", "stream", "echo", "trusted", "allowed_commands")
+
+
+class ControlSocket:
     """The socket and its clients."""
 
     def __init__(self, sock: socket.socket | None, path: str) -> None:
@@ -89,62 +96,62 @@ class Control:
         self._clients: dict[int, Client] = {}
         self._accepting = False
         self._pause_until = float("inf")
-        self._complaint = self._complained = ""
-        self._accept(True)
+        self._accept_problem = self._reported_problem = ""
+        self._set_accepting(True)
 
     @classmethod
-    def open(cls, wanted: str, places: Iterable[str]) -> Control:
-        """Listen at the path `wanted` (raises StartError), or in the first of `places` that can be
-        written to, or nowhere.
+    def open(cls, wanted: str, places: Iterable[str]) -> ControlSocket:
+        """Listen at the path `wanted`, or else in the first of `places` that can be written to, or
+        nowhere. Raises StartError if that is not possible at the path that was wanted.
         """
         if wanted == "none":
             return cls(None, "")
         problem: OSError | None = None
-        for path in (
-            [wanted]
-            if wanted
-            else [os.path.join(place, NAME.format(pid=os.getpid())) for place in places]
-        ):
+        name = NAME.format(pid=os.getpid())
+        for path in [wanted] if wanted else [os.path.join(place, name) for place in places]:
             try:
                 return cls(_bind(path), path)
             except OSError as error:
                 problem = error
         if wanted and problem is not None:
             raise StartError(
-                f"--control {wanted}: {problem.strerror or problem}; say a path in a directory that can be written to, or none"
+                f"--control {wanted}: {problem.strerror or problem};"
+                " say a path in a directory that can be written to, or none"
             )
         return cls(None, "")
 
     def dump(self) -> dict[str, Any]:
-        """For a later version of sidecar: the socket, in whose queue new clients wait, and its
-        clients.
+        """The state for a later version of sidecar: the socket, in whose queue new clients wait,
+        and its clients.
         """
         return {
-            "path": self.path, "file": self._file, "sock": None if self._sock is None else Descriptor(self._sock.fileno()),
+            "path": self.path,
+            "file": self._file,
+            "sock": None if self._sock is None else Descriptor(self._sock.fileno()),
             "clients": [
-                {"sock": Descriptor(each.sock.fileno()), "since": each.since, "deadline": each.deadline, "answer": each.answer,
-                 "asked": each.asked.decode("latin-1"), "unsent": each.unsent.decode("latin-1"), "marks": each.marks,
-                 "trusted": each.trusted, "only": each.only}
+                {
+                    "sock": Descriptor(each.sock.fileno()),
+                    "received": each.received.decode("latin-1"),
+                    "unsent": each.unsent.decode("latin-1"),
+                    **{name: getattr(each, name) for name in ("since", *DUMPED_FIELDS)},
+                }
                 for each in self._clients.values()
             ],
-        }  # fmt: skip
+        }
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> Control:
-        """What an earlier version has dumped. Raises OSError."""
-        self = cls(
-            None if state["sock"] is None else socket.socket(fileno=state["sock"]), state["path"]
-        )
+    def restore(cls, state: dict[str, Any]) -> ControlSocket:
+        """Go on from the state of an earlier version. Raises OSError."""
+        sock = None if state["sock"] is None else socket.socket(fileno=state["sock"])
+        self = cls(sock, state["path"])
         self._file = state["file"]
         for each in state["clients"]:
             client = self._add(socket.socket(fileno=each["sock"]), each["since"])
-            client.asked, client.unsent = (
-                each["asked"].encode("latin-1"),
-                each["unsent"].encode("latin-1"),
-            )
-            for name in ("deadline", "answer", "marks", "trusted", "only"):
+            client.received = each["received"].encode("latin-1")
+            client.unsent = each["unsent"].encode("latin-1")
+            for name in DUMPED_FIELDS:
                 setattr(client, name, each[name])
-            self._await(client)
+            self._watch_client(client)
         self._count()
         return self
 
@@ -165,109 +172,111 @@ class Control:
             self._sock.close()
         self._epoll.close()
 
-    def adopt(self, sock: socket.socket, only: tuple[str, ...] = ()) -> None:
-        """Serve a connection that was made by sidecar itself, for a helper; with `only`, these
-        commands alone.
+    def adopt(self, sock: socket.socket, allowed_commands: tuple[str, ...] = ()) -> None:
+        """Serve a connection that sidecar itself has made for a helper.
 
-        The helper may be the workers' user, and closing a descriptor that it sends may last: none
-        is accepted, where the kernel can say so.
+        The helper may run as the workers' user, and closing a descriptor that it sends may take
+        long: none is accepted, where the kernel can do that.
         """
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
         except OSError:
             pass  # before Linux 6.16
         client = self._add(sock, float("inf"))
-        client.trusted, client.only = True, only
+        client.trusted, client.allowed_commands = True, allowed_commands
 
     @property
     def deadline(self) -> float:
-        """The moment at which a client's patience with us, or ours with it, ends."""
+        """The moment at which a client is to be dropped, or clients are accepted again."""
         return min([self._pause_until, *(self._due(client) for client in self._clients.values())])
 
     # --- in the loop
 
     def turn(self, now: float, answer: Answering) -> str:
-        """See to whoever is ready, for a moment, and drop whoever is late. Why nobody more can be
-        taken, in words for the log; "" if all is well or was said before.
+        """Serve the clients that are ready, for TURN_BUDGET_S, and drop those that are late. Why no
+        more clients can be accepted, "" if there is no problem or it was reported before.
 
-        `answer` gives, for a request, what to say, and what goes on from then on (None: the answer
-        is complete).
+        An exception that is no client's fault is raised again at the end.
         """
         if self._pause_until <= now:
             self._pause_until = float("inf")
-            self._complaint = ""
-            self._accept(True)
-        until = time.monotonic() + AT_ONCE
+            self._accept_problem = ""
+            self._set_accepting(True)
+        until = time.monotonic() + TURN_BUDGET_S
         defect: Exception | None = None
-        # One at a time: the kernel then puts whoever has had a turn behind all others that are
-        # ready.
-        while ready := self._epoll.poll(0, 1):
-            fd, state = ready[0]
-            client = self._clients.get(fd)
-            try:
-                if client is None:
-                    self._welcome(now)
-                elif client.unsent:
-                    self._send(client, now)
-                elif client.answer is not None:
-                    self._drop(client)  # it was asked for nothing but its end
-                elif state & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                    self._read(client, now, answer)
-            except Exception as error:  # whose it is, is its end
-                if client is not None:
-                    self._drop(client)
-                if client is None or not isinstance(error, OSError):
-                    defect = error
-                    break
+        # One at a time: the kernel then puts whoever had a turn behind all others that are ready.
+        while defect is None and (ready := self._epoll.poll(0, 1)):
+            defect = self._serve(*ready[0], now, answer)
             if time.monotonic() > until:
                 break
         for client in [client for client in self._clients.values() if self._due(client) <= now]:
             self._drop(client)
         if defect is not None:
             raise defect
-        before, self._complained = self._complained, self._complaint
-        return self._complaint if self._complaint != before else ""
+        before, self._reported_problem = self._reported_problem, self._accept_problem
+        return self._accept_problem if self._accept_problem != before else ""
+
+    def _serve(self, fd: int, events: int, now: float, answer: Answering) -> Exception | None:
+        """Do what a ready descriptor waits for. An exception ends the connection; it is returned if
+        it is not the client's fault.
+        """
+        client = self._clients.get(fd)
+        try:
+            if client is None:
+                self._accept_clients(now)
+            elif client.unsent:
+                self._send(client, now)
+            elif client.stream is not None:
+                self._drop(client)  # nothing but its end was waited for
+            elif events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                self._read(client, now, answer)
+        except Exception as error:
+            if client is not None:
+                self._drop(client)
+                if isinstance(error, OSError):
+                    return None
+            return error
+        return None
 
     def _due(self, client: Client) -> float:
-        """When a client has to go."""
+        """When a client is to be dropped."""
         crowded = self._sock is not None and not self._accepting
-        return (
-            min(client.deadline, client.since + HURRY)
-            if crowded and client.answer is None
-            else client.deadline
-        )
+        if crowded and client.stream is None:
+            return min(client.deadline, client.since + CROWDED_TIMEOUT_S)
+        return client.deadline
 
-    def tell(self, record: dict[str, Any], now: float) -> None:
-        """An event has happened: whoever waits for such hears of it.
+    def publish(self, record: dict[str, Any], now: float) -> None:
+        """Send an event to the clients whose streaming answer is about it.
 
-        A defect in an answer is its client's end, and is raised once all the others know.
+        An exception in an answer ends its client's connection, and is raised once all others have
+        the event.
         """
         defect: Exception | None = None
         for client in list(self._clients.values()):
-            if client.answer is not None:
+            if client.stream is not None:
                 try:
-                    replies, done = client.answer.heard(record), client.answer.done
+                    replies, done = client.stream.on_event(record), client.stream.done
                 except Exception as error:
                     defect = error
                     self._drop(client)
                     continue
                 if done:
-                    client.answer = None
+                    client.stream = None
                     client.since = max(client.since, now)
                 if replies or done:
-                    self._say(client, replies, now)
+                    self._reply(client, replies, now)
         if defect is not None:
             raise defect
 
     def flush(self) -> None:
-        """Send what can be sent: sidecar is leaving."""
+        """Send what can be sent before sidecar exits."""
         for client in list(self._clients.values()):
             self._send(client, 0.0)
 
     # --- clients
 
-    def _accept(self, on: bool) -> None:
-        """Take clients, or none for now."""
+    def _set_accepting(self, on: bool) -> None:
+        """Accept clients, or none for now."""
         if self._sock is None or on == self._accepting:
             return
         if not on:
@@ -281,14 +290,14 @@ class Control:
         self._accepting = on
 
     def _pause(self, error: OSError, now: float) -> None:
-        """No descriptor or no memory for a client: it stays in the queue, and would wake us for
-        ever.
+        """Accept no clients for a while: there is no descriptor or no memory for one, and it would
+        wake the loop again and again.
         """
-        self._complaint = error.strerror or str(error)
-        self._pause_until = now + PAUSE
-        self._accept(False)
+        self._accept_problem = error.strerror or str(error)
+        self._pause_until = now + ACCEPT_RETRY_S
+        self._set_accepting(False)
 
-    def _welcome(self, now: float) -> None:
+    def _accept_clients(self, now: float) -> None:
         while self._sock is not None and self._accepting:
             try:
                 sock, _ = self._sock.accept()
@@ -312,7 +321,7 @@ class Control:
                 return
 
     def _add(self, sock: socket.socket, since: float) -> Client:
-        """A client more. Raises OSError, and there is none then."""
+        """Serve one more client. Raises OSError, and nothing has changed then."""
         sock.setblocking(False)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         client = self._clients[sock.fileno()] = Client(sock, since)
@@ -329,19 +338,19 @@ class Control:
             self._count()
 
     def _count(self) -> None:
-        """Take on more clients, or no more for now."""
+        """Accept clients as long as there are not too many."""
         if self._pause_until == float("inf"):
-            self._accept(len(self._clients) - self._going() < MOST_CLIENTS)
+            self._set_accepting(len(self._clients) - self._stream_count() < MAX_CLIENTS)
 
-    def _going(self) -> int:
-        return sum(client.answer is not None for client in self._clients.values())
+    def _stream_count(self) -> int:
+        return sum(client.stream is not None for client in self._clients.values())
 
     def _read(self, client: Client, now: float, answer: Answering) -> None:
-        """Take one request, or a part of it."""
+        """Read one request, or a part of it."""
         try:
-            # The next request stays where it is.
-            part = client.sock.recv(LONGEST_REQUEST, socket.MSG_PEEK)
-            part = client.sock.recv(part.find(b"\n") + 1 or LONGEST_REQUEST)
+            # The next request stays in the socket.
+            part = client.sock.recv(MAX_REQUEST_BYTES, socket.MSG_PEEK)
+            part = client.sock.recv(part.find(b"\n") + 1 or MAX_REQUEST_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -349,16 +358,21 @@ class Control:
         if not part:
             self._drop(client)
             return
-        client.asked += part
-        if len(client.asked) > LONGEST_REQUEST:
-            self._say(
+        client.received += part
+        if len(client.received) > MAX_REQUEST_BYTES:
+            self._reply(
                 client,
-                [{"done": 2, "cause": f"a request is one line of at most {LONGEST_REQUEST} bytes"}],
+                [
+                    {
+                        "done": 2,
+                        "cause": f"a request is one line of at most {MAX_REQUEST_BYTES} bytes",
+                    }
+                ],
                 now,
             )
             self._drop(client)
-        elif client.asked.endswith(b"\n"):
-            line, client.asked = client.asked, b""
+        elif client.received.endswith(b"\n"):
+            line, client.received = client.received, b""
             self._answer(client, line, now, answer)
 
     def _answer(self, client: Client, line: bytes, now: float, answer: Answering) -> None:
@@ -368,49 +382,40 @@ class Control:
             request: object = json.loads(line)
         except (ValueError, RecursionError):
             request = None
-        client.marks = (
-            {"id": request["id"]}
-            if isinstance(request, dict) and isinstance(request.get("id"), (int, str))
-            else {}
-        )
-        if client.only and not (
-            isinstance(request, dict) and request.get("command") in client.only
-        ):
-            replies, going = (
-                [{"done": 2, "cause": f"only {', '.join(client.only)} may be asked here"}],
-                None,
-            )
+        fields = request if isinstance(request, dict) else {}
+        client.echo = {"id": fields["id"]} if isinstance(fields.get("id"), (int, str)) else {}
+        replies: list[dict[str, Any]]
+        stream: StreamingAnswer | None = None
+        if client.allowed_commands and fields.get("command") not in client.allowed_commands:
+            cause = f"only {', '.join(client.allowed_commands)} may be asked here"
+            replies = [{"done": 2, "cause": cause}]
         else:
-            replies, going = answer(request)
-        if going is not None and not client.trusted and self._going() >= MOST_GOING:
-            replies, going = (
-                [
-                    {
-                        "done": 1,
-                        "cause": f"{MOST_GOING} clients wait here already; it is under way, but nobody more may wait",
-                    }
-                ],
-                None,
+            replies, stream = answer(request)
+        if stream is not None and not client.trusted and self._stream_count() >= MAX_STREAMS:
+            cause = (
+                f"{MAX_STREAMS} clients wait here already;"
+                " it is under way, but nobody more may wait"
             )
-        client.answer = going
-        self._say(client, replies, now)
+            replies, stream = [{"done": 1, "cause": cause}], None
+        client.stream = stream
+        self._reply(client, replies, now)
         self._count()
 
-    def _say(self, client: Client, replies: Iterable[Mapping[str, Any]], now: float) -> None:
+    def _reply(self, client: Client, replies: Iterable[Mapping[str, Any]], now: float) -> None:
         import json  # noqa: PLC0415
 
         waits = bool(client.unsent)
         if not waits:
-            client.deadline = float("inf") if client.trusted else now + PATIENCE
+            client.deadline = float("inf") if client.trusted else now + CLIENT_TIMEOUT_S
         client.unsent += "".join(
-            json.dumps({**client.marks, **reply}, default=str) + "\n" for reply in replies
+            json.dumps({**client.echo, **reply}, default=str) + "\n" for reply in replies
         ).encode()
-        if waits and len(client.unsent) > MOST_WAITING:
+        if waits and len(client.unsent) > MAX_UNSENT_BYTES:
             self._drop(client)
         self._send(client, now)
 
     def _send(self, client: Client, now: float) -> None:
-        """Send what there is, and wait for what has to come next: room for the rest, the client's
+        """Send what there is to send, and wait for what comes next: room for the rest, the client's
         end, or its next request.
         """
         if client.sock.fileno() not in self._clients:
@@ -424,23 +429,17 @@ class Control:
             return
         client.unsent = client.unsent[sent:]
         if not client.unsent:
-            client.deadline = (
-                float("inf") if client.answer is not None or client.trusted else now + PATIENCE
-            )
+            endless = client.stream is not None or client.trusted
+            client.deadline = float("inf") if endless else now + CLIENT_TIMEOUT_S
         try:
-            self._await(client)
-        except OSError:  # no memory: better none than one that is never heard
+            self._watch_client(client)
+        except OSError:  # no memory, and it would never be served again
             self._drop(client)
 
-    def _await(self, client: Client) -> None:
-        self._epoll.modify(
-            client.sock.fileno(),
-            select.EPOLLOUT
-            if client.unsent
-            else 0
-            if client.answer is not None
-            else select.EPOLLIN,
-        )
+    def _watch_client(self, client: Client) -> None:
+        """Wait for what comes next from a client. Raises OSError."""
+        events = select.EPOLLIN if client.stream is None else 0
+        self._epoll.modify(client.sock.fileno(), select.EPOLLOUT if client.unsent else events)
 
 
 def _bind(path: str) -> socket.socket:
@@ -451,11 +450,11 @@ def _bind(path: str) -> socket.socket:
         try:
             sock.bind(path)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or _answers(path):
+            if error.errno != errno.EADDRINUSE or _is_in_use(path):
                 raise
             os.unlink(path)
             sock.bind(path)
-        sock.listen(QUEUE)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -465,8 +464,8 @@ def _bind(path: str) -> socket.socket:
     return sock
 
 
-def _answers(path: str) -> bool:
-    """Whether somebody listens at a path, or it is no socket at all (connecting to a file of
+def _is_in_use(path: str) -> bool:
+    """Whether a process listens at a path, or it is no socket at all (connecting to a file of
     another kind is refused, too).
     """
     try:

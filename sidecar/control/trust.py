@@ -1,7 +1,7 @@
-"""Whom a command believes that it finds at a control socket. In a directory like /tmp anybody can
-listen at a usual name, and say "ready", or take what is asked.
+"""Whether a command may trust the process that listens at a control socket. In a directory like /tmp
+any user can listen at the usual name, and say "ready", or take the requests.
 
-By itself and without imports, because a probe has no time for more.
+A module of its own and without imports, because a probe has no time for more.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 SOL_SOCKET, SO_PEERCRED = 1, 17
 
 
-def listener(sock: Socket) -> int:
-    """The uid of whoever listens at the other end, as the kernel has it from then."""
+def peer_uid(sock: Socket) -> int:
+    """The user of the listening process, as the kernel noted it when it began to listen."""
     credentials = sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
     return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
-def trusted(uid: int, path: str, named: bool) -> bool:
-    """Whether we believe this user at this path; `named`: somebody said the path, it was not found.
+def is_trusted(uid: int, path: str, named: bool) -> bool:
+    """Whether this user may be trusted at this path; `named`: the user gave the path, it was not
+    found.
 
-    Root and ourselves. Root may ask everybody's sidecar, so it needs a reason: the process that the
-    name says, sidecar-PID.sock, is that user's. Of a path that was named and says no process, PID
-    1, or the directory, where nobody else can put anything into it.
+    Root and our own user are. Root may ask everybody's sidecar, so it needs a reason to trust
+    another user: the process in the name, sidecar-PID.sock, is that user's. For a path that was
+    named and has no pid in it: PID 1 is that user's, or the directory, and nobody else can put
+    anything into it.
     """
     own = os.geteuid()
     if uid in (0, own):
@@ -42,7 +44,7 @@ def trusted(uid: int, path: str, named: bool) -> bool:
     pid = os.path.basename(path).removeprefix("sidecar-").removesuffix(".sock")
     if pid.isdecimal():
         return uid == _owner(int(pid))
-    return named and (uid == _owner(1) or _only_of(uid, os.path.dirname(path)))
+    return named and (uid == _owner(1) or _is_private_to(uid, os.path.dirname(path)))
 
 
 def _owner(pid: int) -> int:
@@ -57,7 +59,7 @@ def _owner(pid: int) -> int:
     return -1
 
 
-def _only_of(uid: int, directory: str) -> bool:
+def _is_private_to(uid: int, directory: str) -> bool:
     try:
         found = os.stat(directory or ".")
     except OSError:

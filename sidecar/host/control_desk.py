@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from sidecar.control.server import Control
+    from sidecar.control.server import ControlSocket
     from sidecar.core import facts
     from sidecar.core.supervisor import Supervisor
     from sidecar.host.events import Events
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 class ControlDesk:
-    """The job that answers: commands.Desk for them. `problems` are those of the settings when they
+    """The job that answers: the ControlApi of control/commands.py. `problems` are those of the settings when they
     were last read; `upgrade` does what USR2 does, or only checks whether it could be done.
     """
 
     def __init__(
         self,
         tools: Tools,
-        control: Control,
+        control: ControlSocket,
         supervisor: Supervisor,
         processes: Workers,
         in_force: InForce,
@@ -90,7 +90,9 @@ class ControlDesk:
             answer = commands.answer(request, self)
         except Exception as error:
             self._tools.note_defect("answer a command", error, time.monotonic())
-            return [commands.done(commands.NO, "a defect in sidecar: its log says where")], None
+            return [
+                commands.final(commands.FAILED, "a defect in sidecar: its log says where")
+            ], None
         replies, answer.replies = answer.replies, []
         return replies, None if answer.done else answer
 
@@ -133,11 +135,11 @@ class ControlDesk:
         """Why it is not ready to be sent requests; nothing, if it is."""
         return status.readiness(self._supervisor)
 
-    def past(self) -> list[dict[str, Any]]:
+    def recent_events(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""
         return list(self._events.history.events)
 
-    def begun(self) -> int:
+    def newest_generation(self) -> int:
         """The number of the generation begun last."""
         return self._supervisor.number
 

@@ -263,7 +263,7 @@ class Host:
         self.loop.recoveries = (self.children.recover, self.helpers.recover)
         self.children.worker_ended = self.workers.on_worker_exit
         self.children.reaped = self.helpers.kill_stopped
-        events.publish = resources.control.tell
+        events.publish = resources.control.publish
         events.turn.parts = self._parts()
         self.sources.listen_to(resources.wakeup, self.signals.on_readable)
         self.sources.listen_to(resources.control, self.control_desk.on_readable)

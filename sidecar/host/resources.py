@@ -36,7 +36,7 @@ class Resources:
     """
 
     listeners: ListenerSets
-    control: server.Control
+    control: server.ControlSocket
     wakeup: Wakeup
     processes: processes.Workers
     manager: Manager
@@ -84,7 +84,7 @@ class Resources:
         if settings.admin is not None:
             self.admin = Listeners.open([settings.admin], backlog=None, flag="--admin")
             self._closing.insert(0, self.admin.close)
-        self.control = server.Control.open(settings.control, server.places(self.started_with))
+        self.control = server.ControlSocket.open(settings.control, server.places(self.started_with))
         self._closing.insert(-1, self.control.close)
 
     def import_state(self, state: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class Resources:
         sets = Listeners.restore(state["listener_sets"])
         self.listeners = ListenerSets(self._say, sets, sets[state["listeners"]])
         self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
-        self.control = server.Control.restore(state["control"])
+        self.control = server.ControlSocket.restore(state["control"])
         self.output = Output.restore(state["output"]) if state["output"] else None
         self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
         if self.status_file is not None and state["status_file"]:

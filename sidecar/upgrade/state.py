@@ -69,9 +69,9 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "Chronicle": Chronicle,
     "Containment": Containment,
     "RestartPolicy": lambda: RestartPolicy(0.0),
-    "Following": commands.Following,
-    "Waiting": lambda: commands.Waiting(0),
-    "Upgrading": commands.Upgrading,
+    "EventStream": commands.EventStream,
+    "ReloadOutcome": lambda: commands.ReloadOutcome(0),
+    "UpgradeOutcome": commands.UpgradeOutcome,
 }
 # Of the supervisor, what a new one is given anyway.
 GIVEN = ("chance",)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from sidecar.base.errors import EnvdirError
 from sidecar.control.commands import COMMANDS
-from sidecar.control.server import LONGEST_REQUEST
+from sidecar.control.server import MAX_REQUEST_BYTES
 from sidecar.settings import address, types
 from sidecar.settings import table as ours
 from sidecar.system import envdir
@@ -117,7 +117,7 @@ def test_any_bytes_are_answered_line_by_line_or_hung_up_on(run, data, times, shu
         answers = [json.loads(line) for line in sock.makefile("rb")]
     *lines, rest = data.split(b"\n")
     assert all(answer["done"] == 2 and answer["cause"] for answer in answers)
-    if max(map(len, [*lines, rest])) < LONGEST_REQUEST:
+    if max(map(len, [*lines, rest])) < MAX_REQUEST_BYTES:
         assert len(answers) == len(lines)
     return lives(run)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sidecar.control import commands
+from sidecar.control.status_page import short_duration, status_page
 from sidecar.core import facts, orders, status
 from sidecar.core.history import BUCKETS, EVENTS, LIVES, Chronicle
 from sidecar.settings.table import START_SERVER, Settings
@@ -39,7 +40,7 @@ class Desk(History):
         for said in self.said[self._noted :]:
             record = self.chronicle.note(said.event, said.fields, self.now)
             for each in [each for each in self.waiting if not each.done]:
-                self.told += each.heard(record)
+                self.told += each.on_event(record)
         self._noted = len(self.said)
 
     def ask(self, command: str, **request: Any) -> list[dict[str, Any]]:
@@ -61,10 +62,10 @@ class Desk(History):
     def readiness_reasons(self) -> list[str]:
         return status.readiness(self.supervisor)
 
-    def past(self) -> list[dict[str, Any]]:
+    def recent_events(self) -> list[dict[str, Any]]:
         return list(self.chronicle.events)
 
-    def begun(self) -> int:
+    def newest_generation(self) -> int:
         return self.supervisor.number
 
     def observe(self, fact: facts.Fact) -> None:
@@ -268,19 +269,19 @@ def test_the_page_tells_what_there_is_to_know():
             worker["memory"] = 10 << 20
     status["generations"][0]["workers"][0]["outlived"] = [131, 132]
     status["last_swap"]["ago"], status["last_failure"]["ago"] = 20.0, 0.0
-    text = "\n".join(commands.page(status))
+    text = "\n".join(status_page(status))
     for word in ("pid 1, up 2h: serving", "listening on 127.0.0.1:80", "10 MiB", "last swap", "last failure", "status 3", "killed in",
                  "next swap", "sidecar.yml:3: no", "worker 0 (pid 101) has left processes behind: 131, 132"):  # fmt: skip
         assert word in text
     assert "failures" not in text  # in a row, if there are several
-    assert "failures      3 in a row" in "\n".join(commands.page({**status, "failing": 3}))
+    assert "failures      3 in a row" in "\n".join(status_page({**status, "failing": 3}))
     header = next(line for line in text.splitlines() if line.startswith("GENERATION")).split("  ")
     assert len({*filter(None, header)}) == len([*filter(None, header)]) == 8
     assert max(map(len, text.splitlines())) < 120
 
 
 def test_spans_read_as_people_say_them():
-    assert [commands.span(each) for each in (0, 119, 120, 7199, 7200, 172799, 172800)] == [
+    assert [short_duration(each) for each in (0, 119, 120, 7199, 7200, 172799, 172800)] == [
         "0s",
         "119s",
         "2m",
@@ -397,14 +398,14 @@ def test_a_reload_that_the_stop_overtakes_ends(stop):
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
     desk.ask("reload", wait=True)
     desk.row(10.0, stop, "!stopping" if stop == "term" else "retire 101 TERM", "the stop")
-    assert last(desk.told) == (1, commands.STOPPING)
+    assert last(desk.told) == (1, commands.STOPPING_CAUSE)
 
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_reload_while_stopping_is_refused_at_once(wait):
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
     desk.observe(facts.StopAsked("TERM"))
-    assert last(desk.ask("reload", wait=wait)) == (1, commands.STOPPING)
+    assert last(desk.ask("reload", wait=wait)) == (1, commands.STOPPING_CAUSE)
     assert desk.supervisor.wish is None
 
 
@@ -449,22 +450,22 @@ def test_scale_to_and_by():
         assert desk.ask("scale", **request) == [{"workers": size, "done": 0}]
         assert desk.supervisor.size == size
     for request in ({"by": -1}, {"by": -100}, {"to": 0}):
-        assert last(desk.ask("scale", **request))[0] == commands.WRONG
+        assert last(desk.ask("scale", **request))[0] == commands.USAGE_ERROR
         assert desk.supervisor.size == 1
 
 
 def test_a_slip_of_the_finger_is_no_fork_bomb():
     desk = Desk()
-    assert last(desk.ask("scale", to=commands.MOST_WORKERS + 1))[0] == commands.WRONG
-    desk.ask("scale", to=commands.MOST_WORKERS)
-    assert last(desk.ask("scale", by=1))[0] == commands.WRONG
-    assert desk.supervisor.size == commands.MOST_WORKERS
+    assert last(desk.ask("scale", to=commands.MAX_WORKERS + 1))[0] == commands.USAGE_ERROR
+    desk.ask("scale", to=commands.MAX_WORKERS)
+    assert last(desk.ask("scale", by=1))[0] == commands.USAGE_ERROR
+    assert desk.supervisor.size == commands.MAX_WORKERS
 
 
 def test_nothing_is_scaled_while_stopping():
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
     desk.observe(facts.StopAsked("TERM"))
-    assert last(desk.ask("scale", by=1)) == (1, commands.STOPPING)
+    assert last(desk.ask("scale", by=1)) == (1, commands.STOPPING_CAUSE)
 
 
 def test_a_signal_is_passed_to_the_ready_and_said_to_whom():
@@ -528,7 +529,7 @@ def test_a_request_that_is_none_is_told_what_one_is(request_):
     desk = Desk()
     before = desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked
     status, cause = last(commands.answer(request_, desk).replies)
-    assert status == commands.WRONG
+    assert status == commands.USAGE_ERROR
     assert "command" in cause
     assert len(cause) < 200
     assert (desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked) == before
@@ -553,7 +554,7 @@ def test_a_request_of_a_wrong_kind_does_nothing_and_says_what_is_wrong(command, 
     desk = Desk().play(SERVING)
     before = desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked
     status, cause = last(desk.ask(command, **request_))
-    assert status == commands.WRONG
+    assert status == commands.USAGE_ERROR
     assert cause
     assert (desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked) == before
     assert desk.supervisor.reconcile(desk.now) == []

@@ -39,8 +39,8 @@ ENTRIES = [
     "sidecar.host.job:Tools.read_tail",
     *(f"sidecar.host.helper_processes:HelperProcesses.{each}" for each in ("on_deadline", "read")),
     "sidecar.host.watcher:Watcher._on_watching",
-    "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:Control.tell", "sidecar.control.server:Control.turn",
-    "sidecar.control.server:Control.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.read_events", "sidecar.host.tail:Tail.close",
+    "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:ControlSocket.publish", "sidecar.control.server:ControlSocket.turn",
+    "sidecar.control.server:ControlSocket.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.read_events", "sidecar.host.tail:Tail.close",
     "sidecar.system.service_manager:Manager.heed", "sidecar.system.status_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
 ]  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_the_page_on_the_control_socket_has_every_command_every_member_and_every
         for name, command in commands.COMMANDS.items()
     }
     assert set(map(int, re.findall(r"^\| (\d) \|", page, re.MULTILINE))) == {
-        commands.DONE, commands.NO, commands.WRONG, commands.UNREACHABLE, commands.TOO_LATE,
+        commands.DONE, commands.FAILED, commands.USAGE_ERROR, commands.UNREACHABLE, commands.TIMED_OUT,
     }  # fmt: skip
 
 

@@ -111,9 +111,9 @@ def test_it_is_the_workers_user_wherever_sidecar_is_installed(start, tmp_path):
 
 def test_its_connections_answer_questions_only():
     """Whatever a helper that was taken over sends, PID 1 does not stop, reload or scale."""
-    from sidecar.control.server import Control
+    from sidecar.control.server import ControlSocket
 
-    control = Control.open("none", [])
+    control = ControlSocket.open("none", [])
     ours, theirs = socket.socketpair()
     control.adopt(ours, ("status",))
     asked = []

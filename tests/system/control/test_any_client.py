@@ -31,7 +31,7 @@ def test_once_everybody_has_left_it_is_never_woken_again(run):
     run.wait("generation_ended", generation=1)
     until(lambda: switches(run) == (time.sleep(0.2), switches(run))[1], "the loop's rest")
     before = switches(run)
-    time.sleep(2 * server.PATIENCE / 5)
+    time.sleep(2 * server.CLIENT_TIMEOUT_S / 5)
     assert switches(run) == before
 
 
@@ -161,7 +161,7 @@ from sidecar.control import commands
 from sidecar.host.control_desk import ControlDesk
 def broken(*_): raise RuntimeError("a secret could be in here")
 ControlDesk.status = broken
-commands.Following.heard = broken
+commands.EventStream.on_event = broken
 sys.exit(cli.main())
 """
 

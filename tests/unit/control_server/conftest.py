@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sidecar.control.server import Control
+from sidecar.control.server import ControlSocket
 from tests.unit.control_server.peers import Loop, Peer
 
 
 @pytest.fixture
 def loop(tmp_path) -> Iterator[Loop]:
-    it = Loop(Control.open(str(tmp_path / "control"), []))
+    it = Loop(ControlSocket.open(str(tmp_path / "control"), []))
     yield it
     it.end()
 

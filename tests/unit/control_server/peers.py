@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.control.server import Control
+from sidecar.control.server import ControlSocket
 from tests.support import PATIENCE
 
 
@@ -20,7 +20,7 @@ class Following:
 
     done = False
 
-    def heard(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+    def on_event(self, record: dict[str, Any]) -> list[dict[str, Any]]:
         self.done = record["event"] == "end"
         return [record, *([{"done": 0}] if self.done else [])]
 
@@ -28,7 +28,7 @@ class Following:
 class Loop:
     """Serves a control socket in a thread, as PID 1 does, and counts how often it was woken."""
 
-    def __init__(self, it: Control) -> None:
+    def __init__(self, it: ControlSocket) -> None:
         self.control = it
         self.turns = 0
         self.asked: list[object] = []
@@ -72,7 +72,7 @@ class Loop:
         os.write(self._woken, b"x")
 
     def tell(self, event: str, **more: Any) -> None:
-        self.do(lambda: self.control.tell({"event": event, **more}, time.monotonic()))
+        self.do(lambda: self.control.publish({"event": event, **more}, time.monotonic()))
 
     def clients(self) -> int:
         return len(self.control._clients)

@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.base.errors import StartError
 from sidecar.control import server
-from sidecar.control.server import Control
+from sidecar.control.server import ControlSocket
 from tests.support import PATIENCE
 from tests.unit.children import as_nobody
 from tests.unit.control_server.peers import Loop, Peer
@@ -21,7 +21,7 @@ from tests.unit.control_server.peers import Loop, Peer
 def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path):
     before = os.umask(0)
     try:
-        it = Control.open(str(tmp_path / "control"), [])
+        it = ControlSocket.open(str(tmp_path / "control"), [])
         assert os.umask(0) == 0
     finally:
         os.umask(before)
@@ -34,7 +34,7 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path):
 def test_another_user_is_not_answered_even_if_the_file_lets_him_in(mode, how):
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
-        loop = Loop(Control.open(f"{place}/control", []))
+        loop = Loop(ControlSocket.open(f"{place}/control", []))
         os.chmod(loop.control.path, mode)
 
         def work() -> str:
@@ -58,7 +58,7 @@ def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path):
     path = str(tmp_path / "control")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(path)
-    it = Control.open(path, [])
+    it = ControlSocket.open(path, [])
     Peer(path).sock.close()
     it.close()
     assert not os.path.exists(path)
@@ -66,7 +66,7 @@ def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path):
 
 def test_a_socket_that_somebody_listens_on_is_not_and_works_on(loop):
     with pytest.raises(StartError, match=r"--control .*in use"):
-        Control.open(loop.control.path, [])
+        ControlSocket.open(loop.control.path, [])
     assert Peer(loop.control.path).ask(say=1)["echo"] == 1
 
 
@@ -80,7 +80,7 @@ def test_a_socket_whose_queue_is_full_is_somebodys(tmp_path):
         sock.listen(0)
         waiting.connect(path)
         with pytest.raises(StartError):
-            Control.open(path, [])
+            ControlSocket.open(path, [])
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link", "dangling link", "fifo"])
@@ -100,7 +100,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path, kind):
             os.mkfifo(path)
     before = os.lstat(path)
     with pytest.raises(StartError, match="--control"):
-        Control.open(str(path), [])
+        ControlSocket.open(str(path), [])
     assert os.lstat(path) == before
 
 
@@ -113,11 +113,11 @@ def test_a_path_that_cannot_be_is_refused_with_the_reason(path):
     with pytest.raises(
         StartError, match="say a path in a directory that can be written to, or none"
     ):
-        Control.open(path, [])
+        ControlSocket.open(path, [])
 
 
 def test_a_path_that_has_become_anothers_is_not_removed(tmp_path):
-    it = Control.open(str(tmp_path / "control"), [])
+    it = ControlSocket.open(str(tmp_path / "control"), [])
     os.unlink(it.path)
     (tmp_path / "control").write_text("another's")
     it.close()
@@ -128,10 +128,10 @@ def test_the_first_place_that_can_be_written_to_is_taken(tmp_path):
     good, taken = tmp_path / "good", tmp_path / "taken"
     good.mkdir()
     taken.mkdir()
-    first = Control.open("", [str(taken)])
+    first = ControlSocket.open("", [str(taken)])
     assert first.path == str(taken / f"sidecar-{os.getpid()}.sock")
     # Two containers may share a directory, and have the same pid.
-    second = Control.open("", ["/nonexistent", "/proc", str(taken), str(good)])
+    second = ControlSocket.open("", ["/nonexistent", "/proc", str(taken), str(good)])
     assert second.path == str(good / f"sidecar-{os.getpid()}.sock")
     first.close()
     second.close()
@@ -139,7 +139,7 @@ def test_the_first_place_that_can_be_written_to_is_taken(tmp_path):
 
 
 def test_without_any_place_there_is_none_and_helpers_are_served(tmp_path):
-    it = Loop(Control.open("", ["/proc", "/nonexistent"]))
+    it = Loop(ControlSocket.open("", ["/proc", "/nonexistent"]))
     assert it.control.path == ""
     ours, theirs = socket.socketpair()
     it.do(lambda: it.control.adopt(ours))
@@ -161,7 +161,7 @@ def test_places_are_the_usual_ones():
 
 
 def test_none_means_none():
-    it = Control.open("none", ["/tmp"])
+    it = ControlSocket.open("none", ["/tmp"])
     assert it.path == ""
     it.close()
 
@@ -170,7 +170,7 @@ def test_the_end_is_the_end_for_clients_too(tmp_path):
     """Also for one who has connected and was never accepted: he is told that nobody is there, and
     does not wait.
     """
-    it = Control.open(str(tmp_path / "control"), [])
+    it = ControlSocket.open(str(tmp_path / "control"), [])
     one = Peer(it.path).send({"say": 1})
     it.close()
     assert one.closed()

@@ -47,14 +47,14 @@ def test_a_line_that_is_no_request_is_answered_and_the_next_one_too(peer, line):
 
 def test_a_line_without_end_is_refused_with_the_reason(loop, peer):
     one = peer()
-    one.sock.sendall(b"x" * (server.LONGEST_REQUEST + 1))
-    assert str(server.LONGEST_REQUEST) in one.next()["cause"]
+    one.sock.sendall(b"x" * (server.MAX_REQUEST_BYTES + 1))
+    assert str(server.MAX_REQUEST_BYTES) in one.next()["cause"]
     assert one.closed()
     until(lambda: loop.clients() == 0, "its end here")
 
 
 def test_a_request_of_the_greatest_length_is_read(peer):
-    text = "x" * (server.LONGEST_REQUEST - len(json.dumps({"say": ""})) - 1)
+    text = "x" * (server.MAX_REQUEST_BYTES - len(json.dumps({"say": ""})) - 1)
     assert peer().ask(say=text)["echo"] == text
 
 
@@ -79,4 +79,4 @@ def test_who_asks_and_leaves_at_once_has_asked(loop, peer):
 
 def test_a_large_answer_arrives_whole(peer):
     """Larger than any buffer, and than what may wait for somebody who follows."""
-    assert len(peer().ask(much=3 * server.MOST_WAITING)["much"]) == 3 * server.MOST_WAITING
+    assert len(peer().ask(much=3 * server.MAX_UNSENT_BYTES)["much"]) == 3 * server.MAX_UNSENT_BYTES

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from sidecar.control import server
-from sidecar.control.server import Control
+from sidecar.control.server import ControlSocket
 from tests.support import PATIENCE, until
 from tests.unit.children import in_child
 from tests.unit.control_server.peers import Loop, Peer
@@ -20,7 +20,7 @@ from tests.unit.control_server.peers import Loop, Peer
 
 @pytest.fixture
 def hurried(monkeypatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE", 0.5)
+    monkeypatch.setattr(server, "CLIENT_TIMEOUT_S", 0.5)
 
 
 def test_a_request_may_come_byte_by_byte(peer):
@@ -139,7 +139,7 @@ def test_a_thousand_clients_at_once_are_all_answered(loop, peer):
             each.send({"say": number})
         for number, each in enumerate(peers):
             assert each.next()["echo"] == number
-            assert loop.clients() <= server.MOST_CLIENTS
+            assert loop.clients() <= server.MAX_CLIENTS
             each.sock.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -147,15 +147,15 @@ def test_a_thousand_clients_at_once_are_all_answered(loop, peer):
 
 @pytest.mark.usefixtures("hurried")
 def test_more_clients_than_there_is_room_for_wait_until_the_silent_are_dropped(loop, peer):
-    silent = [peer() for _ in range(server.MOST_CLIENTS)]
-    until(lambda: loop.clients() == server.MOST_CLIENTS, "a full house")
+    silent = [peer() for _ in range(server.MAX_CLIENTS)]
+    until(lambda: loop.clients() == server.MAX_CLIENTS, "a full house")
     assert peer().ask(say="late")["echo"] == "late"
     assert all(each.closed() for each in silent)
 
 
 def test_many_who_follow_leave_room_for_those_who_ask(loop, peer, monkeypatch):
-    monkeypatch.setattr(server, "MOST_GOING", 5)
-    monkeypatch.setattr(server, "MOST_CLIENTS", 3)
+    monkeypatch.setattr(server, "MAX_STREAMS", 5)
+    monkeypatch.setattr(server, "MAX_CLIENTS", 3)
     followers = [peer().send({"follow": True}) for _ in range(5)]
     for each in followers:
         assert each.next() == {"event": "past"}
@@ -168,7 +168,7 @@ def test_many_who_follow_leave_room_for_those_who_ask(loop, peer, monkeypatch):
 def test_without_descriptors_clients_wait_and_the_loop_does_not_spin(tmp_path):
     def work() -> str:
         gc.disable()  # what an earlier test has left open would be closed at any moment
-        it = Loop(Control.open(str(tmp_path / "control"), []))
+        it = Loop(ControlSocket.open(str(tmp_path / "control"), []))
         one = Peer(it.control.path)
         one.ask(say=1)
         two = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -191,7 +191,7 @@ def test_without_descriptors_clients_wait_and_the_loop_does_not_spin(tmp_path):
 
 
 def test_a_helper_has_no_deadline(loop, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    monkeypatch.setattr(server, "CLIENT_TIMEOUT_S", 0.2)
     ours, theirs = socket.socketpair()
     loop.do(lambda: loop.control.adopt(ours))
     theirs.settimeout(PATIENCE)
