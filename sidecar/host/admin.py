@@ -1,5 +1,5 @@
 """The admin as PID 1 knows it: what it is given. It answers HTTP from the network, so it becomes the
-workers' user and has nothing to say here but remarks.
+workers' user, and all that PID 1 takes from it are notices.
 
 admin/__main__.py is the process itself.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from sidecar.settings.address import Address
     from sidecar.system.users import Credentials
 
-# The numbers at which it finds its listener and its two connections to PID 1 (one asks, one is told
-# of events), and all that it may ask there.
+# The numbers at which it finds its listener and its two connections to PID 1 (one for commands, one
+# for events), and the commands that it may send there.
 LISTENER_FD, CONNECTION_FDS = 3, (4, 5)
-MAY_ASK = ("status", "health", "events")
+ALLOWED_COMMANDS = ("status", "health", "events")
 
 # The events that it may write.
-ALLOWED_EVENTS: dict[str, helpers.Shape] = {"notice": helpers.REMARK}
+ALLOWED_EVENTS: dict[str, helpers.Shape] = {"notice": helpers.NOTICE}
 
 
 def make_admin(
@@ -52,7 +52,7 @@ def make_admin(
         for number in CONNECTION_FDS:
             ours, theirs = socket.socketpair()
             handed.append((admin.own_until_started(theirs.detach()), number))
-            connect(ours, MAY_ASK)
+            connect(ours, ALLOWED_COMMANDS)
         return handed
 
     def on_event(event: dict[str, Any], _now: float) -> None:

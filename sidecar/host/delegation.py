@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     # What came of the work, or None and why there is nothing.
     Done = Callable[[Any, str], None]
 
-# What a process that does work for PID 1 has to say is no larger (bytes); no environment is.
+# An answer is no larger; no environment is.
 MAX_ANSWER_BYTES = 16 << 20
 
 
 class Delegated:
-    """One piece of work while a process does it: until when it may take (seconds on the loop's
-    clock), the generation it is done for, 0 for none.
+    """One piece of work while a process does it. It has to be done at `until` (seconds on the loop's
+    clock); `generation` is the one it is done for, 0 for none.
     """
 
     __slots__ = ("done", "generation", "tail", "until")
@@ -44,11 +44,11 @@ class Delegation:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._at_work: dict[int, Delegated] = {}
+        self._delegated: dict[int, Delegated] = {}
 
     def start(self, task: Callable[[], Any], done: Done, now: float, generation: int = 0) -> int:
-        """Have a task done. What it returns (what `marshal` can write), or None and why, is given
-        to `done`. The pid of who does it; raises OSError if there can be none.
+        """Have a task done by another process; its pid. `done` is called with what the task returns
+        (a value that `marshal` can write), or with None and why there is nothing. Raises OSError.
         """
         tail = Tail(MAX_ANSWER_BYTES)
         pid = 0
@@ -61,23 +61,23 @@ class Delegation:
                 self._tools.abandon(pid)
             tail.close()
             raise
-        self._at_work[pid] = Delegated(tail, now + ANSWER_TIMEOUT_S, generation, done)
+        self._delegated[pid] = Delegated(tail, now + ANSWER_TIMEOUT_S, generation, done)
         return pid
 
     def deadline(self) -> float:
         """When the first of them has taken too long."""
-        return min((each.until for each in self._at_work.values()), default=float("inf"))
+        return min((each.until for each in self._delegated.values()), default=float("inf"))
 
     def on_deadline(self, now: float) -> None:
         """Give up what takes too long."""
-        for pid, work in list(self._at_work.items()):
+        for pid, work in list(self._delegated.items()):
             if work.until <= now:
                 self.drop(pid)
                 work.done(None, f"it took longer than {ANSWER_TIMEOUT_S:g} s")
 
     def on_exit(self, ended: Ended, _now: float) -> None:
         """It is done, or will never be."""
-        work = self._at_work.pop(ended.pid, None)
+        work = self._delegated.pop(ended.pid, None)
         if work is None:
             return
         self._tools.stop_listening(work.tail)
@@ -93,15 +93,15 @@ class Delegation:
         """Nobody waits for it any more, nor for its end: what hangs in a system call cannot be
         killed.
         """
-        self._tools.last_words(self._at_work.pop(pid).tail)
+        self._tools.last_words(self._delegated.pop(pid).tail)
         self._tools.abandon(pid)
 
     def drop_generation(self, generation: int) -> None:
         """Nor for anything that is done for this generation."""
-        for pid, work in list(self._at_work.items()):
+        for pid, work in list(self._delegated.items()):
             if work.generation == generation:
                 self.drop(pid)
 
     def works_for(self, generation: int) -> bool:
         """Whether something is being done for this generation."""
-        return any(each.generation == generation for each in self._at_work.values())
+        return any(each.generation == generation for each in self._delegated.values())

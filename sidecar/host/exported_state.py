@@ -36,7 +36,7 @@ def export_state(host: Host) -> dict[str, Any]:
         "settings": host.in_force.settings,
         "problems": host.settings_reload.problems,
         "hide": host.events.redaction.values,
-        "log_command": host.log_command.dump(),
+        "log_command": host.log_command.export_state(),
         "notify": host.readiness.notify.dump(),
         "probes": host.readiness.probes.dump(),
         "helpers": host.helpers.export_state(),
@@ -66,7 +66,7 @@ def import_state(
     host.control_desk.since = state["since"]
     host.generations.restore(state, resources.listeners.sets)
     host.settings_reload.problems = state["problems"]
-    host.log_command.restore(state["log_command"])
+    host.log_command.import_state(state["log_command"])
     if resources.output is not None and resources.output.pid:
         host.children.adopt(resources.output.pid, host.log_command)
     host.readiness.notify.restore(state["notify"])

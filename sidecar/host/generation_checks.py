@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Check:
-    """A generation's check while it runs, and the last it wrote."""
+    """A generation's check while it runs; `tail` has the last that it wrote."""
 
     __slots__ = ("command", "generation", "tail")
 
@@ -30,7 +30,7 @@ class Check:
 
 
 class GenerationChecks:
-    """The job that runs them; `passed` is told which generation has passed, and when."""
+    """The job that runs them; `passed` is called with a generation that has passed, and the time."""
 
     def __init__(self, tools: Tools, *, run: Run, passed: Callable[[int, float], None]) -> None:
         self._tools = tools
@@ -59,15 +59,15 @@ class GenerationChecks:
             self._checks[pid] = Check(generation, settings.check, tail)
 
     def on_exit(self, ended: Ended, now: float) -> None:
-        """One is over."""
+        """A check has ended."""
         check = self._checks.get(ended.pid)
         if check is None:
             return
         output = self._tools.last_words(check.tail)
         if ended.code == 0 and not ended.signal:
             if output:
-                told = {"generation": check.generation, "output": output}
-                self._tools.say("check_output", told)
+                fields = {"generation": check.generation, "output": output}
+                self._tools.say("check_output", fields)
             self._passed(check.generation, now)
         else:
             how = ended.note or what_it_did(ended.code, ended.signal)

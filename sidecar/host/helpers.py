@@ -83,8 +83,8 @@ def flag(value: object) -> bool:
     return value is None or isinstance(value, bool)
 
 
-# The shape of an event that any helper may write.
-REMARK: Shape = {"text": text}
+# The event "notice", which any helper may write.
+NOTICE: Shape = {"text": text}
 
 
 class Helper:

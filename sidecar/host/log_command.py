@@ -35,12 +35,12 @@ class LogCommand:
         self._environ = environ
         self._restart = RestartPolicy(float("inf"), runs_during_stop=True)
 
-    def dump(self) -> RestartPolicy:
-        """For a later version of sidecar."""
+    def export_state(self) -> RestartPolicy:
+        """What a later version of sidecar goes on with."""
         return self._restart
 
-    def restore(self, state: RestartPolicy) -> None:
-        """Go on with what an earlier version has dumped."""
+    def import_state(self, state: RestartPolicy) -> None:
+        """Go on with what an earlier version has exported."""
         self._restart = state
 
     def deadline(self) -> float:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
             """The texts in the last settings that may not be shown."""
 
         def remarks(self, settings: Settings) -> list[str]:
-            """What was said and may be meant otherwise."""
+            """What is set in the settings and was perhaps not meant so."""
 
         def settings(self, answer: str) -> Settings:
             """What comes of that process's output. Raises SettingsError."""
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
             """There will be no swap: for whoever counts on one."""
 
 
-# What is said of a refused reload is no longer than this (characters).
+# The cause of a rejected reload in the log is no longer than this.
 MAX_REFUSAL_CHARACTERS = 1500
 
 
@@ -117,8 +117,8 @@ class Change:
 
 
 class SettingsReload:
-    """The job that reads the settings again. `delegate` has work done elsewhere and is Delegation's
-    `start`, `drop` its `drop`.
+    """The job that reads the settings again. `delegate` and `drop` are `start` and `drop` of
+    Delegation.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class SettingsReload:
         self._tools.observe(facts.SwapTriggered(step.trigger, supersedes, step.changed), now)
 
     def _refuse_for(self, error: Exception, now: float) -> None:
-        """Whoever asked for these settings hears of their end, whatever it is."""
+        """Say why these settings are not put in force."""
         if isinstance(error, (SidecarError, OSError)):
             self._refuse(getattr(error, "problems", None) or [str(error)])
         else:

@@ -1,4 +1,4 @@
-"""The watcher as PID 1 knows it: what it is told, and what follows from what it says.
+"""The watcher as PID 1 knows it: what it is given, and what follows from the events it writes.
 
 watch/__main__.py is the process itself.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidecar.host.job import Tools
     from sidecar.settings.table import Settings
 
-# The number at which it finds the memory that it shares with the one before it.
+# The descriptor at which it finds the memory that it shares with the one before it.
 MEMORY_FD = 3
 
 # The events that it may write.
@@ -37,20 +37,20 @@ ALLOWED_EVENTS: dict[str, helpers.Shape] = {
     },
     "changed": {"paths": helpers.texts, "count": helpers.number, "settings": helpers.flag},
     "env": {"names": helpers.texts, "error": helpers.text},
-    "notice": helpers.REMARK,
+    "notice": helpers.NOTICE,
 }
 
-# The clock of files' times (time.h): what was written after this moment does not look older. The
-# module `time` does not name it.
+# The clock of files' times (time.h): what is written after a moment of this clock never looks older
+# than that moment. The module `time` has no name for it.
 CLOCK_REALTIME_COARSE = 5
 
 
 class Watcher:
-    """What outlives a watcher's process: the memory that it keeps what it has seen in (-1: not made
-    yet), and since when files are watched (seconds of the wall clock).
+    """The watcher and what outlives its process: the descriptor of the memory in which it keeps what
+    it has seen (-1: not made yet), and since when files are watched (seconds of the wall clock).
 
-    `in_force` gives the settings of now, `settings_file` the name of their file ("": there is none);
-    `settings_changed` is called with the paths and the moment when that file has changed, too.
+    `in_force` gives the settings of now, `settings_file` the path of their file ("": there is none).
+    `settings_changed` is called with the paths and the time if that file is among what has changed.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Watcher:
             if not state and not os.path.exists(path):
                 remark = f"--watch {path}: there is no such directory or file yet"
                 self._tools.say("notice", {"text": remark})
-        # What it has seen outlives it here, so that the one after it finds what changed in between.
+        # PID 1 keeps what the watcher has seen: the next one finds what changed in between.
         if state:
             self._memory, self._since = state["memory"], state["began"]
         else:
@@ -111,7 +111,7 @@ class Watcher:
         return self.helper
 
     def forget(self) -> None:
-        """Nothing is watched any more."""
+        """Watch nothing any more."""
         self.helper = None
         if self._memory >= 0:
             os.close(self._memory)
@@ -124,13 +124,13 @@ class Watcher:
         return {"memory": Descriptor(self._memory), "began": self._since}
 
     def _make_fds(self) -> helpers.Handoff:
-        # By the first start: where it cannot be made that start has failed, and another follows.
+        # Made at the first start: if it cannot be made, that start has failed, and another follows.
         if self._memory < 0:
             self._memory = helpers.move_fd_above(self._make_memory())
         return [(self._memory, MEMORY_FD)]
 
     def _make_memory(self) -> int:
-        """What the watcher keeps what it has seen in. Raises OSError."""
+        """The descriptor of the memory in which the watcher keeps what it has seen. Raises OSError."""
         try:
             return os.memfd_create("sidecar-watch", os.MFD_CLOEXEC)
         except OSError as error:
