@@ -150,6 +150,12 @@ class SettingsReload:
         #: What was wrong with the settings when they were last read.
         self.problems: tuple[str, ...] = ()
 
+    @property
+    def _known_source(self) -> Source:
+        """Where the settings come from, known whenever a reading is under way."""
+        assert self._source is not None
+        return self._source
+
     def under_way(self) -> bool:
         """Whether the settings are being read."""
         return self._policy.under_way
@@ -176,28 +182,35 @@ class SettingsReload:
         self._reader_ended(ended.note or "failed" if failed else "", now)
 
     def _advance(self, now: float) -> None:
-        """Do what there is to do now."""
-        if self._source is None:
-            return
+        """Do what there is to do now. Whoever has asked hears of an internal error, too."""
         for step in self._policy.decide(now, stopping=self._tools.stopping()):
-            match step:
-                case policy.StartReader():
-                    self._start_reader(self._source, now)
-                case policy.DropReader():
-                    if self._reader_pid:
-                        # Not waited for: what hangs in a system call cannot be killed.
-                        self._tools.abandon(self._reader_pid)
-                    self._reader_ended(f"took longer than {policy.MAX_READ_S:g} s", now)
-                case policy.ParseAnswer():
-                    self._parse_answer(self._source, now)
-                case policy.DropLookUp():
-                    self._drop(self._look_up_pid)
-                case policy.PutInForce():
-                    self._take(step, now)
-                case policy.RefuseReload():
-                    self._refuse([step.cause])
+            try:
+                self._do(step, now)
+            except Exception as error:
+                self._policy.finished()
+                self._refuse_for(error, now)
 
-    def _start_reader(self, source: Source, now: float) -> None:
+    def _do(self, step: policy.Step, now: float) -> None:
+        match step:
+            case policy.StartReader():
+                self._start_reader(now)
+            case policy.DropReader():
+                if self._reader_pid:
+                    # Not waited for: what hangs in a system call cannot be killed.
+                    self._tools.abandon(self._reader_pid)
+                self._reader_ended(f"took longer than {policy.MAX_READ_S:g} s", now)
+            case policy.ParseAnswer():
+                self._parse_answer(now)
+            case policy.DropLookUp():
+                self._drop(self._look_up_pid)
+            case policy.PutInForce():
+                change, prepared = self._configure()
+                self._put_in_force(step, change, prepared, now)
+            case policy.RefuseReload():
+                self._refuse([step.cause])
+
+    def _start_reader(self, now: float) -> None:
+        source = self._known_source
         try:
             self._tail = Tail(helpers.MAX_ANSWER_BYTES)
             launch = Launch(
@@ -221,8 +234,7 @@ class SettingsReload:
         """Go on without a reader; `cause` says why there is no answer, "" if there is one."""
         self._answer = self._take_answer()
         self._reader_pid = 0
-        file = self._source.file if self._source is not None else ""
-        self._policy.reader_ended(f"{file}: its reader {cause}" if cause else "")
+        self._policy.reader_ended(f"{self._known_source.file}: its reader {cause}" if cause else "")
         self._advance(now)
 
     def _take_answer(self) -> str:
@@ -230,16 +242,13 @@ class SettingsReload:
         tail, self._tail = self._tail, None
         return self._tools.last_words(tail) if tail is not None else ""
 
-    def _parse_answer(self, source: Source, now: float) -> None:
-        """Make settings of what was read, and have done elsewhere what may take long with them."""
-        try:
-            self._new, self._found = source.settings(self._answer), {}
-            self._host.hide(source.redactions)
-            self._look_up(self._new, now)
-        except Exception as error:
-            self._policy.finished()
-            self._refuse_for(error, now)
-            return
+    def _parse_answer(self, now: float) -> None:
+        """Make settings of what was read, and have done elsewhere what may take long with them.
+        Raises SettingsError or OSError.
+        """
+        self._new, self._found = self._known_source.settings(self._answer), {}
+        self._host.hide(self._known_source.redactions)
+        self._look_up(self._new, now)
         self._advance(now)
 
     def _look_up(self, new: Settings, now: float) -> None:
@@ -271,23 +280,13 @@ class SettingsReload:
         self._look_up_pid = self._delegate(task, done, now)
         self._policy.look_up_started()
 
-    def _take(self, step: policy.PutInForce, now: float) -> None:
-        """Put the settings that were read last in force, or refuse them."""
-        new, self._new = self._new, None
-        assert new is not None
-        try:
-            change, prepared = self._configure(new, self._found)
-        except Exception as error:
-            self._refuse_for(error, now)
-        else:
-            self._put_in_force(step, change, prepared, now)
-
-    def _configure(self, new: Settings, found: Mapping[str, LookedUp]) -> tuple[Change, Prepared]:
-        """What changes with these settings, with everything made that may fail. Raises SidecarError
-        or OSError; all is as it was then.
+    def _configure(self) -> tuple[Change, Prepared]:
+        """What changes with the settings that were read last, with everything made that may fail.
+        Raises SidecarError or OSError; all is as it was then.
         """
-        change = Change(self._host.settings_in_force(), new)
-        return change, self._host.prepare(change, found)
+        assert self._new is not None
+        change = Change(self._host.settings_in_force(), self._new)
+        return change, self._host.prepare(change, self._found)
 
     def _put_in_force(
         self, step: policy.PutInForce, change: Change, prepared: Prepared, now: float
