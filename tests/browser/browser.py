@@ -24,7 +24,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 class Browser:
     """One window. Everything it started is ended with it."""
 
-    def __init__(self, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+    def __init__(self) -> None:
         # Not below the test's own directory: Chromium makes a socket there, and a socket's path
         # must be short.
         self._directory = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
@@ -51,11 +51,7 @@ class Browser:
                 "--disable-background-networking",
                 "--disable-component-update",
                 "--disable-sync",
-                f"--window-size={width},{height}",
-            ]
-            words += [
                 f"--user-data-dir={profile}/profile",
-                *(["--force-dark-mode"] if dark else []),
             ]
             options = {"binary": CHROMIUM, "args": words}
             wanted = {
@@ -65,19 +61,6 @@ class Browser:
             self._session = (
                 "/session/"
                 + self._ask("POST", "/session", capabilities={"alwaysMatch": wanted})["sessionId"]
-            )
-            theme = "dark" if dark else "light"
-            self.command(
-                "Emulation.setEmulatedMedia",
-                features=[{"name": "prefers-color-scheme", "value": theme}],
-            )
-            # A window is never narrower than 500 pixels; what it shows may be.
-            self.command(
-                "Emulation.setDeviceMetricsOverride",
-                width=width,
-                height=height,
-                deviceScaleFactor=1,
-                mobile=False,
             )
         except BaseException:
             self.close()
@@ -123,6 +106,27 @@ class Browser:
     def command(self, name: str, **params: object) -> object:
         """One of the DevTools protocol."""
         return self._ask("POST", self._session + "/goog/cdp/execute", cmd=name, params=params)
+
+    def clear(self, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        """Leave the page, and forget what was asked for and complained about: as a browser that has
+        just been started, with a window of this size.
+        """
+        self.open("about:blank")
+        theme = "dark" if dark else "light"
+        self.command(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": theme}],
+        )
+        # A window is never narrower than 500 pixels; what it shows may be.
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.console()
+        self.requests()
 
     def open(self, url: str) -> None:
         self._ask("POST", self._session + "/url", url=url)
