@@ -28,14 +28,13 @@ print(*said["project"]["dependencies"], sep="\n", file=open("/opt/sidecar.txt", 
  && /opt/build/bin/pip install -c constraints.txt -r /opt/build.txt \
  && /opt/build/bin/pip install -c constraints.txt --target /opt/packages -r /opt/sidecar.txt
 
-# Nothing of the moment at which it is built goes in.
+# Nothing of the moment at which it is built goes in. One step: each takes the classic builder seconds.
 ARG SOURCE_DATE_EPOCH=0
-COPY README.md ./
+COPY README.md image/assemble.py ./
 COPY sidecar sidecar
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
- && /opt/build/bin/pip install --no-deps --no-index --target /opt/packages /opt/wheels/*.whl
-COPY image/assemble.py ./
-RUN PATH=/opt/build/bin:$PATH python3 -I assemble.py /opt/sidecar /opt/packages
+ && /opt/build/bin/pip install --no-deps --no-index --target /opt/packages /opt/wheels/*.whl \
+ && PATH=/opt/build/bin:$PATH python3 -I assemble.py /opt/sidecar /opt/packages
 
 
 FROM ${BASE_IMAGE} AS sidecar
@@ -55,9 +54,6 @@ ENTRYPOINT ["sidecar", "run"]
 # Ready: some generation takes connections. Each time it costs what starting a bare Python costs.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["sidecar", "health"]
 
-# To where it was made. Last, because this is all that changes.
-COPY --from=build /opt/sidecar /opt/sidecar
-
 ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="sidecar" \
@@ -65,6 +61,9 @@ LABEL org.opencontainers.image.title="sidecar" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+
+# To where it was made. Last, because of all files these alone change.
+COPY --from=build /opt/sidecar /opt/sidecar
 
 
 # The demonstration's own program, in an environment of its own: what it needs and what sidecar needs never meet.

@@ -28,7 +28,7 @@ def sidecar() -> Iterator[Callable[..., Sidecar]]:
 
 # Two groups of about the same length: an engine does two things at once well enough, and more only
 # slowly.
-SECOND = ("test_pod.py", "test_rollout.py", "test_limits.py", "test_prod.py")
+SECOND = ("test_rollout.py", "test_limits.py", "test_prod.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

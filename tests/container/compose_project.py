@@ -16,7 +16,9 @@ from .containers import NGINX_IMAGE, PATIENCE, PYTHON_IMAGE, fetch
 
 
 class Project:
-    """A compose project of its own, in `directory`. Skips where there is no compose."""
+    """A compose project of its own, in `directory`: its containers, networks, volumes and images go
+    at the end. Skips where there is no compose.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.command = compose_command()
@@ -28,6 +30,14 @@ class Project:
             "DEMO_DEV_PORT": "0", "DEMO_PROD_PORT": "0", "NGINX_IMAGE": NGINX_IMAGE,
             "COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0",
         }  # fmt: skip
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Whatever still runs then is not what a test is about.
+        profiles = ("--profile", "dev", "--profile", "prod")
+        self.run(*profiles, "down", "--timeout", "0", "--rmi", "local", "--volumes")
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -52,6 +62,23 @@ class Project:
                 ["docker", "inspect", *ids], capture_output=True, text=True, check=True
             ).stdout
         )
+
+    def log(self, service: str) -> str:
+        """What the service has written. Asked of the engine: compose takes half a second to say it."""
+        labels = (f"project={self.name}", f"service={service}")
+        filters = [f"--filter=label=com.docker.compose.{each}" for each in labels]
+        said = ""
+        for container in subprocess.run(
+            ["docker", "ps", "-aq", *filters], capture_output=True, text=True, check=True
+        ).stdout.split():
+            said += subprocess.run(
+                ["docker", "logs", container],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=True,
+            ).stdout
+        return said
 
     def wait_answer(self, service: str, wanted: str) -> None:
         """Ask the service until it listens; the answer must be `wanted`."""

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -24,6 +24,7 @@ CHECKOUT = HERE.parent.parent
 APPS = HERE / "apps"
 
 LABEL = "sidecar-test.container"
+HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 
 
 @contextlib.contextmanager
@@ -153,18 +154,13 @@ def compose_project(engine, checkout, tmp_path):
     """A copy of what compose builds and mounts, to change; its containers, networks and images go
     at the end.
     """
-    project = Project(shutil.copytree(checkout, tmp_path / "project"))
-    yield project
-    project.run("down", "--rmi", "local", "--volumes")
+    with Project(shutil.copytree(checkout, tmp_path / "project")) as project:
+        yield project
 
 
-@pytest.fixture
-def run_container(engine, images):
-    """Run a container of the image, `sidecar run` with these arguments; further words are docker's
-    own options.
-
-    The test programs are at /apps. Port 8080 is published where the container has a network.
-    """
+@contextlib.contextmanager
+def starting(engine, images) -> Iterator[Callable[..., Running]]:
+    """What runs containers of the image; they go at the end."""
     containers = []
 
     def run(*arguments, image=images.sidecar, app="web.py", mounts=None, **options):
@@ -198,6 +194,28 @@ def run_container(engine, images):
         running.start()
         return running
 
-    yield run
-    for running in containers:
-        running.remove()
+    try:
+        yield run
+    finally:
+        for running in containers:
+            running.remove()
+
+
+@pytest.fixture
+def run_container(engine, images):
+    """Run a container of the image, `sidecar run` with these arguments; further words are docker's
+    own options.
+
+    The test programs are at /apps. Port 8080 is published where the container has a network.
+    """
+    with starting(engine, images) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def one_container(engine, images):
+    """One that serves with two workers, for tests that only look."""
+    with starting(engine, images) as run:
+        running = run("--workers", "2", **HARDENED)
+        running.wait_event("serving")
+        yield running

@@ -11,11 +11,10 @@ import time
 
 import pytest
 
+from .conftest import HARDENED
 from .containers import PATIENCE, Load, fetch, in_background, terminal
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
-
-HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 
 
 def generation_of(body: str) -> int:
@@ -44,16 +43,14 @@ def test_image_runs_sidecar_as_nobody_in_particular(engine, images):
     assert config["Labels"]["org.opencontainers.image.title"] == "sidecar"
 
 
-def test_everything_is_compiled_already(run_container):
-    running = run_container(**HARDENED)
-    running.wait_event("serving")
+def test_everything_is_compiled_already(one_container):
     code = """
 import pathlib
 for source in pathlib.Path("/opt/sidecar/lib").rglob("*.py"):
     if not list((source.parent / "__pycache__").glob(source.stem + ".*.pyc")):
         print(source)
 """
-    assert running.python(code) == ""
+    assert one_container.python(code) == ""
 
 
 def test_modules_of_the_application_do_not_get_into_pid_1(run_container):
@@ -64,23 +61,18 @@ def test_modules_of_the_application_do_not_get_into_pid_1(run_container):
     assert running.get()[0] == 200
 
 
-def test_python3_is_the_images_own_not_sidecars(run_container):
-    running = run_container()
-    running.wait_event("serving")
-    assert not running.python("import shutil; print(shutil.which('python3'))").startswith(
-        "/opt/sidecar"
-    )
+def test_python3_is_the_images_own_not_sidecars(one_container):
+    found = one_container.python("import shutil; print(shutil.which('python3'))")
+    assert not found.startswith("/opt/sidecar")
 
 
 # --- PID 1
 
 
-def test_sidecar_is_pid_1_and_has_one_thread(run_container):
-    running = run_container("--workers", "2")
-    running.wait_event("serving")
-    assert "sidecar run" in running.proc("cmdline")
-    assert "Threads:\t1\n" in running.proc("status")
-    assert running.get()[1]["parent"] == 1
+def test_sidecar_is_pid_1_and_has_one_thread(one_container):
+    assert "sidecar run" in one_container.proc("cmdline")
+    assert "Threads:\t1\n" in one_container.proc("status")
+    assert one_container.get()[1]["parent"] == 1
 
 
 def test_orphans_are_reaped_and_never_taken_for_a_worker(run_container):
@@ -326,11 +318,9 @@ def test_it_needs_no_privilege_no_place_to_write_and_no_network(run_container, u
     assert running.stop() == 0
 
 
-def test_auto_readiness_is_accept_in_a_container(run_container):
-    running = run_container(**HARDENED)
-    running.wait_event("serving")
-    assert running.events("worker_ready")[0]["by"] == "accept"
-    assert not running.events("readiness_probe_unavailable")
+def test_auto_readiness_is_accept_in_a_container(one_container):
+    assert one_container.events("worker_ready")[0]["by"] == "accept"
+    assert not one_container.events("readiness_probe_unavailable")
 
 
 def test_nothing_is_written_to_the_containers_file_system(run_container):

@@ -13,11 +13,11 @@ import time
 
 import pytest
 
+from .conftest import HARDENED
 from .containers import PATIENCE, Load, fetch
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
-HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 APP = """
 import os
 GREETING = os.environ.get("GREETING", "")
@@ -55,7 +55,7 @@ def test_the_profile_dev_serves_what_is_saved_and_never_what_is_broken(compose_p
     app, env = project.directory / "examples/hello/app.py", project.directory / "env/GREETING"
 
     def log() -> str:
-        return project.run("--profile", "dev", "logs", "--no-color", "dev")
+        return project.log("dev")
 
     project.wait_answer("dev", env.read_text().strip())
     wait(lambda: "watching" in log(), "the watch", log)

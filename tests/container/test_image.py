@@ -64,37 +64,25 @@ def test_image_says_what_it_is_and_which_version(engine, images):
     assert config["Healthcheck"]["Test"] == ["CMD", "sidecar", "health"]
 
 
-def test_everything_in_it_has_one_date_and_no_trace_of_its_making(images):
+def test_everything_in_it_has_one_date_and_no_trace_of_its_making(one_container):
     """The same input makes the same bytes (docs/docker.md tells how to compare two builds)."""
-    found = run_inside(
-        images.sidecar, "find", "/opt/sidecar", "-mindepth", "1", "-newermt", "1970-01-02"
-    )
-    assert found == ""
-    assert (
-        run_inside(images.sidecar, "find", "/opt/sidecar", "-perm", "/022", "-not", "-type", "l")
-        == ""
-    )
-    assert (
-        run_inside(
-            images.sidecar,
-            "find",
-            "/opt/sidecar",
-            "-name",
-            "RECORD",
-            "-o",
-            "-name",
-            "direct_url.json",
-        )
-        == ""
-    )
+
+    def found(*words: str) -> str:
+        status, output = one_container.container.exec_run(["find", "/opt/sidecar", *words])
+        assert status == 0, output
+        return output.decode()
+
+    assert found("-maxdepth", "0") == "/opt/sidecar\n"
+    assert found("-mindepth", "1", "-newermt", "1970-01-02") == ""
+    assert found("-perm", "/022", "-not", "-type", "l") == ""
+    assert found("-name", "RECORD", "-o", "-name", "direct_url.json") == ""
 
 
-def test_about_names_every_package_and_the_glibc_it_needs(images):
-    about = dict.fromkeys(
-        line.split(":")[0]
-        for line in run_inside(images.sidecar, "cat", "/opt/sidecar/ABOUT").splitlines()
-    )
-    assert list(about) == ["needs", "python", "package", "library"]
+def test_about_names_every_package_and_the_glibc_it_needs(one_container):
+    status, about = one_container.container.exec_run(["cat", "/opt/sidecar/ABOUT"])
+    assert status == 0
+    names = dict.fromkeys(line.split(":")[0] for line in about.decode().splitlines())
+    assert list(names) == ["needs", "python", "package", "library"]
 
 
 def test_nothing_but_the_two_commands_is_on_path(bare):

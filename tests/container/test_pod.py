@@ -188,6 +188,7 @@ def test_the_exec_probes(live):
     with in_background(lambda: status.append(running.stop(grace=pod.grace))):
         pod.wait_probe("readinessProbe", False)
         assert pod.probe("livenessProbe")
+        running.container.kill("SIGTERM")  # a second one ends the lame duck
     assert status == [0]
 
 

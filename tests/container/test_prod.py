@@ -5,11 +5,13 @@ mounted.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 
 import pytest
 
+from .compose_project import Project
 from .containers import PATIENCE, Load, fetch
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
@@ -17,20 +19,22 @@ pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 IN_FLIGHT = 6
 
 
-@pytest.fixture
-def prod(compose_project, bare):
-    """The project, brought up, and nginx's port; `bare` has made the image that nginx is in."""
-    # gunicorn then says what it has been asked, before it answers.
-    (compose_project.directory / "env/GUNICORN_CMD_ARGS").write_text("--log-level debug\n")
-    compose_project.run("--profile", "prod", "up", "--build", "-d", "prod", "front")
-    port = int(compose_project.run("--profile", "prod", "port", "front", "8080").rpartition(":")[2])
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with contextlib.suppress(ConnectionError):
-            fetch(port)
-            break
-    yield compose_project, port
-    compose_project.run("--profile", "prod", "down", "--volumes")
+@pytest.fixture(scope="module")
+def prod(checkout, bare, tmp_path_factory):
+    """The project, brought up, and nginx's port; `bare` has made the image that nginx is in. The
+    last test stops it.
+    """
+    with Project(shutil.copytree(checkout, tmp_path_factory.mktemp("prod") / "project")) as project:
+        # gunicorn then says what it has been asked, before it answers.
+        (project.directory / "env/GUNICORN_CMD_ARGS").write_text("--log-level debug\n")
+        project.run("--profile", "prod", "up", "--build", "-d", "prod", "front")
+        port = int(project.run("--profile", "prod", "port", "front", "8080").rpartition(":")[2])
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionError):
+                fetch(port)
+                break
+        yield project, port
 
 
 def container(project, service: str) -> dict:
@@ -59,13 +63,13 @@ def test_what_is_in_flight_when_it_is_stopped_is_answered(prod):
     answers = []
 
     def ask() -> None:
-        answers.append(fetch(port, "/slow?20"))
+        answers.append(fetch(port, "/slow?10"))
 
     clients = [threading.Thread(target=ask) for _ in range(IN_FLIGHT)]
     for client in clients:
         client.start()
     deadline = time.monotonic() + PATIENCE
-    while project.run("--profile", "prod", "logs", "prod").count("GET /slow") < IN_FLIGHT:
+    while project.log("prod").count("GET /slow") < IN_FLIGHT:
         assert time.monotonic() < deadline, "they never came through"
     project.run("--profile", "prod", "stop")
     for client in clients:
