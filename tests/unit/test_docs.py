@@ -49,3 +49,11 @@ def test_every_link_between_pages_leads_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_event_that_a_test_counts_is_one_of_the_log():
+    """Of one that has another name by now, there would always be none."""
+    text = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    asked = set(re.findall(r"\.(?:seen|events)\(\s*\"(\w+)\"", text))
+    assert asked
+    assert asked <= set(PHRASES)
