@@ -212,7 +212,7 @@ class Stop(Command):
     def answer(self, request: Json, api: ControlApi) -> Answer:
         """With wait, the events up to the end."""
         answer = EventStream() if _boolean(request, "wait") else Answer(final())
-        api.observe(facts.StopAsked("TERM"))
+        api.observe(facts.StopRequested("TERM"))
         return answer
 
 

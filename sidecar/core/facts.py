@@ -1,8 +1,8 @@
-"""Facts: what happened, in the past tense. The only thing the supervisor ever learns from."""
+"""Facts: what happened, in the past tense. The supervisor learns from nothing else."""
 
 from __future__ import annotations
 
-from sidecar.base.ending import how_it_ended
+from sidecar.base.exit_text import describe_exit
 from sidecar.base.record import Record
 
 TYPE_CHECKING = False
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from sidecar.settings.table import Settings
 
 
-# Fields with a text for people. It may hold anything that a setting says: who makes a fact masks
-# what is to be hidden (settings.hidden), for the core shows it in many places.
-FREE_TEXTS = ("cause", "note", "output", "why")
+# Fields that hold a text for people. Such a text may quote a setting: whoever makes a fact replaces
+# secret values in these fields first, because the core shows them in many places.
+FREE_TEXTS = ("cause", "note", "output", "room_reason")
 
 
 class Fact(Record):
@@ -22,9 +22,9 @@ class Fact(Record):
 class SwapTriggered(Fact):
     """Somebody or something wants a new generation.
 
-    `supersedes`: what a generation still starting was made from has changed, so it is to be given
-    up (a saved file, a changed envdir); otherwise the wish waits its turn. `changed`: the paths or
-    names of variables, as far as they are known.
+    `supersedes`: what a generation that is still starting was made from has changed (a saved file,
+    a changed envdir), so that generation is given up. Otherwise the swap waits its turn. `changed`:
+    the paths, or the names of variables, that have changed, as far as they are known.
     """
 
     trigger: str
@@ -32,15 +32,15 @@ class SwapTriggered(Fact):
     changed: tuple[str, ...] = ()
 
 
-class Configured(Fact):
-    """The settings were read anew, and these are in force from now on. What they begin is told
-    apart, as a SwapTriggered.
+class SettingsChanged(Fact):
+    """The settings were read again, and `settings` are in force from now on. A swap that follows
+    from it is a SwapTriggered of its own.
     """
 
     settings: Settings
 
 
-class StopAsked(Fact):
+class StopRequested(Fact):
     """A stop signal came. `lame_duck`: keep serving for the lame-duck time first (TERM does, INT
     and QUIT do not).
     """
@@ -50,35 +50,36 @@ class StopAsked(Fact):
 
 
 class SizeChanged(Fact):
-    """`by` workers more (or fewer) are wanted from now on."""
+    """The number of workers is to change by `by`. `signal` names the signal that asked for it, ""
+    if it was a command.
+    """
 
     by: int
     signal: str = ""
 
 
-class SignalPassed(Fact):
-    """A signal is to be passed to these workers, as far as they serve."""
+class SignalForwardRequested(Fact):
+    """`signal` is to be forwarded to those of the workers `pids` that are ready."""
 
     signal: str
-    to: tuple[int, ...]
+    pids: tuple[int, ...]
 
 
-class Prepared(Fact):
-    """Generation `generation`'s environment has been read and its check has passed: it can be
-    started.
+class GenerationPrepared(Fact):
+    """The environment of generation `generation` was read and its check passed: it can be started.
 
-    `room`: so many workers fit into the memory beside those that are there, None if that is not
-    known; `why` says how it was reckoned.
+    `room`: how many of its workers fit into the memory beside the workers that are there, None if
+    that is not known. `room_reason` says how `room` was calculated.
     """
 
     generation: int
     room: int | None = None
-    why: str = ""
+    room_reason: str = ""
 
 
 class PreparationFailed(Fact):
-    """Generation `generation` cannot be started; `cause` says why (names only, never a value),
-    `output` is the last its check wrote.
+    """Generation `generation` cannot be started. `cause` says why (names only, never a value),
+    `output` is the last that its check wrote.
     """
 
     generation: int
@@ -87,8 +88,8 @@ class PreparationFailed(Fact):
 
 
 class TimingChanged(Fact):
-    """The environment just read says anew whether and when to swap by itself, and how long old
-    workers stay beside the new ones.
+    """The environment that was just read sets the automatic restart and --kill-old-delay again
+    (start_server reads both from the envdir). Durations are seconds.
     """
 
     enable_auto_restart: bool
@@ -97,8 +98,8 @@ class TimingChanged(Fact):
 
 
 class WorkerStarted(Fact):
-    """A process was started. `readiness` is how it will be known to be ready: accept, notify,
-    interval or command.
+    """A process was started. `readiness` is how it is seen to be ready: accept, notify, interval or
+    command.
     """
 
     generation: int
@@ -107,8 +108,8 @@ class WorkerStarted(Fact):
     readiness: str
 
 
-class WorkerExecuted(Fact):
-    """The worker's process has become its program: until then it is a copy of sidecar."""
+class ProgramExecuted(Fact):
+    """The worker's process has executed its program; until then it is a copy of sidecar."""
 
     pid: int
 
@@ -122,52 +123,54 @@ class SpawnFailed(Fact):
 
 
 class WorkerReady(Fact):
-    """The worker takes connections."""
+    """The worker accepts connections."""
 
     pid: int
 
 
-class WorkerSpread(Fact):
-    """`takers` processes of the worker take connections. Told with --slow-start only: of a coming
-    worker that is ready, at every change, and of the one that it is to replace, until that is asked
-    to shrink.
+class AcceptingCountChanged(Fact):
+    """`accepting` processes of the worker accept connections.
+
+    With --slow-start only: for a coming worker that is ready, at every change; for the worker that
+    it replaces, until that one is asked to shrink.
     """
 
     pid: int
-    takers: int
+    accepting: int
 
 
-class GrewTooBig(Fact):
-    """The worker's processes hold `memory` bytes, which is more than one may."""
+class MemoryLimitExceeded(Fact):
+    """The worker's processes hold `memory_bytes`, more than --max-memory."""
 
     pid: int
-    memory: int
+    memory_bytes: int
 
 
-class LookForbidden(Fact):
-    """The system does not let us see whether the worker takes connections: go by the interval."""
+class ReadinessProbeUnavailable(Fact):
+    """The system does not show whether the worker accepts connections: --interval is used instead."""
 
     pid: int
     cause: str
 
 
 class WorkerExited(Fact):
-    """A worker's leader ended: with `code`, or by `signal` (a name such as "KILL", else "").
+    """A worker's leader ended, with exit status `code`, or by `signal` (a name such as "KILL", else
+    ""; `code` is the signal's number then).
 
-    `alone`: no process of it is left, else `left` has the pids that are known, and `strays` those
-    of them that are not in its process group. `note` is what is
-    known beyond the status (why an exec failed). `core`: it left a core dump. `reported`: the
-    signal that the exit status stands for, where it is 128 and a signal's number ("TERM" for 143).
+    `group_empty`: no process of the worker is left. Otherwise `remaining` holds the pids that are
+    known, and `strays` those of them that have left its process group. `note`: what is known beyond
+    the status (why an exec failed). `core_dumped`: it left a core dump. `reported_signal`: the
+    signal that an exit status above 128 stands for ("TERM" for 143), else "".
     """
 
     pid: int
     code: int
     signal: str = ""
-    alone: bool = True
+    group_empty: bool = True
     note: str = ""
-    core: bool = False
-    left: tuple[int, ...] = ()
-    reported: str = ""
+    core_dumped: bool = False
+    remaining: tuple[int, ...] = ()
+    reported_signal: str = ""
     strays: tuple[int, ...] = ()
 
     @property
@@ -175,25 +178,23 @@ class WorkerExited(Fact):
         """How it ended, in words."""
         if self.note:
             return self.note
-        return how_it_ended(self.code, self.signal)
+        return describe_exit(self.code, self.signal)
 
     @property
     def shell_status(self) -> int:
-        """What a shell would call it: the exit status, or 128 and the signal's number (`code` holds
-        that).
-        """
+        """The status as a shell gives it: the exit status, or 128 plus the signal's number."""
         return 128 + self.code if self.signal else self.code
 
     @property
     def wait_status(self) -> int:
-        """What wait(2) calls it: exit status 1 is 256, SIGTERM 15, and 128 more stand for a core
-        dump.
+        """The status as wait(2) gives it: 256 for exit status 1, 15 for SIGTERM, and 128 more for a
+        core dump.
         """
-        return self.code + 128 * self.core if self.signal else self.code << 8
+        return self.code + 128 * self.core_dumped if self.signal else self.code << 8
 
 
 class GroupEmptied(Fact):
-    """The last process of a worker whose leader had exited is gone."""
+    """The last process of a worker whose leader had exited has ended."""
 
     pid: int
 
@@ -202,20 +203,20 @@ if TYPE_CHECKING:
     # Every fact there is: a `match` over it that leaves one out is an error of mypy.
     AnyFact = (
         SwapTriggered
-        | Configured
-        | StopAsked
+        | SettingsChanged
+        | StopRequested
         | SizeChanged
-        | SignalPassed
-        | Prepared
+        | SignalForwardRequested
+        | GenerationPrepared
         | PreparationFailed
         | TimingChanged
         | WorkerStarted
-        | WorkerExecuted
+        | ProgramExecuted
         | SpawnFailed
         | WorkerReady
-        | WorkerSpread
-        | GrewTooBig
-        | LookForbidden
+        | AcceptingCountChanged
+        | MemoryLimitExceeded
+        | ReadinessProbeUnavailable
         | WorkerExited
         | GroupEmptied
     )

@@ -1,4 +1,4 @@
-"""The lives of a worker and of a generation: their states, and the table of legal moves.
+"""The states of a worker and of a generation, and the tables of legal moves between them.
 
 A worker::
 
@@ -7,12 +7,12 @@ A worker::
         │          └───────→ lingering ────┘
         └──→ (draining, lingering, killed or gone: at any time)
 
-*lingering* means that the leader has exited while processes of its group live on: they hold the
+*lingering* means that the leader has exited while processes of its group live on. They hold the
 listeners and would go on accepting with old code, so the worker is not gone until they are.
 
 A generation is *preparing* while its environment is read and its check runs, *starting* until its
-workers have taken over,
-*serving* then, *outdated* once another serves (or it failed), and *gone* with its last worker.
+workers have taken over, *serving* then, *outdated* once another one serves or it has failed, and
+*gone* with its last worker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STARTING, READY, DRAINING, LINGERING, KILLED, GONE = (
     "gone",
 )
 
-MOVES: dict[str, frozenset[str]] = {
+WORKER_MOVES: dict[str, frozenset[str]] = {
     STARTING: frozenset({READY, DRAINING, LINGERING, KILLED, GONE}),
     READY: frozenset({DRAINING, LINGERING, KILLED, GONE}),
     DRAINING: frozenset({LINGERING, KILLED, GONE}),
@@ -40,10 +40,10 @@ MOVES: dict[str, frozenset[str]] = {
     GONE: frozenset(),
 }
 
-# --- a generation's states (gone is shared)
+# --- a generation's states ("starting" and "gone" are shared)
 PREPARING, SERVING, OUTDATED = "preparing", "serving", "outdated"
 
-LIFE: dict[str, frozenset[str]] = {
+GENERATION_MOVES: dict[str, frozenset[str]] = {
     PREPARING: frozenset({STARTING, OUTDATED}),
     STARTING: frozenset({SERVING, OUTDATED}),
     SERVING: frozenset({OUTDATED}),
@@ -53,30 +53,41 @@ LIFE: dict[str, frozenset[str]] = {
 
 
 class IllegalMove(Exception):
-    """A state was followed by one that cannot follow it: a defect in the supervisor, never a user's
-    mistake.
+    """A state was followed by one that cannot follow it: an error in the supervisor, never in what
+    a user did.
     """
 
 
 class Worker:
     """One process of a generation, leader of its own process group. Moments are seconds on the
     supervisor's clock.
-
-    `executed_at`: its process became its program. `took_over`: its slot's old worker was retired in
-    its favour. `kill_at` is set once it leaves (draining or lingering). `left`: the processes that
-    have outlived its leader, until that was said, `strays` those in groups of their own; None if
-    there are none. `too_big`: the bytes it held when that was more than a worker may, else
-    0; `succeeds`: the pid of such a one, if it was started for it.
-
-    With --slow-start, of a program with processes of its own: while it comes `takers` of them take
-    connections now, and there were `most` since `spread_at`; when its successor comes it `had` so
-    many, and was asked to have `fewer` by that number, last at `resized_at`.
     """
 
     __slots__ = (
-        "executed_at", "fewer", "generation", "had", "kill_at", "left", "left_asked", "most", "pid", "readiness", "ready_at", "resized_at", "retired_at",
-        "retired_by", "slot", "spread_at", "started_at", "state", "strays", "succeeds", "takers", "too_big", "took_over",
-    )  # fmt: skip
+        "accepting",
+        "accepting_before",
+        "executed_at",
+        "generation",
+        "kill_at",
+        "last_resized_at",
+        "max_accepting",
+        "max_accepting_at",
+        "oversize_bytes",
+        "pid",
+        "readiness",
+        "ready_at",
+        "remaining",
+        "remaining_asked",
+        "replaces_pid",
+        "retire_signal",
+        "retired_at",
+        "shrunk_by",
+        "slot",
+        "started_at",
+        "state",
+        "strays",
+        "took_over",
+    )
 
     def __init__(
         self, generation: int, slot: int, pid: int, readiness: str, started_at: float
@@ -84,42 +95,56 @@ class Worker:
         self.generation = generation
         self.slot = slot
         self.pid = pid
+        #: How it is seen to be ready: accept, notify, interval or command.
         self.readiness = readiness
         self.started_at = started_at
+        #: When its process executed its program.
         self.executed_at: float | None = None
         self.state = STARTING
         self.ready_at: float | None = None
         self.retired_at: float | None = None
-        self.retired_by = ""
+        #: The signal it was asked to leave with, "" before that.
+        self.retire_signal = ""
+        #: When it is killed; finite once it is draining or lingering.
         self.kill_at = float("inf")
+        #: Its slot's worker of the generation before was retired in its favour.
         self.took_over = False
-        self.left: tuple[int, ...] | None = None
+        #: The processes that have outlived its leader, until that was reported; None if there are
+        #: none. `strays` are those of them that have left its process group.
+        self.remaining: tuple[int, ...] | None = None
         self.strays: tuple[int, ...] = ()
-        # Whether the leader has seen to it that those are leaving, too.
-        self.left_asked = False
-        self.too_big = 0
-        self.succeeds = 0
-        self.takers = self.most = 0
-        self.spread_at = float("inf")
-        self.had = 0
-        self.fewer = 0
-        self.resized_at = float("-inf")
+        #: Whether the leader has asked them to leave.
+        self.remaining_asked = False
+        #: The memory it held when that was more than --max-memory, else 0.
+        self.oversize_bytes = 0
+        #: The pid of the worker with too much memory in whose place it was started, else 0.
+        self.replaces_pid = 0
+        # With --slow-start, for a program that has processes of its own. While this worker is
+        # coming: how many of them accept connections, and the most that were seen, and when first.
+        self.accepting = 0
+        self.max_accepting = 0
+        self.max_accepting_at = float("inf")
+        # While its successor is coming: how many accepted connections before, by how many it was
+        # asked to shrink, and when it was sent the last signal for that.
+        self.accepting_before = 0
+        self.shrunk_by = 0
+        self.last_resized_at = float("-inf")
 
     def move(self, state: str) -> None:
         """Go on to `state`. Raises IllegalMove."""
-        if state not in MOVES[self.state]:
+        if state not in WORKER_MOVES[self.state]:
             raise IllegalMove(f"worker {self.pid}: {self.state} to {state}")
         self.state = state
 
     @property
-    def serving(self) -> bool:
-        """Whether it is still expected to serve: not asked to leave, its leader alive."""
+    def active(self) -> bool:
+        """Whether it is starting or ready: it was not asked to leave, and its leader is alive."""
         return self.state in (STARTING, READY)
 
     @property
     def may_have_connections(self) -> bool:
-        """Whether it is ready, or nobody has looked: its program runs and has the listeners, and
-        only with readiness accept is it known that a worker takes no connections yet.
+        """Whether it is ready, or it may be and nobody can tell: its program runs and has the
+        listeners, and only with readiness accept is it seen that a worker accepts nothing yet.
         """
         return self.ready_at is not None or (
             self.executed_at is not None and self.readiness != "accept"
@@ -132,26 +157,23 @@ class Worker:
 
 
 class Generation:
-    """One numbered life of the server program. `workers` holds every worker of it that is not gone.
-
-    `settings` are those it was begun with: the signals that its program understands are among them.
-    """
+    """One numbered life of the server program."""
 
     __slots__ = (
-        "alone",
         "begun_at",
-        "by_time",
         "changed",
-        "fits",
-        "held_out",
-        "like",
         "number",
+        "ready_by_time",
         "room",
+        "room_checked",
+        "room_reason",
         "serving_at",
         "settings",
+        "settings_from",
         "state",
         "trigger",
-        "why",
+        "waits_until_alone",
+        "was_stable",
         "workers",
     )
 
@@ -164,33 +186,40 @@ class Generation:
         changed: tuple[str, ...] = (),
     ) -> None:
         self.number = number
+        #: Those it was begun with; the signals that its program understands are among them.
         self.settings = settings
         self.trigger = trigger
+        #: What has changed since the generation before it that served was begun.
         self.changed = changed
         self.begun_at = begun_at
         self.serving_at = float("inf")
         self.state = PREPARING
-        # How many of its workers fit beside what is there, and why; whether that has been looked
-        # at; whether it waits until it is alone.
+        #: How many of its workers fit into the memory beside the workers that are there (None if
+        #: that is not known), how that was calculated, and whether it was acted upon.
         self.room: int | None = None
-        self.why = ""
-        self.fits = self.alone = False
-        # Whether time alone has made a worker of it ready; whether one that is gone was ready for
-        # --min-uptime; the generation whose settings and environment it has, 0 if its own.
-        self.by_time = self.held_out = False
-        self.like = 0
+        self.room_reason = ""
+        self.room_checked = False
+        #: It starts no worker before those of other generations have exited.
+        self.waits_until_alone = False
+        #: Time alone has made a worker of it ready (readiness interval).
+        self.ready_by_time = False
+        #: A worker of it that has exited was ready for --min-uptime.
+        self.was_stable = False
+        #: The generation whose settings and environment it has, 0 if it has its own.
+        self.settings_from = 0
+        #: Every worker of it that is not gone.
         self.workers: list[Worker] = []
 
     def move(self, state: str) -> None:
         """Go on to `state`. Raises IllegalMove."""
-        if state not in LIFE[self.state]:
+        if state not in GENERATION_MOVES[self.state]:
             raise IllegalMove(f"generation {self.number}: {self.state} to {state}")
         self.state = state
 
     def in_slot(self, slot: int) -> Worker | None:
-        """The worker that holds `slot` for this generation and has not been asked to leave."""
+        """The active worker that holds `slot` for this generation."""
         for worker in self.workers:
-            if worker.slot == slot and worker.serving:
+            if worker.slot == slot and worker.active:
                 return worker
         return None
 

@@ -1,4 +1,4 @@
-"""Orders: what to do, in the imperative. The only thing the supervisor ever says."""
+"""Orders: what to do, in the imperative. The supervisor gives nothing else."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ class Order(Record):
 
 
 class Prepare(Order):
-    """Read the environment for `generation` and run its check; answered by Prepared or
+    """Read the environment for `generation` and run its check; the answer is GenerationPrepared or
     PreparationFailed.
 
-    `changed`: what has changed since the generation that serves was begun. `like`: it gets the
-    settings and the environment of that generation, 0 for those of now. `refused`: that one serves,
-    or did last, and what there is now was tried as this generation and failed; 0 if it is not so.
+    `changed`: what has changed since the generation that serves was begun. `settings_from`: use the
+    settings and the environment of that generation, 0 for the current ones. `rejected`: the
+    generation with which the current settings were tried and failed, while the one in
+    `settings_from` served; 0 if there is none.
     """
 
     generation: int
     trigger: str
     changed: tuple[str, ...] = ()
-    like: int = 0
-    refused: int = 0
+    settings_from: int = 0
+    rejected: int = 0
 
 
 class Spawn(Order):
     """Start one worker; answered at once (before the next reconcile) by WorkerStarted or
-    SpawnFailed.
+    SpawnFailed. `workers` is how many there are to be.
     """
 
     generation: int
@@ -60,28 +61,32 @@ class Kill(Order):
     pid: int
 
 
-class Pass(Order):
-    """Send `signal` on to the worker's leader; nothing follows from it."""
+class ForwardSignal(Order):
+    """Send `signal` to the worker's leader; the supervisor expects nothing from it."""
 
     pid: int
     signal: str
 
 
-class Close(Order):
-    """A generation is gone: forget its environment, and look after the listeners it shared."""
+class ForgetGeneration(Order):
+    """All workers of the generation have exited: forget its environment, and close the listeners
+    that no other generation uses.
+    """
 
     generation: int
 
 
-class Say(Order):
-    """Tell the people who read the log. `event` is one of log.PHRASES, `fields` what it is about."""
+class LogEvent(Order):
+    """Write a line to the log. `event` is one of log.PHRASES, `fields` what the line is about."""
 
     event: str
     fields: dict[str, Any]
 
 
 class Exit(Order):
-    """End sidecar with `status`; `reason` is for the termination log, "" where it ends as asked."""
+    """End sidecar with `status`. `reason` is for the termination log, "" where somebody asked for
+    the stop.
+    """
 
     status: int
     reason: str = ""
@@ -89,4 +94,14 @@ class Exit(Order):
 
 if TYPE_CHECKING:
     # Every order there is: a `match` over it that leaves one out is an error of mypy.
-    AnyOrder = Prepare | Spawn | Retire | RetireGroup | Kill | Pass | Close | Say | Exit
+    AnyOrder = (
+        Prepare
+        | Spawn
+        | Retire
+        | RetireGroup
+        | Kill
+        | ForwardSignal
+        | ForgetGeneration
+        | LogEvent
+        | Exit
+    )

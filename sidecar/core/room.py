@@ -1,10 +1,12 @@
-"""How many workers of a coming generation fit beside those that are there (--overlap auto). Pure.
+"""How many workers of a coming generation fit into the memory beside the workers that are there
+(--overlap auto). Pure.
 
-How big the coming ones get, nobody knows before. So it goes by the biggest worker of the last
-generations; and where the kernel has killed for want of memory in a swap, by what did not fit then:
-the next one counts with workers of more than that. Else each try would end in the same way, since
-the old generation, which is smaller, is what can be measured. A worker there that is not ready yet
-is still growing: what it lacks of the biggest one's size is not free.
+Nobody knows beforehand how big a coming worker gets. It is taken to become as big as the biggest
+worker of the last generations. Where the kernel has killed a process during a swap because memory
+ran out, the next swap counts with workers of more than what did not fit then. Otherwise every
+attempt would end in the same way, because only the old generation, which is smaller, can be
+measured. A worker that is not ready yet is still growing: what it lacks of the biggest worker's size
+is not free.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# So many generations are remembered: what an old release needed does not count for ever.
-KEPT = 5
-# What is left differs a little from swap to swap: workers are taken to need this part more than what
-# they did not fit into.
-MARGIN = 8
+# How many generations are remembered: what an old release needed does not count for ever.
+MAX_GENERATIONS = 5
+# What is free differs a little from swap to swap: workers are taken to need this part (one eighth)
+# more than what they did not fit into.
+MARGIN_DIVISOR = 8
 
 
 class Room:
@@ -25,70 +27,79 @@ class Room:
 
     def __init__(self) -> None:
         #: By generation: the biggest worker seen, and what its workers did not fit into.
-        self._seen: dict[int, int] = {}
-        self._more_than: dict[int, int] = {}
+        self._biggest: dict[int, int] = {}
+        self._did_not_fit: dict[int, int] = {}
+        #: The swap begun last: its generation, free bytes, number of workers that were to fit, and
+        #: how many processes the kernel had killed by then.
         self._begun: tuple[int, int, int, int] | None = None
 
     @property
     def begun(self) -> bool:
-        """Whether a swap is under way of which something can be learnt."""
+        """Whether a swap is going on from which something can be learnt."""
         return self._begun is not None
 
     def begin(
         self,
         generation: int,
-        left: int,
+        free: int,
         limit: int,
-        there: Sequence[tuple[int, int, bool]],
+        existing: Sequence[tuple[int, int, bool]],
         size: int,
-        kills: int,
+        oom_kills: int,
     ) -> tuple[int | None, str]:
-        """A generation of `size` workers is to start, `left` of `limit` may be taken, `there` are
-        the workers' generations and sizes, and whether each is ready: how many fit beside them, and
-        why. None: not to be seen.
+        """How many of the `size` workers of `generation` fit (None if that cannot be told), and how
+        that was calculated.
 
-        `kills`: how many processes the kernel has killed for want of memory so far.
+        `free` of `limit` bytes may be used. `existing` has the generation and the size (bytes) of
+        each worker that is there, and whether it is ready. `oom_kills`: how many processes the kernel has killed so far
+        because memory ran out.
         """
-        self.ended(kills)  # of the one before something is there still
-        for number, each, _ in there:
-            self._seen[number] = max(each, self._seen.get(number, 0))
-        for kept in (self._seen, self._more_than):
-            for number in sorted(kept)[:-KEPT]:
-                del kept[number]
-        held = sum(each for _, each, _ in there)
+        self.end(oom_kills)  # a worker of the swap before may be there still
+        for number, each, _ in existing:
+            self._biggest[number] = max(each, self._biggest.get(number, 0))
+        for known in (self._biggest, self._did_not_fit):
+            for number in sorted(known)[:-MAX_GENERATIONS]:
+                del known[number]
+        held = sum(each for _, each, _ in existing)
         if not held:
             self._begun = None
             return None, ""
-        need, why = self._need({number for number, _, _ in there})
-        growth = sum(max(0, need - each) for _, each, ready in there if not ready)
-        fits = max(0, left - growth) // need
-        if fits == 0 and need > left + held:
-            # It would not fit alone either: whoever makes room for it has nothing at all.
+        need, reason = self._need({number for number, _, _ in existing})
+        growth = sum(max(0, need - each) for _, each, ready in existing if not ready)
+        fits = max(0, free - growth) // need
+        if fits == 0 and need > free + held:
+            # It would not fit alone either: to make room for it would leave nothing at all.
             fits = 1
-        self._begun = (generation, left, min(fits or size, size), kills)
+        self._begun = (generation, free, min(fits or size, size), oom_kills)
         mib = 1 << 20
         if growth:
-            why += f"; workers that still start need {growth // mib} more"
-        return fits, f"of {limit // mib} MiB (the memory limit) {left // mib} are left, and {why}"
+            reason += f"; workers that still start need {growth // mib} more"
+        return (
+            fits,
+            f"of {limit // mib} MiB (the memory limit) {free // mib} are left, and {reason}",
+        )
 
-    def ended(self, kills: int) -> None:
-        """Only one generation is left of the swap begun last: has the kernel killed meanwhile?"""
+    def end(self, oom_kills: int) -> None:
+        """Only one generation is left of the swap begun last: learn whether the kernel has killed
+        meanwhile.
+        """
         if self._begun is None:
             return
-        generation, left, workers, before = self._begun
+        generation, free, workers, before = self._begun
         self._begun = None
-        if kills > before:
-            self._more_than[generation] = left // workers
+        if oom_kills > before:
+            self._did_not_fit[generation] = free // workers
 
-    def _need(self, there: set[int]) -> tuple[int, str]:
-        """What a worker takes, and the words for it."""
-        seen = max(self._seen, key=lambda number: (self._seen[number], number))
-        need = self._seen[seen]
-        why = f"a worker {'takes' if seen in there else f'of generation {seen} took'} {need >> 20}"
-        if self._more_than:
-            big = max(self._more_than, key=lambda number: (self._more_than[number], number))
-            had = self._more_than[big]
-            if had + had // MARGIN >= need:
-                need = had + had // MARGIN + 1
-                why = f"the kernel killed when generation {big} had {had >> 20} for each worker"
-        return need, why
+    def _need(self, existing: set[int]) -> tuple[int, str]:
+        """What a worker takes (bytes), and the words for it."""
+        seen = max(self._biggest, key=lambda number: (self._biggest[number], number))
+        need = self._biggest[seen]
+        verb = "takes" if seen in existing else f"of generation {seen} took"
+        reason = f"a worker {verb} {need >> 20}"
+        if self._did_not_fit:
+            big = max(self._did_not_fit, key=lambda number: (self._did_not_fit[number], number))
+            had = self._did_not_fit[big]
+            if had + had // MARGIN_DIVISOR >= need:
+                need = had + had // MARGIN_DIVISOR + 1
+                reason = f"the kernel killed when generation {big} had {had >> 20} for each worker"
+        return need, reason

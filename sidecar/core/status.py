@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def readiness(supervisor: Supervisor) -> list[str]:
     """Why it is not ready to be sent requests; nothing, if it is."""
     reasons = []
-    if supervisor.ending.phase == "lame duck":
+    if supervisor.stop_state.phase == "lame duck":
         reasons.append("stopping: lame duck")
-    elif supervisor.ending.asked:
+    elif supervisor.stop_state.signals_received:
         reasons.append("stopping")
-    if not supervisor.roster.ready():
+    if not supervisor.worker_table.ready():
         reasons.append(
             "no worker is ready"
             if supervisor.ever_ready
@@ -35,10 +35,10 @@ def readiness(supervisor: Supervisor) -> list[str]:
 
 def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
     """The generations and their workers, what is waited for, and whether it serves."""
-    roster = supervisor.roster
+    roster = supervisor.worker_table
     reasons = readiness(supervisor)
     current = roster.current
-    wish = supervisor.wish
+    pending = supervisor.pending_swap
     return {
         "state": _state(supervisor, reasons),
         "ready": not reasons,
@@ -47,16 +47,16 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
         "workers": supervisor.size,
         "generations": [_generation(each, now) for each in roster.generations.values()],
         "next_swap": None
-        if wish is None
-        else {"trigger": wish.trigger, "in": max(0.0, wish.not_before - now)},
+        if pending is None
+        else {"trigger": pending.trigger, "in": max(0.0, pending.not_before - now)},
         "next_restart_in": _finite(supervisor.next_restart - now),
         "respawns": [
             {"slot": slot, "in": max(0.0, moment - now)}
-            for slot, moment in sorted(supervisor.respawns().items())
+            for slot, moment in sorted(supervisor.pending_respawns().items())
         ],
         "failed": None
-        if supervisor.failed is None
-        else {"generation": supervisor.failed[0], "cause": supervisor.failed[1]},
+        if supervisor.failed_swap is None
+        else {"generation": supervisor.failed_swap[0], "cause": supervisor.failed_swap[1]},
     }
 
 
@@ -80,17 +80,17 @@ def program(command: Sequence[str]) -> str:
 
 
 def _state(supervisor: Supervisor, reasons: list[str]) -> str:
-    if supervisor.ending.asked:
+    if supervisor.stop_state.signals_received:
         return "stopping"
     if reasons:
         return "starting" if not supervisor.ever_ready else "down"
-    if supervisor.roster.coming is not None:
+    if supervisor.worker_table.coming is not None:
         return "swapping"
     # Fewer than there were to be, or of a generation that was to be replaced.
-    ready = supervisor.roster.ready()
+    ready = supervisor.worker_table.ready()
     return (
         "serving"
-        if (len(ready) >= supervisor.size or not supervisor.lost())
+        if (len(ready) >= supervisor.size or not supervisor.has_lost_slot())
         and all(each.generation == ready[-1].generation for each in ready)
         else "degraded"
     )
@@ -105,7 +105,7 @@ def _generation(generation: Generation, now: float) -> dict[str, Any]:
         "generation": generation.number,
         "state": "draining" if draining else generation.state,
         "trigger": generation.trigger,
-        "like": generation.like or None,
+        "like": generation.settings_from or None,
         "age": now - generation.begun_at,
         "serving_for": _finite(now - generation.serving_at),
         "workers": workers,

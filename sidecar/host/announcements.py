@@ -31,7 +31,7 @@ class Announcements:
         self._missed_sockets = missed_sockets
         self._manager = manager
 
-    def say(self, order: orders.Say, now: float) -> None:
+    def say(self, order: orders.LogEvent, now: float) -> None:
         """Say it."""
         fields = order.fields
         if order.event == "serving":

@@ -1,5 +1,5 @@
 """Every process that sidecar has started, and who is told of its end: a table pid → job. Workers are
-in the roster instead.
+in the worker_table instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sidecar.core.model import Worker
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.job import Job
     from sidecar.host.turn import Turn
     from sidecar.system.child import Launch
@@ -25,7 +25,7 @@ LOST = "it has ended; its exit status was lost by a defect in sidecar"
 
 
 class Children:
-    """The job that sees to the end of processes. `processes` starts and reaps them, `roster` has the
+    """The job that sees to the end of processes. `processes` starts and reaps them, `worker_table` has the
     workers.
     """
 
@@ -35,13 +35,13 @@ class Children:
         say: Callable[[str, Mapping[str, Any]], None],
         observe: Callable[[facts.AnyFact, float], None],
         processes: Workers,
-        roster: Roster,
+        worker_table: WorkerTable,
     ) -> None:
         self._turn = turn
         self._say = say
         self._observe = observe
         self._processes = processes
-        self._roster = roster
+        self._worker_table = worker_table
         #: Told of a worker's end.
         self.worker_ended: Callable[[Worker, Ended, float], None]
         #: Called when all that have ended were seen to.
@@ -87,7 +87,7 @@ class Children:
 
     def _see_end(self, ended: Ended, now: float) -> None:
         """A process has ended: tell whoever waits for it."""
-        worker = self._roster.find(ended.pid)
+        worker = self._worker_table.find(ended.pid)
         if worker is not None and worker.state != LINGERING:
             self.worker_ended(worker, ended, now)
         elif (job := self._jobs.pop(ended.pid, None)) is not None:
@@ -107,7 +107,7 @@ class Children:
         processes = self._processes
         there = processes.children() | {each.pid for each in processes.ended}
         for pid in self._waited_for() - there - {0}:
-            worker = self._roster.find(pid)
+            worker = self._worker_table.find(pid)
             if worker is not None and processes.lives_on(pid):
                 continue  # its leader has gone, others of its group have not
             if worker is not None and worker.state == LINGERING:
@@ -120,7 +120,7 @@ class Children:
 
     def _waited_for(self) -> set[int]:
         """Every process that sidecar has started and somebody in it waits for; 0 may be among them."""
-        found = {worker.pid for worker in self._roster.workers()}
+        found = {worker.pid for worker in self._worker_table.workers()}
         found.update(self._jobs)
         found.update(self._processes.abandoned())
         return found

@@ -109,7 +109,7 @@ class ControlDesk:
             "program": self._redaction.text(status.program(settings.command)),
             "host": socket.gethostname(),
             **status.status(self._supervisor, now),
-            **self._events.history.report(),
+            **self._events.history.summary(),
             # Whether it is the same as before, or as elsewhere; too short to tell what it is.
             "settings": f"{binascii.crc32(repr(settings).encode('utf-8', 'backslashreplace')):08x}",
             "problems": list(self._problems()),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from sidecar.core.history import Chronicle
+from sidecar.core.history import EventHistory
 from sidecar.host.redaction import Redaction
 from sidecar.host.turn import Turn
 from sidecar.log.writer import Log
@@ -30,7 +30,7 @@ class Events:
         self.redaction = Redaction(())
         colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         self.log = Log(settings.log_format, colour=colour)
-        self.history = Chronicle()
+        self.history = EventHistory()
         #: Called with the record of each event and the time: the control socket.
         self.publish: Callable[[dict[str, Any], float], None] = lambda _record, _now: None
 
@@ -46,5 +46,5 @@ class Events:
         self.log = Log(style)
 
     def _remember(self, event: str, fields: Mapping[str, Any]) -> None:
-        record = self.history.note(event, fields, time.time())
+        record = self.history.record(event, fields, time.time())
         self.publish(record, time.monotonic())

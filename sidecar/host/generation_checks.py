@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.base.ending import what_it_did
+from sidecar.base.exit_text import exit_predicate
 from sidecar.core import facts
 from sidecar.host.tail import Tail
 
@@ -70,7 +70,7 @@ class GenerationChecks:
                 self._tools.say("check_output", fields)
             self._passed(check.generation, now)
         else:
-            how = ended.note or what_it_did(ended.code, ended.signal)
+            how = ended.note or exit_predicate(ended.code, ended.signal)
             cause = f"the check `{' '.join(check.command)}` {how}"
             self._tools.observe(facts.PreparationFailed(check.generation, cause, output), now)
         # Not before: should something raise, this is called again.

@@ -42,10 +42,10 @@ class GenerationEnd:
         attempt = self._tools.attempt
         self._generations.checks.drop_generation(generation)
         self._delegation.drop_generation(generation)
-        self._generations.forget(generation, self._supervisor.last_good)
+        self._generations.forget(generation, self._supervisor.last_stable)
         self._tools.say("generation_ended", {"generation": generation})
         # Until then old and new are there at once, also when the new one serves or has failed.
-        if len(self._supervisor.roster.generations) == 1:
+        if len(self._supervisor.worker_table.generations) == 1:
             self._room.only_one_left()
         attempt("close listeners", self._close_listeners)
         attempt("repair the listeners", self._listener_repair.on_deadline, now)

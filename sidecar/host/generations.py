@@ -149,7 +149,7 @@ class Generations:
     ) -> None:
         self._tools = tools
         self._supervisor = supervisor
-        self._roster = supervisor.roster
+        self._worker_table = supervisor.worker_table
         self._plan = plan
         self._environ = environ
         self._place = place
@@ -201,7 +201,7 @@ class Generations:
 
     def prepare(self, order: orders.Prepare, now: float) -> None:
         """Begin with a generation: the supervisor hears whether it can be started."""
-        if order.like and (kept := self._what_it_had(order.like)) is not None:
+        if order.settings_from and (kept := self._what_it_had(order.settings_from)) is not None:
             self._go_back(order, kept, now)
             return
         plan = self.plans[order.generation] = self._plan()
@@ -235,10 +235,10 @@ class Generations:
         two whole ones.
         """
         room, why, of = None, "", self.plans[generation].settings
-        there = list(self._roster.workers())
+        there = list(self._worker_table.workers())
         if there and of.overlap == "auto" and not of.slow_start:
             room, why = self._room_for(generation, there, self._supervisor.size)
-        self._tools.observe(facts.Prepared(generation, room, why), now)
+        self._tools.observe(facts.GenerationPrepared(generation, room, why), now)
 
     def forget(self, generation: int, last_good: int) -> None:
         """A generation is gone; what the last good one had is kept."""
@@ -264,24 +264,30 @@ class Generations:
         """
         settings, of_now = kept.settings, self._plan()
         # Its listeners are those of now, at the same addresses; or its own, if it is still there.
-        listeners = self.plans[order.like].listeners if order.refused else of_now.listeners
+        listeners = (
+            self.plans[order.settings_from].listeners if order.rejected else of_now.listeners
+        )
         plan = self.plans[order.generation] = Plan(
             settings, listeners, kept.command, kept.readiness, of_now.log_end
         )
         environment = {**kept.environment}
         environment.pop("SIDECAR_CHANGED", None)
-        if order.refused:
-            numbers = {"generation": order.generation, "like": order.like, "failed": order.refused}
+        if order.rejected:
+            numbers = {
+                "generation": order.generation,
+                "like": order.settings_from,
+                "failed": order.rejected,
+            }
             self._tools.say("kept_previous", numbers)
             self._complete_environment(order, environment, now)
             return
-        died = self._roster.current
+        died = self._worker_table.current
         number = died.number if died is not None else 0
         had = self.environments.get(number, {})
         own = {*plan.handed(), *TOLD_A_GENERATION}
         told = {
             "generation": order.generation,
-            "like": order.like,
+            "like": order.settings_from,
             "failed": number,
             "settings": [
                 name.replace("_", "-")
@@ -317,7 +323,7 @@ class Generations:
         """Name the variables that the generation that serves has otherwise, unless the watcher has
         named them. Start_server's log stays that of Server::Starter.
         """
-        current, plan = self._roster.current, self.plans[order.generation]
+        current, plan = self._worker_table.current, self.plans[order.generation]
         before = self.environments.get(current.number) if current is not None else None
         if before is None or order.trigger == "envdir" or plan.settings.as_server_starter:
             return

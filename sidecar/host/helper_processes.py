@@ -4,7 +4,7 @@ pause.
 
 from __future__ import annotations
 
-from sidecar.base.ending import how_it_ended
+from sidecar.base.exit_text import describe_exit
 from sidecar.system.child import Launch
 from sidecar.system.jitter import chance
 
@@ -93,7 +93,7 @@ class HelperProcesses:
         helper = next((each for each in self._helpers if each.pid == ended.pid), None)
         if helper is None:
             return
-        cause = (not ended.signal and ended.note) or how_it_ended(ended.code, ended.signal)
+        cause = (not ended.signal and ended.note) or describe_exit(ended.code, ended.signal)
         self._ended(helper, cause, now)
 
     def read(self, helper: Helper, now: float) -> None:

@@ -71,7 +71,7 @@ class Host:
         export_state: Callable[[Host], dict[str, Any]],
     ) -> None:
         now = time.monotonic()
-        roster, processes = supervisor.roster, resources.processes
+        worker_table, processes = supervisor.worker_table, resources.processes
         self.events = events
         self.resources = resources
         self.supervisor = supervisor
@@ -81,7 +81,9 @@ class Host:
         self.sources = Sources()
         processes.closing = self.sources.stop_listening
         self.loop = Loop(events.turn, self.sources, supervisor, events.redaction)
-        self.children = Children(events.turn, events.say, self.loop.observe, processes, roster)
+        self.children = Children(
+            events.turn, events.say, self.loop.observe, processes, worker_table
+        )
         self.tools = tools = Tools(
             say=events.say,
             observe=self.loop.observe,
@@ -129,7 +131,7 @@ class Host:
         self.listener_repair = ListenerRepair(
             tools,
             listeners=lambda: resources.listeners.current,
-            leaving=lambda: supervisor.ending.phase == "leaving",
+            leaving=lambda: supervisor.stop_state.phase == "leaving",
         )
         self.workers = WorkerProcesses(
             tools,
@@ -141,7 +143,7 @@ class Host:
             self.listener_repair,
             advise=not quiet,
         )
-        self.memory_watch = MemoryWatch(tools, settings.max_memory, now, roster)
+        self.memory_watch = MemoryWatch(tools, settings.max_memory, now, worker_table)
         # Helpers.
         self.log_command = LogCommand(
             tools, output=lambda: resources.output, environ=lambda: resources.environ
@@ -193,7 +195,7 @@ class Host:
         )
         requests = Requests(
             tools,
-            roster,
+            worker_table,
             self.generations,
             resources.manager,
             resources.output,
@@ -248,7 +250,7 @@ class Host:
         )
         performing = Performing(
             tools,
-            roster,
+            worker_table,
             self.generations,
             self.delegation,
             self.workers,
@@ -321,7 +323,7 @@ class Host:
 
     def _coming(self) -> int:
         """The generation that is being started, 0 for none."""
-        coming = self.supervisor.roster.coming
+        coming = self.supervisor.worker_table.coming
         return coming.number if coming is not None else 0
 
     def _read_settings(self, trigger: str, now: float) -> bool:

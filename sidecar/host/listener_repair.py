@@ -5,7 +5,7 @@ at once (system/listener_watch.py).
 from __future__ import annotations
 
 from sidecar.core import facts
-from sidecar.core.backoff import Allowance, Backoff
+from sidecar.core.backoff import Backoff, RateLimit
 from sidecar.system.jitter import chance
 from sidecar.system.listener_watch import ListenerWatch
 
@@ -37,7 +37,7 @@ class ListenerRepair:
         self._watch: ListenerWatch | None = None
         self._watch_problem = ""
         self._look_at = float("-inf")
-        self._allowance = Allowance(*REPAIRS)
+        self._allowance = RateLimit(*REPAIRS)
         self._pace = Backoff(0.0, LONGEST_BROKEN)
         #: What is said of those that could not be repaired.
         self._broken: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class ListenerRepair:
             if self._look_at <= now:
                 self._start_watching(listeners)
         elif self._broken:
-            self._look_at = self._pace.failed(now, 0.0, chance())
+            self._look_at = self._pace.record_failure(now, 0.0, chance())
         else:
             self._pace.failures = 0
             self._look_at = float("inf")

@@ -4,7 +4,7 @@ that grows. What is written meanwhile waits in the pipe.
 
 from __future__ import annotations
 
-from sidecar.base.ending import how_it_ended
+from sidecar.base.exit_text import describe_exit
 from sidecar.policies.restart import RestartPolicy
 from sidecar.system.child import Launch
 from sidecar.system.jitter import chance
@@ -67,5 +67,5 @@ class LogCommand:
         if output is not None:
             output.pid = 0
         pause = self._restart.ended(now, chance())
-        cause = how_it_ended(ended.code, ended.signal)
+        cause = describe_exit(ended.code, ended.signal)
         self._tools.say("log_command_exited", {"pid": ended.pid, "cause": cause, "pause": pause})

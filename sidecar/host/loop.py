@@ -80,12 +80,12 @@ class Loop:
 
     def stopping(self) -> bool:
         """Whether a stop was asked for: nothing new will be begun."""
-        return self._supervisor.ending.asked > 0
+        return self._supervisor.stop_state.signals_received > 0
 
     def observe(self, fact: facts.AnyFact, now: float) -> None:
         """Let the supervisor know of a fact."""
         fact = self._redaction.fact(fact)
-        if isinstance(fact, facts.StopAsked):
+        if isinstance(fact, facts.StopRequested):
             self._limit_stop(now, fact.lame_duck)
         self._supervisor.observe(fact, now)
 
@@ -96,7 +96,7 @@ class Loop:
                 self.perform(self._orders.popleft(), now)
             self._orders.extend(self._supervisor.reconcile(now))
             if self.stopping():
-                self._limit_stop(now, self._supervisor.ending.lame_duck)
+                self._limit_stop(now, self._supervisor.stop_state.lame_duck)
             if not self._orders:
                 return
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sidecar.core.model import Worker
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.job import Tools
 
 # With --max-memory the workers' memory is looked at that often (seconds).
@@ -22,13 +22,15 @@ LOOK_AT_MEMORY = 5.0
 
 
 class MemoryWatch:
-    """The job that looks whether a worker has grown too big. `roster` has the workers; `limit` is
+    """The job that looks whether a worker has grown too big. `worker_table` has the workers; `limit` is
     how much each may hold (bytes), None for any amount.
     """
 
-    def __init__(self, tools: Tools, limit: int | None, now: float, roster: Roster) -> None:
+    def __init__(
+        self, tools: Tools, limit: int | None, now: float, worker_table: WorkerTable
+    ) -> None:
         self._tools = tools
-        self._roster = roster
+        self._worker_table = worker_table
         self._limit: int | None = None
         self._at = float("inf")
         self.configure(limit, now)
@@ -46,13 +48,13 @@ class MemoryWatch:
     def on_deadline(self, now: float) -> None:
         """Find the workers that hold more memory than they may."""
         self._at = now + LOOK_AT_MEMORY
-        for worker in self._roster.ready():
+        for worker in self._worker_table.ready():
             self._tools.attempt("look at the workers' memory", self._look_at, worker.pid, now)
 
     def _look_at(self, pid: int, now: float) -> None:
         memory = resources.more_than(self._limit or 0, pid)
         if memory:
-            self._tools.observe(facts.GrewTooBig(pid, memory), now)
+            self._tools.observe(facts.MemoryLimitExceeded(pid, memory), now)
 
 
 class MemoryRoom:
@@ -82,7 +84,7 @@ class MemoryRoom:
     def only_one_left(self) -> None:
         """One generation is left of the swap that was begun last."""
         if self._room.begun:
-            self._room.ended(cgroup.kills())
+            self._room.end(cgroup.kills())
 
     def has_killed(self) -> bool:
         """Whether the kernel has killed a process for want of memory since that was asked last."""

@@ -13,20 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidecar.core.model import Worker
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.job import Tools
     from sidecar.host.socket_use import WorkerStart
     from sidecar.system.processes import Ended
 
 
 class MissedSockets:
-    """The job that looks. `roster` has the workers; `started_with` is what one was started with."""
+    """The job that looks. `worker_table` has the workers; `started_with` is what one was started with."""
 
     def __init__(
-        self, tools: Tools, *, roster: Roster, started_with: Callable[[Worker], WorkerStart]
+        self,
+        tools: Tools,
+        *,
+        worker_table: WorkerTable,
+        started_with: Callable[[Worker], WorkerStart],
     ) -> None:
         self._tools = tools
-        self._roster = roster
+        self._worker_table = worker_table
         self._started_with = started_with
         self._use = SocketUse()
 
@@ -49,8 +53,8 @@ class MissedSockets:
     def on_deadline(self, now: float) -> None:
         """Say where a coming worker listens by itself, if it does and not on sidecar's sockets."""
         for pid in self._use.due(now):
-            worker = self._roster.find(pid)
-            if worker is None or not worker.serving:
+            worker = self._worker_table.find(pid)
+            if worker is None or not worker.active:
                 self._use.drop(pid)
                 continue
             try:
@@ -71,10 +75,10 @@ class MissedSockets:
 
     def ended_early(self, worker: Worker, ended: Ended) -> None:
         """Say what may have ended a worker that had not taken connections, if that is known."""
-        if not worker.serving or worker.state != STARTING:
+        if not worker.active or worker.state != STARTING:
             return
         if ended.code and not ended.signal and not ended.note:
-            others = [each.pid for each in self._roster.ready()]
+            others = [each.pid for each in self._worker_table.ready()]
             self._say(worker, self._use.ended(self._started_with(worker), others, ended.code))
 
     def _say(self, worker: Worker, found: tuple[str, str] | None) -> None:

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.job import Tools
 
 
 class NotifyReader:
-    """The job that listens there, once it was opened. `roster` has the workers; `uids` are the
+    """The job that listens there, once it was opened. `worker_table` has the workers; `uids` are the
     users whose word counts; `ready` is told of one that is ready.
     """
 
@@ -23,12 +23,12 @@ class NotifyReader:
         self,
         tools: Tools,
         *,
-        roster: Roster,
+        worker_table: WorkerTable,
         uids: Collection[int],
         ready: Callable[[int, float], None],
     ) -> None:
         self._tools = tools
-        self._roster = roster
+        self._worker_table = worker_table
         self._uids = uids
         self._ready = ready
         self._socket: NotifySocket | None = None
@@ -81,7 +81,7 @@ class NotifyReader:
         """Take what was sent."""
         if self._socket is None:
             return
-        leaders = [worker.pid for worker in self._roster.workers()]
+        leaders = [worker.pid for worker in self._worker_table.workers()]
         for leader, message in self._socket.receive(leaders, self._uids):
             if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
                 self._tools.attempt("take a notification", self._ready, pid, now, again=True)
@@ -97,7 +97,7 @@ class NotifyReader:
         """
         coming = [
             worker
-            for worker in self._roster.serving()
+            for worker in self._worker_table.active()
             if worker.state == STARTING and worker.readiness == "notify"
         ]
         if len(coming) > 1 and self._said_unknown != coming[-1].generation:

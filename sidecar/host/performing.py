@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.delegation import Delegation
     from sidecar.host.generations import Generations
     from sidecar.host.job import Tools
@@ -31,18 +31,18 @@ class Performing:
     def __init__(
         self,
         tools: Tools,
-        roster: Roster,
+        worker_table: WorkerTable,
         generations: Generations,
         delegation: Delegation,
         workers: WorkerProcesses,
         *,
         before_prepare: Callable[[float], None],
         gone: Callable[[int, float], None],
-        said: Callable[[orders.Say, float], None],
+        said: Callable[[orders.LogEvent, float], None],
         leave: Callable[[int], None],
     ) -> None:
         self._tools = tools
-        self._roster = roster
+        self._worker_table = worker_table
         self._generations = generations
         self._delegation = delegation
         self._workers = workers
@@ -55,7 +55,7 @@ class Performing:
         """Perform one order; one that raises is performed again where that does no harm. The
         supervisor is owed an answer to some, whatever happens.
         """
-        again = not isinstance(order, (orders.Prepare, orders.Spawn, orders.Pass))
+        again = not isinstance(order, (orders.Prepare, orders.Spawn, orders.ForwardSignal))
         what = f"perform {type(order).__name__}"
         if self._tools.attempt(what, self._perform, order, now, again=again):
             return
@@ -64,7 +64,7 @@ class Performing:
             if not self._generations.checks.works_for(of) and not self._delegation.works_for(of):
                 self._tools.observe(facts.PreparationFailed(of, DEFECT), now)
         elif isinstance(order, orders.Spawn):
-            generation = self._roster.generations.get(order.generation)
+            generation = self._worker_table.generations.get(order.generation)
             if generation is not None and generation.in_slot(order.slot) is None:
                 fact = facts.SpawnFailed(order.generation, order.slot, DEFECT)
                 self._tools.observe(fact, now)
@@ -82,11 +82,11 @@ class Performing:
                 self._workers.retire_group(order)
             case orders.Kill():
                 self._workers.kill(order)
-            case orders.Pass():
+            case orders.ForwardSignal():
                 self._workers.send(order.pid, order.signal)
-            case orders.Close():
+            case orders.ForgetGeneration():
                 self._gone(order.generation, now)
-            case orders.Say():
+            case orders.LogEvent():
                 self._said(order, now)
             case orders.Exit():
                 self._leave(order.status)

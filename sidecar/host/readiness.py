@@ -45,11 +45,11 @@ class Readiness:
         self._generations = generations
         self._launches = launches
         self._advise = advise
-        roster = supervisor.roster
+        worker_table = supervisor.worker_table
         uid = os.geteuid()
         self.notify = NotifyReader(
             tools,
-            roster=roster,
+            worker_table=worker_table,
             uids={uid, credentials.uid if credentials is not None else uid},
             ready=self.ready,
         )
@@ -62,13 +62,15 @@ class Readiness:
         )
         self.commands = ReadyCommands(
             tools,
-            roster=lambda: roster,
+            worker_table=lambda: worker_table,
             run=self._start_command,
             inodes=self._inodes,
             ready=self.ready,
             done=self.drop,
         )
-        self.missed_sockets = MissedSockets(tools, roster=roster, started_with=self._started_with)
+        self.missed_sockets = MissedSockets(
+            tools, worker_table=worker_table, started_with=self._started_with
+        )
 
     def add(self, pid: int, how: str, now: float) -> None:
         """Find out when a worker that has just been started is ready; `how` is accept, notify,
@@ -81,7 +83,7 @@ class Readiness:
             else:  # an earlier version of sidecar has started it
                 self._see_executed(pid, now)
         except OSError:  # no memory for it: as if it had been seen
-            self._tools.observe(facts.WorkerExecuted(pid), now)
+            self._tools.observe(facts.ProgramExecuted(pid), now)
         if self._advise:
             self.missed_sockets.add(pid, now)
         if how == "accept":
@@ -102,11 +104,11 @@ class Readiness:
 
     def _see_executed(self, pid: int, now: float) -> None:
         if self._processes.runs_its_program(pid):
-            self._tools.observe(facts.WorkerExecuted(pid), now)
+            self._tools.observe(facts.ProgramExecuted(pid), now)
 
     def _inodes(self, pid: int) -> frozenset[int]:
         """The listeners that the worker was started with."""
-        worker = self._supervisor.roster.find(pid)
+        worker = self._supervisor.worker_table.find(pid)
         if worker is None:
             return frozenset()
         return self._generations.plans[worker.generation].listeners.inodes()

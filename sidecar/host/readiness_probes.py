@@ -71,7 +71,7 @@ class ReadinessProbes:
     def _look_at(self, pid: int, now: float) -> None:
         """Look at one worker."""
         supervisor = self._supervisor
-        worker, replaced = supervisor.roster.find(pid), supervisor.replaces(pid)
+        worker, replaced = supervisor.worker_table.find(pid), supervisor.workers_to_shrink_for(pid)
         if worker is not None and worker.executed_at is None:
             return  # still a copy of sidecar, perhaps of another user already
         if replaced is None and (worker is None or worker.ready_at is not None):
@@ -86,7 +86,7 @@ class ReadinessProbes:
             )
         except accept_probe.LookForbidden as reason:
             if self._glances.refused(pid):
-                self._tools.observe(facts.LookForbidden(pid, str(reason)), now)
+                self._tools.observe(facts.ReadinessProbeUnavailable(pid, str(reason)), now)
                 self._done(pid)
             return
         except OSError:
@@ -98,7 +98,7 @@ class ReadinessProbes:
         if taking and replaced is None:
             self._done(pid)
         if replaced is not None:
-            self._tools.observe(facts.WorkerSpread(pid, len(self._takers[pid])), now)
+            self._tools.observe(facts.AcceptingCountChanged(pid, len(self._takers[pid])), now)
 
     def _count(self, pid: int) -> int:
         """How many processes of the worker take connections; raises as `accept_probe.takers`. Who
@@ -125,4 +125,4 @@ class ReadinessProbes:
                 )
                 self._tools.say("action_failed", {"what": what, "cause": cause})
             count = 1
-        self._tools.observe(facts.WorkerSpread(pid, count), now)
+        self._tools.observe(facts.AcceptingCountChanged(pid, count), now)

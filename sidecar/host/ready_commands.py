@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidecar.core.model import Worker
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.job import Job, Tools
     from sidecar.system.processes import Ended
 
 
 class ReadyCommands:
-    """The job that runs them. `roster` has the workers; `run` starts a worker's command for the
+    """The job that runs them. `worker_table` has the workers; `run` starts a worker's command for the
     job, and raises OSError; `inodes` are the listeners that a worker was started with; `ready` is
     told of one that is ready, `done` of one that is not asked for any more.
     """
@@ -27,14 +27,14 @@ class ReadyCommands:
         self,
         tools: Tools,
         *,
-        roster: Callable[[], Roster],
+        worker_table: Callable[[], WorkerTable],
         run: Callable[[Worker, Job], int],
         inodes: Callable[[int], frozenset[int]],
         ready: Callable[[int, float], None],
         done: Callable[[int], None],
     ) -> None:
         self._tools = tools
-        self._roster = roster
+        self._worker_table = worker_table
         self._run = run
         self._inodes = inodes
         self._ready = ready
@@ -65,8 +65,8 @@ class ReadyCommands:
     def on_deadline(self, now: float) -> None:
         """Run the ready command of every coming worker that is due."""
         for pid in self._policy.decide(now):
-            worker = self._roster().find(pid)
-            if worker is None or not worker.serving:
+            worker = self._worker_table().find(pid)
+            if worker is None or not worker.active:
                 self._policy.worker_done(pid)
                 continue
             try:
@@ -114,7 +114,7 @@ class ReadyCommands:
         Where other workers' taking connections cannot be seen either, the command is believed.
         """
         inodes = self._inodes(pid)
-        others = [each.pid for each in self._roster().ready() if each.pid != pid]
+        others = [each.pid for each in self._worker_table().ready() if each.pid != pid]
         if not inodes or not others:
             return False
         try:

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sidecar.core.roster import Roster
+    from sidecar.core.worker_table import WorkerTable
     from sidecar.host.generations import Generations
     from sidecar.host.job import Tools
     from sidecar.system.output import Output
@@ -32,14 +32,14 @@ class Requests:
     def __init__(
         self,
         tools: Tools,
-        roster: Roster,
+        worker_table: WorkerTable,
         generations: Generations,
         manager: Manager,
         output: Output | None,
         read_settings: Callable[[str, float], bool],
     ) -> None:
         self._tools = tools
-        self._roster = roster
+        self._worker_table = worker_table
         self._generations = generations
         self._manager = manager
         self._output = output
@@ -65,10 +65,10 @@ class Requests:
         """
         if name == "USR1":
             self._rotate_log()
-        ready = [worker.pid for worker in self._roster.ready()]
+        ready = [worker.pid for worker in self._worker_table.ready()]
         without = [] if name in HARMLESS else _without_handler(ready, name)
         pids = [pid for pid in ready if pid not in without]
-        self._tools.observe(facts.SignalPassed(name, tuple(pids)), time.monotonic())
+        self._tools.observe(facts.SignalForwardRequested(name, tuple(pids)), time.monotonic())
         return pids, without
 
     def reopen_logs(self) -> None:
@@ -77,18 +77,18 @@ class Requests:
         """
         self._rotate_log()
         able = []
-        for worker in self._roster.ready():
+        for worker in self._worker_table.ready():
             of = self._generations.plans[worker.generation].settings
             profile = profiles.PROFILES.get(of.profile)
             if profile is not None and profile.reopens:
                 able.append(worker.pid)
         without = _without_handler(able, "USR1")
         to = tuple(pid for pid in able if pid not in without)
-        self._tools.observe(facts.SignalPassed("USR1", to), time.monotonic())
+        self._tools.observe(facts.SignalForwardRequested("USR1", to), time.monotonic())
 
     def _rotate_log(self) -> None:
         """Open the log anew, and say who still writes to the one before."""
-        if self._reopen_log() and self._output is not None and self._roster.serving():
+        if self._reopen_log() and self._output is not None and self._worker_table.active():
             remark = (
                 f"{self._output.path} is another file now, but the workers that run write on to the"
                 " one before: HUP replaces them, or rotate by copying and truncating (copytruncate)"

@@ -111,4 +111,4 @@ class SettingsChange:
         if {"command", "profile", "handoff", "port"} & {*change.names}:
             self._in_force.arrange()
             self._in_force.remark()
-        self._tools.observe(facts.Configured(change.new), now)
+        self._tools.observe(facts.SettingsChanged(change.new), now)

@@ -55,11 +55,11 @@ class SignalHandling:
             case "CHLD":
                 self._child_ended(now)
             case "TERM" | "INT" | "QUIT":
-                self._tools.observe(facts.StopAsked(name, lame_duck=name == "TERM"), now)
+                self._tools.observe(facts.StopRequested(name, lame_duck=name == "TERM"), now)
             case "HUP" if self._terminal_gone():
                 if not self._tools.stopping():
                     self._tools.say("terminal_closed", {})
-                    self._tools.observe(facts.StopAsked(name, lame_duck=False), now)
+                    self._tools.observe(facts.StopRequested(name, lame_duck=False), now)
             case "HUP":
                 self._requests.reload("signal", signal=name)
             case "TTIN" | "TTOU":

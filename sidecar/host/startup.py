@@ -138,7 +138,7 @@ def _take_over(host: Host, state: dict[str, Any], now: float) -> None:
         "pid": os.getpid(),
     }
     host.events.say("upgraded", fields)
-    for worker in host.supervisor.roster.serving():
+    for worker in host.supervisor.worker_table.active():
         if worker.state == STARTING:
             host.readiness.add(worker.pid, worker.readiness, now)
     host.helpers.end_outdated()

@@ -35,7 +35,7 @@ class StatusFileReport:
             return
         try:
             self._file.write(self._supervisor.status_rows())
-            self._file.tell(self._supervisor.failed)
+            self._file.tell(self._supervisor.failed_swap)
             self._failed = ""
         except OSError as error:
             cause = error.strerror or str(error)

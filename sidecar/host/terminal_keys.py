@@ -31,7 +31,7 @@ class TerminalKeys:
         for line in self._terminal.lines() if self._terminal is not None else ():
             if line.strip().lower() in (b"q", b"quit"):
                 self._tools.say("key_pressed", {"key": "q"})
-                self._tools.observe(facts.StopAsked("INT", lame_duck=False), now)
+                self._tools.observe(facts.StopRequested("INT", lame_duck=False), now)
             else:
                 self._tools.say("key_pressed", {"key": "Enter"})
                 self._tools.observe(facts.SwapTriggered("key"), now)

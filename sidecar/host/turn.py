@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from sidecar.core.containment import Containment, place
+from sidecar.core.containment import Containment, error_location
 from sidecar.system.jitter import chance
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ class Turn:
     def work(self, now: float) -> None:
         """Do what is due, each part by itself."""
         for part in self.parts:
-            if self._containment.held_until(part.what) > now:
+            if self._containment.paused_until(part.what) > now:
                 continue
             due = part.always or self._due(part, now) <= now
             if due and not self.attempt(part.what, part.work, now):
@@ -77,13 +77,13 @@ class Turn:
         except Exception as error:
             self.note_defect(part.what, error, now)
             due = self.put_off(part.what, now)
-        held = self._containment.held_until(part.what)
+        held = self._containment.paused_until(part.what)
         # What is done in every turn has no deadline of its own to come back to after a failure.
         return max(due, held) if not part.always or held <= now else held
 
     def put_off(self, what: str, now: float) -> float:
         """It has raised: when to do it again."""
-        return self._containment.failed(what, now, chance())
+        return self._containment.record_failure(what, now, chance())
 
     def attempt(
         self, what: str, work: Callable[..., None], *args: Any, again: bool = False
@@ -107,10 +107,10 @@ class Turn:
         self.defective = True
         if self._saying:
             return  # in saying so
-        kind, where = type(error).__name__, place(error)
+        kind, where = type(error).__name__, error_location(error)
         self._saying = True
         try:
-            if not self._containment.news(f"{what} {kind} {where}", now, chance()):
+            if not self._containment.should_report(f"{what} {kind} {where}", now, chance()):
                 return
             if isinstance(error, OSError) and error.strerror:
                 self.say("action_failed", {"what": what, "cause": error.strerror})

@@ -10,7 +10,7 @@ import os
 import time
 
 from sidecar import __version__
-from sidecar.base.ending import what_it_did
+from sidecar.base.exit_text import exit_predicate
 from sidecar.host.tail import Tail
 from sidecar.policies import upgrade as policy
 from sidecar.system.child import Launch
@@ -99,7 +99,7 @@ class Upgrading:
         self._close_state()
         last = output.rpartition("\n")[2]
         if ended.code or ended.signal or not last.startswith("sidecar "):
-            how = ended.note or what_it_did(ended.code, ended.signal)
+            how = ended.note or exit_predicate(ended.code, ended.signal)
             said = f": {last}" if last else ""
             self._fail(f"the new version cannot take over, its check {how}{said}", output)
             return

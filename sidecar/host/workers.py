@@ -122,7 +122,7 @@ class WorkerProcesses:
         """What is to be said of a worker that somebody killed: nothing, unless the kernel has just
         done such a thing.
         """
-        if ended.signal != "KILL" or not worker.serving or not self._room.has_killed():
+        if ended.signal != "KILL" or not worker.active or not self._room.has_killed():
             return ""
         return OUT_OF_MEMORY
 

@@ -59,7 +59,7 @@ class RestartPolicy:
             self.outdated = False
             self.start_at = now
         else:
-            not_before = self.backoff.failed(now, lived, random_fraction)
+            not_before = self.backoff.record_failure(now, lived, random_fraction)
             self.start_at = max(not_before, now + self.min_pause_s)
         return self.start_at - now
 

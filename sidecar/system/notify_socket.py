@@ -8,7 +8,7 @@ import socket
 import struct
 
 from sidecar.base.record import Descriptor
-from sidecar.core.backoff import Allowance
+from sidecar.core.backoff import RateLimit
 from sidecar.system.procfs import owner
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ class NotifySocket:
         """
         self.ignored = 0
         """How many messages were of strangers or made no sense."""
-        self._allowance = Allowance(self.PACE, self.BURST)
+        self._allowance = RateLimit(self.PACE, self.BURST)
         if state is not None:
             self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
             return

@@ -161,16 +161,16 @@ class Manager:
 
 def state(supervisor: Supervisor) -> str:
     """What `systemctl status` shows: one line, without a full stop."""
-    roster = supervisor.roster
+    worker_table = supervisor.worker_table
     said = []
-    if roster.current is not None:
+    if worker_table.current is not None:
         said.append(
-            f"generation {roster.current.number} serves, {len(roster.ready())} of {supervisor.size} workers ready"
+            f"generation {worker_table.current.number} serves, {len(worker_table.ready())} of {supervisor.size} workers ready"
         )
-    if roster.coming is not None:
-        said.append(f"generation {roster.coming.number} is starting")
-    if supervisor.failed is not None:
-        said.append("generation {} failed: {}".format(*supervisor.failed))
+    if worker_table.coming is not None:
+        said.append(f"generation {worker_table.coming.number} is starting")
+    if supervisor.failed_swap is not None:
+        said.append("generation {} failed: {}".format(*supervisor.failed_swap))
     return " ".join("; ".join(said).split())[:LONGEST]
 
 

@@ -19,12 +19,12 @@ from sidecar.base.errors import SidecarError
 from sidecar.base.record import Descriptor, Record
 from sidecar.control import commands
 from sidecar.core import facts, orders
-from sidecar.core.backoff import Allowance, Backoff, IntervalClock
+from sidecar.core.backoff import AutoRestartTimer, Backoff, RateLimit
 from sidecar.core.containment import Containment
-from sidecar.core.history import Chronicle
+from sidecar.core.history import EventHistory
 from sidecar.core.model import Generation, Worker
-from sidecar.core.roster import Roster
-from sidecar.core.supervisor import Ending, Failure, Supervisor, Wish
+from sidecar.core.supervisor import Failure, PendingSwap, StopState, Supervisor
+from sidecar.core.worker_table import WorkerTable
 from sidecar.policies.restart import RestartPolicy
 from sidecar.settings.address import Address
 from sidecar.settings.table import Settings
@@ -52,21 +52,21 @@ RECORDS: dict[str, type[Record]] = {
     for each in (
         Address,
         Settings,
-        Wish,
+        PendingSwap,
         Failure,
         *(each for words in (orders, facts) for each in vars(words).values()),
     )
     if isinstance(each, type) and issubclass(each, Record)
 }
 OBJECTS: dict[str, Callable[[], object]] = {
-    "Roster": Roster,
+    "WorkerTable": WorkerTable,
     "Generation": lambda: Generation(0, "", 0.0, Settings()),
     "Worker": lambda: Worker(0, 0, 0, "", 0.0),
-    "Ending": Ending,
+    "StopState": StopState,
     "Backoff": lambda: Backoff(0.0, 0.0),
-    "Allowance": lambda: Allowance(0.0, 0.0),
-    "IntervalClock": IntervalClock,
-    "Chronicle": Chronicle,
+    "RateLimit": lambda: RateLimit(0.0, 0.0),
+    "AutoRestartTimer": AutoRestartTimer,
+    "EventHistory": EventHistory,
     "Containment": Containment,
     "RestartPolicy": lambda: RestartPolicy(0.0),
     "EventStream": commands.EventStream,
@@ -74,7 +74,7 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "UpgradeOutcome": commands.UpgradeOutcome,
 }
 # Of the supervisor, what a new one is given anyway.
-GIVEN = ("chance",)
+GIVEN = ("random_fraction",)
 
 
 def plain(value: Any) -> Any:

@@ -63,7 +63,7 @@ class Host:
         processes, sources = Workers(set(), {}), Sources()
         loop = Loop(events.turn, sources, self.supervisor, events.redaction)
         children = Children(
-            events.turn, events.say, loop.observe, processes, self.supervisor.roster
+            events.turn, events.say, loop.observe, processes, self.supervisor.worker_table
         )
         tools = Tools(
             say=events.say,
@@ -128,7 +128,7 @@ def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
         mad = [each for each in said if each["event"] == "action_failed"]
         assert len(mad) == bool(watcher.protocol_error)
         made.supervisor.reconcile(time.monotonic())
-        for path in made.supervisor._wish.changed if made.supervisor._wish else ():
+        for path in made.supervisor._pending_swap.changed if made.supervisor._pending_swap else ():
             os.fsencode(path)
             assert "\0" not in path
     finally:

@@ -69,7 +69,7 @@ class History:
         self.now = 0.0
         self.refusals = 0
         self.started: Counter[int] = Counter()
-        self.said: list[orders.Say] = []
+        self.said: list[orders.LogEvent] = []
         self.spawns: list[orders.Spawn] = []
         #: A defect was planted: one may be said.
         self.defective = False
@@ -125,14 +125,14 @@ class History:
 
     def _perform(self, order: orders.Order) -> str:
         match order:
-            case orders.Say():
+            case orders.LogEvent():
                 assert order.event != "internal_error" or self.defective, order
                 self.said.append(order)
                 return ""
             case orders.Prepare():
                 if self.prepare == "at once":
-                    self._observe(facts.Prepared(order.generation))
-                like = f" like {order.like}" if order.like else ""
+                    self._observe(facts.GenerationPrepared(order.generation))
+                like = f" like {order.settings_from}" if order.settings_from else ""
                 return f"prepare {order.generation}{like}"
             case orders.Spawn():
                 self.spawns.append(order)
@@ -151,7 +151,7 @@ class History:
                     facts.WorkerStarted(order.generation, order.slot, pid, self.readiness)
                 )
                 if self.execute == "at once":
-                    self._observe(facts.WorkerExecuted(pid))
+                    self._observe(facts.ProgramExecuted(pid))
                 return f"{place}={pid}"
             case orders.Retire():
                 return f"retire {order.pid} {order.signal}"
@@ -159,9 +159,9 @@ class History:
                 return f"retire-group {order.pid} {order.signal}"
             case orders.Kill():
                 return f"kill {order.pid}"
-            case orders.Pass():
+            case orders.ForwardSignal():
                 return f"pass {order.pid} {order.signal}"
-            case orders.Close():
+            case orders.ForgetGeneration():
                 return f"close {order.generation}"
             case orders.Exit():
                 return f"exit {order.status}"
@@ -181,61 +181,73 @@ class History:
             case ["configured", *words]:
                 pairs = dict(word.split("=") for word in words)
                 values = {name: TABLE[name].kind(text) for name, text in pairs.items()}
-                self._observe(facts.Configured(self.supervisor.settings.replace(**values)))
+                self._observe(facts.SettingsChanged(self.supervisor.settings.replace(**values)))
             case ["term"]:
-                self._observe(facts.StopAsked("TERM"))
+                self._observe(facts.StopRequested("TERM"))
             case ["int"]:
-                self._observe(facts.StopAsked("INT", lame_duck=False))
+                self._observe(facts.StopRequested("INT", lame_duck=False))
             case ["ttin"]:
                 self._observe(facts.SizeChanged(1, "TTIN"))
             case ["ttou"]:
                 self._observe(facts.SizeChanged(-1, "TTOU"))
             case ["usr1"]:
-                everybody = tuple(each.pid for each in self.supervisor.roster.workers())
-                self._observe(facts.SignalPassed("USR1", everybody))
+                everybody = tuple(each.pid for each in self.supervisor.worker_table.workers())
+                self._observe(facts.SignalForwardRequested("USR1", everybody))
             case ["prepared", generation, room]:
-                self._observe(facts.Prepared(int(generation), int(room), "the limit"))
+                self._observe(facts.GenerationPrepared(int(generation), int(room), "the limit"))
             case ["prepared", generation]:
-                self._observe(facts.Prepared(int(generation)))
+                self._observe(facts.GenerationPrepared(int(generation)))
             case ["unprepared", generation]:
                 self._observe(
                     facts.PreparationFailed(int(generation), "the check exited with status 3")
                 )
             case ["executed", pid]:
-                self._observe(facts.WorkerExecuted(int(pid)))
+                self._observe(facts.ProgramExecuted(int(pid)))
             case ["ready", pid]:
                 self._observe(facts.WorkerReady(int(pid)))
             case ["takes", pid, takers]:
-                self._observe(facts.WorkerSpread(int(pid), int(takers)))
+                self._observe(facts.AcceptingCountChanged(int(pid), int(takers)))
             case ["big", pid]:
-                self._observe(facts.GrewTooBig(int(pid), 2**30))
+                self._observe(facts.MemoryLimitExceeded(int(pid), 2**30))
             case ["forbidden", pid]:
-                self._observe(facts.LookForbidden(int(pid), "EPERM"))
+                self._observe(facts.ReadinessProbeUnavailable(int(pid), "EPERM"))
             case ["absent", pid]:
                 self._observe(facts.WorkerExited(int(pid), 127, note="cannot run it: not found"))
             case ["exit", pid, code]:
                 self._observe(facts.WorkerExited(int(pid), int(code)))
             case ["exit", pid, code, "+"]:
                 self._observe(
-                    facts.WorkerExited(int(pid), int(code), alone=False, left=(int(pid) * 10,))
+                    facts.WorkerExited(
+                        int(pid), int(code), group_empty=False, remaining=(int(pid) * 10,)
+                    )
                 )
             case ["exit", pid, code, name] if name in SIGNAL_NUMBERS:
-                self._observe(facts.WorkerExited(int(pid), int(code), reported=name))
+                self._observe(facts.WorkerExited(int(pid), int(code), reported_signal=name))
             case ["exit", pid, code, name, "+"]:
                 self._observe(
                     facts.WorkerExited(
-                        int(pid), int(code), alone=False, left=(int(pid) * 10,), reported=name
+                        int(pid),
+                        int(code),
+                        group_empty=False,
+                        remaining=(int(pid) * 10,),
+                        reported_signal=name,
                     )
                 )
             case ["exit", pid, code, "+", "stray"]:
                 strays = (int(pid) * 10,)
                 self._observe(
-                    facts.WorkerExited(int(pid), int(code), alone=False, left=strays, strays=strays)
+                    facts.WorkerExited(
+                        int(pid), int(code), group_empty=False, remaining=strays, strays=strays
+                    )
                 )
             case ["killed", pid, name, "+"]:
                 self._observe(
                     facts.WorkerExited(
-                        int(pid), SIGNAL_NUMBERS[name], name, alone=False, left=(int(pid) * 10,)
+                        int(pid),
+                        SIGNAL_NUMBERS[name],
+                        name,
+                        group_empty=False,
+                        remaining=(int(pid) * 10,),
                     )
                 )
             case ["killed", pid, name]:

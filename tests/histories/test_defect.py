@@ -11,19 +11,19 @@ from sidecar.settings.table import Settings
 from tests.histories.history import History
 
 STEPS = [
-    "_ripen",
-    "_judge",
-    "_give_up_for_good",
+    "_check_start_deadlines",
+    "_handle_failed_generation",
+    "_stop_after_failures",
     "_take_over",
-    "_trim",
-    "_begin",
+    "_retire_surplus",
+    "_begin_swap",
     "_make_room",
-    "_grow",
-    "_shift",
-    "_recycle",
-    "_pass_on",
-    "_enforce",
-    "_bury",
+    "_start_missing_workers",
+    "_rebalance_processes",
+    "_recycle_oversize",
+    "_forward_signals",
+    "_kill_overdue",
+    "_remove_finished",
 ]
 
 
@@ -59,21 +59,21 @@ def test_a_stop_goes_on_whatever_step_is_broken_for_good(name, after):
             history._fact(facts)
         given += history._settle()
     assert given[0] == "retire 101 TERM"
-    assert ("kill 101" in given) is (name != "_enforce" or after)
+    assert ("kill 101" in given) is (name != "_kill_overdue" or after)
     # Without a kill the supervisor waits for good: the host ends a stop that takes too long.
-    assert ("exit 0" in given) is (name != "_enforce" or after)
+    assert ("exit 0" in given) is (name != "_kill_overdue" or after)
 
 
 def test_what_a_step_had_decided_before_it_raised_is_done():
     history = History(Settings(workers=2), prepare="later")
     history.play("0 start | prepare 1")
-    broken(history, "_grow", 1.0, after=True)
+    broken(history, "_start_missing_workers", 1.0, after=True)
     history.play("0 prepared 1 | spawn 1/0=101, spawn 1/1=102, !internal_error")
 
 
 def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once():
     history = History(Settings(workers=1))
-    broken(history, "_grow", 0.1, after=False)
+    broken(history, "_start_missing_workers", 0.1, after=False)
     history.play(
         """
         0     start      | prepare 1, !internal_error
@@ -91,7 +91,7 @@ def test_a_failure_is_not_forgotten_by_a_step_that_raises():
     history.play(
         "0 start | prepare 1, spawn 1/0=101\n 1 ready 101 | !serving\n 2 hup | prepare 2, spawn 2/0=201"
     )
-    real = Supervisor._serves_alone
+    real = Supervisor._is_only_one_ready
 
     def serves_alone(self, coming):
         if self is history.supervisor and history.now < 3.1:
@@ -100,16 +100,16 @@ def test_a_failure_is_not_forgotten_by_a_step_that_raises():
 
     history.defective = True
     try:
-        Supervisor._serves_alone = serves_alone
+        Supervisor._is_only_one_ready = serves_alone
         history.play("3 exit 201 1 | !internal_error\n 3.25 - | close 2, !swap_failed")
     finally:
-        Supervisor._serves_alone = real
+        Supervisor._is_only_one_ready = real
 
 
 def test_a_defect_that_stays_is_said_ever_more_seldom():
     history = History(Settings(workers=1))
     history.play("0 start | prepare 1, spawn 1/0=101\n 1 ready 101 | !serving")
-    broken(history, "_trim", float("inf"), after=False)
+    broken(history, "_retire_surplus", float("inf"), after=False)
     tries = 0
     history.play("2 - |")
     while history.supervisor.deadline < 3600.0:

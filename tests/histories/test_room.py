@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.core.room import KEPT, Room
+from sidecar.core.room import MAX_GENERATIONS, Room
 
 MIB = 1 << 20
 
@@ -31,7 +31,7 @@ class Told:
             self.generation, left * MIB, 400 * MIB, there, len(sizes), self.kills
         )
         self.kills += killed
-        self.room.ended(self.kills)
+        self.room.end(self.kills)
         assert fits is not None
         return fits
 
@@ -58,7 +58,7 @@ def test_the_biggest_worker_of_the_last_generations_counts_until_it_is_forgotten
     assert told.swap(100, left=220) == 2
     assert told.swap(20, 20, left=220) == 2
     assert told.why.endswith("a worker of generation 1 took 100")
-    for _ in range(KEPT):
+    for _ in range(MAX_GENERATIONS):
         fits = told.swap(20, 20, left=220)
     assert fits == 11
 
@@ -89,7 +89,7 @@ def test_a_kill_at_another_time_teaches_nothing() -> None:
     told = Told()
     assert told.swap(50, left=200) == 4
     told.kills += 1
-    told.room.ended(told.kills)
+    told.room.end(told.kills)
     assert told.swap(50, left=200) == 4
 
 

@@ -267,8 +267,8 @@ def test_no_swap_is_in_sight_any_more_once_sidecar_stops() -> None:
         25   -         | retire 201 TERM, !swap_failed
         26   hup       |
     """)  # fmt: skip
-    assert history.supervisor.wish is not None
+    assert history.supervisor.pending_swap is not None
     history.play("26.5 term | !stopping")
-    assert history.supervisor.wish is None
+    assert history.supervisor.pending_swap is None
     history.play("26.6 hup |\n26.8 exit 201 0 | close 2")
-    assert history.supervisor.wish is None
+    assert history.supervisor.pending_swap is None

@@ -244,7 +244,7 @@ def test_it_is_told_what_was_refused() -> None:
     prepare = [
         each for each in history.supervisor.reconcile(30.0) if isinstance(each, orders.Prepare)
     ]
-    assert [(each.like, each.refused) for each in prepare] == [(1, 2)]
+    assert [(each.settings_from, each.rejected) for each in prepare] == [(1, 2)]
 
 
 @pytest.mark.parametrize("asked", ["hup", "command", "watch", "envdir"])

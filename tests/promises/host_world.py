@@ -155,7 +155,7 @@ class HostWorld(World):
         """Another version of sidecar goes on."""
         supervisor = json.loads(json.dumps(plain(self.supervisor)))
         self.supervisor = revived_supervisor(
-            revived(supervisor), Settings(), self.now, self.supervisor.chance
+            revived(supervisor), Settings(), self.now, self.supervisor.random_fraction
         )
         for each in self.restarted:
             each.taken_over(replaced=each.name != LOG_COMMAND)

@@ -210,7 +210,7 @@ class Reload(Job):
         if not world.calm and self.fate.random() < 0.5:
             drawn = world.draw_settings(self.fate)
             some = [name for name in drawn if name != "command" and self.fate.random() < 0.3]
-            world.observe(facts.Configured(world.altered(drawn, some)))
+            world.observe(facts.SettingsChanged(world.altered(drawn, some)))
         world.observe(facts.SwapTriggered(step.trigger, step.supersedes, step.changed))
 
 

@@ -44,13 +44,13 @@ def said(given: list[orders.Order], *wanted: str) -> list[int]:
     return [
         order.fields["generation"]
         for order in given
-        if isinstance(order, orders.Say) and order.event in wanted
+        if isinstance(order, orders.LogEvent) and order.event in wanted
     ]
 
 
 def was_said(given: list[orders.Order], event: str) -> bool:
     """Whether this was said at all."""
-    return any(isinstance(order, orders.Say) and order.event == event for order in given)
+    return any(isinstance(order, orders.LogEvent) and order.event == event for order in given)
 
 
 class Continuity(Promise):
@@ -86,7 +86,7 @@ class Continuity(Promise):
         recycled = {
             order.fields["pid"]
             for order in given
-            if isinstance(order, orders.Say) and order.event == "recycled"
+            if isinstance(order, orders.LogEvent) and order.event == "recycled"
         }
         delay = world.settings.kill_old_delay - BIT
         for process in left:
@@ -125,7 +125,7 @@ class Continuity(Promise):
         """
         pids: set[int] = set()
         for order in given:
-            if isinstance(order, orders.Say) and order.event == "overlap_skipped":
+            if isinstance(order, orders.LogEvent) and order.event == "overlap_skipped":
                 life = self.world.generations[order.fields["generation"]]
                 if (
                     not self.world.alone(life)
@@ -214,7 +214,7 @@ class NoBadGeneration(Promise):
             ):
                 raise self.broken(f"generation {number} serves within kill_old_delay")
         for order in given:
-            if isinstance(order, orders.Say) and order.event == "swap_failed":
+            if isinstance(order, orders.LogEvent) and order.event == "swap_failed":
                 life = world.generations[order.fields["generation"]]
                 if not life.fault:
                     raise self.broken(f"generation {life.number} failed for no reason: {order}")
@@ -325,8 +325,10 @@ class StopEnds(Promise):
             raise self.broken(f"nobody told {world.wanted()} to leave")
         if world.end_by < INF and not world.processes and world.leaving():
             raise self.broken("nothing is left and sidecar does not end")
-        if world.stops and world.supervisor.wish is not None:
-            raise self.broken(f"it is stopping, and tells of a swap: {world.supervisor.wish}")
+        if world.stops and world.supervisor.pending_swap is not None:
+            raise self.broken(
+                f"it is stopping, and tells of a swap: {world.supervisor.pending_swap}"
+            )
 
 
 class DrainEnds(Promise):
@@ -377,7 +379,7 @@ class Losses(Promise):
         world = self.world
         if isinstance(fact, facts.SizeChanged):
             self.slots.clear()
-        elif isinstance(fact, facts.Configured):
+        elif isinstance(fact, facts.SettingsChanged):
             self.slots.clear()
             self.min_uptime = max(world.settings.min_uptime, 0.25)
         elif isinstance(fact, facts.SpawnFailed):
@@ -394,7 +396,7 @@ class Losses(Promise):
                 0.0 if process.ready_at is None else world.now - process.ready_at,
             )
 
-    def overdue(self, order: orders.Say, asked: set[int]) -> None:
+    def overdue(self, order: orders.LogEvent, asked: set[int]) -> None:
         """It was said that a worker is not ready in time; it and those `asked` leave."""
         asked.add(order.fields["pid"])
         if not self.world.stops:  # a stop gives a coming generation up in the same breath
@@ -443,7 +445,7 @@ class NoSpin(Losses):
 
     def fact(self, fact: facts.Fact) -> None:
         """Count what fails."""
-        if isinstance(fact, facts.Configured):
+        if isinstance(fact, facts.SettingsChanged):
             longest = max(self.world.settings.max_backoff, 0.25)
             self.longest, self.least_longest = (
                 max(self.longest, longest),
@@ -475,9 +477,9 @@ class NoSpin(Losses):
                 asked.add(order.pid)
                 if all(process.pid in asked for process in world.wanted()):
                     self.turns.append(world.now)  # the last that was left was one too many
-            elif isinstance(order, orders.Say) and order.event == "worker_overdue":
+            elif isinstance(order, orders.LogEvent) and order.event == "worker_overdue":
                 self.overdue(order, asked)
-            elif isinstance(order, orders.Say) and order.event == "swap_failed":
+            elif isinstance(order, orders.LogEvent) and order.event == "swap_failed":
                 life, current = world.generations[order.fields["generation"]], world.current
                 if life.trigger == "interval":
                     self.interval_failed_at = world.now
@@ -490,11 +492,11 @@ class NoSpin(Losses):
                 ):
                     self.failures = 0
                 self._failed(long=False)
-            elif isinstance(order, orders.Say) and order.event == "retry_scheduled":
+            elif isinstance(order, orders.LogEvent) and order.event == "retry_scheduled":
                 self.retry = True
                 if order.fields["pause"] > self._longest_pause(self.failures) + BIT:
                     raise self.broken(f"too long a pause after {self.failures} failures: {order}")
-            elif isinstance(order, orders.Say) and order.event == "interval_due":
+            elif isinstance(order, orders.LogEvent) and order.event == "interval_due":
                 current, interval = world.current, world.settings.auto_restart_interval
                 if (
                     current is None
@@ -734,7 +736,7 @@ class SlowStart(Promise):
         """Look at each TTOU and TTIN, and at what is retired."""
         world = self.world
         for order in given:
-            if isinstance(order, orders.Pass) and order.signal in ("TTOU", "TTIN"):
+            if isinstance(order, orders.ForwardSignal) and order.signal in ("TTOU", "TTIN"):
                 process = world.processes[order.pid]
                 successor = self._successor(process, given)
                 if world.now < process.resized_at + 0.1 - BIT:
@@ -749,7 +751,7 @@ class SlowStart(Promise):
                     raise self.broken(
                         f"fewer than {process.had} would be left: {order}, {successor}"
                     )
-            if isinstance(order, orders.Say) and order.event == "serving":
+            if isinstance(order, orders.LogEvent) and order.event == "serving":
                 self._complete(order.fields["generation"])
 
     def _successor(self, process: Process, given: list[orders.Order]) -> Process | None:
@@ -797,7 +799,7 @@ class Orderly(Promise):
     """Every order makes sense: a worker is signalled once and killed once, only one that is there;
     a slot is filled once; a generation is closed once, after its last worker; nothing follows Exit.
     "Every process is reaped": the supervisor knows exactly the processes that are there (this one
-    looks into its roster). """  # fmt: skip
+    looks into its worker_table). """  # fmt: skip
 
     name = "Orderly"
 
@@ -855,14 +857,14 @@ class Orderly(Promise):
                 case orders.Spawn():
                     self._spawn(order, retired, filled)
                     filled.add(order.slot)
-                case orders.Pass():
+                case orders.ForwardSignal():
                     process = world.processes.get(order.pid)
                     if process is None or not process.ready:
                         raise self.broken(f"it is not serving: {order}")
                 case orders.Prepare():
                     if order.generation != world.begun + 1:
                         raise self.broken(f"generations are numbered one by one: {order}")
-                case orders.Close():
+                case orders.ForgetGeneration():
                     life = world.generations[order.generation]
                     if life.state == CLOSED:
                         raise self.broken(f"closed twice: {order}")
@@ -902,7 +904,7 @@ class Orderly(Promise):
         """The supervisor and the world agree on who is there; whatever is gone is closed."""
         world = self.world
         supervisor = world.supervisor
-        known = {worker.pid for worker in supervisor.roster.workers()}
+        known = {worker.pid for worker in supervisor.worker_table.workers()}
         if known != world.processes.keys():
             raise self.broken(
                 f"the supervisor knows {sorted(known)}, there are {sorted(world.processes)}"
@@ -939,7 +941,7 @@ class Persistence(Losses):
 
     def fact(self, fact: facts.Fact) -> None:
         """Who reads the settings anew hopes again."""
-        if isinstance(fact, facts.Configured):
+        if isinstance(fact, facts.SettingsChanged):
             self.enough = False
         super().fact(fact)
 
@@ -966,15 +968,15 @@ class Persistence(Losses):
         for order in given:
             if isinstance(order, orders.Retire):
                 asked.add(order.pid)
-            elif isinstance(order, orders.Say) and order.event == "worker_overdue":
+            elif isinstance(order, orders.LogEvent) and order.event == "worker_overdue":
                 self.overdue(order, asked)
-            elif isinstance(order, orders.Say) and order.event == "serving":
+            elif isinstance(order, orders.LogEvent) and order.event == "serving":
                 if world.current is not None:
                     self._held_out(world.current.serving_at)
-            elif isinstance(order, orders.Say) and order.event == "swap_failed":
+            elif isinstance(order, orders.LogEvent) and order.event == "swap_failed":
                 if not order.fields["still"] and not order.fields["degraded"]:
                     self._count(0.0)
-            elif isinstance(order, orders.Say) and order.event == "gave_up":
+            elif isinstance(order, orders.LogEvent) and order.event == "gave_up":
                 if not 0 < world.settings.max_failures <= self.failures:
                     raise self.broken(f"given up after {self.failures} failures")
                 if left := [each for each in world.wanted() if each.pid not in asked]:
@@ -1013,16 +1015,16 @@ class Recycling(Promise):
         """Look at each that is begun, and each that is done."""
         world = self.world
         for order in given:
-            if isinstance(order, orders.Say) and order.event == "recycling":
+            if isinstance(order, orders.LogEvent) and order.event == "recycling":
                 left = {each.pid for each in given if isinstance(each, orders.Retire)}
                 self._begins(order, said(given, "serving", "swap_failed", "swap_superseded"), left)
-            elif isinstance(order, orders.Say) and order.event == "recycled":
+            elif isinstance(order, orders.LogEvent) and order.event == "recycled":
                 process = world.processes[order.fields["pid"]]
                 failures, _ = self.slots.get(process.slot, (0, 0.0))
                 failures = 0 if world.now - (process.ready_at or 0.0) >= 600.0 else failures + 1
                 self.slots[process.slot] = (failures, world.now)
 
-    def _begins(self, order: orders.Say, ended: list[int], left: set[int]) -> None:
+    def _begins(self, order: orders.LogEvent, ended: list[int], left: set[int]) -> None:
         world = self.world
         big = world.processes[order.fields["pid"]]
         if big.big_at == INF or not big.ready:
@@ -1114,12 +1116,12 @@ class WayBack(Promise):
         world = self.world
         current = world.current
         for order in given:
-            if isinstance(order, orders.Say) and order.event == "serving":
+            if isinstance(order, orders.LogEvent) and order.event == "serving":
                 if current is not None:
                     self._remember(current.number)
                 current = world.generations[order.fields["generation"]]
                 self.refused &= current.like > 0
-            elif isinstance(order, orders.Say) and order.event == "swap_failed":
+            elif isinstance(order, orders.LogEvent) and order.event == "swap_failed":
                 self.failed = True
                 life = world.generations[order.fields["generation"]]
                 asked = life.trigger not in ("start", "crash", "listener")
@@ -1141,7 +1143,7 @@ class WayBack(Promise):
     def _begun_after_a_refusal(self, order: orders.Prepare, served: int) -> None:
         unasked = order.trigger in ("crash", "listener") and not self.asked
         right = (0, served) if self.listener and not self.asked else (served if unasked else 0,)
-        if order.like not in right:
+        if order.settings_from not in right:
             raise self.broken(f"what was asked for was refused, and {served} served: {order}")
 
     def _begun(self, order: orders.Prepare) -> None:
@@ -1156,7 +1158,7 @@ class WayBack(Promise):
             if again and once and not world.settings.as_server_starter:
                 wanted = self.good
         # An attempt that was already due for another reason is with what there is now.
-        if order.like != wanted and not (self.failed and order.like == 0):
+        if order.settings_from != wanted and not (self.failed and order.settings_from == 0):
             raise self.broken(f"it should have gone back to generation {wanted}: {order}")
 
 

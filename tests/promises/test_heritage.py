@@ -27,7 +27,9 @@ SCHEDULES = 400
 def reborn(supervisor: Supervisor, now: float) -> Supervisor:
     """What an upgrade in place makes of it."""
     text = json.dumps(plain(supervisor))
-    return state.revived_supervisor(revived(json.loads(text)), Settings(), now, supervisor.chance)
+    return state.revived_supervisor(
+        revived(json.loads(text)), Settings(), now, supervisor.random_fraction
+    )
 
 
 class Mortal(World):
@@ -102,4 +104,4 @@ def test_what_a_state_lacks_is_as_at_a_start_and_what_it_has_too_much_is_refused
     with pytest.raises(Unfit, match="a Mood in its state"):
         revived({"~": "Mood"})
     with pytest.raises(Unfit, match="unexpected 'colour'"):
-        revived({"~": "Wish", "trigger": "signal", "not_before": 0.0, "colour": "red"})
+        revived({"~": "PendingSwap", "trigger": "signal", "not_before": 0.0, "colour": "red"})

@@ -97,7 +97,7 @@ class Fault:
 
 
 RETIRED = "                self._retire([worker], now)\n"
-LOST = "                self._lost(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)\n"
+LOST = "                self._lose_worker(worker.generation, worker.slot, Failure(cause, 1), now, lived=0.0)\n"
 
 FAULTS = [
     Fault(
@@ -105,7 +105,7 @@ FAULTS = [
         "Continuity",
         ("any(worker.state == STARTING for worker in mine) or not mine", "not mine"),
         (
-            "max(self._grown_at(worker, coming) for worker in mine)",
+            "max(self._fully_grown_at(worker, coming) for worker in mine)",
             "max(worker.started_at for worker in mine)",
         ),
     ),
@@ -141,7 +141,7 @@ FAULTS = [
     Fault(
         "the stop has no lame duck",
         "Continuity or Drain ends",
-        ("self.settings.lame_duck if ending.lame_duck and self.roster.ready() else 0.0", "0.0"),
+        ("self.settings.lame_duck if stop.lame_duck and self.worker_table.ready() else 0.0", "0.0"),
     ),
     Fault(
         "a worker of the coming generation that dies is forgotten",
@@ -152,7 +152,7 @@ FAULTS = [
         "a failed generation is promoted as long as it has one ready worker",
         "No bad generation takes over",
         (
-            "        if self._serves_alone(coming):\n            # Nothing",
+            "        if self._is_only_one_ready(coming):\n            # Nothing",
             "        if any(worker.state == READY for worker in coming.workers):\n            # Nothing",
         ),
     ),
@@ -160,7 +160,7 @@ FAULTS = [
         "a worker that is never ready is waited for",
         "No bad generation takes over or Recovery",
         (
-            "elif self._reached(worker.started_at + self.settings.start_timeout, now):",
+            "elif self._is_due(worker.started_at + self.settings.start_timeout, now):",
             "elif False:",
         ),
     ),
@@ -168,8 +168,8 @@ FAULTS = [
         "the interval counts from the fork",
         "No bad generation takes over or Orderly",
         (
-            "if self._reached(worker.executed_at + self.settings.interval, now):",
-            "if self._reached(worker.started_at + self.settings.interval, now):",
+            "if self._is_due(worker.executed_at + self.settings.interval, now):",
+            "if self._is_due(worker.started_at + self.settings.interval, now):",
         ),
         (
             'if worker.readiness == "interval" and worker.executed_at is not None:',
@@ -192,19 +192,22 @@ FAULTS = [
     Fault(
         "no backoff",
         "No spin or Recycling",
-        ("self.not_before = now + pause * (1 - chance / 2)", "self.not_before = now"),
+        ("self.not_before = now + pause * (1 - random_fraction / 2)", "self.not_before = now"),
         module="backoff",
     ),
     Fault(
         "the backoff does not grow",
         "No spin",
-        ("FIRST_PAUSE * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE"),
+        ("FIRST_PAUSE_S * 2.0 ** min(self.failures, 30)", "FIRST_PAUSE_S"),
         module="backoff",
     ),
     Fault(
         "the pauses never begin anew after a generation that has held out",
         "No spin",
-        ("            self._attempts.held_out(current.serving_at, now)\n", "            pass\n"),
+        (
+            "            self._swap_backoff.record_uptime(current.serving_at, now)\n",
+            "            pass\n",
+        ),
     ),
     Fault(
         "the pauses never begin anew after a long life",
@@ -218,14 +221,14 @@ FAULTS = [
     Fault(
         "a pause may be nothing (--max-backoff 0)",
         "No spin",
-        ("max(longest, FIRST_PAUSE)", "longest"),
+        ("max(max_pause, FIRST_PAUSE_S)", "max_pause"),
         module="backoff",
     ),
     Fault(
         "a slot is respawned without a pause",
         "No spin",
         (
-            "if slot not in held and self._reached(self._pace(slot).not_before, now):",
+            "if slot not in held and self._is_due(self._slot_backoff(slot).not_before, now):",
             "if slot not in held:",
         ),
     ),
@@ -233,51 +236,57 @@ FAULTS = [
         "an idle supervisor wakes up every second",
         "No spin",
         (
-            '        self._next = float("inf")\n        if self.exited',
-            "        self._next = now + 1\n        if self.exited",
+            '        self._deadline = float("inf")\n        if self.exited',
+            "        self._deadline = now + 1\n        if self.exited",
         ),
     ),
     Fault(
         "the automatic restart comes too early",
         "No spin",
-        ("self.due_at = now + interval * (1 + chance / 10)", "self.due_at = now + interval / 2"),
+        (
+            "self.due_at = now + interval * (1 + random_fraction / 10)",
+            "self.due_at = now + interval / 2",
+        ),
         module="backoff",
     ),
     Fault(
         "a swap that was asked for is tried again while something serves",
         "No spin",
-        ("failed.trigger in UNASKED or", "True or"),
+        ("failed.trigger in AUTOMATIC_TRIGGERS or", "True or"),
     ),
     Fault(
         "an automatic restart that failed is tried again at once",
         "No spin",
         (
-            '        if self._interval.due_at <= now or coming.trigger == "interval":\n            self._wind(now)\n',
+            '        if self._auto_restart.due_at <= now or coming.trigger == "interval":\n            self._arm_auto_restart(now)\n',
             "",
         ),
     ),
     Fault(
         "a deadline is a second late",
         "Drain ends or Stop always ends or No spin or No bad generation takes over",
-        ("self._next = min(self._next, moment)", "self._next = min(self._next, moment + 1.0)"),
+        (
+            "self._deadline = min(self._deadline, moment)",
+            "self._deadline = min(self._deadline, moment + 1.0)",
+        ),
     ),
     Fault(
         "a deadline is forgotten when another is nearer already",
         "Drain ends or Stop always ends or No spin or Recovery",
-        ("self._next = min(self._next, moment)", "self._next = moment"),
+        ("self._deadline = min(self._deadline, moment)", "self._deadline = moment"),
     ),
     Fault(
         "the kill deadline is forgotten",
         "Drain ends or Stop always ends or Recovery",
         (
-            "            worker.retired_by = signal\n            worker.kill_at = now + self._grace(worker)\n",
-            "            worker.retired_by = signal\n",
+            "            worker.retire_signal = signal\n            worker.kill_at = now + self._drain_time(worker)\n",
+            "            worker.retire_signal = signal\n",
         ),
     ),
     Fault(
         "who never served is given the whole drain time",
         "Drain ends",
-        ("else min(drain, STILLBORN_GRACE)", "else drain"),
+        ("else min(drain, NEVER_READY_GRACE_S)", "else drain"),
     ),
     Fault(
         "who was not ready, but can have had connections, is killed as if it had none",
@@ -290,18 +299,18 @@ FAULTS = [
     Fault(
         "the next attempt waits for all the drain time of what was given up",
         "Latest wins",
-        ("return min(worker.kill_at, asked_at + STILLBORN_GRACE)", "return worker.kill_at"),
+        ("return min(worker.kill_at, asked_at + NEVER_READY_GRACE_S)", "return worker.kill_at"),
     ),
     Fault(
         "a lingering group is taken for gone",
         "Orderly",
-        ("if worker.state != KILLED and not fact.alone:", "if False:"),
-        ("        elif fact.alone:\n", "        else:\n"),
+        ("if worker.state != KILLED and not fact.group_empty:", "if False:"),
+        ("        elif fact.group_empty:\n", "        else:\n"),
     ),
     Fault(
         "a group whose leader died unasked lingers for ever",
         "Drain ends or Stop always ends or Recovery",
-        ("                worker.kill_at = now + self._grace(worker)\n", ""),
+        ("                worker.kill_at = now + self._drain_time(worker)\n", ""),
     ),
     Fault(
         "what outlives its leader is not asked to leave",
@@ -315,8 +324,8 @@ FAULTS = [
         "what a leader has told to leave is asked again",
         "Orderly",
         (
-            "worker.left_asked = asked and fact.code == 0 and not fact.signal",
-            "worker.left_asked = False",
+            "asked and fact.code == 0 and not fact.signal and not fact.strays",
+            "False",
         ),
     ),
     Fault(
@@ -327,24 +336,27 @@ FAULTS = [
     Fault(
         "the second TERM is swallowed in the lame-duck time",
         "Stop always ends",
-        ("and not over and ending.asked > ending.heeded:", "and False:"),
+        ("and not over and stop.signals_received > stop.signals_handled:", "and False:"),
     ),
     Fault(
         "the same TERM twice at once is two",
         "Drain ends",
-        ("now < ending.asked_at + ECHO", "False"),
+        ("now < stop.last_signal_at + DUPLICATE_SIGNAL_S", "False"),
     ),
     Fault(
         "a TERM while draining is swallowed",
         "Stop always ends or Drain ends",
-        ('if ending.phase == "leaving" and ending.asked > ending.heeded:', "if False:"),
+        (
+            'if stop.phase == "leaving" and stop.signals_received > stop.signals_handled:',
+            "if False:",
+        ),
     ),
     Fault(
         "a crashed slot is filled although everything leaves",
         "Stop always ends or Orderly",
         (
-            '        if self.ending.phase != "leaving":\n            self._step(self._widen',
-            "        if True:\n            self._step(self._widen",
+            '        if self.stop_state.phase != "leaving":\n            self._step(self._open_slots',
+            "        if True:\n            self._step(self._open_slots",
         ),
         (
             "                if generation.state != OUTDATED:\n                    generation.move(OUTDATED)\n",
@@ -354,27 +366,27 @@ FAULTS = [
     Fault(
         "a generation is begun although a stop was asked for",
         "Stop always ends",
-        ("        if self.ending.phase:\n            return\n", ""),
+        ("        if self.stop_state.phase:\n            return\n", ""),
     ),
     Fault(
         "what cannot be killed is waited for for ever",
         "Stop always ends",
-        ("if not left or self._reached(ending.until, now):", "if not left:"),
+        ("if not left or self._is_due(stop.phase_ends_at, now):", "if not left:"),
     ),
     Fault(
         "the exit does not wait for what is being killed",
         "Stop always ends",
-        ("KILL_GRACE = 3.0", "KILL_GRACE = 0.0"),
+        ("KILL_GRACE_S = 3.0", "KILL_GRACE_S = 0.0"),
     ),
     Fault(
         "a generation that is superseded goes on",
         "Latest wins",
-        ("(not wish.supersedes or any(", "(True or any("),
+        ("(not pending.supersedes or any(", "(True or any("),
     ),
     Fault(
         "a worker that has taken over and was then one too many still protects its generation from being superseded",
         "Latest wins",
-        ("any(worker.serving and worker.took_over for", "any(worker.took_over for"),
+        ("any(worker.active and worker.took_over for", "any(worker.took_over for"),
         first=5000,
     ),
     Fault(
@@ -388,12 +400,12 @@ FAULTS = [
     Fault(
         "a generation is given up for any trigger",
         "Latest wins",
-        ("(not wish.supersedes or any(", "(any("),
+        ("(not pending.supersedes or any(", "(any("),
     ),
     Fault(
         "a watch after a HUP in the same swap is a HUP",
         "Latest wins",
-        ("supersedes=earlier.supersedes or wish.supersedes", "supersedes=earlier.supersedes"),
+        ("supersedes=earlier.supersedes or pending.supersedes", "supersedes=earlier.supersedes"),
     ),
     Fault(
         "a changed envdir does not wait for its splay to end but for twice that",
@@ -404,31 +416,34 @@ FAULTS = [
     Fault(
         "a saved file waits for an envdir's splay",
         "Latest wins",
-        ("if earlier.not_before <= wish.not_before else wish", "if earlier else wish"),
+        ("if earlier.not_before <= pending.not_before else pending", "if earlier else pending"),
     ),
     Fault(
         "what has changed is forgotten when a swap fails",
         "Latest wins",
-        ("self._unserved = merged(self._unserved, wish.changed)", "self._unserved = wish.changed"),
+        (
+            "self._changed = merge_changed(self._changed, pending.changed)",
+            "self._changed = pending.changed",
+        ),
     ),
     Fault(
         "of two triggers only the later says what has changed",
         "Latest wins",
-        ("changed=merged(earlier.changed, wish.changed)", "changed=wish.changed"),
+        ("changed=merge_changed(earlier.changed, pending.changed)", "changed=pending.changed"),
     ),
     Fault(
         "a trigger during a swap is lost",
         "Latest wins or Recovery or Recycling",
         (
-            "        splay = self",
-            "        if self.roster.coming is not None and not fact.supersedes:\n            return\n        splay = self",
+            "        splay = (",
+            "        if self.worker_table.coming is not None and not fact.supersedes:\n            return\n        splay = (",
         ),
     ),
     Fault(
         "a next generation does not wait for the one that was given up",
         "Latest wins",
         (
-            "if any(not self._reached(self._out_of_the_way_at(worker), now) for worker in self.roster.stillborn()):",
+            "if any(not self._is_due(self._waited_for_until(worker), now) for worker in self.worker_table.leaving_never_ready()):",
             "if False:",
         ),
     ),
@@ -440,20 +455,23 @@ FAULTS = [
     Fault(
         "a swap for a broken listener that failed is not tried again",
         "Recovery",
-        ('UNASKED = ("start", "crash", "listener")', 'UNASKED = ("start", "crash")'),
+        (
+            'AUTOMATIC_TRIGGERS = ("start", "crash", "listener")',
+            'AUTOMATIC_TRIGGERS = ("start", "crash")',
+        ),
     ),
     Fault(
         "a crashed slot is not filled",
         "Recovery or No spin",
         (
-            "current is not None and self.roster.serving() and (coming is None",
+            "current is not None and self.worker_table.active() and (coming is None",
             "False and (coming is None",
         ),
     ),
     Fault(
         "nothing follows when the last worker has died",
         "No spin or Recovery",
-        ('self._want(Wish("crash", again, like=like))', "self is None"),
+        ('self._request_swap(PendingSwap("crash", again, settings_from=like))', "self is None"),
     ),
     Fault(
         "a swap makes room although one more would fit",
@@ -463,7 +481,7 @@ FAULTS = [
     Fault(
         "what makes room is not waited for",
         "Overlap",
-        ("if coming.alone and self._crowd(now, coming):", "if False:"),
+        ("if coming.waits_until_alone and self._live_process_count(now, coming):", "if False:"),
     ),
     Fault(
         "more are started than there is room for",
@@ -479,7 +497,7 @@ FAULTS = [
         "a rolling swap waits for what cannot be killed",
         "Recovery",
         (
-            "worker.state != KILLED or not self._reached(worker.kill_at + KILL_GRACE, now) for",
+            "worker.state != KILLED or not self._is_due(worker.kill_at + KILL_GRACE_S, now) for",
             "1 for",
         ),
     ),
@@ -508,25 +526,25 @@ FAULTS = [
     Fault(
         "who takes over and dies soon, again and again, is not given up",
         "Max failures",
-        ("                self._serves_nothing(failure, now, now - current.serving_at)\n", ""),
+        ("                self._record_outage(failure, now, now - current.serving_at)\n", ""),
     ),
     Fault(
         "failures from before a generation that has held out are still counted",
         "Max failures",
-        ("            self._outages.held_out(before.serving_at, now)\n", ""),
+        ("            self._outages.record_uptime(before.serving_at, now)\n", ""),
     ),
     Fault(
         "a stop retires with the signal of a swap",
         "Orderly",
         (
-            'self._stop_signal(own) if self.ending.phase == "leaving" else own.signal_on_hup',
+            'self._stop_signal(own) if self.stop_state.phase == "leaving" else own.signal_on_hup',
             "own.signal_on_hup",
         ),
     ),
     Fault(
         "old workers are asked to leave with the signal of the settings read last",
         "Orderly",
-        ("own = self.roster.generations[worker.generation].settings", "own = self.settings"),
+        ("own = self.worker_table.generations[worker.generation].settings", "own = self.settings"),
     ),
     Fault(
         "settings read during a stop change its bound",
@@ -564,46 +582,46 @@ FAULTS = [
     Fault(
         "a generation is never closed",
         "Orderly",
-        ("            self._orders.append(orders.Close(generation.number))\n", ""),
+        ("            self._orders.append(orders.ForgetGeneration(generation.number))\n", ""),
     ),
     Fault(
         "a signal is passed to workers that are still starting",
         "Orderly",
         (
-            "for worker in self.roster.ready()\n                if worker.pid in to",
-            "for worker in self.roster.workers() if worker.pid in to",
+            "for worker in self.worker_table.ready()\n                if worker.pid in to",
+            "for worker in self.worker_table.workers() if worker.pid in to",
         ),
     ),
     Fault(
         "after a slow start that failed the old program stays smaller",
         "Slow start",
         (
-            "fewer = max(0, min(takers, old.had - 1))",
-            "fewer = max(old.fewer, min(takers, old.had - 1))",
+            "fewer = max(0, min(takers, old.accepting_before - 1))",
+            "fewer = max(old.shrunk_by, min(takers, old.accepting_before - 1))",
         ),
     ),
     Fault(
         "a slow start takes the old program's last process",
         "Slow start",
-        ("min(takers, old.had - 1)", "min(takers, old.had)"),
+        ("min(takers, old.accepting_before - 1)", "min(takers, old.accepting_before)"),
     ),
     Fault(
         "a slow start asks for a process before there is another for it",
         "Slow start",
         (
-            "successor.takers if successor is not None and",
-            "successor.takers + 1 if successor is not None and",
+            "successor.accepting if successor is not None and",
+            "successor.accepting + 1 if successor is not None and",
         ),
     ),
     Fault(
         "the signals of a slow start follow each other at once",
         "Slow start",
-        (" or not self._reached(old.resized_at + APART, now)", ""),
+        (" or not self._is_due(old.last_resized_at + RESIZE_SIGNAL_INTERVAL_S, now)", ""),
     ),
     Fault(
         "a slow start is over with the first process",
         "Slow start",
-        ("enough = worker.most >= had or", "enough = worker.most >= 0 or"),
+        ("enough = worker.max_accepting >= had or", "enough = worker.max_accepting >= 0 or"),
     ),
     Fault(
         "a slow start waits for a smaller program for ever",
@@ -614,7 +632,7 @@ FAULTS = [
         "a worker that is too big leaves before its successor is ready",
         "Continuity",
         (
-            "if other.ready_at is not None and self._reached(other.ready_at + delay, now):",
+            "if other.ready_at is not None and self._is_due(other.ready_at + delay, now):",
             "if True:",
         ),
     ),
@@ -623,8 +641,8 @@ FAULTS = [
         "Recycling or Max surge or Continuity",
         ("if going or soon or current is None", "if soon or current is None"),
         (
-            "if worker.slot < self.size and self._reached(again, now):",
-            "if worker.slot < self.size and worker not in [old for old, _ in going] and self._reached(again, now):",
+            "if worker.slot < self.size and self._is_due(again, now):",
+            "if worker.slot < self.size and worker not in [old for old, _ in going] and self._is_due(again, now):",
         ),
     ),
     Fault(
@@ -636,21 +654,21 @@ FAULTS = [
         "a program that is always too big is recycled without a pause",
         "Recycling",
         (
-            "again = max(self._pace(worker.slot).not_before, self._thinning(worker.slot).not_before)",
-            "again = self._pace(worker.slot).not_before",
+            "again = max(self._slot_backoff(worker.slot).not_before, self._recycle_backoff(worker.slot).not_before)",
+            "again = self._slot_backoff(worker.slot).not_before",
         ),
     ),
     Fault(
         "a worker that is too big stays beside its successor",
         "Recycling",
-        ("                self._swap_out(worker, other, now)\n", "                pass\n"),
+        ("                self._finish_recycling(worker, other, now)\n", "                pass\n"),
     ),
     Fault(
         "a worker is recycled while a swap is due",
         "Recycling",
         (
-            "self.roster.coming is not None or (wish is not None and wish.not_before <= now)",
-            "self.roster.coming is not None",
+            "self.worker_table.coming is not None or (pending is not None and pending.not_before <= now)",
+            "self.worker_table.coming is not None",
         ),
     ),
     Fault(
@@ -665,10 +683,10 @@ FAULTS = [
         "only ready workers are replaced in their slot",
         "Max surge or Continuity or No bad generation takes over",
         (
-            "            for worker in self.serving()\n            if worker.slot == slot and",
+            "            for worker in self.active()\n            if worker.slot == slot and",
             "            for worker in self.ready()\n            if worker.slot == slot and",
         ),
-        module="roster",
+        module="worker_table",
     ),
     Fault(
         "a crashed slot stays empty while a check runs",
@@ -678,58 +696,73 @@ FAULTS = [
     Fault(
         "the oldest changes are told, not the latest",
         "Latest wins",
-        ("        -MOST_CHANGED:\n", "        :MOST_CHANGED\n"),
+        ("        -MAX_CHANGED_NAMES:\n", "        :MAX_CHANGED_NAMES\n"),
     ),
     Fault(
         "a swap that was wanted is still wanted in a stop",
         "Stop always ends",
         (
-            "            ending.heeded = 1\n            self._wish = None\n",
-            "            ending.heeded = 1\n",
+            "            stop.signals_handled = 1\n            self._pending_swap = None\n",
+            "            stop.signals_handled = 1\n",
         ),
     ),
     Fault(
         "a swap may be wished for in a stop",
         "Stop always ends",
-        ("        if self.ending.asked:\n            return  # nothing new is begun\n", ""),
+        (
+            "        if self.stop_state.signals_received:\n            return  # nothing new is begun\n",
+            "",
+        ),
     ),
     Fault(
         "what time alone made ready and what died soon is begun anew with what there is now",
         "Way back",
-        ("wanted = died.like if held_out else died.by_time", "wanted = died.like and held_out"),
+        (
+            "wanted = died.settings_from if held_out else died.ready_by_time",
+            "wanted = died.settings_from and held_out",
+        ),
     ),
     Fault(
         "what was seen to be ready goes back, too",
         "Way back",
-        ("wanted = died.like if held_out else died.by_time", "wanted = died.like or not held_out"),
+        (
+            "wanted = died.settings_from if held_out else died.ready_by_time",
+            "wanted = died.settings_from or not held_out",
+        ),
     ),
     Fault(
         "it goes back again and again",
         "Way back",
-        ("        if died.like and not held_out:\n            self._good = None\n", ""),
+        (
+            "        if died.settings_from and not held_out:\n            self._last_stable = None\n",
+            "",
+        ),
     ),
     Fault(
         "what was refused is begun when what serves has died",
         "Way back",
-        ("        if kept_on := self._kept_on():\n            return kept_on, 0\n", ""),
+        ("        if kept_on := self._generation_to_keep():\n            return kept_on, 0\n", ""),
     ),
     Fault(
         "what was refused is tried again when nothing serves",
         "Way back",
         (
-            "        like = self._kept_on()\n        if like and",
+            "        like = self._generation_to_keep()\n        if like and",
             "        like = 0\n        if like and",
         ),
     ),
     Fault(
         "what was refused is out for ever, also when it serves by now",
         "Way back",
-        ("        if not generation.like:\n            self._refused = 0\n", ""),
+        ("        if not generation.settings_from:\n            self._rejected = 0\n", ""),
     ),
     Fault(
         "a swap that was asked for goes back",
         "Way back",
-        ("like=wish.like if wish.like == earlier.like else 0", "like=wish.like or earlier.like"),
+        (
+            "settings_from=pending.settings_from if pending.settings_from == earlier.settings_from else 0",
+            "settings_from=pending.settings_from or earlier.settings_from",
+        ),
     ),
     Fault(
         "it goes back to what has not held out",
@@ -740,8 +773,8 @@ FAULTS = [
         "orders go on after Exit",
         "Orderly",
         (
-            "        self._step(self._bury, now)\n        self._step(self._exit, now)\n",
-            "        self._step(self._exit, now)\n        self._step(self._bury, now)\n",
+            "        self._step(self._remove_finished, now)\n        self._step(self._exit_when_empty, now)\n",
+            "        self._step(self._exit_when_empty, now)\n        self._step(self._remove_finished, now)\n",
         ),
     ),
 ]

@@ -49,7 +49,7 @@ class GrowsForEver(RestartPolicy):
     __slots__ = ()
 
     def ended(self, now: float, random_fraction: float) -> float:
-        self.backoff.limit(self.backoff.min_uptime, 3600.0)
+        self.backoff.set_limits(self.backoff.min_uptime, 3600.0)
         return super().ended(now, random_fraction)
 
 

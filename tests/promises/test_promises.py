@@ -44,13 +44,14 @@ def try_chunk(first: int) -> tuple[int, int, Counter[str]]:
         if isinstance(world, HostWorld):
             seen.update(world.job_events)
         seen.update(
-            each.event if isinstance(each, orders.Say) else type(each).__name__
+            each.event if isinstance(each, orders.LogEvent) else type(each).__name__
             for _, each in world.trace
         )
         seen["recovered"] += world.recovered
-        seen["went back"] += any(getattr(each, "like", 0) for _, each in world.trace)
+        seen["went back"] += any(getattr(each, "settings_from", 0) for _, each in world.trace)
         seen["degraded"] += any(
-            isinstance(each, orders.Say) and each.fields.get("degraded") for _, each in world.trace
+            isinstance(each, orders.LogEvent) and each.fields.get("degraded")
+            for _, each in world.trace
         )
     return -1, moments, seen
 
@@ -76,9 +77,9 @@ def test_every_promise_is_kept_in_every_schedule() -> None:
     print(f"{SCHEDULES} schedules, {moments} moments: {dict(seen.most_common())}")
     if SCHEDULES >= 5000:
         for often in (
-            "Prepare", "Spawn", "Retire", "Kill", "Pass", "Close", "Exit",
+            "Prepare", "Spawn", "Retire", "Kill", "ForwardSignal", "ForgetGeneration", "Exit",
             "swap_failed", "swap_superseded", "retry_scheduled", "gave_up", "serving", "worker_overdue", "readiness_probe_unavailable", "spawn_failed",
-            "Configured", "worker_died", "worker_exited", "worker_killed", "scaled", "stopping", "stopped", "recovered", "degraded",
+            "SettingsChanged", "worker_died", "worker_exited", "worker_killed", "scaled", "stopping", "stopped", "recovered", "degraded",
             "worker_shrunk", "recycling", "recycled",
         ):  # fmt: skip
             assert seen[often] >= SCHEDULES / 200, f"hardly ever: {often}"

@@ -286,7 +286,7 @@ class World:
         self.generations: dict[int, Life] = {}
         self.size = self.settings.workers
         self.ttins: list[float] = []
-        self.stops: list[facts.StopAsked] = []
+        self.stops: list[facts.StopRequested] = []
         self.stops_seen = 0
         self.stopped_at = 0.0
         self.leave_at = INF
@@ -361,7 +361,7 @@ class World:
         def happen() -> facts.Fact | None:
             if self.calm:
                 return None
-            self.observe(facts.Configured(self.altered(drawn, some)))
+            self.observe(facts.SettingsChanged(self.altered(drawn, some)))
             return facts.SwapTriggered("HUP", supersedes=True)
 
         self.at(round(dice.random() * horizon * 4) / 4, happen)
@@ -382,7 +382,7 @@ class World:
                 # a straggler of the burst: the last part of the schedule asks for the stop itself
                 return None
             if kind in ("TERM", "INT"):
-                return facts.StopAsked(kind, lame_duck=kind == "TERM")
+                return facts.StopRequested(kind, lame_duck=kind == "TERM")
             if self.calm:
                 return None
             if kind in ("TTIN", "TTOU"):
@@ -394,7 +394,7 @@ class World:
                     self.ttins.append(self.now)
                 return facts.SizeChanged(1 if kind == "TTIN" else -1, kind)
             if kind == "USR1":
-                return facts.SignalPassed(kind, tuple(self.processes))
+                return facts.SignalForwardRequested(kind, tuple(self.processes))
             many = self.spice.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 15))
             names = [f"{kind}{len(self.trace)}.{number:02}" for number in range(many)]
             changed = tuple(names) if kind in ("watch", "envdir") else ()
@@ -608,7 +608,7 @@ class World:
         )
 
     def _final_stop(self, kind: str) -> Callable[[], facts.Fact | None]:
-        return lambda: facts.StopAsked(kind, lame_duck=kind == "TERM")
+        return lambda: facts.StopRequested(kind, lame_duck=kind == "TERM")
 
     def healthy(self) -> bool:
         """The generation begun last serves, complete, and nothing else is wanted.
@@ -748,13 +748,13 @@ class World:
                 self.pending = True
                 self.supersedes |= fact.supersedes
                 self.unserved += fact.changed
-            case facts.Configured():
+            case facts.SettingsChanged():
                 if not self.stops and not self.gave_up:
                     if fact.settings.workers != self.settings.workers:
                         self.size = fact.settings.workers
                     self.settings = fact.settings
                     self.ever.append(fact.settings)
-            case facts.StopAsked():
+            case facts.StopRequested():
                 if (
                     not self.stops
                     or fact.signal != self.stops[-1].signal
@@ -764,22 +764,22 @@ class World:
                     self.stopped_at = self.now
             case facts.SizeChanged():
                 self.size = max(1, self.size + fact.by)
-            case facts.WorkerExecuted():
+            case facts.ProgramExecuted():
                 self.processes[fact.pid].executed_at = self.now
             case facts.WorkerReady():
                 process = self.processes[fact.pid]
                 if process.ready_at is None and process.wanted:
                     process.ready_at = process.spread_at = self.now
-            case facts.GrewTooBig():
+            case facts.MemoryLimitExceeded():
                 self.processes[fact.pid].big_at = min(self.now, self.processes[fact.pid].big_at)
-            case facts.WorkerSpread():
+            case facts.AcceptingCountChanged():
                 process = self.processes[fact.pid]
                 if self.coming is not None and process.generation == self.coming.number:
-                    if fact.takers > process.most:
-                        process.most, process.spread_at = fact.takers, self.now
+                    if fact.accepting > process.most:
+                        process.most, process.spread_at = fact.accepting, self.now
                 elif not process.fewer:
-                    process.had = fact.takers
-            case facts.LookForbidden():
+                    process.had = fact.accepting
+            case facts.ReadinessProbeUnavailable():
                 self.processes[fact.pid].readiness = "interval"
             case facts.WorkerExited():
                 self._left(self.processes[fact.pid], fact)
@@ -789,7 +789,7 @@ class World:
                 self._fault(fact.generation, fact.cause)
             case facts.PreparationFailed():
                 self._fault(fact.generation, fact.cause)
-            case facts.Prepared():
+            case facts.GenerationPrepared():
                 self.generations[fact.generation].prepared = True
                 self.generations[fact.generation].room = fact.room
         for promise in self.promises:
@@ -802,10 +802,10 @@ class World:
             process.kill_due = process.drains_until(self.now, self.settings.drain_timeout)
         # One that was asked, and left by itself, has told its own.
         told = process.retired_at is not None and fact.code == 0 and not fact.strays
-        process.group_due = not fact.alone and not told and process.killed_at is None
+        process.group_due = not fact.group_empty and not told and process.killed_at is None
         self.just_left = process
         process.left_at = self.now
-        if fact.alone:
+        if fact.group_empty:
             del self.processes[process.pid]
 
     def _fault(self, generation: int, cause: str) -> None:
@@ -820,11 +820,15 @@ class World:
         match order:
             case orders.Prepare():
                 self.begun = order.generation
-                own = self.generations[order.like].settings if order.like else self.settings
+                own = (
+                    self.generations[order.settings_from].settings
+                    if order.settings_from
+                    else self.settings
+                )
                 self.generations[order.generation] = Life(
                     order.generation, order.trigger, self.now, own
                 )
-                self.generations[order.generation].like = order.like
+                self.generations[order.generation].like = order.settings_from
                 self.generations[order.generation].changed = self.unserved[:]
                 self.pending = self.supersedes = False
                 self._prepare(order.generation)
@@ -842,14 +846,14 @@ class World:
                 process.killed_at = self.now
                 process.doomed = True
                 self.at(self.now + process.program.stuck, self._death(process))
-            case orders.Pass():
+            case orders.ForwardSignal():
                 process = self.processes[order.pid]
                 if order.signal in ("TTOU", "TTIN"):
                     process.fewer += 1 if order.signal == "TTOU" else -1
                     process.resized_at = self.now
-            case orders.Close():
+            case orders.ForgetGeneration():
                 self.generations[order.generation].state = CLOSED
-            case orders.Say():
+            case orders.LogEvent():
                 self._said(order.event, order.fields)
             case orders.Exit():
                 self.exit = order
@@ -889,7 +893,7 @@ class World:
         fact = (
             facts.PreparationFailed(generation, "the check failed")
             if bad
-            else facts.Prepared(generation, room, "the limit")
+            else facts.GenerationPrepared(generation, room, "the limit")
         )
         if self.dice.random() < self.mood.slow_prepare:
             if not self.calm and self.dice.random() < 0.1:
@@ -924,15 +928,17 @@ class World:
         if program.executes:
             self.at(
                 self.now + program.executes,
-                lambda: facts.WorkerExecuted(process.pid) if process.alive else None,
+                lambda: facts.ProgramExecuted(process.pid) if process.alive else None,
             )
         else:
-            self.observe(facts.WorkerExecuted(process.pid))
+            self.observe(facts.ProgramExecuted(process.pid))
         executed = self.now + program.executes
         if program.forbids:
             self.at(
                 executed + self.moment(0.5),
-                lambda: facts.LookForbidden(process.pid, "EPERM") if process.alive else None,
+                lambda: (
+                    facts.ReadinessProbeUnavailable(process.pid, "EPERM") if process.alive else None
+                ),
             )
         elif program.readiness != "interval":
             self._takes_connections(process, executed + program.boot)
@@ -957,7 +963,7 @@ class World:
         def happen() -> facts.Fact | None:
             # It is only looked at once it is ready.
             return (
-                facts.GrewTooBig(process.pid, self.growth.randrange(1, 2**30))
+                facts.MemoryLimitExceeded(process.pid, self.growth.randrange(1, 2**30))
                 if process.ready and not self.calm
                 else None
             )
@@ -972,13 +978,13 @@ class World:
         def happen() -> facts.Fact | None:
             process.takers = takers
             replaced = (
-                self.supervisor.replaces(process.pid)
+                self.supervisor.workers_to_shrink_for(process.pid)
                 if process.alive and process.ready_at is not None
                 else None
             )
             for pid in replaced or ():
-                self.observe(facts.WorkerSpread(pid, self.processes[pid].takers))
-            return None if replaced is None else facts.WorkerSpread(process.pid, takers)
+                self.observe(facts.AcceptingCountChanged(pid, self.processes[pid].takers))
+            return None if replaced is None else facts.AcceptingCountChanged(process.pid, takers)
 
         return happen
 
@@ -1015,7 +1021,7 @@ class World:
             # Of every third what lives on has left its group: nobody but sidecar asks it to leave.
             strays = (process.pid + 10_000,) if process.pid % 3 == 0 else ()
             return facts.WorkerExited(
-                process.pid, code, signal, alone=False, left=strays, strays=strays
+                process.pid, code, signal, group_empty=False, remaining=strays, strays=strays
             )
 
         return happen
@@ -1041,7 +1047,7 @@ class World:
             process.alive = False
             if process.program.slow_group:
                 self.at(self.now + 0.1, self._death(process))
-                return facts.WorkerExited(process.pid, 9, "KILL", alone=False)
+                return facts.WorkerExited(process.pid, 9, "KILL", group_empty=False)
             process.ended = True
             return facts.WorkerExited(process.pid, 9, "KILL")
 

@@ -35,11 +35,13 @@ ENTRIES = [
     "sidecar.host.generation_checks:GenerationChecks.on_exit", "sidecar.host.listener_repair:ListenerRepair.on_deadline",
     *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
-        "observe", "_begin", "_bury", "_end", "_enforce", "_exit", "_grow", "_judge", "_lost", "_retire", "_ripen", "_serve", "_spawn", "_take_over")),
+        "observe", "_begin_swap", "_remove_finished", "_advance_stop",
+        "_kill_overdue", "_exit_when_empty", "_start_missing_workers", "_handle_failed_generation", "_lose_worker", "_retire", "_check_start_deadlines", "_serve",
+        "_spawn", "_take_over")),
     "sidecar.host.job:Tools.read_tail",
     *(f"sidecar.host.helper_processes:HelperProcesses.{each}" for each in ("on_deadline", "read")),
     "sidecar.host.watcher:Watcher._on_watching",
-    "sidecar.log.writer:Log.say", "sidecar.core.history:Chronicle.note", "sidecar.control.server:ControlSocket.publish", "sidecar.control.server:ControlSocket.turn",
+    "sidecar.log.writer:Log.say", "sidecar.core.history:EventHistory.record", "sidecar.control.server:ControlSocket.publish", "sidecar.control.server:ControlSocket.turn",
     "sidecar.control.server:ControlSocket.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.read_events", "sidecar.host.tail:Tail.close",
     "sidecar.system.service_manager:Manager.heed", "sidecar.system.status_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
 ]  # fmt: skip

@@ -707,7 +707,7 @@ def test_the_watcher_misses_nothing(start, tmp_path):
         ("host/control_desk.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
         ("host/control_desk.py", "import binascii\n", "import binascii, (\n", "is damaged (invalid syntax)"),
         ("upgrade/state.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
-        ("core/supervisor.py", "        self._said_delay = 0\n", "", "Supervisor._said_delay in its state, which this version does not know"),
+        ("core/supervisor.py", "        self._delay_logged_for = 0\n", "", "Supervisor._delay_logged_for in its state, which this version does not know"),
         ("host/resources.py", "        self._begin(Wakeup(state", "        os.abort()\n        self._begin(Wakeup(state", "SIGABRT"),
     ],
 )  # fmt: skip

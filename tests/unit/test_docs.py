@@ -22,7 +22,7 @@ def test_every_event_that_is_said_has_a_phrase_and_every_phrase_is_said():
     source = "".join(
         path.read_text() for folder in folders for path in (package / folder).glob("*.py")
     )
-    said = set(re.findall(r"say\(\s*\"(\w+)\"", source)) | {"worker_exited", "worker_died"}
+    said = set(re.findall(r"(?:say|log)\(\s*\"(\w+)\"", source)) | {"worker_exited", "worker_died"}
     assert said == set(PHRASES)
 
 

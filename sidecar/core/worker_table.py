@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Roster:
-    """The generations by number, oldest first. At most one is coming (preparing or starting) and
-    one is serving.
+class WorkerTable:
+    """The generations by number, oldest first, with their workers. At most one generation is coming
+    (preparing or starting), and at most one is serving.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Roster:
         """The generation that serves, or is meant to: its workers may all have died."""
         return next((each for each in self.generations.values() if each.state == SERVING), None)
 
-    def gone(self) -> list[Generation]:
+    def finished(self) -> list[Generation]:
         """The outdated generations that have no worker left."""
         return [
             each
@@ -59,40 +59,38 @@ class Roster:
             yield from each.workers
 
     def find(self, pid: int) -> Worker | None:
-        """The worker led by process `pid`."""
+        """The worker whose leader is process `pid`."""
         return next((worker for worker in self.workers() if worker.pid == pid), None)
 
-    def serving(self) -> list[Worker]:
-        """The workers that have not been asked to leave and whose leader lives."""
-        return [worker for worker in self.workers() if worker.serving]
+    def active(self) -> list[Worker]:
+        """The workers that are starting or ready."""
+        return [worker for worker in self.workers() if worker.active]
 
     def ready(self) -> list[Worker]:
-        """The workers that take connections and have not been asked to leave."""
+        """The workers that accept connections and were not asked to leave."""
         return [worker for worker in self.workers() if worker.state == READY]
 
     def leaving(self) -> list[Worker]:
-        """The workers whose end has a deadline that has not passed yet."""
+        """The workers that are to exit and were not killed yet."""
         return [worker for worker in self.workers() if worker.state in (DRAINING, LINGERING)]
 
-    def stillborn(self) -> list[Worker]:
-        """The workers that were told to leave, or fell, before they were ever ready, and may still
-        be taking memory.
-        """
+    def leaving_never_ready(self) -> list[Worker]:
+        """Those of the leaving workers that were never ready."""
         return [worker for worker in self.leaving() if worker.ready_at is None]
 
-    def older_in_slot(self, slot: int, than: Generation) -> list[Worker]:
-        """The workers of other generations that serve in `slot`."""
+    def others_in_slot(self, slot: int, generation: Generation) -> list[Worker]:
+        """The active workers in `slot` that are not of `generation`."""
         return [
             worker
-            for worker in self.serving()
-            if worker.slot == slot and worker.generation != than.number
+            for worker in self.active()
+            if worker.slot == slot and worker.generation != generation.number
         ]
 
     def ready_outside(self, generation: Generation) -> bool:
-        """Whether some worker of another generation takes connections."""
+        """Whether a worker of another generation is ready."""
         return any(worker.generation != generation.number for worker in self.ready())
 
     def remove(self, worker: Worker) -> None:
-        """The worker is gone."""
+        """Every process of the worker has ended: it is gone."""
         worker.move(GONE)
         self.generations[worker.generation].workers.remove(worker)

@@ -1,4 +1,4 @@
-"""What is remembered, reported and answered: chronicle, report and commands, over a supervisor in
+"""What is remembered, reported and answered: history, report and commands, over a supervisor in
 virtual time.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from sidecar.control import commands
 from sidecar.control.status_page import short_duration, status_page
 from sidecar.core import facts, orders, status
-from sidecar.core.history import BUCKETS, EVENTS, LIVES, Chronicle
+from sidecar.core.history import BUCKETS_S, MAX_EVENTS, MAX_GENERATIONS, EventHistory
 from sidecar.settings.table import START_SERVER, Settings
 from tests.histories.history import History
 
@@ -22,7 +22,7 @@ class Desk(History):
 
     def __init__(self, settings: Settings | None = None, **more: Any) -> None:
         super().__init__(settings or Settings(), **more)
-        self.chronicle = Chronicle()
+        self.history = EventHistory()
         self.waiting: list[commands.Answer] = []
         self.told: list[dict[str, Any]] = []
         self._noted = 0
@@ -36,9 +36,9 @@ class Desk(History):
         self.note()
 
     def note(self) -> None:
-        """Tell the chronicle, and whoever waits, what was said since."""
+        """Tell the history, and whoever waits, what was said since."""
         for said in self.said[self._noted :]:
-            record = self.chronicle.note(said.event, said.fields, self.now)
+            record = self.history.record(said.event, said.fields, self.now)
             for each in [each for each in self.waiting if not each.done]:
                 self.told += each.on_event(record)
         self._noted = len(self.said)
@@ -50,20 +50,20 @@ class Desk(History):
         return answer.replies
 
     def _perform(self, order: orders.Order) -> str:
-        if isinstance(order, orders.Close):  # the host says it
-            self.said.append(orders.Say("generation_ended", {"generation": order.generation}))
+        if isinstance(order, orders.ForgetGeneration):  # the host says it
+            self.said.append(orders.LogEvent("generation_ended", {"generation": order.generation}))
         return super()._perform(order)
 
     # the desk
 
     def status(self) -> dict[str, Any]:
-        return {**status.status(self.supervisor, self.now), **self.chronicle.report()}
+        return {**status.status(self.supervisor, self.now), **self.history.summary()}
 
     def readiness_reasons(self) -> list[str]:
         return status.readiness(self.supervisor)
 
     def recent_events(self) -> list[dict[str, Any]]:
-        return list(self.chronicle.events)
+        return list(self.history.events)
 
     def newest_generation(self) -> int:
         return self.supervisor.number
@@ -79,13 +79,13 @@ class Desk(History):
     deaf: tuple[int, ...] = ()
 
     def signal(self, name: str) -> tuple[list[int], list[int]]:
-        ready = [worker.pid for worker in self.supervisor.roster.ready()]
+        ready = [worker.pid for worker in self.supervisor.worker_table.ready()]
         able = [pid for pid in ready if pid not in self.deaf]
-        self._observe(facts.SignalPassed(name, tuple(able)))
+        self._observe(facts.SignalForwardRequested(name, tuple(able)))
         return able, [pid for pid in ready if pid in self.deaf]
 
     def stopping(self) -> bool:
-        return self.supervisor.ending.asked > 0
+        return self.supervisor.stop_state.signals_received > 0
 
 
 SERVING = """
@@ -101,7 +101,7 @@ def last(told: list[dict[str, Any]]) -> tuple[int, str]:
     return ends[0]["done"], ends[0].get("cause", "")
 
 
-# --- the chronicle
+# --- the history
 
 
 def test_the_lives_of_generations_are_remembered_with_how_they_ended():
@@ -114,7 +114,7 @@ def test_the_lives_of_generations_are_remembered_with_how_they_ended():
         21.5 exit 301 0 | prepare 4, close 3, spawn 4/0=401
         22   exit 401 1 | close 4, !swap_failed
     """)
-    lives = {life["generation"]: life for life in desk.chronicle.report()["timeline"]}
+    lives = {life["generation"]: life for life in desk.history.summary()["timeline"]}
     assert {number: life["outcome"] for number, life in lives.items()} == {
         1: "served",
         2: "serving",
@@ -130,7 +130,7 @@ def test_the_lives_of_generations_are_remembered_with_how_they_ended():
     assert (lives[2]["serving"], lives[2]["outdated"], lives[2]["gone"]) == (11, None, None)
     assert lives[3]["serving"] is None
     assert "exited with status 1" in lives[4]["cause"]
-    told = desk.chronicle.report()
+    told = desk.history.summary()
     assert told["last_swap"]["generation"] == 2
     assert told["last_failure"]["generation"] == 4
     counts = {(each["trigger"], each["outcome"]): each["count"] for each in told["swaps"]}
@@ -145,14 +145,14 @@ def test_the_lives_of_generations_are_remembered_with_how_they_ended():
 
 
 def test_durations_are_counted_in_the_bucket_that_holds_them():
-    chronicle = Chronicle()
+    history = EventHistory()
     for number, took in enumerate((0.1, 0.11, 300.0, 301.0), start=1):
-        chronicle.note(
+        history.record(
             "swap_started", {"generation": number, "trigger": "signal", "changed": []}, 0.0
         )
-        chronicle.note("serving", {"generation": number, "trigger": "signal", "took": took}, took)
-    counts = chronicle.report()["swap_seconds"]["counts"]
-    assert len(counts) == len(BUCKETS) + 1
+        history.record("serving", {"generation": number, "trigger": "signal", "took": took}, took)
+    counts = history.summary()["swap_seconds"]["counts"]
+    assert len(counts) == len(BUCKETS_S) + 1
     assert (counts[0], counts[1], counts[-2], counts[-1]) == (1, 1, 1, 1)
 
 
@@ -165,34 +165,34 @@ def test_deaths_and_kills_are_counted():
         36   -               | kill 201, !worker_killed
         37   killed 201 KILL | close 2, !worker_exited
     """)
-    assert (desk.chronicle.deaths, desk.chronicle.kills) == (1, 1)
+    assert (desk.history.deaths, desk.history.kills) == (1, 1)
 
 
 def test_all_that_is_remembered_is_bounded():
-    chronicle = Chronicle()
-    for number in range(1, 2 * EVENTS):
-        chronicle.note(
+    history = EventHistory()
+    for number in range(1, 2 * MAX_EVENTS):
+        history.record(
             "swap_started",
             {"generation": number, "trigger": "signal", "changed": []},
             float(number),
         )
-    assert len(chronicle.events) == EVENTS
-    assert len(chronicle.lives) == LIVES
-    assert chronicle.events[-1]["number"] == chronicle.number == 2 * EVENTS - 1
+    assert len(history.events) == MAX_EVENTS
+    assert len(history.timeline) == MAX_GENERATIONS
+    assert history.events[-1]["number"] == history.number == 2 * MAX_EVENTS - 1
 
 
 def test_what_a_check_wrote_is_not_remembered():
-    chronicle = Chronicle()
-    record = chronicle.note("check_output", {"generation": 1, "output": "the password is 123"}, 0.0)
-    assert "123" not in json.dumps([record, list(chronicle.events), chronicle.report()])
+    history = EventHistory()
+    record = history.record("check_output", {"generation": 1, "output": "the password is 123"}, 0.0)
+    assert "123" not in json.dumps([record, list(history.events), history.summary()])
 
 
 def test_a_report_that_was_given_does_not_change_afterwards():
     desk = Desk().play(SERVING)
-    told = desk.chronicle.report()
+    told = desk.history.summary()
     before = json.dumps(told)
     told["last_swap"]["ago"] = 1.0
-    assert json.dumps(desk.chronicle.report()) == before
+    assert json.dumps(desk.history.summary()) == before
 
 
 # --- status, health
@@ -404,9 +404,9 @@ def test_a_reload_that_the_stop_overtakes_ends(stop):
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_reload_while_stopping_is_refused_at_once(wait):
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
-    desk.observe(facts.StopAsked("TERM"))
+    desk.observe(facts.StopRequested("TERM"))
     assert last(desk.ask("reload", wait=wait)) == (1, commands.STOPPING_CAUSE)
-    assert desk.supervisor.wish is None
+    assert desk.supervisor.pending_swap is None
 
 
 def test_a_reload_ends_when_sidecar_gives_up():
@@ -464,7 +464,7 @@ def test_a_slip_of_the_finger_is_no_fork_bomb():
 
 def test_nothing_is_scaled_while_stopping():
     desk = Desk(Settings(lame_duck=3600.0)).play(SERVING)
-    desk.observe(facts.StopAsked("TERM"))
+    desk.observe(facts.StopRequested("TERM"))
     assert last(desk.ask("scale", by=1)) == (1, commands.STOPPING_CAUSE)
 
 
@@ -527,12 +527,20 @@ def test_events_are_the_past_or_the_past_and_the_future():
 )  # fmt: skip
 def test_a_request_that_is_none_is_told_what_one_is(request_):
     desk = Desk()
-    before = desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked
+    before = (
+        desk.supervisor.size,
+        desk.supervisor.pending_swap,
+        desk.supervisor.stop_state.signals_received,
+    )
     status, cause = last(commands.answer(request_, desk).replies)
     assert status == commands.USAGE_ERROR
     assert "command" in cause
     assert len(cause) < 200
-    assert (desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked) == before
+    assert (
+        desk.supervisor.size,
+        desk.supervisor.pending_swap,
+        desk.supervisor.stop_state.signals_received,
+    ) == before
 
 
 @pytest.mark.parametrize(
@@ -552,11 +560,19 @@ def test_a_request_that_is_none_is_told_what_one_is(request_):
 )  # fmt: skip
 def test_a_request_of_a_wrong_kind_does_nothing_and_says_what_is_wrong(command, request_):
     desk = Desk().play(SERVING)
-    before = desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked
+    before = (
+        desk.supervisor.size,
+        desk.supervisor.pending_swap,
+        desk.supervisor.stop_state.signals_received,
+    )
     status, cause = last(desk.ask(command, **request_))
     assert status == commands.USAGE_ERROR
     assert cause
-    assert (desk.supervisor.size, desk.supervisor.wish, desk.supervisor.ending.asked) == before
+    assert (
+        desk.supervisor.size,
+        desk.supervisor.pending_swap,
+        desk.supervisor.stop_state.signals_received,
+    ) == before
     assert desk.supervisor.reconcile(desk.now) == []
 
 
