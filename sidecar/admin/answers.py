@@ -200,7 +200,7 @@ def event(record: dict[str, Any]) -> bytes:
         name: value for name, value in record.items() if name not in ("number", "time", "event")
     }
     line = json.loads(
-        writer.line("json", record["event"], {"output": "", **fields}, record["time"])
+        writer.format_line("json", record["event"], {"output": "", **fields}, record["time"])
     )
     told = {**record, "level": line["level"], "message": line["message"]}
     return f"id: {record['number']}\ndata: {json.dumps(told)}\n\n".encode()

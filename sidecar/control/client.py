@@ -334,7 +334,7 @@ def format_event(record: Mapping[str, Any]) -> str:
     }
     try:
         # What a check wrote is in the log alone.
-        return writer.line(
+        return writer.format_line(
             "text",
             record["event"],
             {"output": "" if record["event"] == "swap_failed" else "…", **fields},

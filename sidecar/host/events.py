@@ -42,7 +42,7 @@ class Events:
 
     def log_to_output(self, style: str) -> None:
         """Descriptor 2 is the output of --log-file from now on."""
-        self.log.let_go()
+        self.log.release()
         self.log = Log(style)
 
     def _remember(self, event: str, fields: Mapping[str, Any]) -> None:

@@ -357,7 +357,7 @@ class Host:
             self.last_sweep.run,
             resources.processes,
             resources.output,
-            self.events.log.let_go,
+            self.events.log.release,
             self.loop.stop_deadline.over_by,
         )
         attempt("stop watching the listeners", self.listener_repair.close)

@@ -1,9 +1,9 @@
-"""The style `dev` of the log: for who is at a terminal and has just saved a file."""
+"""The style `dev` of the log: for a programmer at a terminal who has just saved a file."""
 
 from __future__ import annotations
 
 from sidecar.base.printable import printable
-from sidecar.log.messages import DEV, INFO, PHRASES, WARNING, show, shown_fields
+from sidecar.log.messages import DEV_PHRASES, INFO, PHRASES, WARNING, format_value, phrase_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 COLOURS = {"·": 2, "~": 36, "●": 32, "!": 33, "✗": 31}
 
 
-class Dev:
-    """What the style remembers: the failure that was said last, and how often it came."""
+class DevStyle:
+    """The style remembers the last failure and how often it has come, to show it in full only once."""
 
     def __init__(self) -> None:
         self._failed: object = None
         self._failures = 0
 
     def lines(self, event: str, fields: Mapping[str, Any], stamp: str, colour: bool) -> str:
-        """The lines of an event, none for most events. `stamp`: the time, as it begins a line."""
-        shown = shown_fields(event, fields)
+        """The lines of an event, "" for most events. `stamp` is the time, as it begins a line."""
+        shown = phrase_fields(event, fields)
         level, phrase = PHRASES[event]
         more: list[str] = []
         if event == "swap_failed":
@@ -31,9 +31,9 @@ class Dev:
             self._failed = about
             text, more = _failure(fields, self._failures)
         elif event == "worker_died" and fields["role"] == "new":
-            return ""  # the failure that follows says it
-        elif event in DEV:
-            text = DEV[event].format_map(shown)
+            return ""  # the failed swap that follows says it
+        elif event in DEV_PHRASES:
+            text = DEV_PHRASES[event].format_map(shown)
         elif level == INFO:
             return ""
         else:
@@ -48,28 +48,18 @@ class Dev:
 
 
 def _failure(fields: Mapping[str, Any], times: int) -> tuple[str, list[str]]:
-    """A failed swap for who has just saved a file: once in full, then only that it is the same
-    again.
+    """The first line and the other ones of a failed swap. The same failure for the second time is
+    one line.
     """
-    serving = (
-        f"generation {', '.join(map(str, fields['still']))} serves on"
-        if fields["still"]
-        else "nothing serves"
-    )
+    number, serving = fields["generation"], "nothing serves"
+    if fields["still"]:
+        serving = f"generation {', '.join(map(str, fields['still']))} serves on"
     if times > 1:
-        return (
-            f"✗ generation {fields['generation']} failed in the same way ({times} times now); {serving}",
-            [],
-        )
-    output = fields["output"].split("\n") if fields["output"] else []
-    told = [f"changed: {show(fields['changed'])}"] if fields["changed"] else []
-    told.append(
-        f"{serving}; save to try again"
-        if fields["still"]
-        else f"{serving}; save, or wait, to try again"
-    )
-    first = f"✗ generation {fields['generation']} failed after {show(fields['lasted'])} s: {fields['cause']}"
-    return first, [
-        *(f"         │ {each}" for each in output),
-        *(f"         {printable(each)}" for each in told),
-    ]
+        return f"✗ generation {number} failed in the same way ({times} times now); {serving}", []
+    lines = [f"         │ {each}" for each in fields["output"].split("\n") if fields["output"]]
+    if fields["changed"]:
+        lines.append("         " + printable(f"changed: {format_value(fields['changed'])}"))
+    advice = "save to try again" if fields["still"] else "save, or wait, to try again"
+    lines.append("         " + printable(f"{serving}; {advice}"))
+    lasted = format_value(fields["lasted"])
+    return f"✗ generation {number} failed after {lasted} s: {fields['cause']}", lines

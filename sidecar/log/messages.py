@@ -1,7 +1,7 @@
-"""Everything that sidecar ever says: `PHRASES`, and the same in two other styles.
+"""The words of the log: a level and a phrase for each event, and the phrases of two other styles.
 
-An event's name is stable and so are its fields (docs/logging.md). Values of variables never reach
-this module.
+The names of events and of their fields are stable (docs/logging.md). Values of variables never
+reach this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "profile_applied": (
         INFO,
-        "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff} (--profile none: off)",
+        "profile {profile}: adds {arguments}, drains on SIG{signal}, protocols {handoff}"
+        " (--profile none: off)",
     ),
     "listener_repaired": (WARNING, "{text}"),
     "notice": (WARNING, "{text}"),
@@ -70,7 +71,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "swap_started": (INFO, "generation {generation} begins (trigger: {trigger})"),
     "swap_failed": (
         ERROR,
-        "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause}; {still_serving}; {next_attempt}",
+        "generation {generation} failed after {lasted} s (trigger: {trigger}): {cause};"
+        " {still_serving}; {next_attempt}",
     ),
     "swap_superseded": (
         INFO,
@@ -95,20 +97,24 @@ PHRASES: dict[str, tuple[str, str]] = {
     "retry_scheduled": (INFO, "trying again in {pause} s (trigger: {trigger})"),
     "gave_up": (
         ERROR,
-        "nothing serves after {failures} failures in a row (--max-failures); leaving with status {status}: {cause}",
+        "nothing serves after {failures} failures in a row (--max-failures); leaving with status"
+        " {status}: {cause}",
     ),
     "interval_due": (INFO, "the interval of {interval} s for automatic restarts is over"),
     "worker_shrunk": (
         INFO,
-        "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its {had} processes stay beside {new} new",
+        "generation {generation}: worker {slot} (pid {pid}) is sent SIG{signal}: {left} of its"
+        " {had} processes stay beside {new} new",
     ),
     "retire_delayed": (
         INFO,
-        "generation {generation} is ready: in {delay} s the old workers {pids} are sent SIG{signal}",
+        "generation {generation} is ready: in {delay} s the old workers {pids} are sent"
+        " SIG{signal}",
     ),
     "overlap_skipped": (
         WARNING,
-        "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and until it is ready nothing serves: {why}",
+        "generation {generation} starts when the old workers {pids} have left (SIG{signal}), and"
+        " until it is ready nothing serves: {why}",
     ),
     "overlap_limited": (
         INFO,
@@ -149,11 +155,13 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "recycling": (
         WARNING,
-        "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}: another takes its place",
+        "generation {generation}: worker {slot} (pid {pid}) holds {held}, more than {most}:"
+        " another takes its place",
     ),
     "recycled": (
         INFO,
-        "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after {lived} s{hint}",
+        "generation {generation}: worker {slot} (pid {pid}) has been replaced by {by} after"
+        " {lived} s{hint}",
     ),
     "socket_unused": (
         WARNING,
@@ -169,21 +177,23 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "scaling_paced": (
         WARNING,
-        "SIGTTIN comes so often that workers are started one by one, every {pause} s; {waiting} wait",
+        "SIGTTIN comes so often that workers are started one by one, every {pause} s; {waiting}"
+        " wait",
     ),
     "scaled": (INFO, "{workers} workers from now on, {before} before"),
     # the stop
     "stopping": (
         INFO,
-        "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the workers",
+        "stopping on SIG{signal}: lame duck {lame_duck} s, then at most {drain_timeout} s for the"
+        " workers",
     ),
     "stopped": (INFO, "stopped, status {status}"),
 }
 
-# Server::Starter's lines, to the letter, for who comes through the door `start_server`: by event,
-# and the variant of it that _as_start_server tells. Of what has no counterpart there, warnings and
-# errors get a line of their own, and the rest is left out.
-START_SERVER = {
+# Server::Starter's lines, to the letter, for `start_server`: by event, and its variant
+# (log/writer.py, _start_server_line). Of the events without such a line, warnings and errors get
+# the usual one, and the others get none.
+START_SERVER_PHRASES = {
     "listening fixed": "socket is duplicated to file descriptor {fd}",
     "socket_removed": "removing existing socket file:{path}",
     "worker_started": "starting new worker {pid}",
@@ -195,19 +205,22 @@ START_SERVER = {
     "interval_due": "autorestart triggered (interval={interval})",
     "interval_due forced": "autorestart triggered (forced, interval={interval})",
     "retire_delayed": (
-        "new worker is now running, sending {signal} to old workers:{pids}\nsleeping {delay} secs before killing old workers"
+        "new worker is now running, sending {signal} to old workers:{pids}\n"
+        "sleeping {delay} secs before killing old workers"
     ),
-    "retiring": "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers",
+    "retiring": (
+        "new worker is now running, sending {signal} to old workers:{pids}\nkilling old workers"
+    ),
     "retiring delayed": "killing old workers",
     "retry_scheduled": "trying again in {pause} secs",
     "stopping": "received {signal}, sending {sending} to all workers:{pids}",
     "stopped": "exiting",
 }
 
-# The style `dev`, for who is at a terminal and has just saved a file: what matters of it, by event
-# and with a mark; warnings and errors that have no line here are shown as they are, all else is
-# left out. A failure has more to say: _failure.
-DEV = {
+# The style `dev`, for a programmer at a terminal who has just saved a file: by event, each with a
+# mark. Of the events without a phrase here, warnings and errors are shown with the usual one, and
+# the others are not shown. A failed swap has several lines (log/dev.py).
+DEV_PHRASES = {
     "settings_read": "· settings from {file}",
     "listening": "· listening on {address}",
     "watching": "· watching {roots}",
@@ -223,55 +236,61 @@ DEV = {
 }
 
 
-def _next_attempt(again: float | None) -> str:
-    return (
-        "it is not tried again by itself"
-        if again is None
-        else f"the next attempt is in {show(again)} s"
-    )
+def phrase_fields(event: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """What the phrase of an event is filled with: its fields as texts, and texts made of them."""
+    texts = {name: format_value(value) for name, value in fields.items()}
+    match event:
+        case "swap_failed":
+            texts.update(_swap_failed_texts(fields))
+        case "listening":
+            texts["families"] = f", {fields['families']}" if fields["families"] else ""
+        case "recycling":
+            texts["held"] = f"{fields['memory'] / 2**20:.1f} MiB"
+            texts["most"] = f"{fields['limit'] / 2**20:.1f} MiB"
+        case "recycled":
+            hint = (
+                f"; so big so soon: not again in this slot for {texts['pause']} s"
+                " (is --max-memory too low for this program?)"
+            )
+            texts["hint"] = hint if fields["pause"] else ""
+        case "worker_killed":
+            worker = f"worker {fields['slot']} (pid {fields['pid']})"
+            texts["who"] = worker if fields["leader"] else f"what has outlived {worker}"
+        case "leader_exited":
+            texts.update(_leader_exited_texts(fields, texts))
+    return texts
 
 
-def shown_fields(event: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """What the phrase of an event is filled with: its fields, and what is said of them in words."""
-    shown = {name: show(value) for name, value in fields.items()}
-    if event == "swap_failed":
-        serving = fields["still"]
-        shown["still_serving"] = (
-            f"generation {', '.join(map(str, serving))} serves on" if serving else "nothing serves"
-        )
-        if fields["degraded"]:
-            shown["still_serving"] += ", degraded: workers that had taken over stay"
-        shown["next_attempt"] = _next_attempt(fields["again"])
-    if event == "listening":
-        shown["families"] = f", {fields['families']}" if fields["families"] else ""
-    if event == "recycling":
-        shown["held"], shown["most"] = (
-            f"{fields[name] / 2**20:.1f} MiB" for name in ("memory", "limit")
-        )
-    if event == "recycled":
-        seldom = f"; so big so soon: not again in this slot for {show(fields['pause'])} s (is --max-memory too low for this program?)"
-        shown["hint"] = seldom if fields["pause"] else ""
-    if event == "worker_killed":
-        worker = f"worker {fields['slot']} (pid {fields['pid']})"
-        shown["who"] = worker if fields["leader"] else f"what has outlived {worker}"
-    if event == "leader_exited":
-        several = len(fields["pids"]) > 1
-        pids = f" {shown['pids']}" if fields["pids"] else ""
-        if several:
-            own = f" ({shown['strays']} in sessions of their own)" if fields["strays"] else ""
-            shown["who"] = f"processes{pids}{own} live"
-        else:
-            own = ", in a session of its own," if fields["strays"] else ""
-            shown["who"] = f"process{pids}{own} lives"
-        shown["then"] = ": they are" if several else ": it is"
-        shown["then"] += f" sent SIG{fields['signal']} and" if fields["signal"] else ""
-        shown["then"] += f" killed in {shown['kill_in']} s at the latest"
-        hint = "; have the shell start the program with `exec`, so that it gets the signals itself"
-        shown["hint"] = hint if fields["shell"] else ""
-    return shown
+def _swap_failed_texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    serving, again = fields["still"], fields["again"]
+    still_serving = "nothing serves"
+    if serving:
+        still_serving = f"generation {', '.join(map(str, serving))} serves on"
+    if fields["degraded"]:
+        still_serving += ", degraded: workers that had taken over stay"
+    next_attempt = "it is not tried again by itself"
+    if again is not None:
+        next_attempt = f"the next attempt is in {format_value(again)} s"
+    return {"still_serving": still_serving, "next_attempt": next_attempt}
 
 
-def show(value: object) -> str:
+def _leader_exited_texts(fields: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, str]:
+    pids = f" {texts['pids']}" if fields["pids"] else ""
+    if len(fields["pids"]) > 1:
+        strays = f" ({texts['strays']} in sessions of their own)" if fields["strays"] else ""
+        who, then = f"processes{pids}{strays} live", ": they are"
+    else:
+        strays = ", in a session of its own," if fields["strays"] else ""
+        who, then = f"process{pids}{strays} lives", ": it is"
+    if fields["signal"]:
+        then += f" sent SIG{fields['signal']} and"
+    then += f" killed in {texts['kill_in']} s at the latest"
+    hint = "; have the shell start the program with `exec`, so that it gets the signals itself"
+    return {"who": who, "then": then, "hint": hint if fields["shell"] else ""}
+
+
+def format_value(value: object) -> str:
+    """A field as text: seconds with three digits at most, a list with commas."""
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".") if value < 100 else f"{value:.0f}"
     if isinstance(value, (list, tuple)):

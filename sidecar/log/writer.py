@@ -1,13 +1,11 @@
-"""How a line looks: one line an event, as text for people or as JSON for machines, on stderr.
-
-What is said stands in messages.py. Values of variables never reach this module.
+"""Writes the log to stderr: one line for each event, as text for people or as JSON for machines. The
+phrases are in log/messages.py.
 
 A reader that has stopped reading must not stop PID 1: a line is written only as far as stderr has
-room for it now. Lines that had no room are counted, and the count is said with the next one that
-has. Stderr itself stays blocking, because it is shared with the workers; a pipe or terminal is
-opened once more, and that open file does not block. (That poll(2) says there is room
-is not enough: a terminal takes a part of a line and then blocks, and a worker that fills the last of
-a pipe comes in between.)
+room for it now. Lines without room are counted, and the count is logged with the next line that has
+room. Stderr itself stays blocking, because it is shared with the workers; a pipe or terminal is
+opened once more, without blocking. To ask poll(2) for room is not enough: a terminal takes a part
+of a line and then blocks, and a worker may fill the rest of a pipe in between.
 """
 
 from __future__ import annotations
@@ -21,8 +19,15 @@ import stat
 import time
 
 from sidecar.base.printable import printable
-from sidecar.log.dev import COLOURS, Dev
-from sidecar.log.messages import ERROR, INFO, PHRASES, START_SERVER, show, shown_fields
+from sidecar.log.dev import COLOURS, DevStyle
+from sidecar.log.messages import (
+    ERROR,
+    INFO,
+    PHRASES,
+    START_SERVER_PHRASES,
+    format_value,
+    phrase_fields,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +35,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# What exec's failure is there: the child's exit(255).
-UNRUN = 65280
+# How Server::Starter logs that exec has failed: the child's exit(255).
+EXEC_FAILED_WAIT_STATUS = 65280
 
-# A pipe takes this much at once or not at all, when poll says it has room (pipe(7), PIPE_BUF).
-LONGEST = 4096
-# Of a JSON line these are never shortened.
-FIXED = ("time", "level", "event", "truncated")
+# A pipe takes a line of this length at once or not at all (pipe(7), PIPE_BUF).
+MAX_LINE_BYTES = 4096
+# Fields of a JSON line.
+NEVER_SHORTENED = ("time", "level", "event", "truncated")
 
 
 class Log:
@@ -45,23 +50,23 @@ class Log:
     """
 
     def __init__(self, style: str, fd: int = 2, colour: bool = False) -> None:
-        #: The end opened once more, without blocking, and the file that it is of.
-        self._own, self._own_of = -1, (0, 0)
+        #: The descriptor that was opened once more, without blocking, and the file behind it.
+        self._reopened, self._reopened_file = -1, (0, 0)
         self.style = style
         self.fd = fd
         self.lost = 0
-        #: What was not taken yet of the line written last.
-        self._rest = b""
+        #: The rest of the last line, which had no room yet.
+        self._unwritten = b""
         self._terminal = os.isatty(fd)
         self._colour = colour and self._terminal
-        self._dev = Dev()
+        self._dev = DevStyle()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
     def say(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Write the event, if there is room. Never raises for what the reader does."""
+        """Write the event, if there is room. Raises nothing, whatever the reader does."""
         if self.lost:
-            note = line(
+            note = format_line(
                 self.style,
                 "notice",
                 {"text": f"{self.lost} lines of sidecar's own log were lost: stderr was full"},
@@ -72,9 +77,10 @@ class Log:
         if self.style == "dev":
             text = self._dev.lines(event, fields, time.strftime("%H:%M:%S "), self._colour)
         else:
-            text = line(self.style, event, fields, time.time())
+            text = format_line(self.style, event, fields, time.time())
             if self._colour and self.style == "text" and PHRASES[event][0] != INFO:
-                text = f"\033[{COLOURS['✗' if PHRASES[event][0] == ERROR else '!']}m{text[:-1]}\033[m\n"
+                colour = COLOURS["✗" if PHRASES[event][0] == ERROR else "!"]
+                text = f"\033[{colour}m{text[:-1]}\033[m\n"
         if not self._write(text):
             self.lost += 1
 
@@ -83,22 +89,22 @@ class Log:
         if not text:
             return True
         data = text.encode("utf-8", "backslashreplace")
-        if len(data) >= LONGEST:
-            data = data[: LONGEST - 5] + "…".encode() + b"\n"
-        if self._rest:
-            self._rest = self._rest[self._written(self._rest) :]
-        if self._rest:
+        if len(data) >= MAX_LINE_BYTES:
+            data = data[: MAX_LINE_BYTES - 5] + "…".encode() + b"\n"
+        if self._unwritten:
+            self._unwritten = self._unwritten[self._written(self._unwritten) :]
+        if self._unwritten:
             return False
         done = self._written(data)
-        self._rest = data[done:] if done else b""
+        self._unwritten = data[done:] if done else b""
         return bool(done)
 
     def _written(self, data: bytes) -> int:
-        """How many bytes were taken, without waiting for room; all of them where nobody is left to
-        tell.
+        """How many bytes were taken, without waiting for room; all of them if there is no reader
+        any more.
         """
-        # In the background of a terminal with `stty tostop` the write would send us TTOU, which
-        # asks for one worker fewer.
+        # In the background of a terminal with `stty tostop` the write would send TTOU to sidecar,
+        # which asks for one worker fewer.
         if self._terminal:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
         try:
@@ -106,8 +112,7 @@ class Log:
         except BlockingIOError:
             return 0
         except OSError:
-            # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full: nobody to
-            # tell.
+            # The reader is gone (EPIPE), the terminal hung up (EIO), the disk is full.
             return len(data)
         finally:
             if self._terminal:
@@ -120,41 +125,41 @@ class Log:
                 return sock.send(data, socket.MSG_DONTWAIT)
         if not stat.S_ISFIFO(found.st_mode) and not self._terminal:
             return os.write(self.fd, data)
-        if self._own < 0 or self._own_of != (found.st_dev, found.st_ino):
-            self.let_go()
+        if self._reopened < 0 or self._reopened_file != (found.st_dev, found.st_ino):
+            self.release()
             try:
-                self._own = os.open(
+                self._reopened = os.open(
                     f"/proc/self/fd/{self.fd}",
                     os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
                 )
-                self._own_of = found.st_dev, found.st_ino
+                self._reopened_file = found.st_dev, found.st_ino
             except OSError as error:
                 if error.errno in (errno.ENXIO, errno.EIO):
                     raise  # the reader is gone, the terminal hung up
-                # It is not ours to open, or no descriptor is left: go by what poll says.
+                # It belongs to another user, or no descriptor is left: go by what poll says.
                 if not any(state & select.POLLOUT for _, state in self._poll.poll(0)):
                     return 0
                 return os.write(self.fd, data)
-        return os.write(self._own, data)
+        return os.write(self._reopened, data)
 
-    def let_go(self) -> None:
-        """Close what it has opened itself: somebody may wait for the end of what is written there.
-        The next line opens it again.
+    def release(self) -> None:
+        """Close the descriptor that was opened once more: a reader may wait for the end of the
+        pipe. The next line opens it again.
         """
-        if self._own >= 0:
-            os.close(self._own)
-            self._own = -1
+        if self._reopened >= 0:
+            os.close(self._reopened)
+            self._reopened = -1
 
-    __del__ = let_go
+    __del__ = release
 
 
-def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
+def format_line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
     """One line, with its newline; in the style start_server none, or two. `now` is in seconds since
     the epoch.
     """
     level, phrase = PHRASES[event]
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
-    shown = shown_fields(event, fields)
+    shown = phrase_fields(event, fields)
     message = printable(phrase.format_map(shown).replace("\n", " "), "\t")
     if style == "json":
         import json  # noqa: PLC0415  (only who asks for JSON pays for it)
@@ -172,10 +177,12 @@ def line(style: str, event: str, fields: Mapping[str, Any], now: float) -> str:
         }
         while True:
             text = _escaped(json.dumps(record, ensure_ascii=False, default=str)) + "\n"
-            if len(text.encode("utf-8", "backslashreplace")) < LONGEST or not _shorten(record):
+            if len(text.encode("utf-8", "backslashreplace")) < MAX_LINE_BYTES or not _shorten(
+                record
+            ):
                 return text
     if style == "start_server":
-        return _as_start_server(event, fields, "" if level == INFO else f"{message}\n")
+        return _start_server_line(event, fields, "" if level == INFO else f"{message}\n")
     mark = "" if level == INFO else f"{level}: "
     output = fields.get("output", "") if event in ("swap_failed", "upgrade_failed") else ""
     more = "".join(f"    | {each}\n" for each in output.split("\n")) if output else ""
@@ -189,7 +196,7 @@ def _shorten(record: dict[str, Any]) -> bool:
     sizes = {
         name: len(str(value))
         for name, value in record.items()
-        if isinstance(value, (str, list, tuple)) and name not in FIXED and value
+        if isinstance(value, (str, list, tuple)) and name not in NEVER_SHORTENED and value
     }
     longest = max(sizes, key=sizes.__getitem__, default="")
     if not longest:
@@ -206,10 +213,10 @@ def _shorten(record: dict[str, Any]) -> bool:
     return True
 
 
-def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> str:
+def _start_server_line(event: str, fields: Mapping[str, Any], otherwise: str) -> str:
     """Server::Starter's line for the event, `otherwise` if it has none."""
     shown = {
-        name: ",".join(map(str, value)) if isinstance(value, list) else show(value)
+        name: ",".join(map(str, value)) if isinstance(value, list) else format_value(value)
         for name, value in fields.items()
     }
     before = ""
@@ -218,7 +225,7 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
         variant = f"worker {fields['role']}"
         what, unrun, why = str(fields["cause"]).partition("cannot run ")
         if unrun and not what:
-            before, shown["wait_status"] = f"failed to exec {why}\n", str(UNRUN)
+            before, shown["wait_status"] = f"failed to exec {why}\n", str(EXEC_FAILED_WAIT_STATUS)
     elif fields.get("fixed") is not None:
         variant += " fixed"
     elif fields.get("forced"):
@@ -226,7 +233,7 @@ def _as_start_server(event: str, fields: Mapping[str, Any], otherwise: str) -> s
     elif event == "retiring":
         variant += " delayed" if fields["delay"] else ""
         shown["pids"] = shown["pids"] or "none"
-    phrase = START_SERVER.get(variant)
+    phrase = START_SERVER_PHRASES.get(variant)
     if phrase is None:
         return otherwise
     return before + printable(phrase.format_map(shown), "\n\t") + "\n"

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from sidecar.log.messages import PHRASES
-from sidecar.log.writer import Log, line
+from sidecar.log.writer import Log, format_line
 from tests.support import PATIENCE, ROOT
 
 FIELDS = {
@@ -30,7 +30,7 @@ FIELDS = {
 
 
 def test_a_line_of_text_says_when_who_and_what():
-    text = line("text", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25)
+    text = format_line("text", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25)
     assert text == (
         "2001-09-09T01:46:40.250Z sidecar: error: generation 2 failed after 1.5 s (trigger: signal): x y; generation 1 serves on; "
         "it is not tried again by itself\n"
@@ -38,7 +38,7 @@ def test_a_line_of_text_says_when_who_and_what():
 
 
 def test_a_line_of_json_has_the_same_and_the_fields_by_name():
-    record = json.loads(line("json", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25))
+    record = json.loads(format_line("json", "swap_failed", FIELDS["swap_failed"], 1_000_000_000.25))
     assert record["time"] == "2001-09-09T01:46:40.250Z"
     assert record["event"] == "swap_failed"
     assert record["level"] == "error"
@@ -118,7 +118,7 @@ def test_it_follows_its_descriptor_and_lets_go_of_what_that_was():
     assert os.read(one, 4096) == b""  # nobody writes there any more
     assert os.read(other, 4096).endswith(b"SIGTERM received\n")
     os.close(end)
-    log.let_go()
+    log.release()
     os.close(writing)
     assert os.read(other, 4096) == b""
     for fd in (one, other):
