@@ -58,7 +58,9 @@ class CommandLine:
         return parsed
 
     def _option(self, word: str, left: list[str]) -> tuple[str, Any]:
-        """The option's name and value; a value of its own is taken from `left`. Raises ValueError."""
+        """The option's name and value; a value that follows is taken from `left`. Raises
+        ValueError.
+        """
         flag, equals, value = word.partition("=")
         name = self.find(flag)
         if name is None:

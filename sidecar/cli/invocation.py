@@ -1,5 +1,5 @@
-"""The command line of `run`, `dev` and `check`, and the settings that come of it, the environment and
-the settings file.
+"""The command line of `run`, `dev` and `check`, and the settings that come of it, of the
+environment and of the settings file.
 
 The options are those of the table of settings. They end at the first word that is no option, so
 `sidecar run --port 80 gunicorn -w 4` needs no `--`, and every wrong option is named at once.

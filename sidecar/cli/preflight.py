@@ -205,12 +205,10 @@ def program_problem(resolution: Resolution, environ: Mapping[str, str]) -> tuple
     is not certain from here.
     """
     settings = resolution.settings
-    if not settings.command or not settings.command[0]:
-        return None
-    program = settings.command[0]
     candidates = _candidates(settings, environ)
     if candidates is None:
         return None
+    program = settings.command[0]
     seen = False
     for path in candidates:
         try:
@@ -225,13 +223,14 @@ def program_problem(resolution: Resolution, environ: Mapping[str, str]) -> tuple
     where = f"{resolution.origins['command']}: {program}:"
     if seen:
         return f"{where} it is no file that may be executed (chmod +x)", NOT_RUNNABLE
-    if "/" in program:
-        return f"{where} there is no such program", NOT_FOUND
-    return f"{where} not found in any directory of PATH", NOT_FOUND
+    missing = "there is no such program" if "/" in program else "not found in any directory of PATH"
+    return f"{where} {missing}", NOT_FOUND
 
 
 def _candidates(settings: Settings, environ: Mapping[str, str]) -> list[str] | None:
-    """The files that the program may be, None if that is not certain from here."""
+    """The files that the program may be, None if that is not certain from here or there is none."""
+    if not settings.command or not settings.command[0]:
+        return None
     program = settings.command[0]
     if "/" in program:
         if settings.dir and not os.path.isabs(program) and _missing_directory(settings.dir):

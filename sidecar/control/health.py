@@ -21,8 +21,8 @@ ANSWER_TIMEOUT_S = 2.0
 
 
 def healthy(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """What this container's sidecar answers at once: "ready", or with --live at least "alive"; "" if
-    that is not known yet.
+    """What this container's sidecar answers at once: "ready", or with --live at least "alive"; ""
+    if that is not known yet.
     """
     if words not in ([], ["--ready"], ["--live"]):
         return ""

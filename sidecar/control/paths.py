@@ -1,5 +1,5 @@
-"""Where a control socket is put, and looked for. A module of its own, because a probe has no time to
-import more.
+"""Where a control socket is put, and looked for. A module of its own, because a probe has no time
+to import more.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ ACCEPT_RETRY_S = 1.0
 
 
 class Client:
-    """One connection, since a moment (monotonic seconds). `stream` is its streaming answer, if there
-    is one; each object that is sent carries `echo`, the id of the request.
+    """One connection, since a moment (monotonic seconds). `stream` is its streaming answer, if
+    there is one; each object that is sent carries `echo`, the id of the request.
     """
 
     def __init__(self, sock: socket.socket, since: float) -> None:
@@ -443,7 +443,7 @@ class ControlSocket:
 
 
 def _bind(path: str) -> socket.socket:
-    """A socket of mode 0600 at `path`, in the place of one that nobody listens to. Raises OSError."""
+    """A socket of mode 0600 at `path`; one that nobody listens to is replaced. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:

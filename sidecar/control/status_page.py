@@ -30,7 +30,8 @@ def status_page(status: Mapping[str, Any]) -> list[str]:
         *_plans(status),
         *(f"settings      {problem}" for problem in status["problems"]),
         *(
-            f"stranger      process {pid} has a listener open, and no generation is known to have it"
+            f"stranger      process {pid} has a listener open,"
+            " and no generation is known to have it"
             for pid in status.get("strangers", ())
         ),
     ]

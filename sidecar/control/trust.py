@@ -1,5 +1,5 @@
-"""Whether a command may trust the process that listens at a control socket. In a directory like /tmp
-any user can listen at the usual name, and say "ready", or take the requests.
+"""Whether a command may trust the process that listens at a control socket. In a directory like
+/tmp any user can listen at the usual name, and say "ready", or take the requests.
 
 A module of its own and without imports, because a probe has no time for more.
 """

@@ -14,7 +14,9 @@ COLOURS = {"·": 2, "~": 36, "●": 32, "!": 33, "✗": 31}
 
 
 class DevStyle:
-    """The style remembers the last failure and how often it has come, to show it in full only once."""
+    """The style. It remembers the last failure and how often it has come, so that it is shown in
+    full only once.
+    """
 
     def __init__(self) -> None:
         self._failed: object = None

@@ -1,4 +1,4 @@
-"""Writes the log to stderr: one line for each event, as text for people or as JSON for machines. The
+"""Writes the log to stderr: a line for each event, as text for people or as JSON for machines. The
 phrases are in log/messages.py.
 
 A reader that has stopped reading must not stop PID 1: a line is written only as far as stderr has

@@ -147,7 +147,7 @@ def from_answer(answer: Mapping[str, Any], file: str, environ: Mapping[str, str]
 
 
 def _as_flag_texts(name: str, found: Sequence[Text]) -> list[tuple[str, str]]:
-    """The texts as the flag would have them, each with its origin: the words of a command in one."""
+    """The texts as the flag would have them, each with its origin; a command is one text."""
     if name != COMMAND and TABLE[name].kind is command_words:
         import shlex  # noqa: PLC0415  (only who sets a command pays for it)
 

@@ -1,5 +1,6 @@
 """Find the program that a command runs. Often it stands behind others that only start it: `uv run
-gunicorn app:app`, `timeout 100 gunicorn …`, `sh -c "cd app && exec gunicorn …"`, `python -m uvicorn`.
+gunicorn app:app`, `timeout 100 gunicorn …`, `sh -c "cd app && exec gunicorn …"`, `python -m
+uvicorn`.
 
 A launcher either becomes the program (exec: the same process), or stays as its parent (fork). That
 matters for systemd's protocol: LISTEN_PID names the process that sidecar has started, and programs
@@ -74,8 +75,9 @@ _ENTRYPOINT = Launcher(forks=True, sure=False)  # a script that ends with exec "
 _RUN = Launcher("run")
 _RUN_FORKS = Launcher("run", forks=True)
 _UV = (
-    "--with", "--with-editable", "--with-requirements", "--extra", "--group", "--only-group", "--no-group", "--env-file", "--python",
-    "-p", "--project", "--directory", "--package", "--index", "--index-url", "-i", "--extra-index-url", "--config-file", "--from",
+    "--with", "--with-editable", "--with-requirements", "--extra", "--group", "--only-group",
+    "--no-group", "--env-file", "--python", "-p", "--project", "--directory", "--package",
+    "--index", "--index-url", "-i", "--extra-index-url", "--config-file", "--from",
 )  # fmt: skip
 _LAUNCHERS = {
     "env": Launcher(values=("-u", "--unset", "-C", "--chdir"), assigns=True),
@@ -84,21 +86,27 @@ _LAUNCHERS = {
     "nohup": Launcher(),
     "stdbuf": Launcher(values=("-i", "-o", "-e", "--input", "--output", "--error")),
     "taskset": Launcher(own=1),
-    "setpriv": Launcher(values=("--reuid", "--regid", "--groups", "--bounding-set", "--inh-caps", "--ambient-caps")),
+    "setpriv": Launcher(
+        values=("--reuid", "--regid", "--groups", "--bounding-set", "--inh-caps", "--ambient-caps")
+    ),
     "gosu": Launcher(own=1),
     "su-exec": Launcher(own=1),
     "setuidgid": Launcher(own=1),
     "s6-setuidgid": Launcher(own=1),
     "envdir": Launcher(own=1),
     "s6-envdir": Launcher(own=1),
-    "chpst": Launcher(values=("-u", "-U", "-b", "-e", "-/", "-C", "-n", "-m", "-d", "-o", "-p", "-f", "-c", "-t")),
+    "chpst": Launcher(
+        values=("-u", "-U", "-b", "-e", "-/", "-C", "-n", "-m", "-d", "-o", "-p", "-f", "-c", "-t")
+    ),
     "timeout": Launcher(values=("-k", "--kill-after", "-s", "--signal"), own=1, forks=True),
     "tini": Launcher(values=("-p", "-e"), forks=True),
     "tini-static": Launcher(values=("-p", "-e"), forks=True),
     "docker-init": Launcher(values=("-p", "-e"), forks=True),
     "catatonit": Launcher(forks=True),
     "dumb-init": Launcher(values=("-r", "--rewrite"), forks=True),
-    "sudo": Launcher(values=("-u", "-g", "-C", "-D", "-h", "-p"), assigns=True, forks=True, sure=False),
+    "sudo": Launcher(
+        values=("-u", "-g", "-C", "-D", "-h", "-p"), assigns=True, forks=True, sure=False
+    ),
     "uv": Launcher("run", values=_UV, forks=True),
     "uvx": Launcher(values=_UV, forks=True),
     "poetry": _RUN,
@@ -107,7 +115,9 @@ _LAUNCHERS = {
     "pdm": Launcher("run", values=("-p", "--project"), forks=True),
     "pixi": Launcher("run", values=("-e", "--environment", "--manifest-path"), forks=True),
     "conda": Launcher("run", values=("-n", "--name", "-p", "--prefix", "--cwd"), forks=True),
-    "micromamba": Launcher("run", values=("-n", "--name", "-p", "--prefix", "--cwd"), forks=True, sure=False),
+    "micromamba": Launcher(
+        "run", values=("-n", "--name", "-p", "--prefix", "--cwd"), forks=True, sure=False
+    ),
     "dotenv": Launcher("run", values=("-f", "--file"), forks=True, sure=False),
     "doppler": _RUN_FORKS,
     "infisical": _RUN_FORKS,
@@ -118,7 +128,7 @@ _LAUNCHERS = {
     "newrelic-admin": Launcher("run-program"),
     "docker-entrypoint.sh": _ENTRYPOINT,
     "entrypoint.sh": _ENTRYPOINT,
-}  # fmt: skip
+}
 
 _ONLY_SHELL = (
     "cd",

@@ -1,10 +1,10 @@
 """What well-known programs need, so that nobody has to say it: one row each, proven by a real run
 (tests/servers/test_profiles.py).
 
-A row says how the program learns its listeners' descriptors (a protocol of settings/protocols.py, or
-arguments), and which signal drains it. It is found by the program's name, also behind launchers
-(settings/launchers.py); an explicit setting wins, and arguments of one's own that say the same thing
-(`unless`) keep the row's away. `--profile none` turns all of it off.
+A row says how the program learns its listeners' descriptors (a protocol of settings/protocols.py,
+or arguments), and which signal drains it. It is found by the program's name, also behind launchers
+(settings/launchers.py); an explicit setting wins, and arguments of the user's that say the same
+thing (`unless`) keep the row's away. `--profile none` turns all of it off.
 """
 
 from __future__ import annotations
@@ -93,6 +93,13 @@ _RELOAD = (
     "it starts its own workers anew beside sidecar; leave it out, and use sidecar dev or --watch"
 )
 
+# A configuration file of uWSGI may name the address, too.
+_UWSGI_ADDRESS_OPTIONS = (
+    "--http", "--http-socket", "--http11-socket", "--https", "--socket", "-s", "--uwsgi-socket",
+    "--fastcgi", "--scgi", "--ini", "--yaml", "--yml", "--xml", "--json", "-x", "-y", "*.ini",
+    "*.yaml", "*.yml", "*.xml", "*.json",
+)  # fmt: skip
+
 PROFILES: dict[str, Profile] = {
     row.name: row
     for row in (
@@ -107,7 +114,10 @@ PROFILES: dict[str, Profile] = {
             reopens=True,
             relayed=Relayed(
                 ("no-systemd",),
-                (AddedArguments(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")), _HEARTBEAT),
+                (
+                    AddedArguments(("--bind", "fd://{fd}"), each=True, unless=("--bind", "-b")),
+                    _HEARTBEAT,
+                ),
             ),
             unsuitable=(
                 (("--pid", "-p"), _PID_FILE),
@@ -138,14 +148,25 @@ PROFILES: dict[str, Profile] = {
                 (("--reload",), _RELOAD),
             ),
         ),
-        Profile("daphne", ("daphne",), added=(AddedArguments(("--fd", "{fd}"), unless=("--fd", "-u", "-e", "--endpoint")),)),
+        Profile(
+            "daphne",
+            ("daphne",),
+            added=(AddedArguments(("--fd", "{fd}"), unless=("--fd", "-u", "-e", "--endpoint")),),
+        ),
         Profile(
             "litestar",
             ("litestar",),
             added=(
                 AddedArguments(
                     ("--fd", "{fd}"),
-                    unless=("--fd", "--file-descriptor", "-F", "--uds", "--unix-domain-socket", "-U"),
+                    unless=(
+                        "--fd",
+                        "--file-descriptor",
+                        "-F",
+                        "--uds",
+                        "--unix-domain-socket",
+                        "-U",
+                    ),
                     behind="run",
                 ),
             ),
@@ -160,10 +181,7 @@ PROFILES: dict[str, Profile] = {
                 AddedArguments(
                     ("--http-socket", "fd://{fd}"),
                     each=True,
-                    unless=(
-                        "--http", "--http-socket", "--http11-socket", "--https", "--socket", "-s", "--uwsgi-socket", "--fastcgi",
-                        "--scgi", "--ini", "--yaml", "--yml", "--xml", "--json", "-x", "-y", "*.ini", "*.yaml", "*.yml", "*.xml", "*.json",
-                    ),
+                    unless=_UWSGI_ADDRESS_OPTIONS,
                 ),
                 AddedArguments(
                     ("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
@@ -178,23 +196,43 @@ PROFILES: dict[str, Profile] = {
                 (("--py-autoreload", "--python-autoreload"), _RELOAD),
             ),
         ),
-        Profile("nginx", ("nginx",), signal="QUIT", handoff=("nginx",), listen=_AS_PORT, reopens=True),
         Profile(
-            "haproxy", ("haproxy",), signal="USR1", listen="say `bind fd@{fd}` in its configuration",
+            "nginx", ("nginx",), signal="QUIT", handoff=("nginx",), listen=_AS_PORT, reopens=True
+        ),
+        Profile(
+            "haproxy",
+            ("haproxy",),
+            signal="USR1",
+            listen="say `bind fd@{fd}` in its configuration",
             unsuitable=((("-D",), _BACKGROUND),),
         ),
         Profile(
-            "lighttpd", ("lighttpd",), signal="INT", own_pid=True, needs=("-D",),
-            listen='say server.systemd-socket-activation = "enable" in its configuration, and server.bind and server.port as in --port',
+            "lighttpd",
+            ("lighttpd",),
+            signal="INT",
+            own_pid=True,
+            needs=("-D",),
+            listen='say server.systemd-socket-activation = "enable" in its configuration,'
+            " and server.bind and server.port as in --port",
         ),
         Profile(
-            "php-fpm", ("php-fpm",), signal="QUIT", handoff=("php-fpm",), listen=_AS_PORT, reopens=True,
-            needs=("-F", "--nodaemonize"), unsuitable=((("-D", "--daemonize"), _BACKGROUND),),
+            "php-fpm",
+            ("php-fpm",),
+            signal="QUIT",
+            handoff=("php-fpm",),
+            listen=_AS_PORT,
+            reopens=True,
+            needs=("-F", "--nodaemonize"),
+            unsuitable=((("-D", "--daemonize"), _BACKGROUND),),
         ),
         Profile("starman", ("starman",), signal="QUIT"),
         Profile("twiggy", ("twiggy",), signal="QUIT"),
         Profile(
-            "unicorn", ("unicorn", "unicorn_rails"), signal="QUIT", own_pid=True, reopens=True,
+            "unicorn",
+            ("unicorn", "unicorn_rails"),
+            signal="QUIT",
+            own_pid=True,
+            reopens=True,
             relayed=Relayed(("unicorn", "no-systemd")),
             unsuitable=((("--daemonize", "-D"), _BACKGROUND),),
         ),
@@ -208,12 +246,14 @@ PROFILES: dict[str, Profile] = {
         ),
         # These take jobs from a queue, and need some seconds to find that they cannot be imported.
         Profile(
-            "celery", ("celery",), interval=10.0,
+            "celery",
+            ("celery",),
+            interval=10.0,
             unsuitable=((("--detach", "-D"), _BACKGROUND), (("--pidfile",), _PID_FILE)),
         ),
         Profile("rq", ("rq", "rqworker"), interval=10.0),
     )
-}  # fmt: skip
+}
 
 
 def find(command: Sequence[str], name: str = "auto") -> tuple[Profile | None, Program]:
@@ -263,7 +303,7 @@ def with_arguments(
     more: list[str] = []
     behind = 0
     for added in row.added if relayed is None else relayed.added:
-        if any(_has_option(program, own) for own in added.unless) or (
+        if any(_has_option(program, option) for option in added.unless) or (
             added.no_temporary_directory and not no_temporary_directory
         ):
             continue
@@ -286,7 +326,7 @@ def own_listener(row: Profile, program: Program) -> str:
     relayed = row.relayed if row.own_pid and program.parent else None
     for added in row.added if relayed is None else relayed.added:
         for word in program.words[1:]:
-            if added.names_sockets and any(_matches(word, own) for own in added.unless):
+            if added.names_sockets and any(_matches(word, option) for option in added.unless):
                 return word.partition("=")[0]
     return ""
 
@@ -307,8 +347,8 @@ def overruled(row: Profile, program: Program, ports: Sequence[int]) -> list[str]
         if port.isascii() and port.isdigit() and port not in map(str, ports):
             ours = ", ".join(map(str, ports))
             return [
-                f"{row.name} {option} {value} counts for nothing: {row.name} is given sidecar's socket and serves on port {ours};"
-                f" leave {option} out, or say --port {value} to sidecar"
+                f"{row.name} {option} {value} counts for nothing:"
+                f" {row.name} is given sidecar's socket and serves on port {ours}; leave {option} out, or say --port {value} to sidecar"
             ]
     return []
 
@@ -325,22 +365,24 @@ def remarks(row: Profile | None, program: Program) -> list[str]:
     ]
     if row.needs and not any(_has_option(program, option) for option in row.needs):
         said.append(
-            f"{row.name} without {row.needs[0]} goes to the background, and sidecar takes that for its end; add {row.needs[0]}"
+            f"{row.name} without {row.needs[0]} goes to the background,"
+            f" and sidecar takes that for its end; add {row.needs[0]}"
         )
     if row.own_pid and program.parent and row.relayed is None and program.sure:
         said.append(
-            f"{program.parent} stays as the parent of {row.name}, which takes only sockets that were handed to its own pid"
-            f" (LISTEN_PID): LISTEN_FDS is left out; start {row.name} itself, or let the shell exec it"
+            f"{program.parent} stays as the parent of {row.name},"
+            " which takes only sockets that were handed to its own pid (LISTEN_PID): LISTEN_FDS is left out;"
+            f" start {row.name} itself, or let the shell exec it"
         )
     return said
 
 
-def _has_option(program: Program, own: str) -> bool:
+def _has_option(program: Program, option: str) -> bool:
     """Whether one of the program's words is this option, alone or with its value."""
-    return any(_matches(word, own) for word in program.words[1:])
+    return any(_matches(word, option) for word in program.words[1:])
 
 
-def _matches(word: str, own: str) -> bool:
-    if own.startswith("*"):
-        return word.endswith(own[1:])
-    return word == own or word.startswith(own + "=")
+def _matches(word: str, option: str) -> bool:
+    if option.startswith("*"):
+        return word.endswith(option[1:])
+    return word == option or word.startswith(option + "=")

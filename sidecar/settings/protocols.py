@@ -9,7 +9,8 @@ The others are for servers that know neither:
     puma        PUMA_INHERIT_0=3:tcp://127.0.0.1:8080 (before Puma 5; later ones know systemd's)
     nginx       NGINX=3;4;
     php-fpm     FPM_SOCKETS=127.0.0.1:9000=3,/run/fpm.sock=4
-    einhorn     EINHORN_FD_COUNT=1 EINHORN_FD_0=3 EINHORN_FD_FAMILY_0=AF_INET EINHORN_MASTER_PID (without a control socket)
+    einhorn     EINHORN_FD_COUNT=1 EINHORN_FD_0=3 EINHORN_FD_FAMILY_0=AF_INET EINHORN_MASTER_PID
+                (without a control socket)
 """
 
 from __future__ import annotations

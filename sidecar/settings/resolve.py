@@ -333,6 +333,7 @@ def _range_problems(settings: Settings, origins: Mapping[str, str]) -> list[str]
         )
     if settings.start_timeout == 0:
         problems.append(
-            f"{origins['start_timeout']} 0: no worker could ever be ready; say how long one may take"
+            f"{origins['start_timeout']} 0: no worker could ever be ready;"
+            " say how long one may take"
         )
     return problems

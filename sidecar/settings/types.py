@@ -1,5 +1,5 @@
-"""The kinds of values that a setting has: a text becomes a value, or a ValueError says what would be
-right.
+"""The kinds of values that a setting has: a text becomes a value, or a ValueError says what would
+be right.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from sidecar.settings import address, launchers
 
 # Linux's signals by name (signal(7)), less KILL and STOP, which no program can answer.
 SIGNALS = (
-    "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM"  # noqa: SIM905
-    " PROF WINCH IO PWR SYS".split()
-)
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+)  # fmt: skip
 
 MAX_DURATION_S = 36500 * 86400.0
 
@@ -77,7 +78,8 @@ def signal_name(text: str) -> str:
     name = text.upper().removeprefix("SIG")
     if name not in SIGNALS:
         raise ValueError(
-            f"{text!r} is no signal a program can answer; say TERM, QUIT, INT, HUP, USR1, USR2, WINCH …"
+            f"{text!r} is no signal a program can answer;"
+            " say TERM, QUIT, INT, HUP, USR1, USR2, WINCH …"
         )
     return name
 
