@@ -8,11 +8,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sidecar.start_server.options import environment, parse, resolve
 from tests.support import APPS, PATIENCE, ROOT, marked, until
 
 PERL = "/usr/bin/start_server"
@@ -113,6 +115,17 @@ class Starter:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+def stale_socket(where: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(where / "app.sock"))
+
+
+def settings(*words: str, environ: dict[str, str] | None = None):
+    given, command, problems = parse(words)
+    assert problems == []
+    return resolve(given, command or ["x"], environment(given, environ or {}))
 
 
 # Row of docs/start_server.md (its first cell, less the backticks) → the tests that show it.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import free_port
-from tests.system.starter import PERL, Starter
+from tests.system.start_server.starter import PERL, Starter
 
 
 @pytest.fixture
