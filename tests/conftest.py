@@ -28,7 +28,7 @@ def sidecar() -> Iterator[Callable[..., Sidecar]]:
 
 # Two groups of about the same length: an engine does two things at once well enough, and more only
 # slowly.
-SECOND = ("test_rollout.py", "test_limits.py", "test_prod.py")
+SECOND = {"rollout", "test_limits.py", "test_prod.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     one engine, one browser.
     """
     for item in items:
-        if "container" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(f"container {1 + (item.path.name in SECOND)}"))
-        elif "browser" in item.path.parts:
+        _, layer, *within = item.nodeid.partition("::")[0].split("/")
+        if layer == "container":
+            number = 2 if SECOND.intersection(within) else 1
+            item.add_marker(pytest.mark.xdist_group(f"container {number}"))
+        elif layer == "browser":
             item.add_marker(pytest.mark.xdist_group("browser"))
