@@ -11,7 +11,7 @@ machine can read. It is one JSON object, made by PID 1:
     env, env_whole, env_lenient    the envdirs, and how sidecar.system.envdir reads them
     env_poll                       seconds between two readings of the envdirs, whatever inotify says
     since                          wall-clock seconds: a file that was changed later counts as changed when first seen
-    memory                         the number of an inherited memfd (system/cgroup.py)
+    memory                         the number of an inherited memfd (saved_state.py)
 
 Standard output is a pipe to PID 1; each line is a JSON object shorter than 4000 bytes, told at
 once:
@@ -35,7 +35,7 @@ import os
 import signal
 import sys
 
-from sidecar.watch.watcher import Watcher, alive
+from sidecar.watch.watcher import Watcher, put_off_alarm
 
 VARIABLE = "SIDECAR_WATCHER"
 
@@ -65,7 +65,7 @@ def main() -> int:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     faulthandler.register(signal.SIGALRM, chain=True)
-    alive()
+    put_off_alarm()
     try:
         watcher.run()
     except BrokenPipeError:

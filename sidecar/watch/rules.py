@@ -1,11 +1,11 @@
 """What is ignored: patterns of .gitignore's kind, from several places.
 
-The one with an opinion that comes first in this list decides:
+The first in this list that has a matching pattern decides:
 
     --watch-ignore      relative to each root; `!pattern` takes back what follows
     .gitignore          of the file's own directory, then of each one above it, up to the root
     .dockerignore       of the root, in Docker's reading: a pattern is anchored at the root
-    DEFAULT             names that are never code: version control, caches, environments, editors' temporary files
+    DEFAULT_NAMES       names that are never code: version control, caches, environments, editors' temporary files
 
 As with git, nothing inside an ignored directory can be taken back: it is neither read nor watched.
 `--watch-only` then limits files, not directories. pathspec is imported only where there is a
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pathspec import GitIgnoreSpec
 
-FILES = frozenset({".gitignore", ".dockerignore"})
+IGNORE_FILES = frozenset({".gitignore", ".dockerignore"})
 
 # The union of what watchfiles, watchexec, Tilt and compose ignore; and `..*`, where Kubernetes
 # keeps what its links lead to. fmt: off
@@ -61,7 +61,7 @@ DEFAULT_DIRECTORIES = (
     ".Trash*",
     "lost+found",
 )
-DEFAULT = (
+DEFAULT_NAMES = (
     ".gitignore",
     ".dockerignore",
     ".gitattributes",
@@ -109,23 +109,23 @@ DEFAULT = (
 
 # What is written beside a file of sidecar's own: the status file's new content and its reason of a
 # failure, and the names that rotated logs get (`out.log.1`, `out.log-20260131.gz`).
-BESIDE = r"([.-](failed|\d+)(\..*)?)?"
+_OWN_SUFFIX = r"([.-](failed|\d+)(\..*)?)?"
 
-_FILE = re.compile("|".join(fnmatch.translate(each) for each in DEFAULT))
+_FILE = re.compile("|".join(fnmatch.translate(each) for each in DEFAULT_NAMES))
 _DIRECTORY = re.compile(
-    "|".join(fnmatch.translate(each) for each in (*DEFAULT_DIRECTORIES, *DEFAULT))
+    "|".join(fnmatch.translate(each) for each in (*DEFAULT_DIRECTORIES, *DEFAULT_NAMES))
 )
 
 
-def spec(lines: Iterable[str]) -> GitIgnoreSpec:
+def compile_patterns(lines: Iterable[str]) -> GitIgnoreSpec:
     """The patterns, ready to match. Raises ValueError for one that cannot be."""
     from pathspec import GitIgnoreSpec  # noqa: PLC0415  40 ms, and most trees have no pattern
 
     return GitIgnoreSpec.from_lines(lines)
 
 
-def anchored(lines: Iterable[str]) -> list[str]:
-    """Docker's patterns in git's words: each is anchored at the root, also one without a slash."""
+def from_dockerignore(lines: Iterable[str]) -> list[str]:
+    """Docker's patterns as git has them: each is anchored at the root, also one without a slash."""
     result = []
     for each in lines:
         line = each.strip().removeprefix("\ufeff")
@@ -150,7 +150,7 @@ class Rules:
     """Says of a path under one of the roots whether it is ignored; learns from the ignore files on
     the way.
 
-    Ignored whatever anybody says: directories that are `apart` (envdirs, which are watched in a way
+    Always ignored: directories that are `apart` (envdirs, which are watched in a way
     of their own), files that sidecar writes itself (`own`), and what is in `mounts` (file systems
     without files).
     """
@@ -167,18 +167,18 @@ class Rules:
         self.mounts: frozenset[str] = frozenset()
         self._apart = frozenset(_below(root, each) for root in self.roots for each in apart)
         self._own = [
-            (os.path.realpath(os.path.dirname(each)), re.compile(re.escape(name) + BESIDE))
+            (os.path.realpath(os.path.dirname(each)), re.compile(re.escape(name) + _OWN_SUFFIX))
             for file in own
             for each in {os.path.abspath(file), os.path.realpath(file)}
             if (name := os.path.basename(each))
         ]
-        self._ignore = spec(ignore) if ignore else None
-        self._only = spec(only) if only else None
+        self._ignore = compile_patterns(ignore) if ignore else None
+        self._only = compile_patterns(only) if only else None
         self._files: dict[str, tuple[object, GitIgnoreSpec, bool]] = {}
         self._kept: dict[str, tuple[str, ...]] = {}
 
     def copy(self) -> Rules:
-        """As it is now: what is learnt later does not reach the copy."""
+        """The rules as they are now: what is learnt later does not reach the copy."""
         other = Rules(self.roots)
         other._ignore, other._only, other._apart = self._ignore, self._only, self._apart
         other._own, other.mounts = self._own, self.mounts
@@ -197,7 +197,7 @@ class Rules:
         else than before.
         """
         changed = False
-        for name in FILES:
+        for name in IGNORE_FILES:
             if name == ".dockerignore" and directory not in self.roots:
                 continue
             path = os.path.join(directory, name)
@@ -215,11 +215,11 @@ class Rules:
             except OSError:
                 continue
             docker = name == ".dockerignore"
-            lines = anchored(lines) if docker else lines
+            lines = from_dockerignore(lines) if docker else lines
             try:
-                rules = spec(lines)
+                rules = compile_patterns(lines)
             except ValueError:
-                rules = spec([])
+                rules = compile_patterns([])
             if docker:
                 self._kept[path] = tuple(each[2:] for each in lines if each.startswith("!"))
             self._files[path] = (stamp, rules, docker)
@@ -228,7 +228,7 @@ class Rules:
 
     def forget(self, directory: str) -> None:
         """The directory is gone."""
-        for name in FILES:
+        for name in IGNORE_FILES:
             self._files.pop(os.path.join(directory, name), None)
 
     def ignored(self, root: str, path: str, directory: bool) -> bool:
@@ -243,11 +243,14 @@ class Rules:
             self._ignore is not None
             and (verdict := self._ignore.check_file(relative + end).include) is not None
         ):
-            return verdict or self._left_out(relative, directory)
-        if self._files and (verdict := self._learnt(root, path, relative, end)) is not None:
-            return verdict or self._left_out(relative, directory)
+            return verdict or self._excluded_by_only(relative, directory)
+        if (
+            self._files
+            and (verdict := self._verdict_of_files(root, path, relative, end)) is not None
+        ):
+            return verdict or self._excluded_by_only(relative, directory)
         name = os.path.basename(path)
-        return bool((_DIRECTORY if directory else _FILE).match(name)) or self._left_out(
+        return bool((_DIRECTORY if directory else _FILE).match(name)) or self._excluded_by_only(
             relative, directory
         )
 
@@ -268,7 +271,7 @@ class Rules:
         found = [where for where, names in self._own if names.fullmatch(name)]
         return bool(found) and os.path.realpath(place) in found
 
-    def _learnt(self, root: str, path: str, relative: str, end: str) -> bool | None:
+    def _verdict_of_files(self, root: str, path: str, relative: str, end: str) -> bool | None:
         parent = path
         while len(parent) > len(root):
             parent = os.path.dirname(parent)
@@ -293,7 +296,7 @@ class Rules:
             return verdict
         return None
 
-    def _left_out(self, relative: str, directory: bool) -> bool:
+    def _excluded_by_only(self, relative: str, directory: bool) -> bool:
         return (
             not directory and self._only is not None and not self._only.check_file(relative).include
         )

@@ -1,21 +1,22 @@
-"""The loop: waits for notices, lets what is dirty settle, compares, tells.
+"""The loop: waits for inotify, lets what is dirty settle, compares, reports.
 
-A burst begins with the first notice that can matter and is looked at when it has been quiet for the
-settle time, at the latest LONGEST after it began. It is prolonged while
+A burst begins with the first event that can matter. It is looked at when it has been quiet for the
+settle time, at the latest LONGEST_S after it began. It is prolonged while
 
-    a file is open for writing        its close or rename will be told; at most WRITING, for logs that are never closed
-    something happens while it is looked at
+    a file is open for writing        its close or rename will be seen; for a limited time, since
+                                      logs are never closed
+    something happens during the look
     `.git/index.lock` is there        a checkout is under way
     files are only gone               an editor may be about to put the new one in place
     a root is gone                    somebody is about to put another in its place
     two looks differ (polling)
 
-At rest there is one wake-up every TICK: the roots are looked at (a stat each: no notice tells that
-a path leads elsewhere), and with it come the safety scan, the polling and the slow reading of the
-envdirs when they are due.
+At rest there is one wake-up every TICK_S. Then the roots are looked at, since no event says that a
+path leads elsewhere, and the safety scan, the polling and the slow reading of the envdirs are done
+if they are due.
 
-A process that hangs is of no use and cannot say so: an alarm that is put off at each turn ends it,
-with its stack on stderr. The kernel delivers it to a process whose Python is stuck as well.
+A process that hangs is of no use and cannot say so. So each turn puts off an alarm, which ends the
+process with its stack on stderr; the kernel delivers it to a process whose Python hangs as well.
 """
 
 from __future__ import annotations
@@ -24,335 +25,199 @@ import hashlib
 import json
 import marshal
 import os
-import re
 import select
 import signal
-import stat
 import time
 
-from sidecar.watch.memory import Memory
-from sidecar.watch.places import blind, trail, writer
-from sidecar.watch.tree import AT_ONCE, AT_ONCE_BYTES, ENV, LARGEST, Scan, Tree
-from sidecar.watch.variables import State, Variables
+from sidecar.watch.burst import FEW_PATHS, OPEN_FILE_TIMEOUT_S, Burst
+from sidecar.watch.env_watch import EnvWatch
+from sidecar.watch.envdirs import Envdirs, EnvState
+from sidecar.watch.mounts import silent_mounts
+from sidecar.watch.notices import Notices, limit_text
+from sidecar.watch.output import send
+from sidecar.watch.saved_state import SavedState
+from sidecar.watch.scanner import ENVDIRS, Scan
+from sidecar.watch.tree import START_DIGEST_BYTES, START_DIGEST_FILES, Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sidecar.watch.inotify import Event, Inotify
     from sidecar.watch.tree import Difference
 
-FEW = 3  # paths
-SETTLE_FEW, SETTLE_MANY, SETTLE_ENV = 0.05, 0.2, 0.05
-LONGEST, LONGEST_ENV = 5.0, 2.0
-WRITING = 1.0
-TICK = 1.25
-SAFETY = 30.0
-SAFETY_SHARE, POLL_SHARE = (
-    100,
-    50,
-)  # a scan's cost times this is the least time to the next: 1 % and 2 % of a core
-ENV_POLL_BLIND = 2.0
-HUNG = 90  # whole seconds
-# What stops a program in a debugger that reads the terminal, by the ending of a file's name.
-STOPS = {
-    ".py": re.compile(
-        r"^[ \t]*(?:import i?pdb; *)?(?:breakpoint\(|i?pdb\.set_trace\()", re.MULTILINE
-    ),
-    ".rb": re.compile(r"^[ \t]*(?:binding\.(?:irb|pry|break)\b|byebug\b|debugger\b)", re.MULTILINE),
-}
-LINE, PATHS = 3900, 20
-# Changes of one path in so many bursts, each so soon after the one before, are said: where the
-# program has it open for writing; else.
-REPEATED, REPEATED_UNSEEN, SOON = 4, 12, 10.0
-
-
-class Burst:
-    """What has become dirty and has not been looked at. Times are monotonic."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.first: float | None = None
-        self.last = 0.0
-        self.paths: set[tuple[int, str]] = set()
-        self.many = False
-        self.writing: dict[tuple[int, str], float] = {}
-        self.held = False
-        self.seen: object = None
-
-    def note(self, now: float, many: bool = False) -> None:
-        self.first = now if self.first is None else self.first
-        self.last = now
-        self.many |= many
-
-    def deadline(self, settle: float, longest: float) -> float | None:
-        """When to look."""
-        if self.first is None:
-            return None
-        quiet = self.last + settle
-        if self.writing:
-            quiet = max(quiet, max(self.writing.values()) + WRITING)
-        return min(quiet, self.first + longest)
+SETTLE_FEW_S, SETTLE_MANY_S = 0.05, 0.2
+LONGEST_S = 5.0
+TICK_S = 1.25
+SAFETY_INTERVAL_S = 30.0
+# The time to the next scan is at least its cost times this: 1 % and 2 % of a core.
+SAFETY_COST_FACTOR, POLL_COST_FACTOR = 100, 50
+ENV_INTERVAL_S = 60.0
+HUNG_AFTER_S = 90  # a whole number
+MAX_DIRTY = 1000  # more directories than these are a full scan
+REST_DIGEST_FILES, REST_DIGEST_BYTES = 64, 4 << 20  # in one turn at rest
 
 
 class Watcher:
     """The watcher of one sidecar. `config` is described in __main__.py."""
 
     def __init__(self, config: dict[str, object]) -> None:
+        """Raises ValueError."""
         self._config = config
-        self._settle = _number(config.get("settle"))
+        self._settle_s = _number(config.get("settle"))
         roots, ignore, only, apart = (
             _strings(config, name) for name in ("watch", "ignore", "only", "env")
         )
-        self._tree = Tree(roots, ignore, only, apart, alive, _strings(config, "own"))
+        self._tree = Tree(roots, ignore, only, apart, put_off_alarm, _strings(config, "own"))
+        self._notices = Notices(self._tree)
         self._settings_file = str(config.get("settings") or "")
-        self._mode, self._why = str(config.get("mode") or "auto"), ""
+        self._mode, self._mode_reason = str(config.get("mode") or "auto"), ""
         self._polling = False
         self._inotify: Inotify | None = None
         memory = config.get("memory")
-        self._memory = Memory(memory if isinstance(memory, int) else None)
-        self._key = os.urandom(32)
-        self._env_poll = max(TICK, _number(config.get("env_poll")) or 60.0)
-        self._env_state = State("", {})
-        self._code, self._env = Burst(), Burst()
+        self._saved = SavedState(memory if isinstance(memory, int) else None)
+        whole, lenient = bool(config.get("env_whole")), bool(config.get("env_lenient"))
+        envdirs = Envdirs(_strings(config, "env"), whole, lenient, os.urandom(32))
+        interval_s = max(TICK_S, _number(config.get("env_poll")) or ENV_INTERVAL_S)
+        self._env = EnvWatch(envdirs, interval_s)
+        self._burst = Burst()
         self._dirty: set[str] = set()
-        self._full = False
-        self._cost = 0.0
-        self._next_scan = self._next_env = 0.0
-        self._env_identity: object = None
+        self._all_dirty = False
+        self._scan_cost_s = 0.0
+        self._next_scan = 0.0
         self._digesting = True
         self._refused: set[str] = set()
-        self._repeats: dict[str, tuple[int, float]] = {}
-        self._remarked: set[str] = set()
         self._rest, self._busy = select.poll(), select.poll()
 
     # -- the loop
 
     def run(self) -> None:
-        """Until standard input ends."""
+        """Watch until standard input ends."""
         for poll in (self._rest, self._busy):
             poll.register(0, select.POLLIN)
         self._begin()
-        tick = time.monotonic() + TICK
+        tick = time.monotonic() + TICK_S
         while True:
-            alive()
+            put_off_alarm()
+            if self._wait(tick):
+                return
+            self._read_events()
             now = time.monotonic()
-            code, env = self._deadlines()
-            busy = code is not None or env is not None
-            if busy:
-                quantum = max(0.01, self._settle_time() / 5)
-                until = min(each for each in (code, env, now + quantum, tick) if each is not None)
-            else:
-                until = now if self._digesting else tick
-            # In a burst the queue is looked at in steps: a thousand notices cost one wake-up.
-            for fd, _ in (self._busy if busy else self._rest).poll(
-                max(0, (until - now) * 1000 + 0.5)
-            ):
-                if fd == 0 and not os.read(0, 4096):
-                    return
-            self._listen()
-            now = time.monotonic()
-            code, env = self._deadlines()
-            if code is not None and now >= code:
+            if _passed(self._deadline(), now):
                 self._look(now)
-            if env is not None and now >= env:
+            if _passed(self._env.deadline(), now):
                 self._read_env()
             if now >= tick:
-                self._tick(now)
-                tick = time.monotonic() + TICK
-            if self._digesting and self._code.first is None:
-                self._digesting = self._tree.digest_some(64, 4 << 20)
-                if not self._digesting:
-                    self._keep()
+                self._on_tick(now)
+                tick = time.monotonic() + TICK_S
+            if self._digesting and self._burst.first is None:
+                self._digest()
 
-    def _deadlines(self) -> tuple[float | None, float | None]:
-        return self._code.deadline(self._settle_time(), LONGEST), self._env.deadline(
-            SETTLE_ENV, LONGEST_ENV
-        )
+    def _wait(self, tick: float) -> bool:
+        """Wait until something happens or is due; whether standard input has ended."""
+        now = time.monotonic()
+        deadlines = [each for each in (self._deadline(), self._env.deadline()) if each is not None]
+        # In a burst the queue is looked at in steps: a thousand events cost one wake-up.
+        if deadlines:
+            step_s = max(0.01, self._settle_time_s() / 5)
+            until, poll = min(*deadlines, now + step_s, tick), self._busy
+        else:
+            until, poll = now if self._digesting else tick, self._rest
+        ready = poll.poll(max(0, (until - now) * 1000 + 0.5))
+        return any(fd == 0 and not os.read(0, 4096) for fd, _ in ready)
 
-    def _settle_time(self) -> float:
-        usual = SETTLE_MANY if self._code.many or self._code.held else SETTLE_FEW
-        return (
-            usual
-            if self._settle is None
-            else max(usual, self._settle)
-            if self._code.held
-            else self._settle
-        )
+    def _deadline(self) -> float | None:
+        return self._burst.deadline(self._settle_time_s(), LONGEST_S)
+
+    def _settle_time_s(self) -> float:
+        usual = SETTLE_MANY_S if self._burst.many or self._burst.held else SETTLE_FEW_S
+        if self._settle_s is None:
+            return usual
+        return max(usual, self._settle_s) if self._burst.held else self._settle_s
+
+    def _digest(self) -> None:
+        self._digesting = self._tree.digest_some(REST_DIGEST_FILES, REST_DIGEST_BYTES)
+        if not self._digesting:
+            self._save()
+
+    # -- the beginning
 
     def _begin(self) -> None:
-        since = int((_number(self._config.get("since")) or 0) * 1e9)
-        known, used = self._recall()
-        self._env_watched = Variables(
-            _strings(self._config, "env"),
-            bool(self._config.get("env_whole")),
-            bool(self._config.get("env_lenient")),
-            self._key,
-        )
-        self._choose()
+        """Find out what is there, and report what has changed while no watcher ran."""
+        since_ns = int((_number(self._config.get("since")) or 0) * 1e9)
+        known, used = self._load()
+        self._choose_mode()
         found, _ = self._scan(None)
         if not known:
             self._tree.accept(found)
-            late = self._tree.forget_since(since) if since else set()
+            late = self._tree.forget_since(since_ns) if since_ns else set()
             if late:
-                self._note_dirty(late)
-        self._digesting = self._tree.digest_some(AT_ONCE, AT_ONCE_BYTES)
-        self._arm_env()  # first: what happens while it is read will be heard
-        told, self._env_state = self._env_state, self._env_watched.read(self._env_state)
-        self._next_scan = time.monotonic() + self._interval()
-        self._next_env = time.monotonic() + self._env_interval()
-        if not known and self._code.first is None:
-            # from here on nothing is missed, even if this one is killed before its next line
-            self._keep()
-        self._watching()
-        for root, shown in self._tree.roots.items():
-            if kind := self._tree.barren(root):
-                self._remark(root, f"{shown} is a {kind} file system, so nothing is watched there")
-            elif os.path.exists(root) and not os.path.isfile(root) and not os.path.isdir(root):
-                self._remark(
-                    root, f"{shown} is neither directory nor file, so nothing is watched there"
-                )
-            elif root == "/":
-                self._remark(root, "/ is watched, the whole system: say --watch DIR for less")
-        if known:
-            if self._tree.differences(found) or self._tree.appeared(found):
-                self._full = True
-                self._code.note(time.monotonic(), many=True)
-            else:
-                self._tree.accept(found)
-            if self._env_state != told:
-                self._env_state = told
-                self._env.note(time.monotonic())
-        else:
-            if used and self._tree.roots:
-                say("changed", paths=[], count=0, settings=bool(self._settings_file))
-            late_env, names = self._env_watched.since(since) if since else (False, [])
-            if self._env_watched.directories and (used or late_env or self._env_state.error):
-                self._say_env([] if used else names)
-        if not self._code.first:
-            self._keep()
-
-    def _tick(self, now: float) -> None:
-        """What is due at rest."""
-        if self._code.first is None:
-            if now >= self._next_scan and self._tree.roots:
-                self._scan_all()
-            for root in self._tree.roots:
-                known = self._tree.dirs.get(root)
-                try:
-                    status = os.stat(root)
-                    same = known is not None and known.identity == (status.st_dev, status.st_ino)
-                except OSError:
-                    same = known is None
-                if not same and root not in self._refused:
-                    self._dirty.add(root)
-                    self._code.note(now, many=True)
-        due = now >= self._next_env
-        if (
-            self._env_watched.directories
-            and self._env.first is None
-            and (due or self._env_watched.identity() != self._env_identity)
-        ):
-            self._env.note(now - SETTLE_ENV if due else now)
-        self._check_size()
-
-    def _check_size(self) -> None:
-        if self._tree.crowded:
-            self._remark(
-                "directories",
-                "there are more directories than are watched (200,000): ignore some with --watch-ignore",
-            )
-
-    # -- what inotify says
-
-    def _listen(self) -> None:
-        if self._inotify is None:
-            return
+                self._dirty |= late
+                self._burst.note(time.monotonic(), many=len(late) > FEW_PATHS)
+        self._digesting = self._tree.digest_some(START_DIGEST_FILES, START_DIGEST_BYTES)
+        self._watch_env()  # before the reading, so that what happens meanwhile is seen
+        reported = self._env.state
+        self._env.read()
         now = time.monotonic()
-        for event in self._inotify.read():
-            self._hear(event, now)
+        self._next_scan = now + self._interval_s()
+        self._env.schedule(now, self._is_env_blind())
+        if not known and self._burst.first is None:
+            # From here on nothing is missed, even if this process is killed before its next line.
+            self._save()
+        self._send_watching()
+        self._notices.on_begin()
+        if known:
+            self._compare_with_saved(found, reported)
+        else:
+            self._report_unknown(used, since_ns)
+        if not self._burst.first:
+            self._save()
 
-    def _hear(self, event: Event, now: float) -> None:
-        if event.overflow:
-            self._full = True
-            self._code.note(now, many=True)
-            if self._env_watched.directories:
-                self._env.note(now)
-            return
-        watch = event.dependents
-        if watch is None:
-            return
-        name = event.name
-        trees = {
-            each
-            for each in watch.trees
-            if not name or each == ENV or self._tree.matters(each, name, event.directory)
-        }
-        for dependents in [watch.names.get(name, set())] if name else list(watch.names.values()):
-            trees |= dependents
-        if ENV in trees:
-            trees.discard(ENV)
-            self._env.note(now)
-            self._pending(self._env, event, now)
-        if not trees:
-            return
-        self._code.note(now, event.directory)
-        self._pending(self._code, event, now)
-        for each in trees:
-            self._dirty.add(each)
-            if not name:
-                self._dirty.add(os.path.dirname(each))
-        if len(self._dirty) > 1000:
-            self._full = True
-            self._dirty.clear()
-        if len(self._code.paths) <= FEW:
-            self._code.paths.add((event.wd, name))
-            self._code.many |= len(self._code.paths) > FEW
+    def _compare_with_saved(self, found: Scan, reported: EnvState) -> None:
+        """Begin bursts for what differs from what the watcher before has reported."""
+        if self._tree.differences(found) or self._tree.appeared(found):
+            self._all_dirty = True
+            self._burst.note(time.monotonic(), many=True)
+        else:
+            self._tree.accept(found)
+        if self._env.state != reported:
+            self._env.state = reported
+            self._env.burst.note(time.monotonic())
 
-    def _pending(self, burst: Burst, event: Event, now: float) -> None:
-        """Keep in mind which files are being written."""
-        key = (event.wd, event.name)
-        if event.complete:
-            burst.writing.pop(key, None)
-        elif (
-            event.being_written
-            and event.dependents
-            and key not in burst.writing
-            and len(burst.writing) < 100
-        ):
-            try:
-                status = os.lstat(os.path.join(event.dependents.path, event.name))
-            except OSError:
-                return
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # a link is made, not written
-                burst.writing[key] = now
+    def _report_unknown(self, used: bool, since_ns: int) -> None:
+        """Report what may have changed, where it is not known what was reported before. `used` says
+        that something was.
+        """
+        if used and self._tree.roots:
+            send("changed", paths=[], count=0, settings=bool(self._settings_file))
+        late, names = self._env.changed_since(since_ns)
+        if self._env.used and (used or late or self._env.state.error):
+            self._env.send([] if used else names)
 
-    # -- looking and telling
-
-    def _choose(self) -> None:
+    def _choose_mode(self) -> None:
         """Decide between inotify and polling."""
         mode = self._mode
         try:
             from sidecar.watch.inotify import Inotify  # noqa: PLC0415  40 ms and 5 MB, for those who use it
 
-            if mode != "poll" or self._env_watched.directories:
+            if mode != "poll" or self._env.used:
                 self._inotify = Inotify()
                 self._rest.register(self._inotify.fd, select.POLLIN)
         except Exception as error:
-            self._exhausted(error)
+            self._give_up_inotify(error)
             return
-        self._polling, self._why = mode == "poll", "--watch-mode poll" if mode == "poll" else ""
-        if mode == "auto":
+        if mode == "poll":
+            self._polling, self._mode_reason = True, "--watch-mode poll"
+        elif mode == "auto":
             for root in self._tree.roots:
-                for point, kind in blind(root):
+                for point, kind in silent_mounts(root):
                     if not self._tree.rules.hidden(point, True):
-                        self._polling, self._why = (
-                            True,
-                            f"inotify tells nothing on {point}: its file system, {kind}, is changed by others",
+                        self._polling = True
+                        self._mode_reason = (
+                            f"inotify tells nothing on {point}: "
+                            f"its file system, {kind}, is changed by others"
                         )
         self._tree.inotify = None if self._polling else self._inotify
 
-    def _exhausted(self, error: Exception) -> None:
+    def _give_up_inotify(self, error: Exception) -> None:
         """Poll from now on."""
         sysctl = getattr(error, "sysctl", "")
         if self._inotify is not None:
@@ -360,17 +225,108 @@ class Watcher:
             self._inotify.close()
         self._inotify = self._tree.inotify = None
         self._polling = True
-        self._why = (
-            _limit(sysctl)
-            if sysctl
-            else f"inotify cannot be used: {getattr(error, 'strerror', None) or error}"
-        )
+        reason = getattr(error, "strerror", None) or error
+        self._mode_reason = limit_text(sysctl) if sysctl else f"inotify cannot be used: {reason}"
+
+    # -- at rest
+
+    def _on_tick(self, now: float) -> None:
+        """Do what is due at rest."""
+        if self._burst.first is None:
+            if now >= self._next_scan and self._tree.roots:
+                self._scan_all()
+            for root in self._tree.roots:
+                if root not in self._refused and not self._is_same_root(root):
+                    self._dirty.add(root)
+                    self._burst.note(now, many=True)
+        self._env.on_tick(now)
+        self._notices.on_tick()
+
+    def _is_same_root(self, root: str) -> bool:
+        """Whether a root's path still leads to the directory that is known."""
+        known = self._tree.dirs.get(root)
+        try:
+            status = os.stat(root)
+        except OSError:
+            return known is None
+        return known is not None and known.identity == (status.st_dev, status.st_ino)
+
+    def _scan_all(self) -> None:
+        """The safety scan, or a poll: what differs begins a burst."""
+        found, mode_changed = self._scan(None)
+        differences = self._tree.differences(found)
+        if differences or self._tree.appeared(found):
+            self._all_dirty = True
+            self._burst.note(time.monotonic(), many=len(differences) > FEW_PATHS)
+            self._burst.seen = _signature(differences)
+        else:
+            self._tree.accept(found)
+            self._digesting = True
+        if mode_changed:
+            self._send_watching()
+        self._next_scan = time.monotonic() + self._interval_s()
+
+    def _interval_s(self) -> float:
+        """How long until the next full scan."""
+        if self._polling:
+            return max(TICK_S, self._scan_cost_s * POLL_COST_FACTOR)
+        return max(SAFETY_INTERVAL_S, self._scan_cost_s * SAFETY_COST_FACTOR)
+
+    # -- what inotify says
+
+    def _read_events(self) -> None:
+        if self._inotify is None:
+            return
+        now = time.monotonic()
+        for event in self._inotify.read():
+            if event.overflow:
+                self._all_dirty = True
+                self._burst.note(now, many=True)
+                if self._env.used:
+                    self._env.burst.note(now)
+            else:
+                self._on_event(event, now)
+
+    def _on_event(self, event: Event, now: float) -> None:
+        """Mark what depends on it as dirty."""
+        trees = self._dependent_trees(event)
+        if ENVDIRS in trees:
+            trees.discard(ENVDIRS)
+            self._env.burst.note(now)
+            self._env.burst.note_writing(event, now)
+        if not trees:
+            return
+        self._burst.note(now, event.directory)
+        self._burst.note_writing(event, now)
+        self._burst.note_path(event)
+        self._dirty |= trees
+        if not event.name:
+            self._dirty |= {os.path.dirname(each) for each in trees}
+        if len(self._dirty) > MAX_DIRTY:
+            self._all_dirty = True
+            self._dirty.clear()
+
+    def _dependent_trees(self, event: Event) -> set[str]:
+        """The directories that have to be read again."""
+        watched, name = event.dependents, event.name
+        if watched is None:
+            return set()
+        if not name:
+            return watched.trees.union(*watched.names.values())
+        trees = {
+            each
+            for each in watched.trees
+            if each == ENVDIRS or self._tree.matters(each, name, event.directory)
+        }
+        return trees | watched.names.get(name, set())
+
+    # -- looking and reporting
 
     def _scan(self, dirty: set[str] | None) -> tuple[Scan, bool]:
-        """Look at what is dirty; and whether the mode has changed. Keeps the cost of a full look in
-        mind.
+        """Look at what is dirty; and whether the mode has changed. Remembers the cost of a full
+        look.
         """
-        changed = False
+        mode_changed = False
         while True:
             wall, cpu = time.monotonic(), time.process_time()
             try:
@@ -379,87 +335,53 @@ class Watcher:
             except Exception as error:
                 if not getattr(error, "sysctl", "") or self._polling:
                     raise
-                self._exhausted(error)
-                changed = True
+                self._give_up_inotify(error)
+                mode_changed = True
         if found.full:
-            self._cost = max(time.process_time() - cpu, (time.monotonic() - wall) / 4)
-        for path in found.refused.keys() - self._refused:
-            self._remark(
-                path,
-                f"{self._tree.shown(path)} cannot be read ({found.refused[path]}), so changes in it are not seen",
-            )
-        self._refused = (
-            self._refused | found.refused.keys() if not found.full else set(found.refused)
-        )
-        return found, changed
-
-    def _interval(self) -> float:
-        return (
-            max(TICK, self._cost * POLL_SHARE)
-            if self._polling
-            else max(SAFETY, self._cost * SAFETY_SHARE)
-        )
-
-    def _env_interval(self) -> float:
-        return (
-            self._env_poll
-            if self._inotify is not None and self._mode != "poll"
-            else min(self._env_poll, ENV_POLL_BLIND)
-        )
-
-    def _scan_all(self) -> None:
-        """The safety scan, or a poll: what differs begins a burst."""
-        found, changed = self._scan(None)
-        differences = self._tree.differences(found)
-        if differences or self._tree.appeared(found):
-            self._full = True
-            self._code.note(time.monotonic(), many=len(differences) > FEW)
-            self._code.seen = _signature(differences)
-        else:
-            self._tree.accept(found)
-            self._digesting = True
-        if changed:
-            self._watching()
-        self._next_scan = time.monotonic() + self._interval()
+            self._scan_cost_s = max(time.process_time() - cpu, (time.monotonic() - wall) / 4)
+        refused = found.refused.keys()
+        self._notices.on_scan({each: found.refused[each] for each in refused - self._refused})
+        self._refused = set(refused) if found.full else self._refused | refused
+        return found, mode_changed
 
     def _look(self, now: float) -> None:
         """The burst has settled, or has gone on for too long."""
-        burst = self._code
+        burst = self._burst
         assert burst.first is not None
-        latest = now >= burst.first + LONGEST
-        if not latest and self._locked():
+        latest = now >= burst.first + LONGEST_S
+        if not latest and self._is_git_busy():
             burst.last = now
             return
-        found, changed = self._scan(None if self._full else self._dirty)
-        if changed:
-            self._full = True
-            self._watching()
+        found, mode_changed = self._scan(None if self._all_dirty else self._dirty)
+        if mode_changed:
+            self._all_dirty = True
+            self._send_watching()
         last, burst.last = burst.last, -1.0
-        self._listen()
+        self._read_events()
         if burst.last >= 0 and not latest:
             return
         burst.last = last
         differences = self._tree.differences(found)
         appeared = self._tree.appeared(found)
-        if not latest and self._unfinished(differences, bool(appeared)):
+        if not latest and self._is_unfinished(differences, bool(appeared)):
             burst.last = time.monotonic()
             return
         if differences or appeared:
-            self._tree.digest_first(found, differences)
-            self._tell(differences, appeared)
+            self._tree.digest_reported(found, differences)
+            self._report(differences, appeared)
         self._tree.accept(found)
         self._dirty.clear()
-        self._full = False
+        self._all_dirty = False
         burst.clear()
         self._digesting = True
         if found.full:
-            self._next_scan = time.monotonic() + self._interval()
+            self._next_scan = time.monotonic() + self._interval_s()
         if differences or appeared:
-            self._keep()
+            self._save()
 
-    def _unfinished(self, differences: list[Difference], appeared: bool) -> bool:
-        """Whether this is a state in between, as far as can be told."""
-        burst = self._code
+    def _is_unfinished(self, differences: list[Difference], appeared: bool) -> bool:
+        """Whether this is a state in between, as far as that can be known."""
+        burst = self._burst
         if self._tree.missing():
             return True
         if differences and all(each.entry is None for each in differences) and not burst.held:
@@ -469,59 +391,30 @@ class Watcher:
             return False
         before, burst.seen = burst.seen, _signature(differences)
         assert burst.first is not None
-        emptied = (
-            any(each.emptied and each.before for each in differences)
-            and time.monotonic() < burst.first + WRITING
-        )
-        return emptied or before != burst.seen
+        emptied = any(each.emptied and each.before for each in differences)
+        if emptied and time.monotonic() < burst.first + OPEN_FILE_TIMEOUT_S:
+            return True
+        return before != burst.seen
 
-    def _locked(self) -> bool:
-        """Whether git is changing a root's files right now. A lock that is old is a dead git's."""
+    def _is_git_busy(self) -> bool:
+        """Whether git is changing a root's files right now. An old lock is that of a git that died."""
         for root in self._tree.roots:
             try:
-                if (
-                    time.time() - os.lstat(os.path.join(root, ".git", "index.lock")).st_mtime
-                    < LONGEST
-                ):
-                    return True
+                locked_at = os.lstat(os.path.join(root, ".git", "index.lock")).st_mtime
             except OSError:
                 continue
+            if time.time() - locked_at < LONGEST_S:
+                return True
         return False
 
-    def _tell(self, differences: list[Difference], appeared: list[str]) -> None:
-        paths = [self._tree.shown(each.path) for each in differences] or [
-            self._tree.shown(each) for each in appeared
-        ]
-        told = sorted(set(paths))
-        say("changed", paths=told, count=len(told), settings=self._of_settings(differences))
-        now = time.monotonic()
-        before, self._repeats = self._repeats, {}
-        for each in differences[:PATHS]:
-            path = self._tree.shown(each.path)
-            if line := breakpoint_in(each.path) if each.entry is not None else 0:
-                self._remark(
-                    f"{path}: breakpoint",
-                    f"{path}:{line} stops in a debugger, which has no terminal under sidecar: use remote-pdb (docs/dev-loop.md)",
-                )
-            count, when = before.get(path, (0, now))
-            count = count + 1 if now - when <= SOON else 1
-            self._repeats[path] = (count, now)
-            pid = writer(each.path) if count >= REPEATED and path not in self._remarked else 0
-            if pid or count >= REPEATED_UNSEEN:
-                pattern = each.path.removeprefix(
-                    (self._tree.rules.root(each.path) or "").rstrip("/")
-                )
-                who = (
-                    f"process {pid} of the program has it open for writing"
-                    if pid
-                    else "if the program writes it itself"
-                )
-                self._remark(
-                    path,
-                    f"{path} has changed {count} times in a row, each soon after the last: {who}; ignore it (--watch-ignore '{pattern}')",
-                )
+    def _report(self, differences: list[Difference], appeared: list[str]) -> None:
+        found = [each.path for each in differences] or appeared
+        paths = sorted({self._tree.display_path(each) for each in found})
+        settings = self._has_settings_file(differences)
+        send("changed", paths=paths, count=len(paths), settings=settings)
+        self._notices.on_changed(differences)
 
-    def _of_settings(self, differences: list[Difference]) -> bool:
+    def _has_settings_file(self, differences: list[Difference]) -> bool:
         """Whether sidecar's settings file is among what differs."""
         if not self._settings_file:
             return False
@@ -532,138 +425,85 @@ class Watcher:
             for each in differences
         )
 
-    def _watching(self) -> None:
-        say(
+    def _send_watching(self) -> None:
+        send(
             "watching",
             roots=list(self._tree.roots.values()),
             directories=len(self._tree.dirs),
             mode="poll" if self._polling else "inotify",
-            why=self._why,
+            why=self._mode_reason,
         )
-
-    def _remark(self, about: str, text: str) -> None:
-        """Once for each subject."""
-        if about not in self._remarked and len(self._remarked) < 100:
-            self._remarked.add(about)
-            say("notice", text=text)
-
-    def _note_dirty(self, paths: set[str]) -> None:
-        self._dirty |= paths
-        self._code.note(time.monotonic(), many=len(paths) > FEW)
 
     # -- the envdirs
 
-    def _arm_env(self) -> None:
-        self._env_identity = self._env_watched.identity()
+    def _is_env_blind(self) -> bool:
+        """Whether changes of the envdirs are found by reading alone."""
+        return self._inotify is None or self._mode == "poll"
+
+    def _watch_env(self) -> None:
+        """Watch the envdirs, if inotify is used and has watches left."""
+        self._env.remember_identity()
         if self._inotify is None:
             return
         try:
-            for place in self._env_watched.places():
-                for directory, name in trail(place):
-                    self._inotify.watch_name(directory, name, ENV)
-            for each in self._env_watched.directories:
-                for path in (each, os.path.join(each, "..data")):
-                    if os.path.isdir(path):
-                        self._inotify.watch(os.path.abspath(path), ENV)
-        except OSError:
-            return  # what cannot be watched is read now and then
+            self._env.watch(self._inotify)
         except Exception as error:
             if not getattr(error, "sysctl", ""):
                 raise
-            was = self._polling
-            self._exhausted(error)
-            if self._tree.roots and not was:
-                self._full = True
-                self._watching()
+            was_polling = self._polling
+            self._give_up_inotify(error)
+            if self._tree.roots and not was_polling:
+                self._all_dirty = True
+                self._send_watching()
 
     def _read_env(self) -> None:
-        self._env.clear()
-        self._arm_env()
-        before, self._env_state = self._env_state, self._env_watched.read(self._env_state)
-        self._next_env = time.monotonic() + self._env_interval()
-        if self._env_state != before:
-            self._say_env(self._env_state.names(before))
-            self._keep()
+        """The envdirs have settled: read them, and report what differs."""
+        self._env.burst.clear()
+        self._watch_env()
+        before = self._env.state
+        self._env.read()
+        self._env.schedule(time.monotonic(), self._is_env_blind())
+        if self._env.state != before:
+            self._env.send(self._env.state.changed_names(before))
+            self._save()
 
-    def _say_env(self, names: list[str]) -> None:
-        say("env", names=names, error=self._env_state.error)
+    # -- what is saved
 
-    # -- the memory
-
-    def _settings(self) -> bytes:
-        """What the memory is for: with other settings it says nothing."""
+    def _settings_digest(self) -> bytes:
+        """What the saved state is for: with other settings it says nothing."""
         keys = ("watch", "ignore", "only", "env", "env_whole", "env_lenient")
         text = json.dumps([os.getcwd(), *(self._config.get(each) for each in keys)])
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
-    def _keep(self) -> None:
-        state = (
-            self._settings(),
-            self._key,
-            self._env_state.error,
-            self._env_state.digests,
-            self._tree.dump(),
-        )
-        self._memory.keep(marshal.dumps(state))
+    def _save(self) -> None:
+        env = self._env.state
+        state = (self._settings_digest(), self._env.key, env.error, env.digests, self._tree.dump())
+        self._saved.save(marshal.dumps(state))
 
-    def _recall(self) -> tuple[bool, bool]:
-        """Whether it is known what was last told; and whether something was told at all."""
-        content, used = self._memory.load()
+    def _load(self) -> tuple[bool, bool]:
+        """Whether it is known what was last reported; and whether anything was reported at all."""
+        content, used = self._saved.load()
         if content is None:
             return False, used
         try:
             settings, key, error, digests, tree = marshal.loads(content)  # noqa: S302  our own, by checksum
-            if settings != self._settings():
+            if settings != self._settings_digest():
                 return False, False
             self._tree.load(tree)
-            self._key, self._env_state = key, State(error, digests)
+            self._env.restore(key, EnvState(error, digests))
         except (ValueError, EOFError, TypeError, AttributeError):
             self._tree.dirs = {}
             return False, True
         return True, True
 
 
-def say(event: str, **fields: object) -> None:
-    """One line to PID 1. Lists are cut so that it is written at once, and never half. Raises
-    OSError.
-    """
-    lists = {
-        name: value[:PATHS] if name == "paths" else value
-        for name, value in fields.items()
-        if isinstance(value, list)
-    }
-    texts = {name: value[:1000] for name, value in fields.items() if isinstance(value, str)}
-    while True:
-        line = json.dumps({"event": event, **fields, **texts, **lists}).encode() + b"\n"
-        if len(line) <= LINE:
-            break
-        longest = max(lists, key=lambda each: len(json.dumps(lists[each])), default="")
-        if longest and lists[longest]:
-            lists[longest] = lists[longest][:-1]
-        else:
-            texts = {name: value[: len(value) // 2] for name, value in texts.items()}
-    os.write(1, line)
+def put_off_alarm() -> None:
+    """The process does not hang: end it only after HUNG_AFTER_S from now."""
+    signal.alarm(HUNG_AFTER_S)
 
 
-def alive() -> None:
-    """Put the alarm off."""
-    signal.alarm(HUNG)
-
-
-def breakpoint_in(path: str) -> int:
-    """The line of a Python or Ruby program that stops it in a debugger of the terminal's; 0 if none
-    does.
-    """
-    found = STOPS.get(os.path.splitext(path)[1])
-    if found is None or os.environ.get("PYTHONBREAKPOINT"):
-        return 0
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(LARGEST)
-    except OSError:
-        return 0
-    first = found.search(text)
-    return text.count("\n", 0, first.start()) + 1 if first else 0
+def _passed(deadline: float | None, now: float) -> bool:
+    return deadline is not None and now >= deadline
 
 
 def _signature(differences: list[Difference]) -> object:
@@ -679,20 +519,3 @@ def _strings(config: dict[str, object], name: str) -> list[str]:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _limit(sysctl: str) -> str:
-    """A sentence on a limit that is reached, with its present value and who can raise it."""
-    what = "watch" if sysctl.endswith("watches") else "instance"
-    mine = sysctl.replace("fs.inotify.max_user_", "user.max_inotify_")
-    values = []
-    for each in (sysctl, mine):
-        try:
-            with open("/proc/sys/" + each.replace(".", "/"), encoding="ascii") as file:
-                values.append((int(file.read()), each))
-        except (OSError, ValueError):
-            continue
-    value, name = min(values, default=(0, sysctl), key=lambda each: (each[0], each[1] != sysctl))
-    return f"no inotify {what} is left: raise the sysctl {name}" + (
-        f", it is {value}" if value else ""
-    )

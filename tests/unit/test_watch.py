@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.watch import places, tree
-from sidecar.watch.memory import Memory
-from sidecar.watch.rules import Rules, anchored
+from sidecar.watch import entries, mounts, tree
+from sidecar.watch.envdirs import Envdirs, EnvState
+from sidecar.watch.rules import Rules, from_dockerignore
+from sidecar.watch.saved_state import SavedState
+from sidecar.watch.symlinks import deciding_names
 from sidecar.watch.tree import Tree
-from sidecar.watch.variables import State, Variables
 from tests.saves import AtomicWriter
 from tests.support import until
 
@@ -110,8 +111,8 @@ def test_a_dockerignore_that_takes_back(tmp_path: Path) -> None:
     assert hidden(made, "tests/x.py")
 
 
-def test_docker_patterns_are_anchored() -> None:
-    assert anchored(["# no", "", "secret", "./a/", "!b", "**/c", "/d"]) == [
+def test_docker_patterns_are_from_dockerignore() -> None:
+    assert from_dockerignore(["# no", "", "secret", "./a/", "!b", "**/c", "/d"]) == [
         "/secret",
         "/a",
         "!/b",
@@ -197,7 +198,7 @@ def test_a_scan_that_is_not_accepted_leaves_no_trace(files: Path) -> None:
 
 def test_large_files_have_no_digest_so_touching_them_counts(files: Path) -> None:
     watched = Tree([str(files)])
-    (files / "large").write_bytes(bytes(tree.LARGEST + 1))
+    (files / "large").write_bytes(bytes(entries.MAX_DIGESTED_BYTES + 1))
     look(watched)
     (files / "large").chmod(0o600)
     assert look(watched) == []
@@ -206,7 +207,7 @@ def test_large_files_have_no_digest_so_touching_them_counts(files: Path) -> None
 
 
 def test_the_digests_stay_within_the_budget(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "BUDGET", 1)
+    monkeypatch.setattr(tree, "MAX_DIGESTED_BYTES", 1)
     watched = Tree([str(files)])
     look(watched)
     assert sorted(
@@ -245,14 +246,14 @@ def test_the_trail_names_each_link_and_the_end(tmp_path: Path) -> None:
     (tmp_path / "x" / "rev1" / "app").mkdir(parents=True)
     (tmp_path / "x" / "now").symlink_to("rev1")
     (tmp_path / "link").symlink_to("x/../x/now/app")
-    assert places.trail(str(tmp_path / "link")) == [
+    assert deciding_names(str(tmp_path / "link")) == [
         (str(real), "link"),
         (str(real / "x"), "now"),
         (str(real / "x" / "rev1"), "app"),
     ]
-    assert places.trail(str(tmp_path / "x" / "no" / "such")) == [(str(real / "x"), "no")]
+    assert deciding_names(str(tmp_path / "x" / "no" / "such")) == [(str(real / "x"), "no")]
     (tmp_path / "loop").symlink_to("loop")
-    assert set(places.trail(str(tmp_path / "loop"))) == {(str(real), "loop")}
+    assert set(deciding_names(str(tmp_path / "loop"))) == {(str(real), "loop")}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_the_trail_names_each_link_and_the_end(tmp_path: Path) -> None:
     [("9p", True), ("fuse.sshfs", True), ("fuseblk", False), ("ext4", False), ("overlay", False)],
 )
 def test_file_systems_on_which_inotify_is_silent(kind: str, expected: bool) -> None:
-    assert places.silent(kind) == expected
+    assert mounts.is_silent(kind) == expected
 
 
 def test_the_mounts_that_count_hold_a_root_or_lie_in_it(
@@ -268,15 +269,15 @@ def test_the_mounts_that_count_hold_a_root_or_lie_in_it(
 ) -> None:
     root = os.path.realpath(tmp_path)
     table = [("/", "9p"), (root, "ext4"), (f"{root}/in", "nfs4"), (f"{root}2", "cifs")]
-    monkeypatch.setattr(places, "mounts", lambda: table)
-    assert places.blind(root) == [(f"{root}/in", "nfs4")]
+    monkeypatch.setattr(mounts, "mounts", lambda: table)
+    assert mounts.silent_mounts(root) == [(f"{root}/in", "nfs4")]
     table[1] = (root, "virtiofs")
-    assert places.blind(root) == [(root, "virtiofs"), (f"{root}/in", "nfs4")]
+    assert mounts.silent_mounts(root) == [(root, "virtiofs"), (f"{root}/in", "nfs4")]
 
 
 def test_this_place_is_not_blind(tmp_path: Path) -> None:
-    assert places.blind(str(tmp_path)) == []
-    assert any(point == "/" for point, _ in places.mounts())
+    assert mounts.silent_mounts(str(tmp_path)) == []
+    assert any(point == "/" for point, _ in mounts.mounts())
 
 
 # The memory.
@@ -290,12 +291,12 @@ def fd() -> Iterator[int]:
 
 
 def test_the_memory_gives_back_what_was_kept_last(fd: int) -> None:
-    assert Memory(fd).load() == (None, False)
-    memory = Memory(fd)
+    assert SavedState(fd).load() == (None, False)
+    memory = SavedState(fd)
     for content in (b"one", b"", b"three" * 100_000, b"four"):
-        memory.keep(content)
-        assert Memory(fd).load() == (content, True)
-    assert Memory(None).load() == (None, False)
+        memory.save(content)
+        assert SavedState(fd).load() == (content, True)
+    assert SavedState(None).load() == (None, False)
 
 
 @given(old=st.binary(max_size=60), new=st.binary(max_size=60), step=st.integers(0, 200))
@@ -306,23 +307,23 @@ def test_a_writer_that_dies_at_any_point_leaves_one_of_the_two(
     """The second keep() is replayed byte by byte, in its order, and cut off after `step` bytes."""
     fd, other = os.memfd_create("a", 0), os.memfd_create("b", 0)
     try:
-        Memory(fd).keep(old)
+        SavedState(fd).save(old)
         written: list[tuple[bytes, int]] = []
         real = os.pwrite
-        second = Memory(fd)
+        second = SavedState(fd)
         second.load()
         os.pwrite = lambda to, data, at: written.append((bytes(data), at)) or real(to, data, at)
         try:
-            second.keep(new)
+            second.save(new)
         finally:
             os.pwrite = real
-        Memory(other).keep(old)
+        SavedState(other).save(old)
         single = [
             (data[at : at + 1], where + at) for data, where in written for at in range(len(data))
         ]
         for data, at in single[:step]:
             os.pwrite(other, data, at)
-        whole, used = Memory(other).load()
+        whole, used = SavedState(other).load()
         assert used
         assert whole in (old, new)
         assert whole == new if step >= len(single) else True
@@ -332,12 +333,12 @@ def test_a_writer_that_dies_at_any_point_leaves_one_of_the_two(
 
 
 def test_what_is_too_long_is_forgotten_not_cut(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    Memory(fd).keep(b"old")
-    monkeypatch.setattr("sidecar.watch.memory.MOST", 10)
-    memory = Memory(fd)
+    SavedState(fd).save(b"old")
+    monkeypatch.setattr("sidecar.watch.saved_state.MAX_BYTES", 10)
+    memory = SavedState(fd)
     memory.load()
-    memory.keep(b"x" * 11)
-    assert Memory(fd).load() == (None, True)
+    memory.save(b"x" * 11)
+    assert SavedState(fd).load() == (None, True)
 
 
 # Variables.
@@ -348,16 +349,16 @@ def test_a_state_names_what_differs_and_an_error_is_a_state(tmp_path: Path) -> N
     envdir.mkdir()
     (envdir / "A").write_text("1")
     (envdir / "B").write_text("")
-    watched = Variables([str(envdir)], False, False, os.urandom(32))
-    good = watched.read(State("", {}))
-    assert good.names(State("", {})) == ["A", "B"]
+    watched = Envdirs([str(envdir)], False, False, os.urandom(32))
+    good = watched.read(EnvState("", {}))
+    assert good.changed_names(EnvState("", {})) == ["A", "B"]
     (envdir / "B").write_text("x")
-    assert watched.read(good).names(good) == ["B"]
+    assert watched.read(good).changed_names(good) == ["B"]
     (envdir / "A").write_text("x" * 200_000)
     bad = watched.read(good)
     assert "A" in bad.error
     assert bad != good
-    assert bad.names(good) == []
+    assert bad.changed_names(good) == []
     (envdir / "A").write_text("1")
     (envdir / "B").write_text("")
     assert watched.read(bad) == good
@@ -366,7 +367,7 @@ def test_a_state_names_what_differs_and_an_error_is_a_state(tmp_path: Path) -> N
 def test_digests_tell_nothing_without_the_key(tmp_path: Path) -> None:
     (tmp_path / "A").write_text("1")
     one, other = (
-        Variables([str(tmp_path)], False, False, os.urandom(32)).read(State("", {}))
+        Envdirs([str(tmp_path)], False, False, os.urandom(32)).read(EnvState("", {}))
         for _ in range(2)
     )
     assert one.digests != other.digests
@@ -392,22 +393,22 @@ def test_a_volume_of_kubernetes_that_is_only_chowned_has_not_changed(tmp_path: P
     volume.mkdir()
     writer = AtomicWriter(volume)
     writer.write({"A": "1", "B": "2"})
-    watched = Variables([str(volume)], False, False, os.urandom(32))
+    watched = Envdirs([str(volume)], False, False, os.urandom(32))
     moment = moment_after(volume)
     owned_again(volume)
     assert os.lstat(volume / "..data").st_ctime_ns > moment
-    assert watched.since(moment) == (False, [])
+    assert watched.changed_since(moment) == (False, [])
     writer.write({"A": "1", "B": "3"})
-    assert watched.since(moment) == (True, ["A", "B"])
+    assert watched.changed_since(moment) == (True, ["A", "B"])
 
 
 def test_a_plain_directory_has_changed_also_where_the_mtime_was_set_back(tmp_path: Path) -> None:
     (tmp_path / "A").write_text("1")
-    watched = Variables([str(tmp_path)], False, False, os.urandom(32))
+    watched = Envdirs([str(tmp_path)], False, False, os.urandom(32))
     before, moment = os.stat(tmp_path / "A"), moment_after(tmp_path)
     (tmp_path / "A").write_text("2")
     os.utime(tmp_path / "A", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert watched.since(moment) == (True, ["A"])
+    assert watched.changed_since(moment) == (True, ["A"])
 
 
 def test_code_in_a_volume_of_kubernetes_that_is_only_chowned_has_not_changed(

@@ -1,5 +1,5 @@
-"""What the envdirs would give: digests by name, so that a change can be told by name and no value
-lies around.
+"""What the envdirs would give: digests by name, so that a change can be reported by name and no value
+is kept in memory.
 
 The digests are keyed with a random key that never leaves PID 1's memory and ours: the plain digest
 of a secret would let its value be guessed. A reading that fails is a state of its own: going back
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-class State:
-    """One reading: `error` (empty if there is none), and the digests, if there is an error the last
-    good ones.
+class EnvState:
+    """One reading: an error (empty if there is none), and the digests; with an error, the last good
+    ones.
     """
 
     def __init__(self, error: str, digests: Mapping[str, bytes]) -> None:
         self.error, self.digests = error, dict(digests)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, State) and (self.error, self.digests) == (
+        return isinstance(other, EnvState) and (self.error, self.digests) == (
             other.error,
             other.digests,
         )
 
     __hash__ = None  # type: ignore[assignment]
 
-    def names(self, other: State) -> list[str]:
+    def changed_names(self, other: EnvState) -> list[str]:
         """The variables that differ."""
         mine, theirs = self.digests, other.digests
         return sorted(
@@ -44,30 +44,33 @@ class State:
         )
 
 
-class Variables:
-    """The envdirs, as PID 1 would read them."""
+class Envdirs:
+    """The envdirs, as PID 1 would read them. `key` is the secret key of the digests."""
 
     def __init__(self, directories: Sequence[str], whole: bool, lenient: bool, key: bytes) -> None:
-        self._specs, self._whole, self._lenient, self._key = list(directories), whole, lenient, key
+        self._specs, self._whole, self._lenient = list(directories), whole, lenient
+        self.key = key
         self._parts = [(each, False, "") if lenient else envdir_parts(each) for each in directories]
         self.directories = [directory for directory, _, _ in self._parts]
 
-    def read(self, before: State) -> State:
+    def read(self, before: EnvState) -> EnvState:
         """The state now."""
         try:
             reading = envdir.read(self._specs, self._whole, self._lenient)
         except EnvdirError as error:
-            return State(str(error), before.digests)
+            return EnvState(str(error), before.digests)
         except OSError as error:
-            return State(error.strerror or "it cannot be read", before.digests)
-        return State("", {name: self._digest(value) for name, value in reading.variables.items()})
+            return EnvState(error.strerror or "it cannot be read", before.digests)
+        return EnvState(
+            "", {name: self._digest(value) for name, value in reading.variables.items()}
+        )
 
     def _digest(self, value: str | None) -> bytes:
         content = b"-" if value is None else b"=" + os.fsencode(value)
-        return hashlib.blake2b(content, key=self._key, digest_size=16).digest()
+        return hashlib.blake2b(content, key=self.key, digest_size=16).digest()
 
-    def places(self) -> list[str]:
-        """The paths that decide what is read: the directories, what Kubernetes' link leads to, and
+    def deciding_paths(self) -> list[str]:
+        """The paths that decide what is read: the directories, the target of Kubernetes' link, and
         linked files.
         """
         result = []
@@ -101,13 +104,13 @@ class Variables:
                     result.append(error.errno)
         return tuple(result)
 
-    def since(self, moment: int) -> tuple[bool, list[str]]:
-        """Whether something has been changed after `moment` (ns); and which variables, where that
-        can be told.
+    def changed_since(self, moment_ns: int) -> tuple[bool, list[str]]:
+        """Whether something has changed after this wall-clock time; and which variables, as far as that
+        can be known.
 
         A kubelet never changes a file that it has written: a change is a new directory and a new
-        link to it. But it gives them all to the pod's fsGroup again whenever it looks at the pod,
-        which is a new ctime each time. So there the mtimes count, which nobody sets back.
+        link to it. But it gives all files to the pod's fsGroup again whenever it looks at the pod,
+        and so each gets a new ctime. So there the mtimes count, which nobody sets back.
         """
         names, late = set(), False
         for directory, upper, prefix in self._parts:
@@ -116,15 +119,15 @@ class Variables:
             place, changed = (data, _mtime) if kubelet else (directory, _ctime)
             try:
                 late |= (
-                    changed(os.stat(directory)) > moment
-                    or changed(os.lstat(place)) > moment
-                    or changed(os.stat(place)) > moment
+                    changed(os.stat(directory)) > moment_ns
+                    or changed(os.lstat(place)) > moment_ns
+                    or changed(os.stat(place)) > moment_ns
                 )
                 with os.scandir(place) as entries:
                     for each in entries:
                         late_file = (
                             max(changed(each.stat(follow_symlinks=False)), changed(each.stat()))
-                            > moment
+                            > moment_ns
                         )
                         if (
                             not each.name.startswith(".")
