@@ -4,14 +4,14 @@ PID 1, which gives it
     0        a pipe that nobody writes to: its end is the end of sidecar, and ours
     1        a pipe to PID 1, for a line such as {"event": "notice", "text": "a sentence for the log"}
     3        the listening socket
-    4, 5     connections to PID 1 as on the control socket (docs/control.md): one to ask, one to be told of events
+    4, 5     connections to PID 1 as on the control socket (docs/control.md): one for requests, one for events
 
 The first word is the user to become once everything is imported, or "-": that user may not be able
-to read this file. The others are names that requests may be for (hosts.py). If sidecar is killed,
+to read this file. The others are names that requests may be for (allowed_hosts.py). If sidecar is killed,
 so are we.
 
-TERM: another version of this is to take our place. Who has come is answered still; who comes now
-waits in the listener's queue.
+TERM: another version of this process is to take our place. Clients that have connected still get
+their answers; new ones wait in the listener's queue.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ import signal
 import socket
 import sys
 
-from sidecar.admin.answers import Answers, event, page
-from sidecar.admin.hosts import Hosts
-from sidecar.admin.link import Link
-from sidecar.admin.web import Web
+from sidecar.admin.allowed_hosts import AllowedHosts
+from sidecar.admin.control_client import ControlClient
+from sidecar.admin.http_server import HttpServer
+from sidecar.admin.paths import Paths, event, page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LISTENER, ASKING, TOLD = 3, 4, 5
+LISTENER_FD, REQUESTS_FD, EVENTS_FD = 3, 4, 5
 
 _PR_SET_PDEATHSIG = 1
-# So long (seconds) the last answers may take when we are to make room; then the alarm ends us.
-FAREWELL = 3
+# The last answers may take so long after TERM; then the alarm ends the process.
+LEAVE_TIMEOUT_S = 3
 
 
 def become(user: str) -> None:
-    """Turn into the user, for good. What is read later otherwise is read before that."""
+    """Become the user, for good. What that user may not be able to read is read before."""
     import concurrent.futures.thread  # noqa: F401, PLC0415
 
     page()
@@ -58,13 +58,13 @@ def become(user: str) -> None:
     os.setuid(int(uid))
 
 
-def remark(sentence: str) -> None:
-    """Have a sentence put into sidecar's log."""
+def notice(sentence: str) -> None:
+    """Put a sentence into sidecar's log."""
     os.write(1, json.dumps({"event": "notice", "text": sentence}).encode() + b"\n")
 
 
 async def serve(names: Sequence[str]) -> int:
-    """Answer until sidecar has gone; the exit status. `names` is what --admin-host says."""
+    """Response until sidecar has gone; the exit status. `names` is what --admin-host says."""
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[int] = loop.create_future()
 
@@ -73,18 +73,20 @@ async def serve(names: Sequence[str]) -> int:
             gone.set_result(status)
 
     loop.add_reader(0, lambda: end(0) if not os.read(0, 4096) else None)
-    # Without a connection nothing can be answered; with the next process there is a new one.
-    link = Link(lambda: end(1), event)
-    await link.open(socket.socket(fileno=ASKING), socket.socket(fileno=TOLD))
-    listener = socket.socket(fileno=LISTENER)
-    # No browser gets to a unix socket.
-    hosts = None if listener.family == socket.AF_UNIX else Hosts([socket.gethostname()], names)
-    web = Web(Answers(link, remark, hosts).answer)
-    await web.open(listener)
+    # Without a connection nothing can be answered. The next process gets a new one.
+    client = ControlClient(lambda: end(1), event)
+    await client.open(socket.socket(fileno=REQUESTS_FD), socket.socket(fileno=EVENTS_FD))
+    listener = socket.socket(fileno=LISTENER_FD)
+    # No browser can reach a unix socket.
+    hosts = (
+        None if listener.family == socket.AF_UNIX else AllowedHosts([socket.gethostname()], names)
+    )
+    server = HttpServer(Paths(client, notice, hosts).answer)
+    await server.open(listener)
 
     async def make_room() -> None:
-        signal.alarm(FAREWELL)
-        await web.leave()
+        signal.alarm(LEAVE_TIMEOUT_S)
+        await server.stop()
         end(0)
 
     leaving: list[asyncio.Task[None]] = []
@@ -95,7 +97,7 @@ async def serve(names: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """Answer until standard input ends; the exit status."""
+    """Response until standard input ends; the exit status."""
     for number in (
         signal.SIGINT,
         signal.SIGQUIT,
@@ -111,7 +113,7 @@ def main() -> int:
     # A change of user forgets it.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     status = asyncio.run(serve(names))
-    # What is still being written to somebody is of no use any more.
+    # Answers that are still being written are of no use any more.
     os._exit(status)
 
 

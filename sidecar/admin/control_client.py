@@ -1,4 +1,4 @@
-"""The connections to PID 1: questions and their answers on one, events on the other."""
+"""The connections to PID 1: requests and their replies on one, events on the other."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
-# An object of an answer is shorter than this (bytes): a thousand workers are 200 kB.
-LONGEST = 1 << 24
+# A reply of a thousand workers has 200 kB.
+MAX_LINE_BYTES = 1 << 24
 
-# As many events are remembered as PID 1 remembers.
-EVENTS = 200
+# PID 1 remembers as many.
+MAX_EVENTS = 200
 
-# After an answer that took PID 1 so long, it is left in peace for this many times as long, at most
-# so long (seconds).
-PEACE, LONGEST_PEACE = 4.0, 0.5
+# After a reply, the same request is not sent again for so many times as long as the reply took.
+PAUSE_FACTOR, MAX_PAUSE_S = 4.0, 0.5
 
 
 class Event:
-    """Something that happened, and how it is written to everybody who listens: made once."""
+    """Something that happened. Its text for listeners is made once for all of them."""
 
     def __init__(self, record: Object, write: Callable[[Object], bytes]) -> None:
         self.number = int(record["number"])
@@ -37,49 +36,51 @@ class Event:
 
     @functools.cached_property
     def data(self) -> bytes:
-        """As server-sent events have it."""
+        """The text, as a server-sent event."""
         return self._write(self._record)
 
 
-class Link:
-    """Both connections. `lost` is called if one of them ends; `write` makes of an event's record
-    what listeners get.
+class ControlClient:
+    """Both connections. `lost` is called if one of them ends; `write` makes the text for listeners
+    from an event's record.
     """
 
     def __init__(self, lost: Callable[[], None], write: Callable[[Object], bytes]) -> None:
         self._lost, self._write = lost, write
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[Object]] = {}
-        self._asking: asyncio.StreamWriter | None = None
+        self._pending: dict[int, asyncio.Future[Object]] = {}
+        self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        #: The last events, oldest first, and who is to hear of the next ones.
-        self.events: collections.deque[Event] = collections.deque(maxlen=EVENTS)
+        #: The last events, oldest first, and what is called with the next ones.
+        self.events: collections.deque[Event] = collections.deque(maxlen=MAX_EVENTS)
         self.listeners: set[Callable[[Event], None]] = set()
 
-    async def open(self, asking: socket.socket, told: socket.socket) -> None:
-        """Begin to listen on both."""
-        reader, self._asking = await asyncio.open_unix_connection(sock=asking, limit=LONGEST)
-        events, writer = await asyncio.open_unix_connection(sock=told, limit=LONGEST)
-        writer.write(b'{"command": "events", "follow": true}\n')
-        self._writer = writer
+    async def open(self, requests: socket.socket, events: socket.socket) -> None:
+        """Begin to read both. Raises OSError."""
+        connect = functools.partial(asyncio.open_unix_connection, limit=MAX_LINE_BYTES)
+        replies, self._writer = await connect(sock=requests)
+        records, self._events_writer = await connect(sock=events)
+        self._events_writer.write(b'{"command": "events", "follow": true}\n')
         self._tasks = [
-            asyncio.create_task(self._read(reader, self._answered)),
-            asyncio.create_task(self._read(events, self._happened)),
+            asyncio.create_task(self._read(replies, self._on_reply)),
+            asyncio.create_task(self._read(records, self._on_event)),
         ]
 
-    async def _read(self, reader: asyncio.StreamReader, heed: Callable[[Object], None]) -> None:
+    async def _read(
+        self, reader: asyncio.StreamReader, on_object: Callable[[Object], None]
+    ) -> None:
         try:
             while line := await reader.readline():
-                heed(json.loads(line))
+                on_object(json.loads(line))
         finally:
             self._lost()
 
-    def _answered(self, reply: Object) -> None:
-        future = self._waiting.pop(reply.pop("id", 0), None)
+    def _on_reply(self, reply: Object) -> None:
+        future = self._pending.pop(reply.pop("id", 0), None)
         if future is not None and not future.done():
             future.set_result(reply)
 
-    def _happened(self, record: Object) -> None:
+    def _on_event(self, record: Object) -> None:
         if "event" not in record:
             return
         event = Event(record, self._write)
@@ -88,54 +89,54 @@ class Link:
             each(event)
 
     async def ask(self, request: Object) -> Object:
-        """The answer to a request that has one object for an answer. It may never come."""
+        """The reply to a request that is answered by one object. It may never come."""
         self._number += 1
         number = self._number
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        if self._asking is not None:
-            self._asking.write(json.dumps({**request, "id": number}).encode() + b"\n")
+        future = self._pending[number] = asyncio.get_running_loop().create_future()
+        if self._writer is not None:
+            self._writer.write(json.dumps({**request, "id": number}).encode() + b"\n")
         reply: Object = await future
         return reply
 
 
-class Question:
-    """One request, asked once for all who want its answer at that moment: a flood of requests here
-    is a trickle there.
+class SharedRequest:
+    """One request to PID 1, sent once for all clients that want its reply at that moment: so many
+    clients here cause few requests there.
 
-    Nobody gets an answer to a question that was put before he came. At most one is under way and
-    one waits.
+    No client gets the reply to a request that was sent before the client came. At most one request
+    is under way and one waits.
     """
 
-    def __init__(self, link: Link, **request: Any) -> None:
-        self._link = link
+    def __init__(self, client: ControlClient, **request: Any) -> None:
+        self._client = client
         self._request = request
         self._next: asyncio.Task[Object] | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._not_before = 0.0
 
-    async def answer(self, patience: float) -> Object:
-        """The answer. Raises TimeoutError after `patience` seconds."""
+    async def reply(self, timeout_s: float) -> Object:
+        """The reply. Raises TimeoutError."""
         if self._next is None:
             self._next = asyncio.create_task(self._ask())
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout_s):
             return await asyncio.shield(self._next)
 
     async def _ask(self) -> Object:
-        async with self._turn:
+        async with self._lock:
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
             self._next = None
             began = time.monotonic()
-            reply = await self._link.ask(self._request)
+            reply = await self._client.ask(self._request)
             took = time.monotonic() - began
-            self._not_before = time.monotonic() + min(PEACE * took, LONGEST_PEACE)
+            self._not_before = time.monotonic() + min(PAUSE_FACTOR * took, MAX_PAUSE_S)
             return reply
 
 
 @contextlib.contextmanager
-def listening(link: Link, heed: Callable[[Event], None]) -> Any:
-    """Have `heed` called with every event meanwhile."""
-    link.listeners.add(heed)
+def listening(client: ControlClient, on_event: Callable[[Event], None]) -> Any:
+    """Have `on_event` called with every event meanwhile."""
+    client.listeners.add(on_event)
     try:
         yield
     finally:
-        link.listeners.discard(heed)
+        client.listeners.discard(on_event)

@@ -1,5 +1,5 @@
-"""`status` as Prometheus has it. PID 1 keeps every count: a new process says what the one before
-would have said.
+"""`status` in the format of Prometheus. PID 1 keeps every count, so a new process of the admin goes on
+where the one before ended.
 """
 
 from __future__ import annotations
@@ -24,57 +24,59 @@ STATES = ("starting", "serving", "swapping", "degraded", "down", "stopping")
 WORKER_STATES = ("starting", "ready", "draining", "lingering", "killed")
 
 
-class Told:
-    """What a registry collects: one answer of PID 1's."""
+class StatusCollector:
+    """Gives a registry the metrics of one status."""
 
     def __init__(self, status: Mapping[str, Any]) -> None:
-        self.status = status
+        self._status = status
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, in the order of docs/admin.md."""
-        told = self.status
-        now = told["time"]
+        status = self._status
+        now = status["time"]
         build = InfoMetricFamily(
-            "sidecar_build", "The version that runs", value={"version": told["version"]}
+            "sidecar_build", "The version that runs", value={"version": status["version"]}
         )
         yield build
         yield _gauge(
             "sidecar_start_time_seconds",
             "When sidecar started, in seconds since the epoch",
-            now - told["age"],
+            now - status["age"],
         )
-        yield _gauge("sidecar_ready", "1 if requests should be sent here (/readyz)", told["ready"])
-        yield _by(
+        yield _gauge(
+            "sidecar_ready", "1 if requests should be sent here (/readyz)", status["ready"]
+        )
+        yield _gauges(
             "sidecar_state",
             "The state sidecar is in has 1",
             "state",
-            {each: each == told["state"] for each in STATES},
+            {each: each == status["state"] for each in STATES},
         )
         yield _gauge(
-            "sidecar_generation", "Number of the generation that serves", told["generation"]
+            "sidecar_generation", "Number of the generation that serves", status["generation"]
         )
         yield _gauge(
-            "sidecar_generations", "Generations that have not gone", len(told["generations"])
+            "sidecar_generations", "Generations that have not gone", len(status["generations"])
         )
         workers = [
             (generation, worker)
-            for generation in told["generations"]
+            for generation in status["generations"]
             for worker in generation["workers"]
         ]
         states = {
             each: sum(worker["state"] == each for _, worker in workers) for each in WORKER_STATES
         }
-        yield _by("sidecar_workers", "Workers by state", "state", states)
-        yield _gauge("sidecar_workers_wanted", "Workers a generation is to have", told["workers"])
+        yield _gauges("sidecar_workers", "Workers by state", "state", states)
+        yield _gauge("sidecar_workers_wanted", "Workers a generation is to have", status["workers"])
 
         swaps = CounterMetricFamily(
             "sidecar_swaps", "Swaps by trigger and outcome", labels=["trigger", "outcome"]
         )
-        for each in told["swaps"]:
+        for each in status["swaps"]:
             swaps.add_metric([each["trigger"], each["outcome"]], each["count"])
         yield swaps
-        yield _durations(told["swap_seconds"])
-        last, failure = told["last_swap"], told["last_failure"]
+        yield _durations(status["swap_seconds"])
+        last, failure = status["last_swap"], status["last_failure"]
         yield _gauge(
             "sidecar_last_swap_timestamp_seconds",
             "When a generation last began to serve",
@@ -88,40 +90,40 @@ class Told:
         yield _gauge(
             "sidecar_consecutive_failures",
             "Swaps that failed since a generation last began to serve",
-            told["failing"],
+            status["failing"],
         )
         yield _gauge(
             "sidecar_backoff_seconds",
             "Pause that is left until what failed is tried again",
-            _backoff(told),
+            _backoff(status),
         )
         dues = GaugeMetricFamily(
             "sidecar_next_swap_timestamp_seconds",
             "When the next swap is due, by trigger",
             labels=["trigger"],
         )
-        for trigger, left in _next(told).items():
+        for trigger, left in _due_swaps(status).items():
             dues.add_metric([trigger], now + left)
         yield dues
 
-        yield _counter("sidecar_worker_starts", "Workers started", told["starts"])
+        yield _counter("sidecar_worker_starts", "Workers started", status["starts"])
         yield _counter(
             "sidecar_worker_restarts",
             "Workers started in place of one that had died",
-            told["restarts"],
+            status["restarts"],
         )
         yield _counter(
-            "sidecar_worker_deaths", "Workers that served and ended unasked", told["deaths"]
+            "sidecar_worker_deaths", "Workers that served and ended unasked", status["deaths"]
         )
         yield _counter(
             "sidecar_worker_kills",
             "Workers killed because they had not left in time",
-            told["kills"],
+            status["kills"],
         )
         places: dict[tuple[str, str], list[float]] = {}
         for generation, worker in workers:
             if worker["memory"] is not None:
-                # What is left of one that died may share its place with the next.
+                # Processes left by a worker that died may have the same slot as its successor.
                 taken = places.setdefault(
                     (str(generation["generation"]), str(worker["slot"])), [0.0, 0.0]
                 )
@@ -146,11 +148,11 @@ class Told:
             "Helpers that ended and were started again",
             labels=["helper"],
         )
-        for name, count in told["helpers"].items():
+        for name, count in status["helpers"].items():
             helpers.add_metric([name.removeprefix("the ")], count)
         yield helpers
         yield _gauge(
-            "sidecar_settings_hash", "Changes when the settings do", int(told["settings"], 16)
+            "sidecar_settings_hash", "Changes when the settings do", int(status["settings"], 16)
         )
 
 
@@ -161,7 +163,7 @@ def _gauge(name: str, text: str, value: float | None) -> Metric:
     return family
 
 
-def _by(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=[label])
     for key, value in values.items():
         family.add_metric([key], value)
@@ -172,37 +174,42 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value=value)
 
 
-def _durations(told: Mapping[str, Any]) -> Metric:
+def _durations(status: Mapping[str, Any]) -> Metric:
     total, buckets = 0, []
-    for bound, count in zip([*map(str, told["bounds"]), "+Inf"], told["counts"], strict=True):
+    for bound, count in zip([*map(str, status["bounds"]), "+Inf"], status["counts"], strict=True):
         total += count
         buckets.append((bound, total))
     return HistogramMetricFamily(
-        "sidecar_swap_duration_seconds", "From a swap's begin until it serves", buckets, told["sum"]
+        "sidecar_swap_duration_seconds",
+        "From a swap's begin until it serves",
+        buckets,
+        status["sum"],
     )
 
 
-def _backoff(told: Mapping[str, Any]) -> float:
-    """How long what failed is left alone: the next swap after a failure, or the slots that have
-    lost their worker.
-    """
-    pauses = [each["in"] for each in told["respawns"]]
-    if told["next_swap"] and (told["failing"] or told["next_swap"]["trigger"] == "crash"):
-        pauses.append(told["next_swap"]["in"])
+def _backoff(status: Mapping[str, Any]) -> float:
+    """Seconds until what failed is tried again: a swap, or workers that have died."""
+    pauses = [each["in"] for each in status["respawns"]]
+    if status["next_swap"] and (status["failing"] or status["next_swap"]["trigger"] == "crash"):
+        pauses.append(status["next_swap"]["in"])
     return max(pauses, default=0.0)
 
 
-def _next(told: Mapping[str, Any]) -> dict[str, float]:
-    due = {} if told["next_restart_in"] is None else {"interval": told["next_restart_in"]}
+def _due_swaps(status: Mapping[str, Any]) -> dict[str, float]:
+    due = {} if status["next_restart_in"] is None else {"interval": status["next_restart_in"]}
     return {
         **due,
-        **({told["next_swap"]["trigger"]: told["next_swap"]["in"]} if told["next_swap"] else {}),
+        **(
+            {status["next_swap"]["trigger"]: status["next_swap"]["in"]}
+            if status["next_swap"]
+            else {}
+        ),
     }
 
 
 def exposition(status: Mapping[str, Any], accept: str) -> tuple[bytes, str]:
-    """The metrics in the format that the client accepts, and its name."""
+    """The metrics in the format that the client accepts, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Told(status))
+    registry.register(StatusCollector(status))
     encode, kind = choose_encoder(accept)
     return encode(registry), kind

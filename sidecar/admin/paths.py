@@ -10,8 +10,8 @@ import json
 import os
 import re
 
-from sidecar.admin.link import Question, listening
-from sidecar.admin.web import Answer
+from sidecar.admin.control_client import SharedRequest, listening
+from sidecar.admin.http_server import Response
 from sidecar.base.printable import printable
 from sidecar.log import writer
 
@@ -20,166 +20,171 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import Any
 
-    from sidecar.admin.hosts import Hosts
-    from sidecar.admin.link import Event, Link
-    from sidecar.admin.web import Request
+    from sidecar.admin.allowed_hosts import AllowedHosts
+    from sidecar.admin.control_client import ControlClient, Event
+    from sidecar.admin.http_server import Request
 
-# If PID 1 has not answered by then (seconds), it does not.
-PATIENCE = 2.0
-# Nothing having happened for so long (seconds), a comment is sent to who listens: a client that has
-# gone is found out by it.
-HEARTBEAT = 15.0
-# Who listens is told at once, and then not again for so long (seconds).
-TOGETHER = 0.05
-# So many digits of a Last-Event-ID are a number of ours.
-LONGEST_NUMBER = 18
+# If PID 1 has not replied by then, it hangs.
+REPLY_TIMEOUT_S = 2.0
+# If nothing has happened for so long, a comment is sent to the listeners: so a client that has gone
+# is noticed.
+HEARTBEAT_S = 15.0
+# A listener gets an event at once, and those of this time after it together.
+EVENT_INTERVAL_S = 0.05
+# A Last-Event-ID with more digits is none of ours.
+MAX_ID_DIGITS = 18
 
-# What these tell, everybody may know; and whoever probes may say any name.
+# Everybody may read these, with any Host header: probes send what they like.
 PROBES = ("/livez", "/readyz")
 
 PAGE = os.path.join(os.path.dirname(__file__), "page.html")
 
-SILENT = f"sidecar has not answered within {PATIENCE:g} s"
+NO_REPLY = f"sidecar has not answered within {REPLY_TIMEOUT_S:g} s"
 
 
-class Answers:
-    """The paths. `remark` puts a sentence into sidecar's log."""
+class Paths:
+    """The paths and what they answer. `notice` puts a sentence into sidecar's log."""
 
     def __init__(
-        self, link: Link, remark: Callable[[str], None], hosts: Hosts | None = None
+        self,
+        client: ControlClient,
+        notice: Callable[[str], None],
+        hosts: AllowedHosts | None = None,
     ) -> None:
-        """Without `hosts` every name is ours."""
-        self._link = link
-        self._remark = remark
+        """Without `hosts` every Host header is allowed."""
+        self._client = client
+        self._notice = notice
         self._hosts = hosts
-        self._said_other = False
-        self._live = Question(link, command="health", live=True)
-        self._ready = Question(link, command="health")
-        self._status = Question(link, command="status")
-        self._said_missing = False
+        self._host_noticed = False
+        self._live = SharedRequest(client, command="health", live=True)
+        self._ready = SharedRequest(client, command="health")
+        self._status = SharedRequest(client, command="status")
+        self._library_noticed = False
         self._paths = {
             "/livez": self.livez, "/readyz": self.readyz, "/metrics": self.metrics, "/status": self.status,
             "/events": self.events, "/": self.page,
         }  # fmt: skip
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> Response:
         """The answer to any request."""
         path = self._paths.get(request.path)
         if path is None:
-            return Answer(
+            return Response(
                 f"there is no such path; there are {' '.join(self._paths)}\n".encode(), status=404
             )
         host = request.headers.get("host", "")
-        if self._hosts is not None and request.path not in PROBES and not self._hosts.ours(host):
-            return self._not_ours(host)
+        if self._hosts is not None and request.path not in PROBES and not self._hosts.allows(host):
+            return self._refuse_host(host)
         return await path(request)
 
-    def _not_ours(self, host: str) -> Answer:
-        """A page of a name that was made to point here could read everything: it gets nothing."""
-        said = printable(host)[:100]
+    def _refuse_host(self, host: str) -> Response:
+        """Refuse the Host header: a page of a foreign name that points here could read everything."""
+        name = printable(host)[:100]
         text = (
-            f"the name {said} is not known to be this one's; "
+            f"the name {name} is not known to be this one's; "
             "if it is, say it with --admin-host NAME, or ask by an address"
         )
-        if not self._said_other:
-            self._said_other = True
-            self._remark(f"the admin refused a request: {text}")
-        return Answer(f"{text}\n".encode(), status=403)
+        if not self._host_noticed:
+            self._host_noticed = True
+            self._notice(f"the admin refused a request: {text}")
+        return Response(f"{text}\n".encode(), status=403)
 
-    async def livez(self, request: Request) -> Answer:
+    async def livez(self, request: Request) -> Response:
         """Whether PID 1 answers."""
         try:
-            await self._live.answer(PATIENCE)
+            await self._live.reply(REPLY_TIMEOUT_S)
         except TimeoutError:
-            return _json({"live": False, "reasons": [SILENT]}, 503)
+            return _json({"live": False, "reasons": [NO_REPLY]}, 503)
         return _json({"live": True, "reasons": []})
 
-    async def readyz(self, request: Request) -> Answer:
+    async def readyz(self, request: Request) -> Response:
         """Whether requests should be sent here, and why not."""
         try:
-            told = await self._ready.answer(PATIENCE)
+            reply = await self._ready.reply(REPLY_TIMEOUT_S)
         except TimeoutError:
-            return _json({"ready": False, "reasons": [SILENT]}, 503)
-        ready = bool(told["ready"])
+            return _json({"ready": False, "reasons": [NO_REPLY]}, 503)
+        ready = bool(reply["ready"])
         return _json(
-            {"ready": ready, "reasons": told["cause"].split("; ") if told.get("cause") else []},
+            {"ready": ready, "reasons": reply["cause"].split("; ") if reply.get("cause") else []},
             200 if ready else 503,
         )
 
-    async def status(self, request: Request) -> Answer:
-        """Everything there is to know."""
+    async def status(self, request: Request) -> Response:
+        """The whole status."""
         try:
-            return _json(await self._told())
+            return _json(await self._read_status())
         except TimeoutError:
-            return _json({"cause": SILENT}, 503)
+            return _json({"cause": NO_REPLY}, 503)
 
-    async def metrics(self, request: Request) -> Answer:
-        """The same, as Prometheus has it."""
+    async def metrics(self, request: Request) -> Response:
+        """The status in the format of Prometheus."""
         try:
-            # Once, and not in everybody else's way.
+            # The first import takes long, and must not delay other clients.
             metrics = await asyncio.to_thread(_metrics)
         except ImportError as error:
             missing = f"/metrics needs the library prometheus-client, which cannot be imported ({error.name or error})"
-            if not self._said_missing:
-                self._said_missing = True
-                self._remark(f"{missing}; everything else is answered")
-            return Answer(f"{missing}\n".encode(), status=501)
+            if not self._library_noticed:
+                self._library_noticed = True
+                self._notice(f"{missing}; everything else is answered")
+            return Response(f"{missing}\n".encode(), status=501)
         try:
-            told = await self._told()
+            reply = await self._read_status()
         except TimeoutError:
-            return Answer(f"{SILENT}\n".encode(), status=503)
-        body, kind = metrics.exposition(told, request.headers.get("accept", ""))
-        return Answer(body, kind)
+            return Response(f"{NO_REPLY}\n".encode(), status=503)
+        body, kind = metrics.exposition(reply, request.headers.get("accept", ""))
+        return Response(body, kind)
 
-    async def events(self, request: Request) -> Answer:
-        """What has happened, and what happens, as server-sent events; behind the last one that the
-        client has heard of, if it says so.
+    async def events(self, request: Request) -> Response:
+        """Past and coming events as server-sent events, after the last one that the client has got,
+        if it names that.
         """
         last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isdecimal() and len(last) <= LONGEST_NUMBER else 0
-        return Answer(b"", "text/event-stream; charset=utf-8", stream=lambda: self._events(after))
+        after = int(last) if last.isdecimal() and len(last) <= MAX_ID_DIGITS else 0
+        return Response(b"", "text/event-stream; charset=utf-8", stream=lambda: self._events(after))
 
     async def _events(self, after: int) -> AsyncIterator[bytes]:
-        news: asyncio.Queue[Event] = asyncio.Queue(1000)
+        queue: asyncio.Queue[Event] = asyncio.Queue(1000)
 
-        def heed(event: Event) -> None:
+        def on_event(event: Event) -> None:
             try:
-                news.put_nowait(event)
+                queue.put_nowait(event)
             except asyncio.QueueFull:
                 pass
 
-        with listening(self._link, heed):
-            past = list(self._link.events)
-            # Numbers begin anew with a new sidecar.
-            if past and after > past[-1].number:
+        with listening(self._client, on_event):
+            earlier = list(self._client.events)
+            # A new sidecar counts from 1 again.
+            if earlier and after > earlier[-1].number:
                 after = 0
-            yield b"retry: 1000\n\n" + b"".join(each.data for each in past if each.number > after)
+            yield b"retry: 1000\n\n" + b"".join(
+                each.data for each in earlier if each.number > after
+            )
             while True:
                 try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        told = [await news.get()]
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        reply = [await queue.get()]
                 except TimeoutError:
                     yield b": still here\n\n"
                     continue
-                while not news.empty():
-                    told.append(news.get_nowait())
-                yield b"".join(each.data for each in told)
-                # What happens next comes together: a probe does not wait behind everybody's every
-                # event.
-                await asyncio.sleep(TOGETHER)
+                while not queue.empty():
+                    reply.append(queue.get_nowait())
+                yield b"".join(each.data for each in reply)
+                # The next events come together, so that a probe need not wait while each event is
+                # sent to each listener.
+                await asyncio.sleep(EVENT_INTERVAL_S)
 
-    async def page(self, request: Request) -> Answer:
+    async def page(self, request: Request) -> Response:
         """The page."""
         return page()
 
-    async def _told(self) -> dict[str, Any]:
-        told = await self._status.answer(PATIENCE)
-        return {name: value for name, value in told.items() if name != "done"}
+    async def _read_status(self) -> dict[str, Any]:
+        reply = await self._status.reply(REPLY_TIMEOUT_S)
+        return {name: value for name, value in reply.items() if name != "done"}
 
 
 @functools.cache
-def page() -> Answer:
-    """The page. What may run in it is named by its digest; nothing else can."""
+def page() -> Response:
+    """The page. Its policy names its own script and style by digest, so that nothing else runs."""
     with open(PAGE, encoding="utf-8") as file:
         text = file.read()
     style, script = (_digest(text, name) for name in ("style", "script"))
@@ -187,27 +192,27 @@ def page() -> Answer:
         f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return Answer(text.encode(), "text/html; charset=utf-8", Content_Security_Policy=policy)
+    return Response(text.encode(), "text/html; charset=utf-8", Content_Security_Policy=policy)
 
 
-def _json(value: dict[str, Any], status: int = 200) -> Answer:
-    return Answer(json.dumps(value).encode() + b"\n", "application/json", status)
+def _json(value: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(value).encode() + b"\n", "application/json", status)
 
 
 def event(record: dict[str, Any]) -> bytes:
-    """The record, with the level and the message that the log has."""
+    """The record as a server-sent event, with the level and the message that the log has."""
     fields = {
         name: value for name, value in record.items() if name not in ("number", "time", "event")
     }
     line = json.loads(
         writer.format_line("json", record["event"], {"output": "", **fields}, record["time"])
     )
-    told = {**record, "level": line["level"], "message": line["message"]}
-    return f"id: {record['number']}\ndata: {json.dumps(told)}\n\n".encode()
+    reply = {**record, "level": line["level"], "message": line["message"]}
+    return f"id: {record['number']}\ndata: {json.dumps(reply)}\n\n".encode()
 
 
 def _digest(text: str, name: str) -> str:
-    """What a content security policy calls the page's only element of that name."""
+    """The digest, for a content security policy, of the page's only element of that name."""
     found = re.search(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
     return (
         "sha256-"

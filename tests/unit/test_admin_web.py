@@ -9,7 +9,14 @@ from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
-from sidecar.admin.web import IMPATIENCE, MOST_CLIENTS, PROBES, Answer, Request, Web
+from sidecar.admin.http_server import (
+    IMPATIENCE_S,
+    MAX_CLIENTS,
+    PROBE_PREFIXES,
+    HttpServer,
+    Request,
+    Response,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +42,15 @@ class Scene:
         self.go, self.asked = asyncio.Event(), 0
         listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self.port = listener.getsockname()[1]
-        self.web = Web(self.answer)
+        self.web = HttpServer(self.answer)
         await self.web.open(listener)
         return self
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> Response:
         self.asked += 1
         if not request.path.endswith("z"):
             await self.go.wait()
-        return Answer(request.path.encode())
+        return Response(request.path.encode())
 
     async def ask(self, said: bytes) -> asyncio.StreamReader:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -58,9 +65,9 @@ class Scene:
 
 def test_where_all_wait_for_an_answer_only_probes_are_taken_on() -> None:
     async def scene(it: Scene) -> None:
-        waiting = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(MOST_CLIENTS)]
-        await it.until_asked(MOST_CLIENTS)
-        for probe in PROBES:
+        waiting = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(MAX_CLIENTS)]
+        await it.until_asked(MAX_CLIENTS)
+        for probe in PROBE_PREFIXES:
             answer = await (await it.ask(probe + b" HTTP/1.1\r\n\r\n")).read()
             assert answer.startswith(b"HTTP/1.1 200 ")
         answer = await (await it.ask(b"GET /y HTTP/1.1\r\n\r\n")).read()
@@ -75,16 +82,16 @@ def test_where_all_wait_for_an_answer_only_probes_are_taken_on() -> None:
 
 def test_who_has_asked_does_not_make_room_for_who_comes_but_who_is_silent_does() -> None:
     async def scene(it: Scene) -> None:
-        asked = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(MOST_CLIENTS - 10)]
+        asked = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(MAX_CLIENTS - 10)]
         await it.until_asked(len(asked))
         silent = [await it.ask(b"GET /x HT") for _ in range(10)]
         early = await it.ask(b"GET /x HTTP/1.1\r\n\r\n")
         assert (await early.read()).startswith(b"HTTP/1.1 503 ")  # they have hardly begun
         begun = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() < begun + IMPATIENCE:
+        while asyncio.get_running_loop().time() < begun + IMPATIENCE_S:
             await asyncio.sleep(0)
         more = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(10)]
-        await it.until_asked(MOST_CLIENTS)
+        await it.until_asked(MAX_CLIENTS)
         it.go.set()
         for each in (*asked, *more):
             assert (await each.read()).endswith(b"/x")
@@ -98,7 +105,7 @@ def test_a_server_that_makes_room_answers_who_has_come_and_leaves_the_others_in_
     async def scene(it: Scene) -> None:
         waiting = [await it.ask(b"GET /x HTTP/1.1\r\n\r\n") for _ in range(3)]
         await it.until_asked(3)
-        leaving = asyncio.create_task(it.web.leave())
+        leaving = asyncio.create_task(it.web.stop())
         await asyncio.sleep(0)
         late = await it.ask(b"GET /late HTTP/1.1\r\n\r\n")
         it.go.set()

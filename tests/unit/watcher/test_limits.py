@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.watch.watcher import LONGEST
+from sidecar.watch.watcher import LONGEST_S
 from tests.saves import in_place
 from tests.support import PATIENCE, until
 from tests.unit.watcher.watching import LONG, Watcher, asleep, names, nothing_more, status, switches
@@ -48,7 +48,7 @@ def test_a_storm_is_few_changes_and_little_memory(
     start: Callable[..., Watcher], tree: Path
 ) -> None:
     """Few, however long it takes and however often a busy machine interrupts it: each time that
-    LONGEST is over, something is told.
+    LONGEST_S is over, something is told.
     """
     watcher = start([tree], settle=1.0)
     watcher.watching()
@@ -60,7 +60,7 @@ def test_a_storm_is_few_changes_and_little_memory(
         ).write_text("x")
     (tree / "app.py").write_text("the last\n")
     until(lambda: any("app.py" in each for each in watcher.told()), "the last file")
-    most = 3 + (time.monotonic() - begun) / LONGEST
+    most = 3 + (time.monotonic() - begun) / LONGEST_S
     assert len([each for each in watcher.events if each["event"] == "changed"]) <= most
     assert status(watcher.pid, "VmHWM") - before < 20_000
 
