@@ -1,16 +1,16 @@
-"""For programs that run under sidecar (or start_server, or systemd): take the sockets, say when
-ready.
+"""For programs that run under sidecar (or start_server, or systemd): take the sockets, and tell when
+they are ready.
 
     from sidecar.worker import listeners, ready
 
     for sock in listeners():
         ...                     # accept from it
-    ready()                     # under --ready notify: connections are taken from now on
+    ready()                     # with --ready notify: this program takes connections now
 
-Standard library only, and nothing else of sidecar is loaded. The sockets come in two protocols,
-SERVER_STARTER_PORT (Server::Starter) and LISTEN_FDS (systemd, sd_listen_fds(3)); sidecar speaks
-both, and either will do. They say the same of a socket but for its name, so what counts here is the
-socket itself: each is given once, and is chosen by its own port, path or type.
+Needs the standard library only; nothing else of sidecar is imported. The sockets are described by
+two protocols, SERVER_STARTER_PORT (Server::Starter) and LISTEN_FDS (systemd, sd_listen_fds(3)).
+Sidecar sets both, and either is enough. They may name a socket differently, so `listeners` chooses
+by the socket itself: its port, path or type.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import socket
 
 __all__ = ["generation", "listeners", "ready", "server_ports"]
 
-# Kept here, so that a list that nobody keeps does not close the process's only listener; by file
-# descriptor.
+# The sockets by file descriptor. They are kept here because a socket object that nobody keeps closes
+# its descriptor.
 _taken: dict[int, socket.socket] = {}
 
 
 def server_ports() -> dict[str, int]:
-    """The file descriptors by name, as Server::Starter's function of that name has them: {"8080":
-    3, "/run/app.sock": 4}.
+    """The file descriptors by name, as Server::Starter's function `server_ports` returns them:
+    {"8080": 3, "/run/app.sock": 4}.
 
     Empty if there are no listeners. Raises LookupError if the process was not started by sidecar or
     start_server.
@@ -44,13 +44,13 @@ def server_ports() -> dict[str, int]:
 def listeners(
     *, port: int | None = None, path: str | None = None, kind: int | None = None
 ) -> list[socket.socket]:
-    """The sockets that were passed to this process, in the order of their file descriptors; the
-    same objects at every call.
+    """The sockets that were passed to this process, in the order of their file descriptors. Every
+    call returns the same objects.
 
-    `port` takes only those bound to that port, `path` only the unix socket at that path, `kind`
-    only socket.SOCK_STREAM or socket.SOCK_DGRAM. Empty if there are none. One that was closed is
-    not given again; a descriptor that is no socket is left alone, for the environment may be
-    somebody else's.
+    `port` selects those that are bound to that port, `path` the unix socket at that path, `kind`
+    those of that type (socket.SOCK_STREAM or socket.SOCK_DGRAM). Empty if there are none. A socket
+    that was closed is left out; so is a descriptor that is no socket, because the environment may be
+    meant for another process.
     """
     fds: set[int] = set()
     if "SERVER_STARTER_PORT" in os.environ:
@@ -64,7 +64,7 @@ def listeners(
                 _taken[fd] = socket.socket(fileno=fd)
             sock = _taken[fd]
             where = sock.getsockname()
-        except OSError:  # no socket, or closed meanwhile
+        except OSError:  # it is no socket, or it was closed meanwhile
             continue
         if port is not None and not (isinstance(where, tuple) and where[1] == port):
             continue
@@ -74,11 +74,11 @@ def listeners(
 
 
 def ready(status: str = "") -> bool:
-    """Say that this process takes connections now, with a status text for people if you like
+    """Tell that this process takes connections now, with an optional status text for people
     (sd_notify(3)).
 
-    Whether anybody wanted to know: without NOTIFY_SOCKET (any other `--ready` than notify) it does
-    nothing. Raises OSError if the socket cannot be reached.
+    Returns whether it was sent. Without NOTIFY_SOCKET (any `--ready` other than notify) nothing is
+    sent. Raises OSError if the socket cannot be reached.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -90,5 +90,5 @@ def ready(status: str = "") -> bool:
 
 
 def generation() -> int:
-    """The number of the generation that this process belongs to, from 1; 0 if nobody counts."""
+    """The number of the generation that this process belongs to, from 1; 0 if it has none."""
     return int(os.environ.get("SERVER_STARTER_GENERATION") or 0)

@@ -30,7 +30,7 @@ SIMILAR_FILES = ("sidecar.yaml", ".sidecar.yml", ".sidecar.yaml")
 # SIDECAR_ variables that are no settings: sidecar itself sets them for what it starts.
 SET_BY_SIDECAR = (
     "SIDECAR_WORKER", "SIDECAR_TRIGGER", "SIDECAR_CHANGED", "SIDECAR_WORKER_PID",
-    "SIDECAR_HERITAGE",
+    "SIDECAR_UPGRADE_STATE",
 )  # fmt: skip
 # Parts of the names of variables by which Kubernetes describes a service.
 SET_BY_KUBERNETES = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT_")

@@ -54,12 +54,12 @@ def _drop_output() -> None:
 
 
 def _main(words: list[str]) -> int:
-    if "SIDECAR_HERITAGE" in os.environ and words[:1] in (["run"], ["dev"]):
+    if "SIDECAR_UPGRADE_STATE" in os.environ and words[:1] in (["run"], ["dev"]):
         # First of all: what fails before is the end.
         from sidecar.upgrade import takeover  # noqa: PLC0415
 
-        state, count = takeover.left()
-        status = takeover.attempt(state, count, lambda: _take_over(words, state))
+        state, count = takeover.take_variables()
+        status = takeover.run_with_retries(state, count, lambda: _take_over(words, state))
         if status is not None:
             return status
     upgrade_check = ""
@@ -203,7 +203,7 @@ def _refuse(error: SidecarError, resolution: Resolution | None, to_termination_l
     from sidecar.base.errors import SettingsError  # noqa: PLC0415
     from sidecar.cli import preflight  # noqa: PLC0415
     from sidecar.settings.resolve import redact  # noqa: PLC0415
-    from sidecar.system.termination_log import leave_a_reason  # noqa: PLC0415
+    from sidecar.system.termination_log import write_termination_log  # noqa: PLC0415
 
     text = str(error)
     if resolution is not None:
@@ -212,7 +212,7 @@ def _refuse(error: SidecarError, resolution: Resolution | None, to_termination_l
             text = "\n".join(preflight.with_origin(each, resolution) for each in problems)
         text = redact(text, resolution.redactions)
     if to_termination_log:
-        leave_a_reason(text)
+        write_termination_log(text)
     for problem in text.splitlines():
         print(f"sidecar: {problem}", file=sys.stderr)
     return error.exit_status
@@ -224,7 +224,7 @@ def _take_over(words: Sequence[str], left: str) -> Callable[[], int] | None:
     from sidecar.settings import table  # noqa: PLC0415
     from sidecar.upgrade import execute  # noqa: PLC0415
 
-    state = execute.unseal(left, os.getpid())
+    state = execute.read_state(left, os.getpid())
     if state is None:
         return None
     from sidecar.host.startup import take_over  # noqa: PLC0415

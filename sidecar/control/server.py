@@ -17,13 +17,13 @@ import errno
 import os
 import select
 import socket
-import stat
 import struct
 import time
 
-from sidecar.base.errors import StartError
+from sidecar.base.errors import ListenError, StartError
 from sidecar.base.record import Descriptor
 from sidecar.control.paths import NAME, places
+from sidecar.system.unix_path import remove_stale_socket, socket_file_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ControlSocket:
     def __init__(self, sock: socket.socket | None, path: str) -> None:
         self.path = path
         self._sock = sock
-        self._file = _identity(path) if path else None
+        self._file = socket_file_id(path) if path else None
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._accepting = False
@@ -164,7 +164,7 @@ class ControlSocket:
         for client in list(self._clients.values()):
             self._drop(client)
         if self._sock is not None:
-            if _identity(self.path) == self._file:
+            if socket_file_id(self.path) == self._file:
                 try:
                     os.unlink(self.path)
                 except OSError:
@@ -443,50 +443,20 @@ class ControlSocket:
 
 
 def _bind(path: str) -> socket.socket:
-    """A socket of mode 0600 at `path`; one that nobody listens to is replaced. Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
+    """A listening socket of mode 0600 at `path`. A stale socket there is replaced. Raises OSError."""
     try:
-        try:
-            sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or _is_in_use(path):
-                raise
-            os.unlink(path)
-            sock.bind(path)
+        remove_stale_socket(path)
+    except ListenError:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        sock.bind(path)
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()
         raise
     finally:
-        os.umask(before)
+        os.umask(umask)
     return sock
-
-
-def _is_in_use(path: str) -> bool:
-    """Whether a process listens at a path, or it is no socket at all (connecting to a file of
-    another kind is refused, too).
-    """
-    try:
-        if not stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode):
-            return True
-    except FileNotFoundError:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            pass  # its queue is full, or it is not ours to ask
-    return True
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sidecar.host.job import Tools
     from sidecar.host.listener_repair import ListenerRepair
     from sidecar.host.missed_sockets import MissedSockets
-    from sidecar.system.service_manager import Manager
+    from sidecar.system.service_manager import ServiceManager
 
 
 class Announcements:
@@ -23,7 +23,7 @@ class Announcements:
         generations: Generations,
         listener_repair: ListenerRepair,
         missed_sockets: MissedSockets,
-        manager: Manager,
+        manager: ServiceManager,
     ) -> None:
         self._tools = tools
         self._generations = generations
@@ -44,4 +44,4 @@ class Announcements:
             if plan is not None:
                 fields = {**fields, **plan.log_end}
         self._tools.say(order.event, fields)
-        self._manager.heed(order.event, order.fields)
+        self._manager.on_event(order.event, order.fields)

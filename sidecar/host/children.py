@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.host.job import Job
     from sidecar.host.turn import Turn
     from sidecar.system.child import Launch
-    from sidecar.system.processes import Workers
+    from sidecar.system.processes import ChildProcesses
 
 # How a process ended whose exit was lost.
 LOST = "it has ended; its exit status was lost by a defect in sidecar"
@@ -34,7 +34,7 @@ class Children:
         turn: Turn,
         say: Callable[[str, Mapping[str, Any]], None],
         observe: Callable[[facts.AnyFact, float], None],
-        processes: Workers,
+        processes: ChildProcesses,
         worker_table: WorkerTable,
     ) -> None:
         self._turn = turn
@@ -96,7 +96,7 @@ class Children:
             except Exception:
                 self._jobs.setdefault(ended.pid, job)  # it is called again
                 raise
-        elif not self._processes.forget(ended.pid):
+        elif not self._processes.was_abandoned(ended.pid):
             cause = f"killed by SIG{ended.signal}" if ended.signal else f"status {ended.code}"
             self._say("orphan_reaped", {"pid": ended.pid, "cause": cause})
 
@@ -108,7 +108,7 @@ class Children:
         there = processes.children() | {each.pid for each in processes.ended}
         for pid in self._waited_for() - there - {0}:
             worker = self._worker_table.find(pid)
-            if worker is not None and processes.lives_on(pid):
+            if worker is not None and processes.group_outlives_leader(pid):
                 continue  # its leader has gone, others of its group have not
             if worker is not None and worker.state == LINGERING:
                 self._observe(facts.GroupEmptied(pid), now)

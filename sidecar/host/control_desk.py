@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sidecar.host.listener_sets import ListenerSets
     from sidecar.host.requests import Requests
     from sidecar.host.unknown_holders import UnknownHolders
-    from sidecar.system.processes import Workers
+    from sidecar.system.processes import ChildProcesses
 
 
 class ControlDesk:
@@ -41,7 +41,7 @@ class ControlDesk:
         tools: Tools,
         control: ControlSocket,
         supervisor: Supervisor,
-        processes: Workers,
+        processes: ChildProcesses,
         in_force: InForce,
         listeners: ListenerSets,
         events: Events,
@@ -127,7 +127,7 @@ class ControlDesk:
     def _process_groups(self) -> dict[int, list[int]] | None:
         """The processes of each worker, by its leader's pid; None if /proc cannot be read now."""
         try:
-            return {**procfs.by_group(), **self._processes.strays()}
+            return {**procfs.children_by_group(), **self._processes.orphans()}
         except OSError:
             return None
 

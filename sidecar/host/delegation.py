@@ -53,7 +53,7 @@ class Delegation:
         tail = Tail(MAX_ANSWER_BYTES)
         pid = 0
         try:
-            launch = Launch(("sidecar",), {}, [(tail.write, 1)], own=True, task=task)
+            launch = Launch(("sidecar",), {}, [(tail.write, 1)], as_sidecar_user=True, task=task)
             pid = self._tools.start(launch, self)
             self._tools.collect(tail)
         except OSError:
@@ -83,7 +83,7 @@ class Delegation:
         self._tools.stop_listening(work.tail)
         data = work.tail.close_raw()
         if ended.code or ended.signal:
-            work.done(None, ended.note or "the process that did it failed")
+            work.done(None, ended.start_error or "the process that did it failed")
         elif len(data) >= MAX_ANSWER_BYTES:
             work.done(None, f"it is larger than {MAX_ANSWER_BYTES >> 20} MiB")
         else:

@@ -10,9 +10,9 @@ import time
 from sidecar.host.events import Events
 from sidecar.host.host import Host
 from sidecar.host.resources import Resources
-from sidecar.system import processes
-from sidecar.system.jitter import chance
-from sidecar.upgrade.state import revived_supervisor
+from sidecar.system import descriptors
+from sidecar.system.jitter import random_fraction
+from sidecar.upgrade.state import import_supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def import_state(
     events.history, events.log.lost = state["history"], state["lost"]
     resources = Resources(events.say, settings, environ)
     resources.import_state(state)
-    supervisor = revived_supervisor(state["supervisor"], settings, now, chance)
+    supervisor = import_supervisor(state["supervisor"], settings, now, random_fraction)
     host = Host(events, resources, supervisor, settings, source, started, export_state)
     host.control_desk.since = state["since"]
     host.generations.restore(state, resources.listeners.sets)
@@ -78,7 +78,7 @@ def import_state(
     host.helpers.import_state(state["helpers"])
     host.helpers.listen()
     # From here on there is no way back.
-    processes.seal()
+    descriptors.set_cloexec_on_inherited()
     os.close(state["sealed"])
-    resources.wakeup.listen()
+    resources.wakeup.unblock()
     return host

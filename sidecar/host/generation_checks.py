@@ -70,7 +70,7 @@ class GenerationChecks:
                 self._tools.say("check_output", fields)
             self._passed(check.generation, now)
         else:
-            how = ended.note or exit_predicate(ended.code, ended.signal)
+            how = ended.start_error or exit_predicate(ended.code, ended.signal)
             cause = f"the check `{' '.join(check.command)}` {how}"
             self._tools.observe(facts.PreparationFailed(check.generation, cause, output), now)
         # Not before: should something raise, this is called again.

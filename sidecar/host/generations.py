@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sidecar.host.generation_checks import Run
     from sidecar.host.job import Tools
     from sidecar.settings.table import Settings
-    from sidecar.system.child import Place
+    from sidecar.system.child import StartDirectory
     from sidecar.system.listeners import Listeners
 
     # Variables, remarks, and why there are none.
@@ -140,7 +140,7 @@ class Generations:
         supervisor: Supervisor,
         plan: Callable[[], Plan],
         environ: Mapping[str, str],
-        place: Place,
+        place: StartDirectory,
         *,
         notify_address: Callable[[], str],
         delegate: Delegate,
@@ -189,7 +189,7 @@ class Generations:
 
     def environment(self, generation: int, slot: int, workers: int) -> dict[str, str]:
         """What the worker in a slot gets, one of so many."""
-        return worker_environment.in_slot(self.environments[generation], slot, str(workers))
+        return worker_environment.with_slot(self.environments[generation], slot, str(workers))
 
     def plain_envdir(self, settings: Settings) -> PlainReading:
         """The same as plain values, which another process can write."""
@@ -355,12 +355,12 @@ class Generations:
             self._prepared(order.generation, now)
 
 
-def read_envdir(settings: Settings, place: Place) -> envdir.Reading:
+def read_envdir(settings: Settings, place: StartDirectory) -> envdir.Reading:
     """The variables that the settings' envdir holds now; relative names start from `place`. Raises
     EnvdirError. May take as long as a file server does.
     """
     # Where the link leads now by which sidecar came into its directory, like the program itself.
-    start = place.path if place.linked else ""
+    start = place.path if place.via_symlink else ""
     return envdir.read(
         [os.path.join(start, each) for each in settings.envdir],
         settings.envdir_format == "whole",
@@ -371,6 +371,6 @@ def read_envdir(settings: Settings, place: Place) -> envdir.Reading:
 def as_passed(listeners: Listeners) -> list[protocols.Passed]:
     """The listeners as workers get them."""
     return [
-        protocols.Passed(each.key, each.fd, each.sock.family.name, each.address.stream)
+        protocols.Passed(each.key, each.worker_fd, each.sock.family.name, each.address.stream)
         for each in listeners
     ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from sidecar.base.exit_text import describe_exit
 from sidecar.system.child import Launch
-from sidecar.system.jitter import chance
+from sidecar.system.jitter import random_fraction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sidecar.host.helpers import Helper
     from sidecar.host.job import Tools
-    from sidecar.system.child import Place
+    from sidecar.system.child import StartDirectory
     from sidecar.system.processes import Ended
 
 
@@ -31,7 +31,7 @@ class HelperProcesses:
         self,
         tools: Tools,
         *,
-        place: Callable[[], Place],
+        place: Callable[[], StartDirectory],
         listens_to: Callable[[Helper], bool],
         stopped: Callable[[int], bool],
         send: Callable[[int, str], None],
@@ -76,7 +76,11 @@ class HelperProcesses:
                 continue
             try:
                 launch = Launch(
-                    helper.argv, helper.environment, helper.open(), own=True, place=self._place()
+                    helper.argv,
+                    helper.environment,
+                    helper.open(),
+                    as_sidecar_user=True,
+                    start_directory=self._place(),
                 )
                 helper.started(self._tools.start(launch, self), now)
                 self._listen_to(helper)
@@ -93,7 +97,7 @@ class HelperProcesses:
         helper = next((each for each in self._helpers if each.pid == ended.pid), None)
         if helper is None:
             return
-        cause = (not ended.signal and ended.note) or describe_exit(ended.code, ended.signal)
+        cause = (not ended.signal and ended.start_error) or describe_exit(ended.code, ended.signal)
         self._ended(helper, cause, now)
 
     def read(self, helper: Helper, now: float) -> None:
@@ -150,7 +154,7 @@ class HelperProcesses:
             self._tools.attempt(what, self.read, helper, now)
         self._tools.stop_listening(helper)
         pid, outdated = helper.pid, helper.restart.outdated
-        pause = helper.ended(now, chance())
+        pause = helper.ended(now, random_fraction())
         if not outdated and helper.restart.is_wanted(self._tools.stopping()):
             fields = {"helper": helper.name, "pid": pid, "cause": cause, "pause": pause}
             self._tools.say("helper_exited", fields)

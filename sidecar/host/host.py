@@ -79,7 +79,7 @@ class Host:
         #: Something may be served from now on.
         self.began = False
         self.sources = Sources()
-        processes.closing = self.sources.stop_listening
+        processes.before_report_close = self.sources.stop_listening
         self.loop = Loop(events.turn, self.sources, supervisor, events.redaction)
         self.children = Children(
             events.turn, events.say, self.loop.observe, processes, worker_table
@@ -152,7 +152,7 @@ class Host:
             tools,
             place=lambda: resources.place,
             listens_to=self.sources.listens_to,
-            stopped=processes.stopped,
+            stopped=processes.was_stopped,
             send=self.workers.send,
             adopt=self.children.adopt,
         )

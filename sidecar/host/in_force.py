@@ -59,7 +59,7 @@ class InForce:
             self._listeners.current,
             self.command,
             self.readiness,
-            self._output.end() if self._output is not None else None,
+            self._output.log_file_end() if self._output is not None else None,
         )
 
     def arrange(self, quiet: bool = False) -> None:

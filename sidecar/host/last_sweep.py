@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from sidecar.host.sources import Sources
     from sidecar.host.turn import Turn
     from sidecar.system.output import Output
-    from sidecar.system.processes import Workers
-    from sidecar.system.signals import Wakeup
+    from sidecar.system.processes import ChildProcesses
+    from sidecar.system.signals import SignalPipe
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
 LAST_WAIT = 1.0
@@ -31,7 +31,7 @@ class LastSweep:
     the rest from being done. Raises OSError where there are no descriptors to keep for it.
     """
 
-    def __init__(self, turn: Turn, sources: Sources, wakeup: Wakeup) -> None:
+    def __init__(self, turn: Turn, sources: Sources, wakeup: SignalPipe) -> None:
         self._turn = turn
         self._sources = sources
         self._wakeup = wakeup
@@ -39,7 +39,7 @@ class LastSweep:
 
     def run(
         self,
-        workers: Workers,
+        workers: ChildProcesses,
         output: Output | None,
         let_go_of_output: Callable[[], None],
         over_by: float,
@@ -61,19 +61,19 @@ class LastSweep:
         self._sweep(workers, min(until, time.monotonic() + LAST_WAIT), log_command)
         if output is not None:
             self._turn.attempt("let go of its output", let_go_of_output)
-            self._turn.attempt("give its output back", output.give_back)
+            self._turn.attempt("give its output back", output.restore_descriptors)
         if log_command:
             while log_command not in self._reaped(workers, 0.05) and time.monotonic() < until:
                 pass
             self._sweep(workers, until)
 
-    def _sweep(self, workers: Workers, until: float, spared: int = 0) -> None:
+    def _sweep(self, workers: ChildProcesses, until: float, spared: int = 0) -> None:
         """Kill what is left, and wait for its end until that moment, and at least a moment."""
         until = max(until, time.monotonic() + A_MOMENT)
-        while workers.sweep(spared) and time.monotonic() < until:
+        while workers.kill_leftovers(spared) and time.monotonic() < until:
             self._reaped(workers, 0.05)
 
-    def _reaped(self, workers: Workers, wait: float) -> list[int]:
+    def _reaped(self, workers: ChildProcesses, wait: float) -> list[int]:
         """Wait for a child's end, and say whose it was."""
         try:
             self._sources.wait(wait)

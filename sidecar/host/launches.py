@@ -18,7 +18,9 @@ class Launches:
     job is told of.
     """
 
-    def __init__(self, place: child.Place, start: Callable[[child.Launch, Job], int]) -> None:
+    def __init__(
+        self, place: child.StartDirectory, start: Callable[[child.Launch, Job], int]
+    ) -> None:
         self._place = place
         self._start = start
 
@@ -26,7 +28,7 @@ class Launches:
         """A worker of a generation with this plan: its program, with the listeners."""
         handoff = plan.listeners.handoff()
         launch = self._launch(plan.settings, plan.command, environment, handoff)
-        return launch.replace(worker=True)
+        return launch.replace(is_worker=True)
 
     def check(self, settings: Settings, environment: dict[str, str], output: int, job: Job) -> int:
         """Run a generation's check, what it writes going to the descriptor `output`; its pid.
@@ -64,5 +66,5 @@ class Launches:
             handoff=tuple(handoff),
             directory=settings.dir,
             umask=settings.umask,
-            place=self._place,
+            start_directory=self._place,
         )

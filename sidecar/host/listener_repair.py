@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from sidecar.core import facts
 from sidecar.core.backoff import Backoff, RateLimit
-from sidecar.system.jitter import chance
+from sidecar.system.jitter import random_fraction
 from sidecar.system.listener_watch import ListenerWatch
 
 TYPE_CHECKING = False
@@ -55,8 +55,8 @@ class ListenerRepair:
             return
         listeners = self._listeners()
         before, known = listeners.inodes(), self._broken
-        news = [remark for remark in listeners.mend() if remark not in known]
-        self._broken = tuple(listeners.broken.values())
+        news = [remark for remark in listeners.repair() if remark not in known]
+        self._broken = tuple(listeners.unrepaired.values())
         for remark in news:
             self._tools.say("listener_repaired", {"text": remark})
         if listeners.inodes() != before:
@@ -71,7 +71,7 @@ class ListenerRepair:
             if self._look_at <= now:
                 self._start_watching(listeners)
         elif self._broken:
-            self._look_at = self._pace.record_failure(now, 0.0, chance())
+            self._look_at = self._pace.record_failure(now, 0.0, random_fraction())
         else:
             self._pace.failures = 0
             self._look_at = float("inf")
@@ -90,7 +90,7 @@ class ListenerRepair:
 
     def _start_watching(self, listeners: Listeners) -> None:
         """Hear at once when a program spoils a listener of now."""
-        self._watch = ListenerWatch(listeners.watched())
+        self._watch = ListenerWatch(listeners.to_watch())
         self._tools.listen_to(self._watch, self.on_deadline)
         problem = self._watch.problem
         if problem and problem != self._watch_problem:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from sidecar.system.listeners import Listener, Listeners
+    from sidecar.system.listener import Listener
+    from sidecar.system.listeners import Listeners
 
     Say = Callable[[str, Mapping[str, Any]], None]
 
@@ -33,9 +34,9 @@ class ListenerSets:
 
     def replace(self, listeners: Listeners) -> None:
         """These are for generations to come; say which of them are new."""
-        known = {id(each.held) for group in self.sets for each in group}
+        known = {id(each.shared) for group in self.sets for each in group}
         for each in listeners:
-            if id(each.held) not in known:
+            if id(each.shared) not in known:
                 self._say_listening(each)
         if listeners is not self.current:
             self.current = listeners
@@ -53,14 +54,14 @@ class ListenerSets:
         needed = [self.current, *used]
         for each in [each for each in self.sets if each not in needed]:
             self.sets.remove(each)
-            for address in each.without(self.sets):
+            for address in each.close_unused(self.sets):
                 self._say("listener_closed", {"address": address})
 
     def _say_listening(self, each: Listener) -> None:
         fields = {
             "address": each.key,
             "kind": each.address.kind,
-            "fd": each.fd,
+            "fd": each.worker_fd,
             "name": each.name,
             "fixed": each.address.fd,
             "families": each.families,

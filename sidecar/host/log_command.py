@@ -7,7 +7,7 @@ from __future__ import annotations
 from sidecar.base.exit_text import describe_exit
 from sidecar.policies.restart import RestartPolicy
 from sidecar.system.child import Launch
-from sidecar.system.jitter import chance
+from sidecar.system.jitter import random_fraction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class LogCommand:
             launch = Launch(argv, self._environ(), output.handoff())
             output.pid = self._tools.start(launch, self)
         except OSError:
-            self._restart.ended(now, chance())
+            self._restart.ended(now, random_fraction())
         else:
             self._restart.started(now)
 
@@ -66,6 +66,6 @@ class LogCommand:
         output = self._output()
         if output is not None:
             output.pid = 0
-        pause = self._restart.ended(now, chance())
+        pause = self._restart.ended(now, random_fraction())
         cause = describe_exit(ended.code, ended.signal)
         self._tools.say("log_command_exited", {"pid": ended.pid, "cause": cause, "pause": pause})

@@ -64,7 +64,7 @@ class MemoryRoom:
 
     def __init__(self) -> None:
         self._room = Room()
-        self._kills = cgroup.kills()
+        self._kills = cgroup.oom_kill_count()
 
     def left_for(
         self, generation: int, there: Iterable[Worker], size: int
@@ -72,21 +72,21 @@ class MemoryRoom:
         """How many of a generation's `size` workers fit beside those that are there, and why; None
         where that is not to be seen.
         """
-        found = cgroup.left()
+        found = cgroup.free_bytes()
         if found is None:
             return None, ""
         sizes = [
             (each.generation, resources.private_memory(each.pid), each.ready_at is not None)
             for each in there
         ]
-        return self._room.begin(generation, *found, sizes, size, cgroup.kills())
+        return self._room.begin(generation, *found, sizes, size, cgroup.oom_kill_count())
 
     def only_one_left(self) -> None:
         """One generation is left of the swap that was begun last."""
         if self._room.begun:
-            self._room.end(cgroup.kills())
+            self._room.end(cgroup.oom_kill_count())
 
     def has_killed(self) -> bool:
         """Whether the kernel has killed a process for want of memory since that was asked last."""
-        before, self._kills = self._kills, cgroup.kills()
+        before, self._kills = self._kills, cgroup.oom_kill_count()
         return self._kills > before

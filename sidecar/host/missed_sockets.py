@@ -62,7 +62,7 @@ class MissedSockets:
                     self._use.drop(pid)
                 elif worker.executed_at is not None:
                     self._say(worker, self._use.look(pid, self._started_with(worker)))
-            except (accept_probe.LookForbidden, OSError):
+            except (accept_probe.ProbeForbidden, OSError):
                 continue
 
     def _is_over(self, worker: Worker, now: float) -> bool:
@@ -70,14 +70,14 @@ class MissedSockets:
         return worker.ready_at is not None and (
             worker.readiness != "interval"
             or self._use.age(worker.pid, now) > LONGEST_BY_TIME_S
-            or accept_probe.takes_connections(worker.pid, self._started_with(worker).ours)
+            or accept_probe.accepts_connections(worker.pid, self._started_with(worker).ours)
         )
 
     def ended_early(self, worker: Worker, ended: Ended) -> None:
         """Say what may have ended a worker that had not taken connections, if that is known."""
         if not worker.active or worker.state != STARTING:
             return
-        if ended.code and not ended.signal and not ended.note:
+        if ended.code and not ended.signal and not ended.start_error:
             others = [each.pid for each in self._worker_table.ready()]
             self._say(worker, self._use.ended(self._started_with(worker), others, ended.code))
 

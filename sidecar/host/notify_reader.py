@@ -60,7 +60,7 @@ class NotifyReader:
 
     def dump(self) -> Any:
         """For a later version of sidecar."""
-        return self._socket and self._socket.dump()
+        return self._socket and self._socket.export_state()
 
     def restore(self, state: Any) -> None:
         """Take what an earlier version has dumped; `on_deadline` then listens."""
@@ -85,7 +85,7 @@ class NotifyReader:
         for leader, message in self._socket.receive(leaders, self._uids):
             if message.get("READY") == "1" and (pid := leader or self._only_one_coming()):
                 self._tools.attempt("take a notification", self._ready, pid, now, again=True)
-        self._listen_at = self._socket.rest(now)
+        self._listen_at = self._socket.next_turn_at(now)
         if self._listen_at > now:
             self._tools.stop_listening(self._socket)
         else:

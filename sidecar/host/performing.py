@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from sidecar.base.exhaustive import assert_never
 from sidecar.core import facts, orders
-from sidecar.system.termination_log import leave_a_reason
+from sidecar.system.termination_log import write_termination_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +91,6 @@ class Performing:
             case orders.Exit():
                 self._leave(order.status)
                 if order.reason:
-                    leave_a_reason(order.reason)
+                    write_termination_log(order.reason)
             case _:
                 assert_never(order)

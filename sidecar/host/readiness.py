@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.host.generations import Generations
     from sidecar.host.job import Job, Tools
     from sidecar.host.launches import Launches
-    from sidecar.system.processes import Workers
+    from sidecar.system.processes import ChildProcesses
     from sidecar.system.users import Credentials
 
 
@@ -33,7 +33,7 @@ class Readiness:
         self,
         tools: Tools,
         supervisor: Supervisor,
-        processes: Workers,
+        processes: ChildProcesses,
         generations: Generations,
         launches: Launches,
         credentials: Credentials | None,
@@ -77,7 +77,7 @@ class Readiness:
         interval or command.
         """
         try:
-            report = self._processes.report(pid)
+            report = self._processes.exec_report_fd(pid)
             if report >= 0:
                 self._tools.listen_to(report, lambda now: self._see_executed(pid, now))
             else:  # an earlier version of sidecar has started it

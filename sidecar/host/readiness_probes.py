@@ -7,7 +7,8 @@ from __future__ import annotations
 import signal
 
 from sidecar.core import facts
-from sidecar.system import accept_probe
+from sidecar.core.probe_schedule import ProbeSchedule
+from sidecar.system import accept_probe, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,35 +38,35 @@ class ReadinessProbes:
         self._inodes = inodes
         self._ready = ready
         self._done = done
-        self._glances = accept_probe.Glances()
+        self._schedule = ProbeSchedule()
         # The processes that took connections when they were last counted, by worker.
-        self._takers: dict[int, set[int]] = {}
+        self._accepting_pids: dict[int, set[int]] = {}
         self._said_deaf = 0
 
     def dump(self) -> tuple[Any, ...]:
         """For a later version of sidecar."""
-        return self._takers, self._said_deaf
+        return self._accepting_pids, self._said_deaf
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Go on with what an earlier version has dumped."""
-        self._takers, self._said_deaf = state
+        self._accepting_pids, self._said_deaf = state
 
     def add(self, pid: int, now: float) -> None:
         """A worker has been started."""
-        self._glances.add(pid, now)
+        self._schedule.add(pid, now)
 
     def drop(self, pid: int) -> None:
         """Look at it no more: it is ready, or has gone."""
-        self._glances.drop(pid)
-        self._takers.pop(pid, None)
+        self._schedule.drop(pid)
+        self._accepting_pids.pop(pid, None)
 
     def deadline(self) -> float:
         """The time of the next look."""
-        return self._glances.deadline() or float("inf")
+        return self._schedule.deadline() or float("inf")
 
     def on_deadline(self, now: float) -> None:
         """Look at every coming worker whose look is due."""
-        for pid in self._glances.due(now):
+        for pid in self._schedule.due(now):
             self._tools.attempt(f"look whether process {pid} is ready", self._look_at, pid, now)
 
     def _look_at(self, pid: int, now: float) -> None:
@@ -76,16 +77,16 @@ class ReadinessProbes:
             return  # still a copy of sidecar, perhaps of another user already
         if replaced is None and (worker is None or worker.ready_at is not None):
             # Its slow start is over; what was seen of it is kept for its successor's.
-            self._glances.drop(pid)
+            self._schedule.drop(pid)
             return
         try:
             taking = (
-                accept_probe.takes_connections(pid, self._inodes(pid))
+                accept_probe.accepts_connections(pid, self._inodes(pid))
                 if replaced is None
                 else self._count(pid) > 0
             )
-        except accept_probe.LookForbidden as reason:
-            if self._glances.refused(pid):
+        except accept_probe.ProbeForbidden as reason:
+            if self._schedule.refused(pid):
                 self._tools.observe(facts.ReadinessProbeUnavailable(pid, str(reason)), now)
                 self._done(pid)
             return
@@ -98,15 +99,17 @@ class ReadinessProbes:
         if taking and replaced is None:
             self._done(pid)
         if replaced is not None:
-            self._tools.observe(facts.AcceptingCountChanged(pid, len(self._takers[pid])), now)
+            self._tools.observe(
+                facts.AcceptingCountChanged(pid, len(self._accepting_pids[pid])), now
+            )
 
     def _count(self, pid: int) -> int:
-        """How many processes of the worker take connections; raises as `accept_probe.takers`. Who
+        """How many processes of the worker take connections; raises as `accept_probe.accepting_pids`. Who
         was seen to once is believed.
         """
-        before = self._takers.get(pid, ())
-        self._takers[pid] = accept_probe.takers(pid, self._inodes(pid), before)
-        return len(self._takers[pid])
+        before = self._accepting_pids.get(pid, ())
+        self._accepting_pids[pid] = accept_probe.accepting_pids(pid, self._inodes(pid), before)
+        return len(self._accepting_pids[pid])
 
     def _count_old(self, pid: int, now: float) -> None:
         """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is
@@ -114,9 +117,9 @@ class ReadinessProbes:
         """
         try:
             count = self._count(pid)
-        except (accept_probe.LookForbidden, OSError):
+        except (accept_probe.ProbeForbidden, OSError):
             return
-        if count > 1 and not accept_probe.handles(pid, signal.SIGTTOU, signal.SIGTTIN):
+        if count > 1 and not procfs.handles_signals(pid, signal.SIGTTOU, signal.SIGTTIN):
             if self._said_deaf != pid:
                 self._said_deaf = pid
                 what = "replace its processes one by one (--slow-start)"

@@ -88,7 +88,7 @@ class ReadyCommands:
         elif yes:
             self._policy.command_doubted(pid, now)
         else:
-            self._said_no(pid, now, ended.note)
+            self._said_no(pid, now, ended.start_error)
         # Not before: should something raise, this is called again.
         self._commands.pop(pid, None)
         if believed:
@@ -118,10 +118,10 @@ class ReadyCommands:
         if not inodes or not others:
             return False
         try:
-            return not accept_probe.takes_connections(pid, inodes) and any(
-                accept_probe.takes_connections(each, inodes) for each in others
+            return not accept_probe.accepts_connections(pid, inodes) and any(
+                accept_probe.accepts_connections(each, inodes) for each in others
             )
-        except (accept_probe.LookForbidden, OSError):
+        except (accept_probe.ProbeForbidden, OSError):
             return False
 
     def _said_no(self, pid: int, now: float, note: str) -> None:

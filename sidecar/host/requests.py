@@ -8,7 +8,7 @@ import time
 from sidecar.base.errors import StartError
 from sidecar.core import facts
 from sidecar.settings import profiles
-from sidecar.system import accept_probe
+from sidecar.system import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.host.generations import Generations
     from sidecar.host.job import Tools
     from sidecar.system.output import Output
-    from sidecar.system.service_manager import Manager
+    from sidecar.system.service_manager import ServiceManager
 
 # Signals that end or stop no program, with a handler or without (signal(7)).
 HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
@@ -34,7 +34,7 @@ class Requests:
         tools: Tools,
         worker_table: WorkerTable,
         generations: Generations,
-        manager: Manager,
+        manager: ServiceManager,
         output: Output | None,
         read_settings: Callable[[str, float], bool],
     ) -> None:
@@ -50,7 +50,7 @@ class Requests:
         first: "settings_read" or "reload_rejected" will then be said.
         """
         self._reopen_log()
-        self._manager.swap_asked()
+        self._manager.reload_requested()
         if signal:
             self._tools.say("signal_received", {"signal": signal})
         now = time.monotonic()
@@ -108,4 +108,4 @@ class Requests:
 def _without_handler(pids: Iterable[int], name: str) -> list[int]:
     """Those of the processes that have no handler for the signal."""
     number = signal.Signals[f"SIG{name}"]
-    return [pid for pid in pids if not accept_probe.handles(pid, number)]
+    return [pid for pid in pids if not procfs.handles_signals(pid, number)]

@@ -9,13 +9,13 @@ import os
 from sidecar.control import server
 from sidecar.host.generations import read_envdir
 from sidecar.host.listener_sets import ListenerSets
-from sidecar.system import child, processes, users, worker_environment
+from sidecar.system import child, descriptors, processes, users, worker_environment
+from sidecar.system.inherited_sockets import inherited
 from sidecar.system.listeners import Listeners
 from sidecar.system.output import Output
 from sidecar.system.pid_file import PidFile
-from sidecar.system.service_manager import Manager
-from sidecar.system.signals import Wakeup
-from sidecar.system.sockets import inherited
+from sidecar.system.service_manager import ServiceManager
+from sidecar.system.signals import SignalPipe
 from sidecar.system.status_file import StatusFile
 
 TYPE_CHECKING = False
@@ -37,19 +37,19 @@ class Resources:
 
     listeners: ListenerSets
     control: server.ControlSocket
-    wakeup: Wakeup
-    processes: processes.Workers
-    manager: Manager
+    wakeup: SignalPipe
+    processes: processes.ChildProcesses
+    manager: ServiceManager
 
     def __init__(self, say: Say, settings: Settings, environ: Mapping[str, str]) -> None:
         self._say = say
         self._settings = settings
         self.started_with = environ
         self.credentials = users.credentials(settings.user, settings.group)
-        self.environ = worker_environment.logged_in(
-            worker_environment.inherited(environ), self.credentials
+        self.environ = worker_environment.with_login_variables(
+            worker_environment.passed_on(environ), self.credentials
         )
-        self.place = child.place(environ)
+        self.place = child.start_directory(environ)
         self.output: Output | None = None
         self.pid_file: PidFile | None = None
         self.admin: Listeners | None = None
@@ -61,8 +61,8 @@ class Resources:
     def open(self) -> None:
         """Open everything. Raises SidecarError and OSError, and `close` closes what was opened."""
         settings = self._settings
-        processes.seal()
-        self._begin(Wakeup())
+        descriptors.set_cloexec_on_inherited()
+        self._begin(SignalPipe())
         self._closing = [self.wakeup.close]
         # Not kept: each generation reads its own. What cannot be read now is refused before
         # anything is bound.
@@ -79,7 +79,7 @@ class Resources:
         )
         self.listeners = ListenerSets(self._say, [first], first)
         self._closing[:0] = [self.listeners.close, self._remove_status_file]
-        for path in first.removed:
+        for path in first.removed_paths:
             self._say("socket_removed", {"path": path})
         if settings.admin is not None:
             self.admin = Listeners.open([settings.admin], backlog=None, flag="--admin")
@@ -91,18 +91,18 @@ class Resources:
         """Make everything of what an earlier version has exported. Raises SidecarError and OSError;
         nothing outside has changed then, no signal is heard, and no descriptor of its closed.
         """
-        self._begin(Wakeup(state["wakeup"]))
-        self.place = child.Place(*state["place"])
-        self.processes.restore(state["processes"])
-        sets = Listeners.restore(state["listener_sets"])
+        self._begin(SignalPipe(state["wakeup"]))
+        self.place = child.StartDirectory(*state["place"])
+        self.processes.import_state(state["processes"])
+        sets = Listeners.from_state(state["listener_sets"])
         self.listeners = ListenerSets(self._say, sets, sets[state["listeners"]])
-        self.admin = Listeners.restore(state["admin"])[0] if state["admin"] else None
+        self.admin = Listeners.from_state(state["admin"])[0] if state["admin"] else None
         self.control = server.ControlSocket.restore(state["control"])
-        self.output = Output.restore(state["output"]) if state["output"] else None
+        self.output = Output.from_state(state["output"]) if state["output"] else None
         self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
         if self.status_file is not None and state["status_file"]:
-            self.status_file.restore(state["status_file"])
-        self.manager.restore(state["manager"])
+            self.status_file.import_state(state["status_file"])
+        self.manager.import_state(state["manager"])
         self._closing = [
             *([self.admin.close] if self.admin is not None else []),
             self.listeners.close,
@@ -116,17 +116,17 @@ class Resources:
         """What `import_state` makes everything of."""
         sets = self.listeners.sets
         return {
-            "wakeup": self.wakeup.dump(),
-            "processes": self.processes.dump(),
-            "place": (self.place.path, self.place.linked),
-            "listener_sets": Listeners.dump(sets),
+            "wakeup": self.wakeup.export_state(),
+            "processes": self.processes.export_state(),
+            "place": (self.place.path, self.place.via_symlink),
+            "listener_sets": Listeners.export_state(sets),
             "listeners": sets.index(self.listeners.current),
-            "admin": self.admin and Listeners.dump([self.admin]),
+            "admin": self.admin and Listeners.export_state([self.admin]),
             "control": self.control.dump(),
-            "output": self.output and self.output.dump(),
-            "pid_file": self.pid_file and self.pid_file.dump(),
-            "status_file": self.status_file and self.status_file.dump(),
-            "manager": self.manager.dump(),
+            "output": self.output and self.output.export_state(),
+            "pid_file": self.pid_file and self.pid_file.export_state(),
+            "status_file": self.status_file and self.status_file.export_state(),
+            "manager": self.manager.export_state(),
         }
 
     def close(self) -> None:
@@ -149,14 +149,14 @@ class Resources:
             what = f"remove --status-file {self.status_file.path}"
             self._say("action_failed", {"what": what, "cause": error.strerror})
 
-    def _begin(self, wakeup: Wakeup) -> None:
+    def _begin(self, wakeup: SignalPipe) -> None:
         """Hear signals, be able to start processes, and to tell the service manager."""
         self.wakeup = wakeup
         wanted = self._settings.no_new_privs
-        self.processes = processes.Workers(
+        self.processes = processes.ChildProcesses(
             wakeup.mask,
             wakeup.dispositions,
             self.credentials,
             no_new_privs=self.credentials is not None if wanted is None else wanted,
         )
-        self.manager = Manager(self.started_with.get("NOTIFY_SOCKET", ""))
+        self.manager = ServiceManager(self.started_with.get("NOTIFY_SOCKET", ""))

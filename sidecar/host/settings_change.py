@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sidecar.host.redaction import Redaction
     from sidecar.host.settings_reload import Change, Prepared
     from sidecar.settings.table import Settings
-    from sidecar.system.service_manager import Manager
-    from sidecar.system.sockets import LookedUp
+    from sidecar.system.service_manager import ServiceManager
+    from sidecar.system.socket_address import Lookup
 
     # Told of a change once it is in force, and when; must not raise.
     OnChange = Callable[[Change, float], None]
@@ -39,7 +39,7 @@ class SettingsChange:
         listeners: ListenerSets,
         generations: Generations,
         redaction: Redaction,
-        manager: Manager,
+        manager: ServiceManager,
         *,
         open_notify: Callable[[], None],
         on_change: OnChange,
@@ -75,9 +75,9 @@ class SettingsChange:
 
     def reload_refused(self) -> None:
         """There will be no swap: the service manager is told that the reload is over."""
-        self._manager.refused()
+        self._manager.reload_rejected()
 
-    def prepare(self, change: Change, found: Mapping[str, LookedUp]) -> Prepared:
+    def prepare(self, change: Change, found: Mapping[str, Lookup]) -> Prepared:
         """Make everything that new settings need and that may fail: remarks, and what puts them in
         force. `found` is what the names in their listeners mean.
 
@@ -87,7 +87,7 @@ class SettingsChange:
         listeners = self._listeners.current
         remarks: list[str] = []
         if new.port != change.old.port:
-            listeners, remarks = Listeners.changed(
+            listeners, remarks = Listeners.reconfigure(
                 new.port, living, backlog=new.backlog, found=found
             )
         try:
@@ -95,7 +95,7 @@ class SettingsChange:
             if readiness == "notify":
                 self._open_notify()
         except (SidecarError, OSError):
-            listeners.without(living)
+            listeners.close_unused(living)
             raise
         return remarks, lambda now: self._put_in_force(change, listeners, readiness, now)
 

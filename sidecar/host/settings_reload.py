@@ -18,7 +18,7 @@ from sidecar.policies import reload as policy
 from sidecar.settings.table import LISTEN, PROGRAM, READY, TABLE
 from sidecar.system.child import Launch
 from sidecar.system.listeners import Listeners
-from sidecar.system.sockets import look_up
+from sidecar.system.socket_address import look_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from sidecar.host.job import Tools
     from sidecar.settings.table import Setting, Settings
-    from sidecar.system.child import Place
+    from sidecar.system.child import StartDirectory
     from sidecar.system.processes import Ended
-    from sidecar.system.sockets import LookedUp
+    from sidecar.system.socket_address import Lookup
 
     # What is to be remarked, and what puts the settings in force at a moment.
     Prepared = tuple[list[str], Callable[[float], None]]
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         def envdir_problem(self, of: Settings) -> str:
             """What is wrong with their envdir, "" if nothing is. May block."""
 
-        def prepare(self, change: Change, found: Mapping[str, LookedUp]) -> Prepared:
+        def prepare(self, change: Change, found: Mapping[str, Lookup]) -> Prepared:
             """Make everything that these settings need and that may fail; `found` is what the names
             in their listeners mean. Raises SidecarError or OSError; all is as it was then.
             """
@@ -127,7 +127,7 @@ class SettingsReload:
         host: Host,
         source: Source | None,
         environment: Mapping[str, str],
-        place: Callable[[], Place],
+        place: Callable[[], StartDirectory],
         delegate: Callable[[Callable[[], Any], Callable[[Any, str], None], float], int],
         drop: Callable[[int], None],
     ) -> None:
@@ -146,7 +146,7 @@ class SettingsReload:
         self._look_up_pid = 0
         #: What was read last, and what the names in its listeners mean.
         self._new: Settings | None = None
-        self._found: Mapping[str, LookedUp] = {}
+        self._found: Mapping[str, Lookup] = {}
         #: What was wrong with the settings when they were last read.
         self.problems: tuple[str, ...] = ()
 
@@ -179,7 +179,7 @@ class SettingsReload:
         if self._reader_pid != ended.pid:
             return
         failed = ended.code or ended.signal
-        self._reader_ended(ended.note or "failed" if failed else "", now)
+        self._reader_ended(ended.start_error or "failed" if failed else "", now)
 
     def _advance(self, now: float) -> None:
         """Do what there is to do now. Whoever has asked hears of an internal error, too."""
@@ -217,8 +217,8 @@ class SettingsReload:
                 source.reader,
                 helpers.environment(self._environment),
                 [(self._tail.write, 1)],
-                own=True,
-                place=self._place(),
+                as_sidecar_user=True,
+                start_directory=self._place(),
             )
             self._reader_pid = self._tools.start(launch, self)
             self._tools.collect(self._tail)
@@ -257,7 +257,7 @@ class SettingsReload:
         """
         old = self._host.settings_in_force()
         sets = self._host.listener_sets()
-        unknown = Listeners.to_look_up(new.port, sets) if new.port != old.port else []
+        unknown = Listeners.needing_lookup(new.port, sets) if new.port != old.port else []
         envdirs = (new.envdir, new.envdir_format) != (old.envdir, old.envdir_format)
         envdirs = envdirs and bool(new.envdir)
         if not unknown and not envdirs:
@@ -266,11 +266,11 @@ class SettingsReload:
         work = [f"--port {each.spec}" for each in unknown]
         work += [f"--envdir {each}" for each in new.envdir if envdirs]
 
-        def task() -> tuple[dict[str, LookedUp], str]:
+        def task() -> tuple[dict[str, Lookup], str]:
             found = {each.spec: look_up(each) for each in unknown}
             return found, self._host.envdir_problem(new) if envdirs else ""
 
-        def done(answer: tuple[dict[str, LookedUp], str] | None, cause: str) -> None:
+        def done(answer: tuple[dict[str, Lookup], str] | None, cause: str) -> None:
             self._found, problem = answer or ({}, "")
             if answer is None:
                 problem = f"{', '.join(work)}: could not be looked up: {cause}"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sidecar.host.job import Tools
     from sidecar.host.requests import Requests
-    from sidecar.system.signals import Wakeup
+    from sidecar.system.signals import SignalPipe
 
 STOPS = ("TERM", "INT", "QUIT")
 
@@ -25,7 +25,7 @@ class SignalHandling:
     def __init__(
         self,
         tools: Tools,
-        wakeup: Wakeup,
+        wakeup: SignalPipe,
         requests: Requests,
         *,
         child_ended: Callable[[float], None],

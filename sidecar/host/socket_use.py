@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sidecar.base.record import Record
 from sidecar.settings import profiles
-from sidecar.system import accept_probe
+from sidecar.system import open_sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class SocketUse:
         """Where the worker listens instead and what to do about it, once; None if that is not known
         yet. Raises OSError if sidecar itself is in need.
         """
-        found = accept_probe.elsewhere(pid, start.ours)
+        found = open_sockets.own_listeners(pid, start.ours)
         began, at, before = self._coming[pid]
         self._coming[pid] = (began, at, frozenset(each.inode for each in found))
         lasting = [each for each in found if each.inode in before]
@@ -126,7 +126,7 @@ class SocketUse:
                 )
         if start.overlap != "never":
             for leader in serving:
-                for other in accept_probe.elsewhere(leader, start.ours):
+                for other in open_sockets.own_listeners(leader, start.ours):
                     return self._once(
                         f"{end}. The generation that serves listens on {other.address} by itself ({other.program}, pid {other.pid}):"
                         ' if this one could not ("address already in use")',

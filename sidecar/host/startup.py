@@ -15,8 +15,8 @@ from sidecar.host.events import Events
 from sidecar.host.exported_state import export_state, import_state
 from sidecar.host.host import Host
 from sidecar.host.resources import Resources
-from sidecar.system.jitter import chance
-from sidecar.system.output import let_open
+from sidecar.system.jitter import random_fraction
+from sidecar.system.output import let_user_open_outputs
 from sidecar.upgrade import execute
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def run(
             if detach is not None:
                 pid_file = resources.pid_file
                 detach(pid_file.rewrite if pid_file is not None else lambda: None)
-            supervisor = Supervisor(settings, time.monotonic(), chance)
+            supervisor = Supervisor(settings, time.monotonic(), random_fraction)
             host = Host(events, resources, supervisor, settings, source, started, export_state)
             _begin(host)
             return host.run()
@@ -74,12 +74,12 @@ def _begin(host: Host) -> None:
     if host.in_force.readiness == "notify":
         host.readiness.notify.open()
     if resources.output is not None:
-        resources.output.take()
+        resources.output.redirect()
         host.events.log_to_output(settings.log_format)
         host.log_command.on_deadline(now)
     say("starting", {"version": __version__, "pid": os.getpid()})
     credentials = resources.credentials
-    if credentials is not None and (why := let_open(credentials.uid)):
+    if credentials is not None and (why := let_user_open_outputs(credentials.uid)):
         remark = f"uid {credentials.uid} may not open /dev/stdout and /dev/stderr: {why}"
         say("notice", {"text": remark})
     if settings.config:
@@ -151,7 +151,7 @@ def rehearse(environ: Mapping[str, str], left: str, source: Source | None = None
 
     Raises SidecarError if it could not.
     """
-    state = execute.unseal(left, os.getppid())
+    state = execute.read_state(left, os.getppid())
     if state is None:
         raise StartError(
             "it is sidecar itself that asks for an upgrade's check, and with its state: see"

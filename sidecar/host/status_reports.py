@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sidecar.core.supervisor import Supervisor
-    from sidecar.system.service_manager import Manager
+    from sidecar.system.service_manager import ServiceManager
     from sidecar.system.status_file import StatusFile
 
     Say = Callable[[str, Mapping[str, Any]], None]
@@ -35,7 +35,7 @@ class StatusFileReport:
             return
         try:
             self._file.write(self._supervisor.status_rows())
-            self._file.tell(self._supervisor.failed_swap)
+            self._file.write_failure(self._supervisor.failed_swap)
             self._failed = ""
         except OSError as error:
             cause = error.strerror or str(error)
@@ -48,17 +48,17 @@ class StatusFileReport:
 class ServiceManagerReport:
     """The job that tells the service manager."""
 
-    def __init__(self, say: Say, manager: Manager, supervisor: Supervisor) -> None:
+    def __init__(self, say: Say, manager: ServiceManager, supervisor: Supervisor) -> None:
         self._say = say
         self._manager = manager
         self._supervisor = supervisor
 
     def deadline(self) -> float:
         """When what found no room is sent again."""
-        return self._manager.again
+        return self._manager.retry_at
 
     def on_deadline(self, now: float) -> None:
         """Tell what has changed."""
-        if cause := self._manager.tell(self._supervisor, now):
+        if cause := self._manager.send(self._supervisor, now):
             what = f"tell the service manager at NOTIFY_SOCKET={self._manager.address}"
             self._say("action_failed", {"what": what, "cause": cause})

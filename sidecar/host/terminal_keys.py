@@ -24,7 +24,7 @@ class TerminalKeys:
         if wanted and os.isatty(0):
             self._terminal = terminal.Terminal()
             tools.listen_to(self._terminal, self.on_readable)
-        self._in_a_terminal = wanted and terminal.controlling()
+        self._in_a_terminal = wanted and terminal.has_controlling_terminal()
 
     def on_readable(self, now: float) -> None:
         """Act upon each line."""
@@ -38,7 +38,11 @@ class TerminalKeys:
 
     def gone(self) -> bool:
         """Whether sidecar was started in a terminal that has been closed; HUP says so then."""
-        return self._in_a_terminal and not self._hangup_ignored and not terminal.controlling()
+        return (
+            self._in_a_terminal
+            and not self._hangup_ignored
+            and not terminal.has_controlling_terminal()
+        )
 
     def close(self) -> None:
         """Read it no more."""

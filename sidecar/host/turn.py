@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 
 from sidecar.core.containment import Containment, error_location
-from sidecar.system.jitter import chance
+from sidecar.system.jitter import random_fraction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Turn:
 
     def put_off(self, what: str, now: float) -> float:
         """It has raised: when to do it again."""
-        return self._containment.record_failure(what, now, chance())
+        return self._containment.record_failure(what, now, random_fraction())
 
     def attempt(
         self, what: str, work: Callable[..., None], *args: Any, again: bool = False
@@ -110,7 +110,9 @@ class Turn:
         kind, where = type(error).__name__, error_location(error)
         self._saying = True
         try:
-            if not self._containment.should_report(f"{what} {kind} {where}", now, chance()):
+            if not self._containment.should_report(
+                f"{what} {kind} {where}", now, random_fraction()
+            ):
                 return
             if isinstance(error, OSError) and error.strerror:
                 self.say("action_failed", {"what": what, "cause": error.strerror})

@@ -4,14 +4,14 @@ with old code for as long as they live.
 
 from __future__ import annotations
 
-from sidecar.system import accept_probe
+from sidecar.system import open_sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from typing import Any
 
-    from sidecar.system.processes import Workers
+    from sidecar.system.processes import ChildProcesses
 
 
 class UnknownHolders:
@@ -20,7 +20,7 @@ class UnknownHolders:
     def __init__(
         self,
         say: Callable[[str, Mapping[str, Any]], None],
-        processes: Workers,
+        processes: ChildProcesses,
         inodes: Callable[[], Collection[int]],
     ) -> None:
         self._say = say
@@ -31,8 +31,8 @@ class UnknownHolders:
     def look(self) -> None:
         """Say which there are, each once."""
         inodes = self._inodes()
-        for pid in self._processes.unowned():
-            if pid not in self._found and accept_probe.holds(pid, inodes):
+        for pid in self._processes.unowned_orphans():
+            if pid not in self._found and open_sockets.holds_socket(pid, inodes):
                 self._found.add(pid)
                 remark = (
                     f"process {pid} has a listener open, and no generation is known to have it:"
@@ -44,4 +44,4 @@ class UnknownHolders:
         """Those that were found and have not ended."""
         if not self._found:
             return []
-        return [pid for pid in self._processes.unowned() if pid in self._found]
+        return [pid for pid in self._processes.unowned_orphans() if pid in self._found]

@@ -99,7 +99,7 @@ class Upgrading:
         self._close_state()
         last = output.rpartition("\n")[2]
         if ended.code or ended.signal or not last.startswith("sidecar "):
-            how = ended.note or exit_predicate(ended.code, ended.signal)
+            how = ended.start_error or exit_predicate(ended.code, ended.signal)
             said = f": {last}" if last else ""
             self._fail(f"the new version cannot take over, its check {how}{said}", output)
             return
@@ -114,7 +114,7 @@ class Upgrading:
             self._fail("it is not known how sidecar was started")
             return
         try:
-            self._state_fd, kept = execute.seal(self._export_state(), __version__)
+            self._state_fd, kept = execute.write_state(self._export_state(), __version__)
             self._tail = Tail()
             handoff = [
                 *((fd, fd) for fd in (self._state_fd, *kept)),
@@ -122,7 +122,7 @@ class Upgrading:
                 (self._tail.write, 2),
             ]
             command = execute.check_command(origin, self._state_fd)
-            launch = Launch(command, self._environment, handoff, own=True)
+            launch = Launch(command, self._environment, handoff, as_sidecar_user=True)
             self._check_pid = self._tools.start(launch, self)
             self._policy.check_started(now)
             self._tools.collect(self._tail)
@@ -138,18 +138,18 @@ class Upgrading:
             fields = {"version": self._new_version, "before": __version__}
             self._tools.say("upgrading", fields)
             # From here on what comes waits, in the kernel or in what is noted already.
-            mask = execute.block()
+            mask = execute.block_signals()
             try:
-                self._state_fd, kept = execute.seal(self._export_state(), __version__)
-                execute.become(origin, self._environment, self._state_fd, kept)
+                self._state_fd, kept = execute.write_state(self._export_state(), __version__)
+                execute.exec_new_version(origin, self._environment, self._state_fd, kept)
             except Exception as error:
                 cause = str(error) if isinstance(error, OSError) else type(error).__name__
             finally:
-                execute.unblock(mask)
+                execute.restore_signal_mask(mask)
         self._fail(cause)
 
-    def _origin(self) -> execute.Origin | None:
-        return execute.Origin.of(*self._started) if self._started is not None else None
+    def _origin(self) -> execute.StartCommand | None:
+        return execute.StartCommand.of(*self._started) if self._started is not None else None
 
     def _close_state(self) -> None:
         if self._state_fd >= 0:

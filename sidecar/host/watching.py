@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from sidecar.host.helper_processes import HelperProcesses
     from sidecar.host.settings_reload import Change
     from sidecar.host.watcher import Watcher
-    from sidecar.system.child import Place
+    from sidecar.system.child import StartDirectory
 
 
 class Watching:
     """The job that keeps it. `place` is the directory that sidecar was started in."""
 
-    def __init__(self, watcher: Watcher, helpers: HelperProcesses, place: Place) -> None:
+    def __init__(self, watcher: Watcher, helpers: HelperProcesses, place: StartDirectory) -> None:
         self._watcher = watcher
         self._helpers = helpers
         self._place = place
@@ -41,7 +41,7 @@ class Watching:
 
     def follow_link(self, now: float) -> None:
         """Where the link leads elsewhere now, watch what is there."""
-        if not self._place.linked:
+        if not self._place.via_symlink:
             return
         before = self._leads_to
         try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sidecar.host.listener_repair import ListenerRepair
     from sidecar.host.memory_watch import MemoryRoom
     from sidecar.host.readiness import Readiness
-    from sidecar.system.processes import Ended, Workers
+    from sidecar.system.processes import ChildProcesses, Ended
 
 OUT_OF_MEMORY = "killed by SIGKILL, probably because the container has no memory left"
 
@@ -25,7 +25,7 @@ class WorkerProcesses:
     def __init__(
         self,
         tools: Tools,
-        processes: Workers,
+        processes: ChildProcesses,
         generations: Generations,
         launches: Launches,
         readiness: Readiness,
@@ -98,7 +98,7 @@ class WorkerProcesses:
             what = "say why a worker may have ended"
             self._tools.attempt(what, self._readiness.missed_sockets.ended_early, worker, ended)
         self._tools.attempt("stop looking at a worker", self._readiness.drop, ended.pid)
-        note = ended.note
+        note = ended.start_error
         try:
             note = note or self._killed_for_memory(worker, ended)
         except Exception as error:
@@ -107,11 +107,11 @@ class WorkerProcesses:
             ended.pid,
             ended.code,
             ended.signal,
-            ended.alone,
+            ended.group_empty,
             note,
-            ended.core,
-            ended.left,
-            ended.reported,
+            ended.core_dumped,
+            ended.left_pids,
+            ended.reported_signal,
             ended.strays,
         )
         self._tools.observe(fact, now)

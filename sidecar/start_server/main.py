@@ -55,11 +55,11 @@ def _main(words: list[str]) -> int:
     upgrade_check = ""
     if words and words[0].startswith(UPGRADE_CHECK):
         upgrade_check = words.pop(0).removeprefix(UPGRADE_CHECK)
-    if "SIDECAR_HERITAGE" in os.environ and not upgrade_check:
+    if "SIDECAR_UPGRADE_STATE" in os.environ and not upgrade_check:
         from sidecar.upgrade import takeover  # noqa: PLC0415
 
-        left, count = takeover.left()
-        status = takeover.attempt(left, count, lambda: _take_over(words, left))
+        left, count = takeover.take_variables()
+        status = takeover.run_with_retries(left, count, lambda: _take_over(words, left))
         if status is not None:
             return status
     given, command, problems = parse(words)
@@ -115,7 +115,7 @@ def _take_over(words: list[str], left: str) -> Callable[[], int] | None:
     from sidecar.host.startup import take_over  # noqa: PLC0415
     from sidecar.upgrade import execute  # noqa: PLC0415
 
-    state = execute.unseal(left, os.getpid())
+    state = execute.read_state(left, os.getpid())
     if state is None:
         return None
     environ = environment(parse(words)[0], os.environ)

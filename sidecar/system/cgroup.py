@@ -1,9 +1,9 @@
-"""How much memory the container may still take: the limit of its control group, and of those that
-this one is nested in.
+"""How much memory the container may still take: the limit of its control group, and of the groups
+that contain this one.
 
-Version 1 and 2 are read, in whichever name space: /proc/self/cgroup says where we are,
-/proc/self/mountinfo where that can be seen. What counts as taken is what the kernel cannot give
-back by itself: files that are only cached do not count. Swap does not count as room.
+Versions 1 and 2 of cgroups are read, in any cgroup namespace: /proc/self/cgroup says in which group
+sidecar is, and /proc/self/mountinfo where that can be seen. Memory counts as taken if the kernel
+cannot free it by itself: files that are only cached do not count. Swap does not count as room.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ from __future__ import annotations
 import os
 
 # Version 1 says "no limit" by a number that no machine has.
-NO_LIMIT = 1 << 60
+NO_LIMIT_BYTES = 1 << 60
 
 
-def left(proc: str = "/proc/self") -> tuple[int, int] | None:
-    """(bytes that may still be taken, the limit that says so) where that is tightest; None where
-    there is no limit to be seen.
+def free_bytes(proc: str = "/proc/self") -> tuple[int, int] | None:
+    """The bytes that may still be taken, and the limit that says so, of the group where that is
+    tightest; None if no limit can be seen.
     """
     try:
-        tight = [found for directory in _groups(proc) if (found := _left(directory)) is not None]
+        tight = [
+            found for directory in _groups(proc) if (found := _free_bytes(directory)) is not None
+        ]
     except (OSError, ValueError, IndexError):
         return None
     return min(tight, default=None)
 
 
 def _groups(proc: str) -> list[str]:
-    """The directories of the memory control groups that we are in, innermost first."""
+    """The directories of the memory control groups that sidecar is in, innermost first."""
     paths = {}
     for line in _read(f"{proc}/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -42,8 +44,8 @@ def _groups(proc: str) -> list[str]:
         )
         if not path:
             continue
-        # What is mounted may be the group itself, or one that it is in; one beyond our name space
-        # ("/..") cannot be seen from here.
+        # What is mounted may be the group itself, or one that contains it. A group outside this
+        # namespace ("/..") cannot be seen from here.
         inside = (
             os.path.relpath(path, root)
             if path == root or path.startswith(root.rstrip("/") + "/")
@@ -54,7 +56,8 @@ def _groups(proc: str) -> list[str]:
     return groups
 
 
-def _left(directory: str) -> tuple[int, int] | None:
+def _free_bytes(directory: str) -> tuple[int, int] | None:
+    """The same for one group. Raises OSError or ValueError if its files cannot be read."""
     for limit_name, usage_name, caches in (
         ("memory.max", "memory.current", ("inactive_file", "active_file")),
         (
@@ -67,7 +70,7 @@ def _left(directory: str) -> tuple[int, int] | None:
             text = _read(os.path.join(directory, limit_name)).strip()
         except OSError:
             continue
-        if text == "max" or int(text) >= NO_LIMIT:
+        if text == "max" or int(text) >= NO_LIMIT_BYTES:
             return None
         stat = dict(
             line.split(" ", 1)
@@ -85,8 +88,8 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def kills(proc: str = "/proc/self") -> int:
-    """How many processes of our control group the kernel has killed because memory ran out; 0 where
+def oom_kill_count(proc: str = "/proc/self") -> int:
+    """How many processes of this control group the kernel has killed because memory ran out; 0 if
     that cannot be seen.
     """
     try:

@@ -1,4 +1,4 @@
-"""What PID 1 does with a stop signal before sidecar has its own handlers: it ends.
+"""What a stop signal does before sidecar has its own handlers: it ends PID 1.
 
 The kernel gives PID 1 no default action for signals (pid_namespaces(7)): one that comes while
 modules are imported and settings are read would be lost, and `docker stop` would wait for its

@@ -16,6 +16,8 @@ import errno
 import os
 import select
 
+from sidecar.system import libc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,14 +52,12 @@ class ListenerWatch:
             raise
 
     def _watch(self, paths: Iterable[str]) -> None:
-        import ctypes  # noqa: PLC0415  (only who has a unix listener pays for it)
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        library = libc.load()
+        self._inotify = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._inotify < 0:
-            number = ctypes.get_errno()
-            limit = "; see fs.inotify.max_user_instances" if number == errno.EMFILE else ""
-            self.problem = f"{os.strerror(number)}{limit}"
+            error = libc.last_error()
+            limit = "; see fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
+            self.problem = f"{error.strerror}{limit}"
             return
         self._epoll.register(self._inotify, select.EPOLLIN)
         for path in paths:
@@ -65,11 +65,11 @@ class ListenerWatch:
                 (path, _ATTRIB | _MOVE_SELF | _DELETE_SELF | _NO_LINK),
                 (os.path.dirname(path) or ".", _MOVE_SELF | _DELETE_SELF | _ONLY_DIRECTORY),
             ):
-                if libc.inotify_add_watch(self._inotify, os.fsencode(place), mask) < 0:
-                    # One that is gone already is repaired before anybody waits.
-                    number = ctypes.get_errno()
-                    if number != errno.ENOENT:
-                        self.problem = f"{place}: {os.strerror(number)}"
+                if library.inotify_add_watch(self._inotify, os.fsencode(place), mask) < 0:
+                    # What has been removed already is repaired before anybody waits.
+                    error = libc.last_error()
+                    if error.errno != errno.ENOENT:
+                        self.problem = f"{place}: {error.strerror}"
 
     def fileno(self) -> int:
         """For select: readable when a listener has been spoilt since `take`."""

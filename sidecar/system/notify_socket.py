@@ -9,7 +9,7 @@ import struct
 
 from sidecar.base.record import Descriptor
 from sidecar.core.backoff import RateLimit
-from sidecar.system.procfs import owner
+from sidecar.system.procfs import owning_leader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,32 +22,32 @@ class NotifySocket:
 
     Its address is abstract (unix(7)): that needs no writable directory, leaves nothing behind and
     can be reached by a program that has changed its user. Anyone in the network namespace may write
-    to it, so a message counts by its sender's pid, which the kernel vouches for, and nobody can
-    make PID 1 wait or work for long:
+    to it, so a message counts by its sender's pid, which comes from the kernel, and nobody can make
+    PID 1 wait or work for long:
 
-    Descriptors that come along are never taken, so no file of somebody else is flushed here. But
-    the kernel closes them in the process that reads the message, and the last close of a TCP socket
-    with SO_LINGER lasts as long as its sender wants (socket(7)); a signal ends that wait.
+    - Descriptors that come with a message are never taken. But the kernel closes them in the process
+      that reads the message, and the last close of a TCP socket with SO_LINGER takes as long as its
+      sender wants (socket(7)). A signal ends that wait.
+    - A sender that writes without end is read at a limited rate (`next_turn_at`).
 
     A sender that has ended before it could be looked at (`systemd-notify --no-block; exec server`)
-    shows no more than its pid and uid: of these `receive` tells that nobody knows whose they are.
-
-    Who writes without end is read at a measured pace (`rest`).
+    shows only its pid and uid. `receive` gives its message without a leader.
     """
 
-    MOST = 16  # messages a turn
-    LONGEST = 4096  # bytes a message
-    LONGEST_CLOSE = 0.01  # seconds for closing what came along with a message
-    # Seconds between two turns, on average; and how much of that may be used up in advance.
-    PACE, BURST = 0.05, 2.0
+    MAX_MESSAGES_PER_TURN = 16
+    MAX_MESSAGE_BYTES = 4096
+    #: For closing the descriptors that came with a message.
+    MAX_CLOSE_S = 0.01
+    #: The time between two turns on average, and how much of it may be used in advance.
+    TURN_INTERVAL_S, TURN_BURST_S = 0.05, 2.0
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         """Bind it, non-blocking and close-on-exec, or go on with what an earlier version of sidecar
-        has dumped. Raises OSError.
+        has exported. Raises OSError.
         """
-        self.ignored = 0
-        """How many messages were of strangers or made no sense."""
-        self._allowance = RateLimit(self.PACE, self.BURST)
+        #: How many messages came from strangers or had no assignment.
+        self.ignored_messages = 0
+        self._allowance = RateLimit(self.TURN_INTERVAL_S, self.TURN_BURST_S)
         if state is not None:
             self._socket, self.address = socket.socket(fileno=state["fd"]), state["address"]
             return
@@ -61,8 +61,8 @@ class NotifySocket:
         self.address = f"@{name}"
         """What goes into NOTIFY_SOCKET."""
 
-    def dump(self) -> dict[str, Any]:
-        """For a later version of sidecar: the workers know it by this address."""
+    def export_state(self) -> dict[str, Any]:
+        """Its state for a later version of sidecar: the workers know it by this address."""
         return {"fd": Descriptor(self._socket.fileno()), "address": self.address}
 
     def fileno(self) -> int:
@@ -70,12 +70,12 @@ class NotifySocket:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close it; its name is gone with it."""
+        """Close it. Its name disappears with it."""
         self._socket.close()
 
-    def rest(self, now: float) -> float:
-        """Count a turn of `receive` at `now`; the moment (seconds on the caller's clock) before
-        which there should be no other one, `now` unless somebody writes without end.
+    def next_turn_at(self, now: float) -> float:
+        """Count a turn of `receive` at `now`. Returns the moment (seconds on the caller's clock)
+        before which there should be no other one: `now` unless somebody writes without end.
         """
         return self._allowance.use(now)
 
@@ -83,17 +83,18 @@ class NotifySocket:
         self, leaders: Collection[int], uids: Collection[int] = ()
     ) -> list[tuple[int, dict[str, str]]]:
         """The waiting messages of these workers, as (leader, {"READY": "1", "STATUS": …}), at most
-        MOST a call. The leader is 0 where the sender has ended, so that nobody knows whose it was,
-        and was one of these users.
+        MAX_MESSAGES_PER_TURN a call. The leader is 0 if the sender has ended, so that its worker is
+        not known, and was one of the users `uids`.
 
-        A long one is cut after the last whole line of its first 4 KiB. It is looked at before it is
-        taken: systemd-notify sends a descriptor (BARRIER=1) and lives only until that is closed.
+        A long message is cut after the last whole line of its first 4 KiB. Its sender is looked at
+        before the message is removed: systemd-notify sends a descriptor (BARRIER=1) and lives only
+        until that is closed.
         """
         messages = []
-        for _ in range(self.MOST):
+        for _ in range(self.MAX_MESSAGES_PER_TURN):
             try:
                 data, ancillary, flags, _ = self._socket.recvmsg(
-                    self.LONGEST, _CREDENTIALS, socket.MSG_PEEK
+                    self.MAX_MESSAGE_BYTES, _CREDENTIALS, socket.MSG_PEEK
                 )
             except BlockingIOError:
                 break
@@ -101,27 +102,27 @@ class NotifySocket:
             for _, kind, content in ancillary:
                 if kind == socket.SCM_CREDENTIALS:
                     sender, uid, _ = struct.unpack("=iII", content)  # struct ucred
-            leader = owner(sender, leaders) if sender else None
+            leader = owning_leader(sender, leaders) if sender else None
             if leader is None and sender and uid in uids and not os.path.exists(f"/proc/{sender}"):
                 leader = 0
-            # Cut short was what had no room: descriptors.
-            self._take(flags & socket.MSG_CTRUNC)
+            # The kernel has cut off what had no room: descriptors.
+            self._remove_first(has_descriptors=bool(flags & socket.MSG_CTRUNC))
             fields = _assignments(data.rpartition(b"\n")[0] if flags & socket.MSG_TRUNC else data)
             if leader is not None and fields:
                 messages.append((leader, fields))
             else:
-                self.ignored += 1
+                self.ignored_messages += 1
         return messages
 
-    def _take(self, descriptors: int) -> None:
-        """Remove the first message from the queue; with descriptors, for no longer than
-        LONGEST_CLOSE.
+    def _remove_first(self, has_descriptors: bool) -> None:
+        """Remove the first message from the queue; if it has descriptors, spend at most MAX_CLOSE_S
+        on closing them.
         """
-        if not descriptors:
+        if not has_descriptors:
             self._socket.recv(1)
             return
         before = signal.signal(signal.SIGALRM, lambda *_: None)
-        signal.setitimer(signal.ITIMER_REAL, self.LONGEST_CLOSE, self.LONGEST_CLOSE)
+        signal.setitimer(signal.ITIMER_REAL, self.MAX_CLOSE_S, self.MAX_CLOSE_S)
         try:
             self._socket.recv(1)
         finally:

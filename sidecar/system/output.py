@@ -1,11 +1,10 @@
-"""Where the output goes that sidecar and its workers share: a file that is appended to, or a
-command that reads it.
+"""--log-file: the output that sidecar and its workers share goes to a file, or to a command.
 
-Both are put in the place of descriptors 1 and 2, which every worker inherits; nothing passes
-through PID 1. The command (`| multilog ./log`) is a helper: it reads a pipe whose both ends sidecar
-keeps open, so when it dies nobody gets SIGPIPE, what is written meanwhile waits in the pipe, and
-the next one reads on. It sees the end of its input when sidecar leaves, and may write out what it
-has.
+Either replaces descriptors 1 and 2, which every worker inherits; nothing passes through PID 1. The
+command (`| multilog ./log`) is a helper that reads a pipe. Sidecar keeps both ends of the pipe open.
+So when the command dies nobody gets SIGPIPE, what is written meanwhile waits in the pipe, and the
+next command reads on. When sidecar exits the command sees the end of its input, and may write out
+what it has.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """An output that has been opened, and not yet taken."""
+    """An output that has been opened; `redirect` puts it in force."""
 
     def __init__(self, target: str) -> None:
         """Open `target`, a path or `| COMMAND`. Raises StartError."""
@@ -41,8 +40,8 @@ class Output:
         else:
             raise StartError(f"failed to open pipe:{target}: the command is missing")
 
-    def dump(self) -> dict[str, Any]:
-        """For a later version of sidecar, which has it as descriptors 1 and 2 already."""
+    def export_state(self) -> dict[str, Any]:
+        """Its state for a later version of sidecar, which has it as descriptors 1 and 2 already."""
         kept = [Descriptor(fd) for fd in self._kept]
         return {
             "path": self.path,
@@ -53,8 +52,8 @@ class Output:
         }
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> Output:
-        """What an earlier version has dumped."""
+    def from_state(cls, state: dict[str, Any]) -> Output:
+        """The output that an earlier version has exported."""
         self = cls.__new__(cls)
         self.path, self.command, self.pid = state["path"], state["command"], state["pid"]
         self._kept, self._pipe, self._end = state["kept"], state["pipe"], -1
@@ -69,9 +68,9 @@ class Output:
                 f"failed to open log file:{self.path}: {error.strerror}", error.errno or 0
             ) from None
 
-    def take(self) -> None:
-        """From now on descriptors 1 and 2 are this. Only a command needs what they were: who waits
-        for their end must not wait for us.
+    def redirect(self) -> None:
+        """Put it in the place of descriptors 1 and 2. What they were before is kept only for a
+        command: whoever waits for the end of a former output must not wait for sidecar.
         """
         if self.command:
             self._kept = [os.dup(1), os.dup(2)]
@@ -80,9 +79,9 @@ class Output:
         os.close(self._end)
 
     def reopen(self) -> bool:
-        """Open the file anew, and tell whether it is another one now: the one before has been
-        renamed or removed. A pipe or device stays what it is: nobody renames them, and opening a
-        pipe could last. Raises StartError, and nothing has changed then.
+        """Open the file again. Returns whether it is another one now, because the one before has
+        been renamed or removed. A pipe or device stays as it is: nobody renames them, and opening a
+        pipe could block. Raises StartError; nothing has changed then.
         """
         another = False
         if self.path and stat.S_ISREG(os.fstat(1).st_mode):
@@ -94,9 +93,9 @@ class Output:
             os.close(end)
         return another
 
-    def end(self) -> dict[str, Any]:
-        """Where the log file ends now: its path, inode and size (bytes), for whoever wants to read
-        what is written from here on. Nothing if there is none.
+    def log_file_end(self) -> dict[str, Any]:
+        """The log file's path, inode and present size (bytes), for whoever wants to read what is
+        written from here on. Empty if there is no log file.
         """
         if not self.path:
             return {}
@@ -111,9 +110,9 @@ class Output:
         """The command's descriptors: it reads the pipe, and writes where sidecar did before."""
         return [(self._pipe, 0), (self._kept[0], 1), (self._kept[1], 2)]
 
-    def give_back(self) -> None:
-        """With a command, descriptors 1 and 2 are what they were, and it sees the end of its input
-        once no process writes any more.
+    def restore_descriptors(self) -> None:
+        """With a command: make descriptors 1 and 2 what they were before. The command sees the end
+        of its input once no process has the pipe any more.
         """
         for number, kept in zip((1, 2), self._kept, strict=False):
             os.dup2(kept, number)
@@ -124,14 +123,14 @@ class Output:
             self._pipe = -1
 
 
-def let_open(uid: int) -> str:
-    """Let a user open /dev/stdout and /dev/stderr by name, as many programs' settings say. Why that
-    did not work, "" if it did.
+def let_user_open_outputs(uid: int) -> str:
+    """Let a user open /dev/stdout and /dev/stderr by name, as many programs' settings say. Returns
+    why that did not work, "" if it did.
 
-    The kernel asks who owns what is behind the name. A pipe is given to the user, as systemd and
-    runc do, and the terminal of a container (sidecar is PID 1 there). Not a file, a FIFO with a name
-    or a terminal that others use: those are not ours to give. What is inherited can be written to
-    in any case.
+    The kernel looks at the owner of what is behind the name. So a pipe is given to the user, as
+    systemd and runc do it, and so is the terminal of a container (sidecar is PID 1 there). A file, a
+    named FIFO or a terminal that others use are not sidecar's to give. The descriptors that a worker
+    inherits can be written to in any case.
     """
     why = ""
     for fd in (1, 2):

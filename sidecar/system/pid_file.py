@@ -1,14 +1,17 @@
-"""The pid file, as Server::Starter has it: by it other processes find this one.
+"""The pid file, as Server::Starter has it: other processes find this one by it.
 
 A pid file is a lock that has a number in it. The lock (flock) says whether a sidecar lives, and the
-kernel drops it when its holder dies in whatever way; the number says which one. So a file left
-behind, by a crash or in a restarted container where every pid is the same again, is in nobody's
-way, and a second sidecar is refused before it has changed a byte.
+kernel drops it when its holder dies in whatever way; the number says which process it is. So a file
+that was left behind, by a crash or in a restarted container where every pid is the same again, does
+not matter, and a second sidecar is refused before it has changed a byte.
 
-Not taken: O_EXCL (the Go start_server: a stale file blocks the start), truncating on open and
-waiting for the lock (the Perl one: a second instance destroys the live pid file, then hangs), fcntl
-locks (daemonizing would lose them), and destructors (a forked child whose exec failed would remove
-its parent's files).
+Roads not taken:
+
+- O_EXCL (the Go start_server): a stale file blocks the start.
+- Truncating on open and waiting for the lock (the Perl one): a second instance destroys the live pid
+  file, and then hangs.
+- fcntl locks: they are lost when the process forks to the background.
+- Destructors: a forked child whose exec failed would remove its parent's files.
 
 The file gets mode 0644, less what the umask takes away.
 """
@@ -33,27 +36,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# How often a lock may turn out to be on a file that its holder has just removed: one try for each
-# sidecar that is leaving.
-TRIES = 100
+# How often the locked file may turn out to be one that its holder has just removed. It takes one
+# attempt for each sidecar that is exiting at the moment.
+MAX_ATTEMPTS = 100
 
 _MODE = 0o644
 
 
 class PidFile:
-    """A pid file that is held: `path`, and `fd`, the descriptor whose lock holds it. It is not
-    inherited by programs.
+    """A pid file that this process holds: its path, and the descriptor that has the lock. Programs
+    do not inherit the descriptor.
     """
 
     def __init__(self, path: str, fd: int) -> None:
-        """Of a descriptor that has the lock: from take(), or handed on by an earlier self across
-        exec.
-        """
+        """`fd` has the lock already: it comes from `take`, or from an earlier version of sidecar."""
         self.path = path
         self.fd = fd
 
-    def dump(self) -> dict[str, Any]:
-        """The file and its lock, for a later version of sidecar: PidFile(**it)."""
+    def export_state(self) -> dict[str, Any]:
+        """The file and its lock, for a later version of sidecar: the arguments of PidFile."""
         return {"path": self.path, "fd": Descriptor(self.fd)}
 
     @classmethod
@@ -63,7 +64,7 @@ class PidFile:
         Raises StartError if another process holds it (the file is then as it was), or if it cannot
         be written.
         """
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 fd = _open(path)
             except OSError as error:
@@ -87,21 +88,20 @@ class PidFile:
         raise StartError(f"the pid file {path} cannot be taken: it is replaced again and again")
 
     def rewrite(self) -> None:
-        """Write this process's pid, after take() or a fork. Raises StartError and lets the file go
-        if that fails.
+        """Write this process's pid, after `take` or a fork. If that fails, raises StartError and
+        gives the file up.
         """
         try:
             write_all(self.fd, _line())
-            os.ftruncate(
-                self.fd, len(_line())
-            )  # afterwards: who reads meanwhile finds a pid on the first line
+            # Afterwards: whoever reads meanwhile finds a pid on the first line.
+            os.ftruncate(self.fd, len(_line()))
         except OSError as error:
             self.release()
             raise _unwritable(self.path, error) from None
 
     def release(self) -> None:
-        """Give up the lock, and remove the file if it is still what the path names and says this
-        process. Raises nothing.
+        """Give up the lock, and remove the file if the path still names it and it has this
+        process's pid. Never raises.
         """
         if self.fd < 0:
             return
@@ -110,15 +110,15 @@ class PidFile:
             if os.pread(self.fd, 32, 0) in (_line(), b""):
                 unlink_same(os.path.realpath(self.path), identity(self.fd))
         except OSError:
-            pass  # a stale pid file is in nobody's way
+            pass  # a stale pid file does not matter
         finally:
             os.close(self.fd)
             self.fd = -1
 
 
 def _open(path: str) -> int:
-    """Open a pid file, made if need be, its content untouched. Raises OSError, also for what is no
-    file of its own.
+    """Open a pid file, or make it; its content stays. Raises OSError, also for what is not a file
+    of its own.
     """
     refuse_special(path, follow=True)
     fd = open_for_writing(path, os.O_RDWR, _MODE)

@@ -1,10 +1,10 @@
-"""Processes: start one in a group of its own, signal it, reap everything.
+"""The child processes: start one in a group of its own, signal it, reap everything.
 
-Start is fork, what child.py does, exec. Why an exec failed comes back through a pipe that closes
-itself on exec, read when the child is reaped: PID 1 never waits for a child's chdir on a dead file
-server.
+Starting is fork, what child.py does, exec. The exec_error_text why an exec failed comes back through a pipe
+that closes itself on exec. It is read when the child is reaped, so PID 1 never waits for a child
+whose chdir hangs on a dead file server.
 
-There is one owner of wait(2) in the process, `Workers.reap`: two would steal each other's statuses.
+This class is the only one that calls wait(2): two would steal each other's statuses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections import deque
 
 from sidecar.base.record import Descriptor, Record
 from sidecar.system import procfs
-from sidecar.system.child import ChildSetup, reason
+from sidecar.system.child import ChildSetup
+from sidecar.system.exec_error import exec_error_text
+from sidecar.system.orphans import Orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,37 +27,40 @@ if TYPE_CHECKING:
     from sidecar.system.child import Launch
     from sidecar.system.users import Credentials
 
+# The least bytes that a pipe passes on as one (PIPE_BUF): a report is never longer.
+_MAX_REPORT_BYTES = 4096
 
-# So many descriptors are looked at where /proc does not say which are open; whoever started sidecar
-# has left open the lowest, if any.
-MOST_DESCRIPTORS = 1024
+# A program that was ended by signal N often exits with this plus N: a shell does, and a JVM.
+_EXITED_BY_SIGNAL = 128
 
 
 class Ended(Record):
-    """A child that was reaped: `code` is its exit status or, when `signal` names what killed it,
+    """A child that was reaped. `code` is its exit status or, when `signal` names what killed it,
     that signal's number.
 
-    `note` says why it never ran its program; `alone` whether no process of it is left, else `left`
-    has the pids that were found, and `strays` those of them that are not in its group. `reported` names the signal that an exit status of 128 and
-    more stands for, as a shell or a JVM tells that it was ended by one.
+    - `start_error`: why it never ran its program, "" if it did.
+    - `group_empty`: no process of it is left. Otherwise `left_pids` are those that were found, and
+      `strays` those of them that are not in its process group.
+    - `core_dumped`: the kernel wrote a core file.
+    - `reported_signal`: the signal that an exit status above 128 stands for.
     """
 
     pid: int
     code: int
     signal: str
-    note: str
-    alone: bool
-    core: bool = False
-    left: tuple[int, ...] = ()
-    reported: str = ""
+    start_error: str
+    group_empty: bool
+    core_dumped: bool = False
+    left_pids: tuple[int, ...] = ()
+    reported_signal: str = ""
     strays: tuple[int, ...] = ()
 
 
-class Workers:
-    """The processes sidecar has started.
+class ChildProcesses:
+    """The processes that sidecar has started, and their orphans.
 
-    `mask` and `dispositions` are what their signals are set back to, `credentials` whom they run as
-    (None: as sidecar).
+    Their signals are set back to `mask` and `dispositions`. Workers run as `credentials` (None: as
+    sidecar's user).
     """
 
     def __init__(
@@ -67,104 +72,102 @@ class Workers:
     ) -> None:
         self._credentials = credentials
         self._setup = ChildSetup(mask, dispositions, credentials, no_new_privs)
-        self._everything = signal.valid_signals()
-        self._reports: dict[int, int] = {}
-        self._notes: dict[int, str] = {}
-        self._leaderless: set[int] = set()
-        # The workers' leaders, until nothing of the worker is left; of each that was asked to leave
-        # what was below it then, with the moment each was started; those that were killed.
-        self._leaders: set[int] = set()
-        self._below: dict[int, dict[int, str]] = {}
-        self._doomed: set[int] = set()
-        # Our orphans, by whose they are. They keep their pids until they are reaped here.
-        self._whose: dict[int, int] = {}
+        self._all_signals = signal.valid_signals()
+        #: By pid: the pipe on which a child that has not executed its program yet reports.
+        self._report_fds: dict[int, int] = {}
+        #: By pid of everything that was started and not reaped: why it could not run its program.
+        self._start_errors: dict[int, str] = {}
+        #: Leaders that were reaped while others of their group live on.
+        self._groups_without_leader: set[int] = set()
+        self._orphans = Orphans()
         self._abandoned: set[int] = set()
-        self._unseen: deque[tuple[int, int]] = deque()
+        #: Children that were reaped and not looked at yet: pid and wait status.
+        self._reaped: deque[tuple[int, int]] = deque()
         #: What `collect` has found, until it is taken from here: children that have ended, and
         #: process groups (by their leader's pid) that have become empty.
         self.ended: deque[Ended] = deque()
         self.emptied: deque[int] = deque()
-        #: Told of a report's descriptor before it is closed.
-        self.closing: Callable[[int], None] = lambda _: None
+        #: Called with a report's descriptor before it is closed.
+        self.before_report_close: Callable[[int], None] = lambda _: None
 
-    def dump(self) -> dict[str, Any]:
-        """What is known of the processes, for a later version of sidecar, whose children they stay."""
+    def export_state(self) -> dict[str, Any]:
+        """What is known of the processes, for a later version of sidecar: they stay its children."""
         return {
-            "reports": {pid: Descriptor(fd) for pid, fd in self._reports.items()},
-            "notes": self._notes,
-            "leaderless": self._leaderless,
-            "leaders": self._leaders,
-            "below": self._below,
-            "doomed": self._doomed,
-            "whose": self._whose,
+            "report_fds": {pid: Descriptor(fd) for pid, fd in self._report_fds.items()},
+            "start_errors": self._start_errors,
+            "groups_without_leader": self._groups_without_leader,
+            "orphans": self._orphans.export_state(),
             "abandoned": self._abandoned,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Know what an earlier version has dumped."""
-        self._reports, self._notes = state["reports"], state["notes"]
-        self._leaderless, self._abandoned = state["leaderless"], state["abandoned"]
-        self._leaders, self._below = state.get("leaders", set()), state.get("below", {})
-        self._doomed, self._whose = state.get("doomed", set()), state.get("whose", {})
+    def import_state(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier version has exported."""
+        self._report_fds, self._start_errors = state["report_fds"], state["start_errors"]
+        self._groups_without_leader = state["groups_without_leader"]
+        self._abandoned = state["abandoned"]
+        self._orphans.import_state(state["orphans"])
 
     def start(self, launch: Launch) -> int:
-        """Start a process, leader of its own group, and return its pid. Raises OSError if none can
-        be made.
+        """Start a process, leader of its own group. Returns its pid; raises OSError if there can be
+        no process.
 
-        That its program cannot be run is no error here: the process then ends with 126 or 127 and
-        `Ended.note` says why.
+        A program that cannot be executed is no error here: the process then ends with
+        EXIT_NOT_EXECUTABLE or EXIT_NOT_FOUND, and `Ended.start_error` says why.
         """
         report, child_report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         parent = os.getpid()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._everything)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._all_signals)
         try:
             pid = os.fork()
             if pid == 0:
-                self._setup.become(launch, child_report, parent)
+                self._setup.exec_program(launch, child_report, parent)
         except OSError:
             os.close(report)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(child_report)
-        self._reports[pid] = report
-        self._notes[pid] = ""
-        if launch.worker:
-            self._leaders.add(pid)
+        self._report_fds[pid] = report
+        self._start_errors[pid] = ""
+        if launch.is_worker:
+            self._orphans.add_leader(pid)
         return pid
 
-    def executed(self, pid: int) -> bool:
-        """Whether the process runs its program by now, or has failed to: until then it is a copy of
+    def has_executed(self, pid: int) -> bool:
+        """Whether the process runs its program by now, or has failed to. Until then it is a copy of
         sidecar.
         """
-        report = self._reports.get(pid)
+        report = self._report_fds.get(pid)
         if report is None:
             return True
         try:
-            self._notes[pid] = os.read(report, 4096).decode("utf-8", "replace")
+            text = os.read(report, _MAX_REPORT_BYTES).decode("utf-8", "replace")
+            self._start_errors[pid] = text
         except BlockingIOError:
             return False
         except OSError as error:
-            self._notes[pid] = f"what it said could not be read: {reason(error)}"
+            self._start_errors[pid] = f"what it said could not be read: {exec_error_text(error)}"
         self._close_report(pid)
         return True
 
-    def report(self, pid: int) -> int:
-        """A descriptor that can be read as soon as `executed` says yes, -1 if it does already."""
-        return self._reports.get(pid, -1)
+    def exec_report_fd(self, pid: int) -> int:
+        """A descriptor that becomes readable when `has_executed` turns true; -1 if it is true."""
+        return self._report_fds.get(pid, -1)
 
     def runs_its_program(self, pid: int) -> bool:
-        """Whether the process has become its program: it is no copy of sidecar, nor about to end
-        because its program cannot be run.
+        """Whether the process has become its program: it is no copy of sidecar, and it is not about
+        to end because its program cannot be executed.
         """
-        return self.executed(pid) and not self._notes.get(pid)
+        return self.has_executed(pid) and not self._start_errors.get(pid)
 
     def _close_report(self, pid: int) -> None:
-        self.closing(self._reports[pid])
-        os.close(self._reports.pop(pid))
+        self.before_report_close(self._report_fds[pid])
+        os.close(self._report_fds.pop(pid))
 
     def collect(self) -> None:
-        """Reap every child that has ended since. What comes of it waits in `ended` and `emptied`."""
+        """Reap every child that has ended since the last call. The results wait in `ended` and
+        `emptied`.
+        """
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -172,71 +175,52 @@ class Workers:
                 break
             if pid == 0:
                 break
-            self._unseen.append((pid, status))
-            self._whose.pop(pid, None)
-        strays: Mapping[int, list[int]] = {}
-        if self._leaderless or not self._leaders.isdisjoint(pid for pid, _ in self._unseen):
-            strays = self.strays()
-        for leader in self._doomed.intersection(strays):
-            self._signal_outside(leader, signal.SIGKILL)  # started in the moment of the kill
-        emptied = [pid for pid in self._leaderless if pid not in strays and not _exists(pid)]
-        self._leaderless.difference_update(emptied)
+            self._reaped.append((pid, status))
+            self._orphans.reaped(pid)
+        orphans: Mapping[int, list[int]] = {}
+        leader_ended = self._orphans.has_leader_among(pid for pid, _ in self._reaped)
+        if self._groups_without_leader or leader_ended:
+            orphans = self.orphans()
+        for leader in self._orphans.killed_among(orphans):
+            # Its group was killed, and these were started in that very moment.
+            self._signal_outside_group(leader, signal.SIGKILL)
+        emptied = [
+            pid
+            for pid in self._groups_without_leader
+            if pid not in orphans and not _group_exists(pid)
+        ]
+        self._groups_without_leader.difference_update(emptied)
         self.emptied.extend(emptied)
-        self._forget_leaders(emptied)
-        while self._unseen:
-            each = self._unseen.popleft()
+        self._orphans.forget_leaders(emptied)
+        while self._reaped:
+            each = self._reaped.popleft()
             try:
-                self._see(self._ended(*each, strays))
+                self._add_ended(self._read_report_and_end(*each, orphans))
             except Exception:
-                # What is known of it without its note: nobody may wait for it in vain.
-                self._see(self._gone(*each, "", strays))
+                # What is known of its end even so: whoever waits for it must not wait in vain.
+                self._add_ended(self._end(*each, "", orphans))
                 raise
 
-    def _see(self, ended: Ended) -> None:
-        if ended.alone:
-            self._forget_leaders([ended.pid])
+    def _add_ended(self, ended: Ended) -> None:
+        if ended.group_empty:
+            self._orphans.forget_leaders([ended.pid])
         else:
-            self._leaderless.add(ended.pid)
+            self._groups_without_leader.add(ended.pid)
         self.ended.append(ended)
 
-    def strays(self) -> dict[int, list[int]]:
+    def orphans(self) -> dict[int, list[int]]:
         """The orphans of workers, by the worker's leader: processes that have outlived their own
-        parent and are our children now, in the leader's group or not.
+        parent and are sidecar's children now, in the leader's group or not.
         """
-        try:
-            for pid in procfs.adopted(self._notes):
-                if pid not in self._whose and (leader := self._owner(pid)):
-                    self._whose[pid] = leader
-        except OSError:
-            pass  # what was known of them is still known
-        found: dict[int, list[int]] = {}
-        for pid, leader in self._whose.items():
-            found.setdefault(leader, []).append(pid)
-        return found
+        return self._orphans.by_leader(self._start_errors)
 
-    def unowned(self) -> list[int]:
+    def unowned_orphans(self) -> list[int]:
         """The orphans that belong to no worker, as far as can be seen."""
-        self.strays()
-        try:
-            return [pid for pid in procfs.adopted(self._notes) if pid not in self._whose]
-        except OSError:
-            return []
-
-    def _owner(self, pid: int) -> int:
-        for leader, below in self._below.items():
-            if pid in below and below[pid] == procfs.started(pid):
-                return leader
-        return procfs.worker_of(pid, self._leaders)
-
-    def _forget_leaders(self, pids: Iterable[int]) -> None:
-        for pid in pids:
-            self._leaders.discard(pid)
-            self._doomed.discard(pid)
-            self._below.pop(pid, None)
+        return self._orphans.unowned(self._start_errors)
 
     def reap(self) -> tuple[list[Ended], list[int]]:
-        """Every child that has ended since, and every process group (by its leader's pid) that has
-        become empty meanwhile.
+        """Every child that has ended since the last call, and every process group (by its leader's
+        pid) that has become empty meanwhile.
         """
         self.collect()
         ended, emptied = list(self.ended), list(self.emptied)
@@ -246,43 +230,45 @@ class Workers:
 
     def children(self) -> set[int]:
         """Every process that was started and has not been reaped."""
-        return set(self._notes)
+        return set(self._start_errors)
 
-    def lives_on(self, pid: int) -> bool:
-        """Whether the leader `pid` has gone and others of its group have not, as far as is known."""
-        return pid in self._leaderless
+    def group_outlives_leader(self, pid: int) -> bool:
+        """Whether the leader `pid` has ended and others of its group have not, as far as is known."""
+        return pid in self._groups_without_leader
 
-    def abandoned(self) -> set[int]:
-        """Those that were killed because nobody waits for them."""
-        return set(self._abandoned)
+    def _read_report_and_end(
+        self, pid: int, status: int, orphans: Mapping[int, list[int]]
+    ) -> Ended:
+        if pid in self._start_errors:  # otherwise it is an orphan
+            self.has_executed(pid)
+        return self._end(pid, status, self._start_errors.get(pid, ""), orphans)
 
-    def _ended(self, pid: int, status: int, strays: Mapping[int, list[int]]) -> Ended:
-        if pid in self._notes:  # else it is an orphan that was adopted
-            self.executed(pid)
-        return self._gone(pid, status, self._notes.get(pid, ""), strays)
-
-    def _gone(self, pid: int, status: int, note: str, strays: Mapping[int, list[int]]) -> Ended:
-        """Forget a child that has been reaped; how it ended."""
+    def _end(
+        self, pid: int, status: int, start_error: str, orphans: Mapping[int, list[int]]
+    ) -> Ended:
+        """Forget a child that has been reaped. Returns how it ended."""
         code = os.waitstatus_to_exitcode(status)
-        ours = self._notes.pop(pid, None) is not None
-        if pid in self._reports:  # somebody else holds the other end, so it is open and empty
+        started_here = self._start_errors.pop(pid, None) is not None
+        if pid in self._report_fds:  # another process holds the other end, so it is open and empty
             self._close_report(pid)
-        alone = not ours or (pid not in strays and not _exists(pid))
-        group = [] if alone else procfs.members(pid)
-        outside = [] if alone else [each for each in strays.get(pid, ()) if each not in group]
+        group_empty = not started_here or (pid not in orphans and not _group_exists(pid))
+        group = [] if group_empty else procfs.group_members(pid)
+        strays = [] if group_empty else [each for each in orphans.get(pid, ()) if each not in group]
         return Ended(
             pid,
             abs(code),
-            _name(-code) if code < 0 else "",
-            note,
-            alone,
-            os.WCOREDUMP(status),
-            (*group, *outside),
-            _name(code - 128) if code > 128 else "",
-            tuple(outside),
+            _signal_name(-code) if code < 0 else "",
+            start_error,
+            group_empty,
+            core_dumped=os.WCOREDUMP(status),
+            left_pids=(*group, *strays),
+            reported_signal=(
+                _signal_name(code - _EXITED_BY_SIGNAL) if code > _EXITED_BY_SIGNAL else ""
+            ),
+            strays=tuple(strays),
         )
 
-    def stopped(self, pid: int) -> bool:
+    def was_stopped(self, pid: int) -> bool:
         """Whether a child has been stopped (SIGSTOP) since this was last asked."""
         try:
             return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
@@ -290,9 +276,9 @@ class Workers:
             return False
 
     def abandon(self, pid: int) -> None:
-        """Kill a helper whose answer nobody waits for any more; it is reaped without a word.
+        """Kill a helper for whose answer nobody waits any more; nothing is logged when it ends.
 
-        One that may not be killed is left alone: its end is of no interest.
+        One that may not be killed is left alone.
         """
         self._abandoned.add(pid)
         try:
@@ -300,24 +286,27 @@ class Workers:
         except OSError:
             pass
 
-    def forget(self, pid: int) -> bool:
-        """Whether the process that was reaped had been abandoned."""
+    def abandoned(self) -> set[int]:
+        """The processes that were abandoned and have not ended yet."""
+        return set(self._abandoned)
+
+    def was_abandoned(self, pid: int) -> bool:
+        """Whether a process that was reaped had been abandoned. Ask once: it is forgotten then."""
         known = pid in self._abandoned
         self._abandoned.discard(pid)
         return known
 
     def signal(self, pid: int, name: str) -> None:
-        """Send a signal to one process. Raises OSError if that is not allowed; a process that has
-        gone is none.
+        """Send a signal (HUP, TERM …) to one process, if it still exists. Raises OSError if that is
+        not allowed.
         """
         self._send(os.kill, pid, signal.Signals[f"SIG{name}"])
 
     def retire(self, pid: int, name: str) -> None:
-        """Send a signal to a worker's leader, and remember what is below it. Raises OSError."""
-        try:
-            self._below[pid] = {each: procfs.started(each) for each in procfs.below([pid])[1:]}
-        except OSError:
-            pass
+        """Send a signal to a worker's leader, after which it is expected to end. Raises OSError if
+        that is not allowed.
+        """
+        self._orphans.before_retire(pid)
         self.signal(pid, name)
 
     def retire_group(self, pid: int, name: str) -> None:
@@ -328,38 +317,26 @@ class Workers:
         try:
             self._send(os.killpg, pid, number)
         finally:
-            self._signal_outside(pid, number)
+            self._signal_outside_group(pid, number)
 
     def kill(self, pid: int) -> None:
-        """SIGKILL the group led (once led) by `pid`, and all else that has outlived it. Raises OSError
-        if that is not allowed.
+        """SIGKILL the group that `pid` leads or led, and all else that has outlived it. Raises
+        OSError if that is not allowed.
         """
-        if pid in self._leaders:
-            self._doomed.add(pid)
+        self._orphans.before_kill(pid)
         try:
             if not self._send(os.killpg, pid, signal.SIGKILL):
-                # Killed between its fork and its setsid.
+                # It is between its fork and its setsid, and has no group of its own yet.
                 self._send(os.kill, pid, signal.SIGKILL)
         finally:
-            self._signal_outside(pid, signal.SIGKILL)
+            self._signal_outside_group(pid, signal.SIGKILL)
 
-    def _signal_outside(self, leader: int, number: int) -> None:
-        """Send a signal to the worker's orphans that are not in its group, and what is below them."""
-        orphans = [pid for pid, whose in self._whose.items() if whose == leader]
-        try:
-            found = procfs.below(orphans) if orphans else []
-        except OSError:
-            found = orphans
-        for pid in found:
-            try:
-                if os.getpgid(pid) != leader:
-                    self._send(os.kill, pid, number)
-            except OSError:
-                continue
+    def _signal_outside_group(self, leader: int, number: int) -> None:
+        self._orphans.signal_outside_group(leader, number, self._send)
 
     def _send(self, send: Callable[[int, int], None], target: int, number: int) -> bool:
-        """Send, as the workers' user where root may not (without CAP_KILL); whether the target was
-        there. Raises OSError.
+        """Send a signal, as the workers' user where root may not (without CAP_KILL). Returns whether
+        the target exists; raises OSError.
         """
         try:
             try:
@@ -367,8 +344,8 @@ class Workers:
             except PermissionError:
                 if self._credentials is None:
                     raise
-                # kill(2) asks for the effective uid; the real one stays root's, so the workers may
-                # not signal us meanwhile.
+                # kill(2) looks at the effective uid. The real one stays root's, so the workers may
+                # not signal sidecar meanwhile.
                 before = os.geteuid()
                 os.seteuid(self._credentials.uid)
                 try:
@@ -379,11 +356,11 @@ class Workers:
             return False
         return True
 
-    def sweep(self, spared: int = 0) -> bool:
-        """SIGKILL whatever is left below sidecar, but `spared` and what is below that; whether
-        anything is. Never raises: where /proc cannot be read it goes by what it knows.
+    def kill_leftovers(self, spared: int = 0) -> bool:
+        """SIGKILL every process below sidecar, except `spared` and what is below that. Returns
+        whether there was any. Never raises: where /proc cannot be read it goes by what it knows.
 
-        (As PID 1 the kernel does it when sidecar leaves.)
+        (Where sidecar is PID 1, the kernel does this when it exits.)
         """
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -391,61 +368,40 @@ class Workers:
             return False
         except OSError:
             pass
-        groups = {*self._notes, *self._leaderless} - {spared}
+        groups = {*self._start_errors, *self._groups_without_leader} - {spared}
         for group in groups:
             try:
                 self.kill(group)
             except OSError:
                 pass
-        for pid in self._whose:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+        orphans = self._orphans.pids()
+        _kill_each(orphans)
         try:
             keep = {spared, *procfs.descendants(spared)} if spared else set()
             left = [pid for pid in procfs.descendants(os.getpid()) if pid not in keep]
         except OSError:
-            return bool(groups or self._whose)
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+            return bool(groups or orphans)
+        _kill_each(left)
         return bool(left)
 
 
-def seal() -> None:
-    """Keep every descriptor that sidecar was started with, but 0, 1 and 2, from its children. (Its
-    own are never inherited: PEP 446.)
-
-    Where 0, 1 or 2 is closed it is opened on /dev/null, lest a listener gets that number.
-    """
-    fd = os.open(os.devnull, os.O_RDWR)
-    while fd < 3:
-        os.set_inheritable(fd, True)
-        fd = os.open(os.devnull, os.O_RDWR)
-    os.close(fd)
-    try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # no /proc, or it may not be read
-        numbers = list(range(min(os.sysconf("SC_OPEN_MAX"), MOST_DESCRIPTORS)))
-    for number in numbers:
-        if number >= 3:
-            try:
-                os.set_inheritable(number, False)
-            except OSError:  # not open, or no more: one listed the directory
-                pass
+def _kill_each(pids: Iterable[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
+    """A signal's name without SIG, or its number if it has no name."""
     try:
         return signal.Signals(number).name.removeprefix("SIG")
     except ValueError:
         return str(number)
 
 
-def _exists(group: int) -> bool:
+def _group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 VANISHED = (FileNotFoundError, ProcessLookupError)
 
 #: The variable by which a worker's processes are known, wherever they have gone to.
-MARK = "SIDECAR_WORKER_PID"
+WORKER_PID_VARIABLE = "SIDECAR_WORKER_PID"
 
 
 def read(path: str) -> str:
@@ -43,7 +43,7 @@ def read(path: str) -> str:
         os.close(fd)
 
 
-def stat(task: str) -> list[str]:
+def stat_fields(task: str) -> list[str]:
     """The fields of /proc/PID/stat from the third on: state, parent, group, session … A name may
     hold spaces and parentheses.
     """
@@ -81,7 +81,7 @@ def children_of() -> Callable[[int], list[int]]:
     """What tells a process's children: for who asks about several processes, as without
     CONFIG_PROC_CHILDREN this takes a walk over all of them.
     """
-    return _children if _children_shown() else _scan()
+    return _children if _children_shown() else _children_by_scan()
 
 
 def _children(pid: int) -> list[int]:
@@ -107,28 +107,28 @@ def _children_shown() -> bool:
     return os.path.exists("/proc/thread-self/children")
 
 
-def _scan() -> Callable[[int], list[int]]:
+def _children_by_scan() -> Callable[[int], list[int]]:
     """What `_children` answers, from one walk over all processes."""
     family: dict[int, list[int]] = {}
-    for pid, (_, parent, *_) in _everyone():
+    for pid, (_, parent, *_) in _all_processes():
         family.setdefault(int(parent), []).append(pid)
     return lambda pid: family.get(pid, [])
 
 
-def _everyone() -> Iterator[tuple[int, list[str]]]:
+def _all_processes() -> Iterator[tuple[int, list[str]]]:
     """Every process and what `stat` says of it. Raises OSError where /proc cannot be read."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
-            fields = stat(name)
+            fields = stat_fields(name)
         except OSError:
             continue
         if len(fields) > 2:
             yield int(name), fields
 
 
-def below(pids: Collection[int]) -> list[int]:
+def with_descendants(pids: Collection[int]) -> list[int]:
     """These processes and all that descend from them."""
     return list(_downwards(list(pids)))
 
@@ -141,52 +141,81 @@ def _downwards(found: list[int]) -> Iterator[int]:
         found += [child for child in children(pid) if child not in found]
 
 
-def adopted(known: Collection[int]) -> list[int]:
+def adopted_children(known: Collection[int]) -> list[int]:
     """Our own children that live and that we have not started: orphans."""
     found = set()
     for _ in range(2):  # a child that ends while the list is read may hide another
         found.update(children_of()(os.getpid()))
-    return [pid for pid in sorted(found.difference(known)) if _lives(pid)]
+    return [pid for pid in sorted(found.difference(known)) if _is_alive(pid)]
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
-        return stat(f"{pid}")[0] not in "ZX"
+        return stat_fields(f"{pid}")[0] not in "ZX"
     except OSError:
         return False
 
 
-def status(pid: int | str, name: str) -> str:
+def status_field(pid: int | str, name: str) -> str:
     """What a line of /proc/PID/status says, such as CapEff; "" if there is none. Raises OSError."""
     return read(f"/proc/{pid}/status").partition(f"\n{name}:")[2].partition("\n")[0].strip()
 
 
-def started(pid: int) -> str:
+def open_files(pid: int) -> tuple[dict[int, int], dict[int, str]]:
+    """The open sockets of a process {fd: inode}, and its anonymous files {fd: "[eventpoll]"}
+    (anon_inode in proc(5)). Raises OSError.
+    """
+    sockets: dict[int, int] = {}
+    anonymous: dict[int, str] = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            kind, _, which = os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")
+        except VANISHED:
+            continue
+        if kind == "socket":
+            sockets[int(fd)] = int(which[1:-1])
+        elif kind == "anon_inode":
+            anonymous[int(fd)] = which
+    return sockets, anonymous
+
+
+def handles_signals(pid: int, *numbers: int) -> bool:
+    """Whether a process has a handler for each of these signals, or blocks them and waits for them
+    (sigwait(3), signalfd(2)). Most of them end or stop a process that has none (signal(7)).
+    """
+    try:
+        heard = int(status_field(pid, "SigCgt"), 16) | int(status_field(pid, "SigBlk"), 16)
+    except (*VANISHED, PermissionError, ValueError):
+        return False
+    return all(heard >> number - 1 & 1 for number in numbers)
+
+
+def start_time(pid: int) -> str:
     """When a process was started, in a clock's ticks: together with its pid its name for good. ""
     if it has gone.
     """
     try:
-        return stat(f"{pid}")[19]
+        return stat_fields(f"{pid}")[19]
     except OSError:
         return ""
 
 
-def worker_of(pid: int, leaders: Collection[int]) -> int:
+def leader_of(pid: int, leaders: Collection[int]) -> int:
     """The one of these leaders to whose worker a process belongs by its group, its session or its
     environment; 0 if it belongs to none. That it descends from one is for the caller to see.
     """
     try:
-        _, _, group, session, *_ = stat(f"{pid}")
+        _, _, group, session, *_ = stat_fields(f"{pid}")
     except OSError:
         return 0
     for each in (int(group), int(session)):
         if each in leaders:
             return each
-    marked = mark(pid)
+    marked = marked_leader(pid)
     return marked if marked in leaders else 0
 
 
-def mark(pid: int) -> int:
+def marked_leader(pid: int) -> int:
     """The leader of the worker that a process was started for, as its environment has it; 0 if that
     does not tell or is not to be seen.
     """
@@ -196,22 +225,22 @@ def mark(pid: int) -> int:
         return 0
     for entry in environment.split("\0"):
         name, _, value = entry.partition("=")
-        if name == MARK and value.isdecimal():
+        if name == WORKER_PID_VARIABLE and value.isdecimal():
             return int(value)
     return 0
 
 
-def _living() -> Iterator[tuple[int, int, int]]:
+def _living_processes() -> Iterator[tuple[int, int, int]]:
     """Every process that is not a zombie: its pid, its parent's, and its group."""
-    for pid, (state, parent, group, *_) in _everyone():
+    for pid, (state, parent, group, *_) in _all_processes():
         if state not in "ZX":
             yield pid, int(parent), int(group)
 
 
-def members(group: int) -> list[int]:
+def group_members(group: int) -> list[int]:
     """The processes of a group; none where /proc cannot be read."""
     try:
-        return sorted(pid for pid, _, its_group in _living() if its_group == group)
+        return sorted(pid for pid, _, its_group in _living_processes() if its_group == group)
     except OSError:
         return []
 
@@ -219,7 +248,7 @@ def members(group: int) -> list[int]:
 def descendants(pid: int) -> list[int]:
     """Every process below `pid` that is not a zombie."""
     children: dict[int, list[int]] = {}
-    for each, parent, _ in _living():
+    for each, parent, _ in _living_processes():
         children.setdefault(parent, []).append(each)
     found: list[int] = []
     queue = [pid]
@@ -230,30 +259,32 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def owner(pid: int, leaders: Collection[int]) -> int | None:
+def owning_leader(pid: int, leaders: Collection[int]) -> int | None:
     """The leader that this process is or descends from, or else in whose process group it or an
     ancestor is, or to whose worker its session or environment says it belongs; None if none.
 
     These are what still tells of a child that forked twice: its parent is then PID 1.
     """
     by_group, first = None, pid
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_ANCESTORS):
         if pid in leaders:
             return pid
         try:
-            _, parent, group, *_ = stat(f"{pid}")
+            _, parent, group, *_ = stat_fields(f"{pid}")
         except OSError:
             break
         if by_group is None and int(group) in leaders:
             by_group = int(group)
         pid = int(parent)
-    return by_group or worker_of(first, leaders) or None
+    return by_group or leader_of(first, leaders) or None
 
 
-_DEEPEST = 64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
+_MAX_ANCESTORS = (
+    64  # generations of ancestors; a chain that changes under our eyes cannot keep us longer
+)
 
 
-def by_group() -> dict[int, list[int]]:
+def children_by_group() -> dict[int, list[int]]:
     """Our own children by process group: for who asks about many workers, as each question would go
     through all of them again.
     """
@@ -267,18 +298,18 @@ def by_group() -> dict[int, list[int]]:
     return groups
 
 
-def tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator[int]:
+def worker_tree(leader: int, groups: Mapping[int, list[int]] | None = None) -> Iterator[int]:
     """The leader, the orphans of its process group that are our children now, and all that descend
     from these.
     """
     yield leader  # mostly it is the one, and the rest need not be found
-    orphans = (by_group() if groups is None else groups).get(leader, ())
+    orphans = (children_by_group() if groups is None else groups).get(leader, ())
     for pid in _downwards([leader, *(orphan for orphan in orphans if orphan != leader)]):
         if pid != leader:
             yield pid
 
 
-def name(pid: int) -> str:
+def process_name(pid: int) -> str:
     """What the system calls a process, "a process" if it has gone."""
     try:
         return read(f"/proc/{pid}/comm").rstrip("\n")

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from errno import EMFILE, ENFILE, ENOMEM
 
-from sidecar.system.procfs import VANISHED, read, tree
+from sidecar.system.procfs import VANISHED, read, worker_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES, _TICKS_PER_S = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
-# No descriptor, or no memory for one: that says nothing about who is looked at.
-# No descriptor, or no memory for one: that says nothing about who is looked at.
-IN_NEED = (EMFILE, ENFILE, ENOMEM)
+# Sidecar has no free descriptor, or no memory for one: that says nothing about the process that it
+# looks at.
+_SIDECAR_LACKS_RESOURCES = (EMFILE, ENFILE, ENOMEM)
 
 
 def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[int, float] | None:
     """What a worker's whole tree takes: resident memory in bytes (shared pages counted once for
-    each process), and CPU time in seconds.
+    each process), and CPU time in seconds. None if that cannot be seen.
 
-    The time of children that were waited for is in their parent's, so it never falls. None if it is
-    not to be seen. `groups` is what by_group() says.
+    The CPU time of children that were waited for is in their parent's, so it never falls. `groups`
+    is the result of procfs.children_by_group.
     """
     try:
         return _usage(leader, groups)
@@ -34,13 +34,13 @@ def usage(leader: int, groups: Mapping[int, list[int]] | None = None) -> tuple[i
 def _usage(leader: int, groups: Mapping[int, list[int]] | None) -> tuple[int, float] | None:
     """The same. Raises OSError where the processes cannot be found."""
     pages, ticks, seen = 0, 0, False
-    for pid in tree(leader, groups):
+    for pid in worker_tree(leader, groups):
         try:
             # proc(5): the name, in brackets, may hold anything; then come state (3), utime, stime,
             # cutime, cstime (14 to 17), rss (24).
             fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
         except OSError as error:
-            if error.errno in IN_NEED:
+            if error.errno in _SIDECAR_LACKS_RESOURCES:
                 raise
             continue
         try:
@@ -49,26 +49,26 @@ def _usage(leader: int, groups: Mapping[int, list[int]] | None) -> tuple[int, fl
             seen = True
         except IndexError:
             continue
-    return (pages * _PAGE, ticks / _TICKS) if seen else None
+    return (pages * _PAGE_BYTES, ticks / _TICKS_PER_S) if seen else None
 
 
 def memory(leader: int) -> int | None:
-    """The resident memory of a worker's whole tree in bytes; None if it is not to be seen. Raises
-    OSError if sidecar itself is in need (no descriptors left).
+    """The resident memory of a worker's whole tree in bytes; None if it cannot be seen. Raises
+    OSError if sidecar itself lacks something, such as a free descriptor.
     """
     taken = _usage(leader, None)
     return None if taken is None else taken[0]
 
 
 def private_memory(leader: int) -> int:
-    """What the system would have back if the worker's whole tree ended, cached files aside (bytes);
-    0 if that is not to be seen.
+    """The bytes that would be free if the worker's whole tree ended, without cached files; 0 if that
+    cannot be seen.
 
-    Memory that processes share (preloaded code) is counted once: each process has its part of it
+    Memory that processes share (preloaded code) is counted once: each process counts its share of it
     (proc(5), smaps_rollup).
     """
     total = 0
-    for pid in tree(leader):
+    for pid in worker_tree(leader):
         try:
             lines = read(f"/proc/{pid}/smaps_rollup").splitlines()
         except VANISHED:
@@ -83,17 +83,17 @@ def private_memory(leader: int) -> int:
 
 
 def more_than(limit: int, leader: int) -> int:
-    """The memory of a worker's whole tree in bytes if that is more than `limit`, else 0.
+    """The memory of a worker's whole tree in bytes if that is more than `limit` bytes, else 0.
 
-    What counts is what would be free without it: shared pages by their share (PSS). That takes the
-    kernel a walk over all pages, so it is asked for only if the resident memory, which is never
-    less, is too much; and that has to do where /proc refuses. Raises OSError if sidecar itself is in
-    need (no descriptors left).
+    Each process counts its share of shared pages (PSS). For that the kernel walks over all pages, so
+    it is read only if the resident memory, which is never less, is above the limit. Where /proc
+    refuses it, the resident memory counts. Raises OSError if sidecar itself lacks something, such as
+    a free descriptor.
     """
     if (memory(leader) or 0) <= limit:
         return 0
     held = 0
-    for pid in tree(leader):
+    for pid in worker_tree(leader):
         try:
             try:
                 share = next(
@@ -103,7 +103,7 @@ def more_than(limit: int, leader: int) -> int:
                 )
                 held += int(share.split()[1]) * 1024
             except (PermissionError, StopIteration):
-                held += int(read(f"/proc/{pid}/statm").split()[1]) * _PAGE
+                held += int(read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
         except (OSError, IndexError, ValueError):
             continue
     return held if held > limit else 0

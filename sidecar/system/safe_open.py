@@ -1,9 +1,10 @@
-"""Open a file for writing, or remove one, where somebody else may have had a hand in what is there.
+"""Open a file for writing, or remove one, in a directory that somebody else may write to.
 
 Sidecar often is root, and writes a log and a pid file to directories that may belong to the user of
-its workers. A link there would have root write to any file; a pipe would have PID 1 wait in open(2)
-for ever. So in a directory that others may write to, only a file counts that nobody else can have
-chosen: no symbolic link but root's or our own, no second name of a file, nothing of a third user.
+its workers. A link there could make root write to any file; a pipe could make PID 1 wait in open(2)
+for ever. So in a directory that others may write to, sidecar refuses what somebody else may have put
+there: symbolic links that are not root's or its own, files with more than one name, and files of a
+third user.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import os
 import stat
 
 # As many symbolic links as the kernel follows (path_resolution(7)).
-MOST_LINKS = 40
+MAX_SYMLINKS = 40
 
 
 def open_for_writing(path: str, flags: int, mode: int, special: bool = False) -> int:
     """A descriptor, close-on-exec, of the file at `path`, which is made with `mode` if it is
-    missing.
+    missing. Raises OSError.
 
-    `special`: a pipe or device will do, and a pipe is waited for until somebody reads it; otherwise
-    only a regular file will, and nothing is waited for. Raises OSError.
+    `special`: a pipe or a device is accepted, too, and opening a pipe blocks until somebody reads
+    it. Otherwise only a regular file is accepted, and nothing blocks.
     """
     flags |= os.O_CLOEXEC | os.O_NOCTTY | (0 if special else os.O_NONBLOCK)
-    for _ in range(MOST_LINKS):
+    for _ in range(MAX_SYMLINKS):
         directory = os.path.dirname(path) or "."
         if _only_ours(os.stat(directory)):
             return _checked(os.open(path, flags | os.O_CREAT, mode), path, special)
@@ -45,10 +46,10 @@ def open_for_writing(path: str, flags: int, mode: int, special: bool = False) ->
 
 
 def unlink_same(path: str, file: tuple[int, int]) -> None:
-    """Remove `path` if what it names is this file (device, inode). Raises OSError.
+    """Remove `path` if it names this file (device, inode). Raises OSError.
 
-    Looked at and removed within one opened directory: whoever may replace a directory on the way
-    must not choose where something is removed.
+    The file is looked at and removed within one opened directory: whoever may replace a directory of
+    the path must not choose where something is removed.
     """
     directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -61,8 +62,8 @@ def unlink_same(path: str, file: tuple[int, int]) -> None:
 
 
 def refuse_special(path: str, follow: bool) -> None:
-    """Raise OSError if something other than a regular file is there. Looked at, not opened: opening
-    a device may do something.
+    """Raise OSError if something other than a regular file is at the path. It is not opened, because
+    opening a device may have an effect.
     """
     try:
         mode = os.stat(path, follow_symlinks=follow).st_mode
@@ -79,14 +80,14 @@ def identity(fd: int) -> tuple[int, int]:
 
 
 def write_all(fd: int, text: bytes) -> None:
-    """Write all of the text at the start of a file. Raises OSError."""
+    """Write all of the text to the start of a file. Raises OSError."""
     done = 0
     while done < len(text):
         done += os.pwrite(fd, text[done:], done)
 
 
 def remove(path: str) -> None:
-    """Remove a file that may be gone already. Raises OSError."""
+    """Remove a file if it exists. Raises OSError."""
     try:
         os.unlink(path)
     except OSError as error:
@@ -95,13 +96,13 @@ def remove(path: str) -> None:
 
 
 def _only_ours(directory: os.stat_result) -> bool:
-    """Whether nobody but root and ourselves can put something there."""
+    """Whether only root and sidecar's user may put something into a directory."""
     return directory.st_uid in (0, os.geteuid()) and not directory.st_mode & 0o022
 
 
 def _refuse_foreign(found: os.stat_result, owner: int, path: str) -> None:
-    """Raise OSError for what somebody may have put there to mislead us: `owner` is whose directory
-    it is, so a regular file of that user is what it seems to be.
+    """Raise OSError for a file that somebody else may have put there to mislead sidecar. `owner` is
+    the directory's owner, whose regular files are accepted.
     """
     ours = (0, os.geteuid())
     regular = stat.S_ISREG(found.st_mode)
@@ -121,6 +122,7 @@ def _refuse_foreign(found: os.stat_result, owner: int, path: str) -> None:
 
 
 def _checked(fd: int, path: str, special: bool) -> int:
+    """The descriptor, if its file is of an accepted kind. Otherwise closes it and raises OSError."""
     if special or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)

@@ -1,8 +1,8 @@
-"""The status file, as Server::Starter has it: which workers there are, for other processes to read.
+"""The status file, as Server::Starter has it: the living workers, for other processes to read.
 
-It has one line `GENERATION:PID` for each living worker. Readers see one version or the next, never a
-part. As long as the last generation tried is one that failed, a file `STATUS.failed` beside it says
-`GENERATION CAUSE`: what `start_server --restart` reports.
+It has one line `GENERATION:PID` for each living worker. Readers see a whole version, never a part.
+If the generation that was started last has failed, a file `STATUS.failed` beside it says
+`GENERATION CAUSE`; `start_server --restart` reports that.
 
 The files get mode 0644, less what the umask takes away.
 """
@@ -29,26 +29,25 @@ class StatusFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._written: bytes | None = None
-        # Not known yet: an earlier life may have left one.
-        self._told: tuple[int, str] | None = (0, "")
+        #: The failure that STATUS.failed has. At first it is not known: an earlier process may have
+        #: left such a file.
+        self._written_failure: tuple[int, str] | None = (0, "")
 
-    def dump(self) -> dict[str, Any]:
-        """What is in it, for a later version of sidecar."""
+    def export_state(self) -> dict[str, Any]:
+        """What is in the files, for a later version of sidecar."""
         return {
             "written": None if self._written is None else self._written.decode("ascii"),
-            "told": self._told,
+            "written_failure": self._written_failure,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Know what an earlier version has dumped."""
+    def import_state(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier version has exported."""
         self._written = None if state["written"] is None else state["written"].encode("ascii")
-        self._told = state["told"]
+        self._written_failure = state["written_failure"]
 
     def write(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Replace the file by these (generation, pid) rows, in numeric order; nothing is done if
-        they are what it has.
-
-        Raises OSError; the file then is as it was.
+        """Replace the file by these (generation, pid) rows, in numeric order, unless it has them
+        already. Raises OSError; the file is then as it was.
         """
         text = b"".join(b"%d:%d\n" % row for row in sorted(rows))
         if text == self._written:
@@ -56,9 +55,9 @@ class StatusFile:
         _replace(self.path, text)
         self._written = text
 
-    def tell(self, failed: tuple[int, str] | None) -> None:
-        """Say that a generation failed and why, or (None) that none has. Raises OSError."""
-        if failed == self._told:
+    def write_failure(self, failed: tuple[int, str] | None) -> None:
+        """Write which generation failed and why, or (None) that none has. Raises OSError."""
+        if failed == self._written_failure:
             return
         if failed is None:
             safe_open.remove(self.path + ".failed")
@@ -67,13 +66,13 @@ class StatusFile:
                 self.path + ".failed",
                 f"{failed[0]} {failed[1]}\n".encode("utf-8", "backslashreplace"),
             )
-        self._told = failed
+        self._written_failure = failed
 
     def remove(self) -> None:
-        """Remove the file if it holds what this wrote last: not one that was never written, nor
-        another's. Raises OSError.
+        """Remove the files, the status file only if it has what was written last: it may be another
+        process's by now. Raises OSError.
         """
-        self.tell(None)
+        self.write_failure(None)
         if self._written is None:
             return
         try:
@@ -89,10 +88,10 @@ class StatusFile:
 
 
 def _replace(path: str, text: bytes) -> None:
-    """Put a file in the place of what is there. Raises OSError, and nothing has changed then."""
+    """Put a file in the place of what is at `path`. Raises OSError; nothing has changed then."""
     refuse_special(path, follow=False)  # a rename would replace even /dev/null
     new = f"{path}.{os.getpid()}"
-    safe_open.remove(new)  # of an earlier life: in a container the pid is often the same
+    safe_open.remove(new)  # left by an earlier process: in a container the pid is often the same
     fd = os.open(new, _NEW, _MODE)
     try:
         try:

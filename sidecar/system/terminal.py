@@ -1,10 +1,10 @@
-"""The terminal that `sidecar dev` is used from: what is typed there, and whether it has gone.
+"""The terminal that `sidecar dev` is used from: what is typed there, and whether it still exists.
 
-Job control (`man 7 tty_ioctl`, credentials(7)): who reads a terminal without being in its
-foreground group is sent SIGTTIN. While sidecar is in the background (Ctrl-Z, then `bg`) what is
-typed is for somebody else, and no signal tells that it is in the foreground again. So the terminal
-is waited for by its edges: each new line wakes sidecar once, whoever reads it, and one that nobody
-reads does not wake it again.
+Job control (credentials(7), termios(3)): a process that reads a terminal without being in its
+foreground group is sent SIGTTIN. While sidecar is in the background (Ctrl-Z, then `bg`), what is
+typed is for another process, and no signal tells when sidecar is in the foreground again. So the
+terminal is watched edge-triggered: each new line wakes sidecar once, whoever reads it, and a line
+that nobody reads does not wake it again.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import signal
 
 
 class Terminal:
-    """Descriptor 0, which is a terminal. Readable when something happened there."""
+    """Descriptor 0, which is a terminal."""
 
     def __init__(self) -> None:
         try:
-            # Opened anew, so that not to wait holds for this descriptor alone, and not for whoever
-            # shares descriptor 0.
+            # Opened again, because O_NONBLOCK on descriptor 0 would hold for every process that
+            # shares it.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             self._fd = os.open(os.ttyname(0), flags)
-        except OSError:  # another user's
+        except OSError:  # it is another user's
             self._fd = os.dup(0)
         self._edges = select.epoll()
         self._edges.register(self._fd, select.EPOLLIN | select.EPOLLET)
 
     def fileno(self) -> int:
-        """Readable when something happened there."""
+        """For select: readable when something was typed, or the terminal has gone."""
         return self._edges.fileno()
 
     def lines(self) -> list[bytes]:
@@ -37,7 +37,7 @@ class Terminal:
         self._edges.poll(0)
         readable = select.poll()
         readable.register(self._fd, select.POLLIN)
-        # Blocked, SIGTTIN does not come, and a read from the background fails instead of stopping.
+        # While SIGTTIN is blocked, a read from the background fails instead of stopping sidecar.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTIN])
         typed = b""
         try:
@@ -46,20 +46,20 @@ class Terminal:
                 if not part:  # Ctrl-D
                     break
                 typed += part
-        except OSError:  # it has gone, or is not ours to read
+        except OSError:  # the terminal has gone, or sidecar may not read it
             pass
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return typed.splitlines()
 
     def close(self) -> None:
-        """Wait for it no longer."""
+        """Watch the terminal no more."""
         self._edges.close()
         os.close(self._fd)
 
 
-def controlling() -> bool:
-    """Whether this process has a controlling terminal; the kernel takes it away when it hangs up."""
+def has_controlling_terminal() -> bool:
+    """Whether this process has a controlling terminal. When it hangs up, the kernel takes it away."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:

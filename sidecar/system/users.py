@@ -17,19 +17,19 @@ _NO_SHELLS = ("", "nologin", "false", "true")
 
 
 class Credentials(Record):
-    """Whom the workers run as. `login`: the variables that say who that is (HOME, USER, LOGNAME,
-    SHELL), None for one that is to be unset.
+    """Whom the workers run as. `login_variables` say who that is (HOME, USER, LOGNAME, SHELL); a
+    value of None means that the variable is unset.
     """
 
     uid: int
     gid: int
     groups: tuple[int, ...]
-    login: Mapping[str, str | None] = {}
+    login_variables: Mapping[str, str | None] = {}
 
 
 def credentials(user: str, group: str) -> Credentials | None:
-    """Whom `--user` (USER or USER:GROUP) and `--group` mean: names or numbers; a number needs no
-    entry in passwd. Raises StartError.
+    """The user and groups that `--user` (USER or USER:GROUP) and `--group` mean, by name or number;
+    None if that is sidecar's own. A number needs no entry in /etc/passwd. Raises StartError.
     """
     user, colon, its_group = user.partition(":")
     if colon and (group or not its_group):
@@ -40,12 +40,12 @@ def credentials(user: str, group: str) -> Credentials | None:
     uid, gid, name = os.getuid(), os.getgid(), ""
     login: dict[str, str | None] = {}
     if user:
-        # As Docker has it for a number without an entry: a home that is there, and no name.
+        # For a number without an entry, as Docker does it: a home that exists, and no name.
         login = {"HOME": "/", "USER": None, "LOGNAME": None, "SHELL": None}
         try:
             entry = user_entry(user)
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
-            # As systemd has it: what is no shell is not called one.
+            # As systemd does it: nologin and the like are not given as a shell.
             shell = None if os.path.basename(entry.pw_shell) in _NO_SHELLS else entry.pw_shell
             login = {"HOME": entry.pw_dir or "/", "USER": name, "LOGNAME": name, "SHELL": shell}
         except KeyError:
@@ -71,12 +71,12 @@ def credentials(user: str, group: str) -> Credentials | None:
 
 
 def user_id(name: str) -> int:
-    """The uid of a user given by name or number; a number need not be known. Raises KeyError."""
+    """The uid of a user given by name or number. A number need not be known. Raises KeyError."""
     return int(name) if _digits(name) else user_entry(name).pw_uid
 
 
 def group_id(name: str) -> int:
-    """The gid of a group given by name or number; a number need not be known. Raises KeyError."""
+    """The gid of a group given by name or number. A number need not be known. Raises KeyError."""
     if _digits(name):
         return int(name)
     import grp  # noqa: PLC0415  (only who names a group pays for it)
@@ -92,16 +92,16 @@ def user_entry(name: str) -> pwd.struct_passwd:
 
 
 def _digits(text: str) -> bool:
-    """Whether it is a number: isdigit() alone takes a superscript for one, which int() does not."""
+    """Whether a text is a number. isdigit() alone also accepts superscripts, which int() does not."""
     return text.isascii() and text.isdigit()
 
 
 def _may_become_others() -> bool:
     """Whether this process has CAP_SETGID and CAP_SETUID, bits 6 and 7 of the effective set
-    (capabilities(7)); root often lacks them.
+    (capabilities(7)). In containers root often lacks them.
     """
     try:
-        effective = int(procfs.status("self", "CapEff"), 16)
+        effective = int(procfs.status_field("self", "CapEff"), 16)
     except (OSError, ValueError):
         return os.geteuid() == 0
     return effective >> 6 & 3 == 3

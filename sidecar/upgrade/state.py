@@ -1,14 +1,14 @@
-"""What sidecar leaves to the version of itself that takes its place: its state as plain data, and
-that data as state again.
+"""The state that sidecar leaves to the version that takes its place: to JSON values, and back.
 
-Every object is written down field by field under its class's name, whatever fields it has, so that
-a field that is added one day is not forgotten here. Made anew, an object begins as a fresh one:
-what an older state lacks is as at a start. What a state has and this version does not know is
-refused, for dropping it might drop a worker. FORMAT counts changes of meaning, which no reader
-could see.
+Every object is exported field by field under its class's name, whatever fields it has, so a field
+that is added one day cannot be forgotten here. When an object is imported it begins as a fresh one:
+a field that an older state lacks is as at the start. A class or field that this version does not
+know is refused, because ignoring it might lose a worker. FORMAT counts changes of meaning, which the
+names do not show.
 
-Not pickle: it would run what it reads, and bind both versions to one module path. Pure; upgrade/execute.py
-carries the text across.
+This module is pure; upgrade/execute.py writes and reads the text.
+
+The road not taken: pickle. It would execute what it reads, and bind both versions to one module path.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from sidecar.settings.table import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-# The format that is written. A version reads this one and the one before, as long as OLDER can make
-# this one of it.
+# The format that is written. A version reads this one, and those that OLDER converts to this one.
 FORMAT = 1
 OLDER: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
-MARK = "~"
+# The key under which a JSON object has the name of its class.
+TYPE_KEY = "~"
 
 
-class Unfit(SidecarError):
-    """A state that this version cannot go on from; the text says why."""
+class IncompatibleState(SidecarError):
+    """A state that this version cannot go on from. The text says why."""
 
 
 # Values, compared by content; and objects, with how a fresh one is made.
@@ -73,79 +73,85 @@ OBJECTS: dict[str, Callable[[], object]] = {
     "ReloadOutcome": lambda: commands.ReloadOutcome(0),
     "UpgradeOutcome": commands.UpgradeOutcome,
 }
-# Of the supervisor, what a new one is given anyway.
-GIVEN = ("random_fraction",)
+# Fields of the supervisor that are not exported: a new one gets them as arguments.
+_NOT_EXPORTED = ("random_fraction",)
+
+_SEQUENCES: dict[str, Callable[[Iterable[Any]], Any]] = {"tuple": tuple, "set": set, "deque": deque}
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it. Raises TypeError for what has no place in a state: a defect."""
+def to_json_value(value: Any) -> Any:
+    """The value as JSON can represent it. Raises TypeError for what cannot be part of a state: that
+    is a defect.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, list):
-        return [plain(each) for each in value]
+        return [to_json_value(each) for each in value]
     if isinstance(value, dict):
-        if all(isinstance(key, str) and key != MARK for key in value):
-            return {key: plain(each) for key, each in value.items()}
-        return {MARK: "dict", "of": [[plain(key), plain(each)] for key, each in value.items()]}
-    if isinstance(value, (tuple, set, deque)):
-        return {MARK: type(value).__name__, "of": [plain(each) for each in value]}
+        if all(isinstance(key, str) and key != TYPE_KEY for key in value):
+            return {key: to_json_value(each) for key, each in value.items()}
+        pairs = [[to_json_value(key), to_json_value(each)] for key, each in value.items()]
+        return {TYPE_KEY: "dict", "of": pairs}
     name = type(value).__name__
+    if isinstance(value, (tuple, set, deque)):
+        return {TYPE_KEY: name, "of": [to_json_value(each) for each in value]}
     if name not in RECORDS and name not in OBJECTS and name != "Supervisor":
         raise TypeError(f"a state cannot hold a {name}")
-    return {
-        MARK: name,
-        **{
-            field: plain(getattr(value, field))
-            for field in _fields(value)
-            if name != "Supervisor" or field not in GIVEN
-        },
+    exported = {
+        field: to_json_value(getattr(value, field))
+        for field in _fields(value)
+        if name != "Supervisor" or field not in _NOT_EXPORTED
     }
+    return {TYPE_KEY: name, **exported}
 
 
-def revived(value: Any) -> Any:
-    """The value again. Raises Unfit."""
+def from_json_value(value: Any) -> Any:
+    """The value that `to_json_value` was given; a supervisor only as its fields, for
+    `import_supervisor`. Raises IncompatibleState.
+    """
     if isinstance(value, list):
-        return [revived(each) for each in value]
+        return [from_json_value(each) for each in value]
     if not isinstance(value, dict):
         return value
-    kind = value.get(MARK)
+    kind = value.get(TYPE_KEY)
     if kind is None:
-        return {key: revived(each) for key, each in value.items()}
+        return {key: from_json_value(each) for key, each in value.items()}
     if kind == "dict":
-        return {revived(key): revived(each) for key, each in value["of"]}
-    if kind in ("tuple", "set", "deque"):
-        return {"tuple": tuple, "set": set, "deque": deque}[kind](
-            revived(each) for each in value["of"]
-        )
-    if kind == "Supervisor":
-        return value  # to be made by `supervisor`
+        return {from_json_value(key): from_json_value(each) for key, each in value["of"]}
+    if kind in _SEQUENCES:
+        return _SEQUENCES[kind](from_json_value(each) for each in value["of"])
+    return value if kind == "Supervisor" else _object(kind, value)
+
+
+def _object(kind: str, value: dict[str, Any]) -> object:
+    """The record or object of this class with these fields. Raises IncompatibleState."""
     if kind in RECORDS:
-        fields = {name: revived(each) for name, each in value.items() if name != MARK}
+        fields = {name: from_json_value(each) for name, each in value.items() if name != TYPE_KEY}
         try:
             return RECORDS[kind](**fields)
         except TypeError as error:
-            raise Unfit(
+            raise IncompatibleState(
                 f"the state of the running sidecar does not fit this version: {error}"
             ) from None
     if kind not in OBJECTS:
-        raise Unfit(
+        raise IncompatibleState(
             f"the running sidecar has a {kind} in its state, which this version does not know"
         )
-    return _filled(OBJECTS[kind](), value)
+    return _with_fields(OBJECTS[kind](), value)
 
 
-def revived_supervisor(
-    value: dict[str, Any], settings: Settings, now: float, chance: Callable[[], float]
+def import_supervisor(
+    value: dict[str, Any], settings: Settings, now: float, random_fraction: Callable[[], float]
 ) -> Supervisor:
-    """The supervisor that was written down, with a chance of its own; `settings` are for what the
-    state may lack. Raises Unfit.
+    """The supervisor with these exported fields. What the state lacks is as in a new supervisor with
+    these settings; `random_fraction` is its source of random numbers. Raises IncompatibleState.
     """
-    found: Supervisor = _filled(Supervisor(settings, now, chance), value)
+    found: Supervisor = _with_fields(Supervisor(settings, now, random_fraction), value)
     return found
 
 
 def descriptors(value: Any) -> Iterator[int]:
-    """Every descriptor in a state that has not become text yet."""
+    """Every open descriptor in a state, as `to_json_value` gives it."""
     if isinstance(value, Descriptor):
         if value >= 0:
             yield int(value)
@@ -155,21 +161,23 @@ def descriptors(value: Any) -> Iterator[int]:
 
 
 def _fields(value: object) -> list[str]:
+    """The names of all the fields of an object, with or without __slots__."""
     return [
         *(name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())),
         *getattr(value, "__dict__", ()),
     ]
 
 
-def _filled(fresh: Any, value: dict[str, Any]) -> Any:
+def _with_fields(fresh: Any, value: dict[str, Any]) -> Any:
+    """A fresh object with its fields set to these. Raises IncompatibleState for an unknown field."""
     for name, each in value.items():
-        if name == MARK:
+        if name == TYPE_KEY:
             continue
         if not hasattr(fresh, name):
-            raise Unfit(
-                f"the running sidecar has a {value[MARK]}.{name} in its state, which this version does not know"
+            raise IncompatibleState(
+                f"the running sidecar has a {value[TYPE_KEY]}.{name} in its state, which this version does not know"
             )
-        known, found = getattr(fresh, name), revived(each)
-        # How much is remembered is this version's to say.
+        known, found = getattr(fresh, name), from_json_value(each)
+        # How long a deque may be is for this version to decide.
         setattr(fresh, name, deque(found, known.maxlen) if isinstance(known, deque) else found)
     return fresh

@@ -1,9 +1,9 @@
-"""The first steps of a version that has just taken another's place (upgrade/execute.py): what fails in them
-is not the end of everything, but tried again, from the start, by another exec.
+"""The first steps of a version that has just taken another's place (upgrade/execute.py). If they
+fail, they are tried again from the start, by another exec.
 
-The workers serve meanwhile, signals stay blocked and pending, and every descriptor that was left
-stays as it was left. So each attempt finds what the first one found. Imports little: whatever is
-needed before it can help may fail, too.
+The workers serve meanwhile, signals stay blocked and pending, and every descriptor stays as it was
+left. So each attempt finds what the first one found. This module imports little, because imports may
+fail, too.
 """
 
 from __future__ import annotations
@@ -16,61 +16,62 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Which descriptor holds the state, and how many attempts there have been.
-VARIABLE, ATTEMPTS = "SIDECAR_HERITAGE", "SIDECAR_HERITAGE_ATTEMPTS"
+# The variables with the state's descriptor and with the number of attempts so far.
+STATE_VARIABLE, ATTEMPTS_VARIABLE = "SIDECAR_UPGRADE_STATE", "SIDECAR_UPGRADE_ATTEMPTS"
 
-# The pauses between attempts double up to the longest (seconds): the last attempt is made after
-# about a minute.
-FIRST_PAUSE, LONGEST_PAUSE, MOST = 0.05, 2.0, 35
+# The pauses between attempts double up to the longest. The last attempt is made after about a minute.
+FIRST_PAUSE_S, MAX_PAUSE_S, MAX_ATTEMPTS = 0.05, 2.0, 35
 
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-def left() -> tuple[str, int]:
-    """What the version before has left, "" for nothing, and which attempt to go on from it this is,
-    from 0. Both are taken out of the environment.
+def take_variables() -> tuple[str, int]:
+    """The number of the descriptor with the state that the version before has left, "" for none, and
+    how many attempts to take over there have been. Both are removed from the environment.
     """
-    count = os.environ.pop(ATTEMPTS, "")
-    text = os.environ.pop(VARIABLE, "")
-    return text, int(count) if count.isascii() and count.isdigit() else 0
+    attempts = os.environ.pop(ATTEMPTS_VARIABLE, "")
+    state = os.environ.pop(STATE_VARIABLE, "")
+    return state, int(attempts) if attempts.isascii() and attempts.isdigit() else 0
 
 
-def attempt(text: str, count: int, take_over: Callable[[], Callable[[], int] | None]) -> int | None:
-    """Run what `take_over` gives, its exit status; None if it finds that nothing was left.
+def run_with_retries(
+    state: str, attempts: int, take_over: Callable[[], Callable[[], int] | None]
+) -> int | None:
+    """Run what `take_over` returns, and return its exit status; None if it finds no state.
 
-    What it raises is said, and the same program executed again, with the same state, after a pause.
-    Once that was done often enough, or sidecar is asked to stop, that is the end: status 1.
+    If it raises, that is reported, and after a pause the same program is executed again with the
+    same state. After MAX_ATTEMPTS, or when sidecar is told to stop, the exit status is 1.
     """
     try:
         go_on = take_over()
     except Exception as error:
-        _again(text, count, error)
-        _say(f"sidecar: the new version could not take over: {_cause(error)}\n")
+        _exec_again(state, attempts, error)
+        _write_line(f"sidecar: the new version could not take over: {_cause(error)}\n")
         return 1
     return None if go_on is None else go_on()
 
 
-def _again(text: str, count: int, error: Exception) -> None:
-    """Execute the same program anew. Returns if it is not to be, or cannot."""
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**count)
-    if count == 0:
-        _say(f"sidecar: the new version cannot take over, it tries again: {_cause(error)}\n")
-    if count >= MOST or signal.sigtimedwait(_STOPS, pause) is not None:
+def _exec_again(state: str, attempts: int, error: Exception) -> None:
+    """Execute the same program again after a pause. Returns if it is not to be, or cannot be."""
+    pause = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0**attempts)
+    if attempts == 0:
+        _write_line(f"sidecar: the new version cannot take over, it tries again: {_cause(error)}\n")
+    if attempts >= MAX_ATTEMPTS or signal.sigtimedwait(_STOP_SIGNALS, pause) is not None:
         return
     try:
-        environment = {**os.environ, VARIABLE: text, ATTEMPTS: str(count + 1)}
-        os.execve(sys.executable, sys.orig_argv, environment)
+        variables = {STATE_VARIABLE: state, ATTEMPTS_VARIABLE: str(attempts + 1)}
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables})
     except OSError as failure:
-        _say(f"sidecar: {sys.executable}: {failure.strerror}\n")
+        _write_line(f"sidecar: {sys.executable}: {failure.strerror}\n")
 
 
 def _cause(error: Exception) -> str:
-    # Any other error's text may hold anything.
+    # The text of any other error may contain a secret.
     known = isinstance(error, (OSError, ImportError)) or hasattr(error, "exit_status")
     return str(error) if known else type(error).__name__
 
 
-def _say(line: str) -> None:
+def _write_line(line: str) -> None:
     try:
         os.write(2, line.encode("utf-8", "backslashreplace"))
     except OSError:

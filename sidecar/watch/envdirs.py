@@ -135,7 +135,7 @@ class Envdirs:
                             and late_file
                             and each.is_file()
                         ):
-                            names.add(envdir.named(each.name, upper, prefix))
+                            names.add(envdir.variable_name(each.name, upper, prefix))
             except OSError:
                 continue
         return late or bool(names), sorted(names)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from sidecar.system.accept_probe import LookForbidden, takes_connections
+from sidecar.system.accept_probe import ProbeForbidden, accepts_connections
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -31,8 +31,8 @@ if __name__ == "__main__":
     try:
         for _ in sys.stdin:
             try:
-                print(takes_connections(program.pid, inodes), flush=True)
-            except LookForbidden as error:
+                print(accepts_connections(program.pid, inodes), flush=True)
+            except ProbeForbidden as error:
                 print(error, flush=True)
     finally:
         os.killpg(program.pid, signal.SIGKILL)

@@ -23,9 +23,9 @@ from sidecar.host.sources import Sources
 from sidecar.host.watcher import ALLOWED_EVENTS as WATCHER_EVENTS
 from sidecar.host.watcher import Watcher
 from sidecar.settings.table import Settings
-from sidecar.system.child import Place
-from sidecar.system.jitter import chance
-from sidecar.system.processes import Workers
+from sidecar.system.child import StartDirectory
+from sidecar.system.jitter import random_fraction
+from sidecar.system.processes import ChildProcesses
 from tests.fuzz.test_fuzz import ANYTHING, fuzz
 from tests.support import SERVER
 
@@ -59,8 +59,8 @@ class Host:
     def __init__(self, settings: Settings, fd: int) -> None:
         self.events = events = Events(settings, {})
         events.log.fd = fd
-        self.supervisor = Supervisor(settings, time.monotonic(), chance)
-        processes, sources = Workers(set(), {}), Sources()
+        self.supervisor = Supervisor(settings, time.monotonic(), random_fraction)
+        processes, sources = ChildProcesses(set(), {}), Sources()
         loop = Loop(events.turn, sources, self.supervisor, events.redaction)
         children = Children(
             events.turn, events.say, loop.observe, processes, self.supervisor.worker_table
@@ -78,9 +78,9 @@ class Host:
         )
         self.helpers = HelperProcesses(
             tools,
-            place=Place,
+            place=StartDirectory,
             listens_to=sources.listens_to,
-            stopped=processes.stopped,
+            stopped=processes.was_stopped,
             send=processes.signal,
             adopt=children.adopt,
         )

@@ -25,7 +25,7 @@ from sidecar.policies.reload import ReloadPolicy
 from sidecar.policies.restart import RestartPolicy
 from sidecar.policies.upgrade import UpgradePolicy
 from sidecar.settings.table import Settings
-from sidecar.upgrade.state import plain, revived, revived_supervisor
+from sidecar.upgrade.state import from_json_value, import_supervisor, to_json_value
 
 from .job_promises import JOB_PROMISES
 from .jobs import INF, Job, ReadyCommands, Reload, RestartedProcess, Upgrade
@@ -153,9 +153,9 @@ class HostWorld(World):
 
     def take_over(self) -> None:
         """Another version of sidecar goes on."""
-        supervisor = json.loads(json.dumps(plain(self.supervisor)))
-        self.supervisor = revived_supervisor(
-            revived(supervisor), Settings(), self.now, self.supervisor.random_fraction
+        supervisor = json.loads(json.dumps(to_json_value(self.supervisor)))
+        self.supervisor = import_supervisor(
+            from_json_value(supervisor), Settings(), self.now, self.supervisor.random_fraction
         )
         for each in self.restarted:
             each.taken_over(replaced=each.name != LOG_COMMAND)

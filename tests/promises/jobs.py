@@ -32,7 +32,7 @@ from sidecar.policies.upgrade import (
     StartCheck,
     UpgradePolicy,
 )
-from sidecar.upgrade.state import plain, revived
+from sidecar.upgrade.state import from_json_value, to_json_value
 
 if TYPE_CHECKING:
     from .host_world import HostWorld
@@ -115,7 +115,7 @@ class RestartedProcess(Job):
     def taken_over(self, *, replaced: bool) -> None:
         """Another version goes on with it, and replaces a helper."""
         if type(self.policy) is RestartPolicy:
-            self.policy = revived(json.loads(json.dumps(plain(self.policy))))
+            self.policy = from_json_value(json.loads(json.dumps(to_json_value(self.policy))))
         if replaced:
             self.policy.taken_over()
             if self.process:

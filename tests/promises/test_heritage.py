@@ -17,7 +17,7 @@ from sidecar.core import facts
 from sidecar.core.supervisor import Supervisor
 from sidecar.settings.table import Settings
 from sidecar.upgrade import state
-from sidecar.upgrade.state import Unfit, plain, revived
+from sidecar.upgrade.state import IncompatibleState, from_json_value, to_json_value
 
 from .world import World
 
@@ -26,9 +26,9 @@ SCHEDULES = 400
 
 def reborn(supervisor: Supervisor, now: float) -> Supervisor:
     """What an upgrade in place makes of it."""
-    text = json.dumps(plain(supervisor))
-    return state.revived_supervisor(
-        revived(json.loads(text)), Settings(), now, supervisor.random_fraction
+    text = json.dumps(to_json_value(supervisor))
+    return state.import_supervisor(
+        from_json_value(json.loads(text)), Settings(), now, supervisor.random_fraction
     )
 
 
@@ -69,10 +69,10 @@ def test_a_supervisor_that_is_made_anew_gives_the_same_orders_to_the_end() -> No
 
 def test_a_state_is_text_and_nothing_but() -> None:
     supervisor = World(random.Random(1)).run().supervisor
-    told = plain(supervisor)
-    assert revived(json.loads(json.dumps(told))) == told
+    told = to_json_value(supervisor)
+    assert from_json_value(json.loads(json.dumps(told))) == told
     with pytest.raises(TypeError, match="a state cannot hold a object"):
-        plain({"something": object()})
+        to_json_value({"something": object()})
 
 
 def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
@@ -89,19 +89,22 @@ def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
 
 def test_what_a_state_lacks_is_as_at_a_start_and_what_it_has_too_much_is_refused() -> None:
     def made(told: dict[str, Any]) -> Supervisor:
-        return state.revived_supervisor(told, Settings(), 5.0, lambda: 0.0)
+        return state.import_supervisor(told, Settings(), 5.0, lambda: 0.0)
 
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
     supervisor.size, supervisor.number = 7, 2
-    told = plain(supervisor)
+    told = to_json_value(supervisor)
     del told["number"]
     assert (made(told).size, made(told).number) == (7, 0)
     told["moods"] = []
     with pytest.raises(
-        Unfit, match=r"a Supervisor\.moods in its state, which this version does not know"
+        IncompatibleState,
+        match=r"a Supervisor\.moods in its state, which this version does not know",
     ):
         made(told)
-    with pytest.raises(Unfit, match="a Mood in its state"):
-        revived({"~": "Mood"})
-    with pytest.raises(Unfit, match="unexpected 'colour'"):
-        revived({"~": "PendingSwap", "trigger": "signal", "not_before": 0.0, "colour": "red"})
+    with pytest.raises(IncompatibleState, match="a Mood in its state"):
+        from_json_value({"~": "Mood"})
+    with pytest.raises(IncompatibleState, match="unexpected 'colour'"):
+        from_json_value(
+            {"~": "PendingSwap", "trigger": "signal", "not_before": 0.0, "colour": "red"}
+        )

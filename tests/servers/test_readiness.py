@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.system.accept_probe import takes_connections
+from sidecar.system.accept_probe import accepts_connections
 from tests.support import open_to_others
 
 pytestmark = pytest.mark.servers
@@ -151,7 +151,7 @@ def looking_at(command, listener, folder, rights=None, user=None):
 
         def look():
             assert program.poll() is None, "the server has gone"
-            return takes_connections(program.pid, {inode})
+            return accepts_connections(program.pid, {inode})
 
         try:
             yield look

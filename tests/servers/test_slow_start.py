@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.system.accept_probe import takers
+from sidecar.system.accept_probe import accepting_pids
 from tests.support import ROOT, Load, Sidecar, free_port, until
 
 pytestmark = pytest.mark.servers
@@ -91,7 +91,9 @@ class Running:
         def counted() -> bool:
             leaders = [self.leader(generation) for generation, _ in wanted]
             for leader in leaders:
-                self.known[leader] = takers(leader, {self.inode}, self.known.get(leader, ()))
+                self.known[leader] = accepting_pids(
+                    leader, {self.inode}, self.known.get(leader, ())
+                )
             self.most = max(self.most, sum(len(self.known[leader]) for leader in leaders))
             return all(
                 len(self.known[leader]) == count

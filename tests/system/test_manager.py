@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.core.supervisor import Supervisor
 from sidecar.settings.resolve import resolve
-from sidecar.system.service_manager import Manager
+from sidecar.system.service_manager import ServiceManager
 from tests.support import PATIENCE, ROOT, SERVER, Notified, alive, free_port
 
 # A program whose second generation fails.
@@ -160,19 +160,19 @@ def test_one_that_does_not_read_stops_nothing_and_is_told_later(sidecar, manager
 def test_the_pause_before_one_that_does_not_read_has_a_limit(tmp_path):
     """A manager that sleeps for an hour is told within a minute of its waking."""
     address = str(tmp_path / "notify")
-    with Notified(address), contextlib.closing(Manager(address)) as manager:
+    with Notified(address), contextlib.closing(ServiceManager(address)) as manager:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 while other.sendto(b"NOISE=1", address):
                     pass
         supervisor = Supervisor(resolve([], {}, ["program"]).settings, 0.0, lambda: 0.5)
-        manager.heed("stopping", {})
+        manager.on_event("stopping", {})
         now, pauses = 0.0, []
         for _ in range(40):
-            assert manager.tell(supervisor, now) == ""
-            pauses.append(round(manager.again - now, 6))
-            now = manager.again
+            assert manager.send(supervisor, now) == ""
+            pauses.append(round(manager.retry_at - now, 6))
+            now = manager.retry_at
         assert pauses == sorted(pauses)
         assert pauses[0] < 1
         assert pauses[-1] == pauses[-2] == 60

@@ -33,7 +33,7 @@ ENTRIES = [
     "sidecar.host.events:Events.say", "sidecar.host.redaction:Redaction.fact", "sidecar.host.stop_deadline:StopDeadline.begin",
     "sidecar.host.status_reports:StatusFileReport.on_deadline", "sidecar.host.status_reports:ServiceManagerReport.on_deadline",
     "sidecar.host.generation_checks:GenerationChecks.on_exit", "sidecar.host.listener_repair:ListenerRepair.on_deadline",
-    *(f"sidecar.system.processes:Workers.{each}" for each in ("start", "collect", "_ended", "signal", "executed", "stopped")),
+    *(f"sidecar.system.processes:ChildProcesses.{each}" for each in ("start", "collect", "_read_report_and_end", "signal", "has_executed", "was_stopped")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
         "observe", "_begin_swap", "_remove_finished", "_advance_stop",
         "_kill_overdue", "_exit_when_empty", "_start_missing_workers", "_handle_failed_generation", "_lose_worker", "_retire", "_check_start_deadlines", "_serve",
@@ -43,7 +43,7 @@ ENTRIES = [
     "sidecar.host.watcher:Watcher._on_watching",
     "sidecar.log.writer:Log.say", "sidecar.core.history:EventHistory.record", "sidecar.control.server:ControlSocket.publish", "sidecar.control.server:ControlSocket.turn",
     "sidecar.control.server:ControlSocket.flush", "sidecar.host.helpers:Helper.open", "sidecar.host.helpers:Helper.read_events", "sidecar.host.tail:Tail.close",
-    "sidecar.system.service_manager:Manager.heed", "sidecar.system.status_file:StatusFile.write", "sidecar.system.accept_probe:Glances.due",
+    "sidecar.system.service_manager:ServiceManager.on_event", "sidecar.system.status_file:StatusFile.write", "sidecar.core.probe_schedule:ProbeSchedule.due",
 ]  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_every_entry_is_there():
 LAST_STEPS = [
     "sidecar.host.listener_repair:ListenerRepair.close",
     "sidecar.host.notify_reader:NotifyReader.close",
-    "sidecar.system.service_manager:Manager.close",
+    "sidecar.system.service_manager:ServiceManager.close",
 ]
 
 

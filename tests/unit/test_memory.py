@@ -51,7 +51,7 @@ def system(tmp_path):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_what_is_left_below_the_limit_and_cached_files_are_not_taken(system, version):
-    assert cgroup.left(system(version, "/", "/", {".": (100, 60, 20)})) == (
+    assert cgroup.free_bytes(system(version, "/", "/", {".": (100, 60, 20)})) == (
         (100 - 60 + 20 + 1) * MIB,
         100 * MIB,
     )
@@ -59,7 +59,7 @@ def test_what_is_left_below_the_limit_and_cached_files_are_not_taken(system, ver
 
 @pytest.mark.parametrize(("version", "none"), [(1, "9223372036854771712"), (2, "max")])
 def test_no_limit_is_no_answer(system, version, none):
-    assert cgroup.left(system(version, "/", "/", {".": (none, 60, 20)})) is None
+    assert cgroup.free_bytes(system(version, "/", "/", {".": (none, 60, 20)})) is None
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -74,7 +74,7 @@ def test_of_nested_groups_the_tightest_counts(system, version):
             "pod/app": (150, 20, 0),
         },
     )
-    assert cgroup.left(proc) == (11 * MIB, 200 * MIB)
+    assert cgroup.free_bytes(proc) == (11 * MIB, 200 * MIB)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -82,27 +82,32 @@ def test_a_group_that_is_mounted_as_the_root_is_ours(system, version):
     """Docker's version 1: /proc/self/cgroup tells the host's path, the mount shows that group
     alone.
     """
-    assert cgroup.left(system(version, "/docker/abc", "/docker/abc", {".": (100, 40, 0)})) == (
+    assert cgroup.free_bytes(
+        system(version, "/docker/abc", "/docker/abc", {".": (100, 40, 0)})
+    ) == (
         61 * MIB,
         100 * MIB,
     )
 
 
 def test_a_group_beyond_the_name_space_is_looked_at_from_its_mount(system):
-    assert cgroup.left(system(2, "/../other", "/", {".": (100, 40, 0)})) == (61 * MIB, 100 * MIB)
+    assert cgroup.free_bytes(system(2, "/../other", "/", {".": (100, 40, 0)})) == (
+        61 * MIB,
+        100 * MIB,
+    )
 
 
 def test_more_than_the_limit_is_nothing_left(system):
-    assert cgroup.left(system(2, "/", "/", {".": (100, 140, 0)})) == (0, 100 * MIB)
+    assert cgroup.free_bytes(system(2, "/", "/", {".": (100, 140, 0)})) == (0, 100 * MIB)
 
 
 @pytest.mark.parametrize("file", ["cgroup", "mountinfo"])
 def test_what_cannot_be_read_is_no_answer(system, tmp_path, file):
     proc = system(2, "/", "/", {".": (100, 40, 0)})
     (tmp_path / "proc" / file).unlink()
-    assert cgroup.left(proc) is None
+    assert cgroup.free_bytes(proc) is None
 
 
 def test_this_system_is_understood():
-    found = cgroup.left()
+    found = cgroup.free_bytes()
     assert found is None or 0 <= found[0] <= found[1]

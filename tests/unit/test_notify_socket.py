@@ -67,7 +67,7 @@ def test_the_message_of_a_sender_that_has_ended_is_nobodys_and_its_users_only(no
         for uids, expected in (({os.getuid()}, [(0, {"READY": "1"})]), ({os.getuid() + 1}, [])):
             subprocess.run([sys.executable, "-c", code], check=True)
             assert notify.receive([ours.pid], uids) == expected
-        assert notify.ignored == 1
+        assert notify.ignored_messages == 1
     finally:
         ours.kill()
         ours.wait()
@@ -79,7 +79,7 @@ def test_a_strangers_message_is_ignored_and_counted(notify):
         stranger.stdout.readline()
         send(notify, b"READY=1")  # and we ourselves belong to no worker
         assert notify.receive([ours.pid]) == []
-        assert notify.ignored == 2
+        assert notify.ignored_messages == 2
     finally:
         for program in (ours, stranger):
             program.kill()
@@ -104,7 +104,7 @@ def test_what_makes_no_sense_is_dropped(notify, message):
     send(notify, message)
     send(notify, b"READY=1")
     assert notify.receive([os.getpid()]) == [(os.getpid(), {"READY": "1"})]
-    assert notify.ignored == 1
+    assert notify.ignored_messages == 1
 
 
 def test_a_long_message_is_cut_after_a_whole_line(notify):
@@ -113,7 +113,7 @@ def test_a_long_message_is_cut_after_a_whole_line(notify):
 
 
 def test_a_flood_is_taken_in_portions(notify):
-    notify.MOST = 3  # the kernel queues but ten or so (net.unix.max_dgram_qlen)
+    notify.MAX_MESSAGES_PER_TURN = 3  # the kernel queues but ten or so (net.unix.max_dgram_qlen)
     for _ in range(8):
         send(notify, b"STATUS=flood")
     assert [len(notify.receive([os.getpid()])) for _ in range(4)] == [3, 3, 2, 0]
@@ -123,11 +123,11 @@ def test_who_writes_without_end_is_read_at_a_measured_pace(notify):
     """A second's turns of a flood against a year's of a worker that says something now and then."""
     now, turns = 1000.0, 0
     while now < 1010.0:
-        now, turns = max(now, notify.rest(now)), turns + 1
-    assert turns <= (10.0 + notify.BURST) / notify.PACE + 1
+        now, turns = max(now, notify.next_turn_at(now)), turns + 1
+    assert turns <= (10.0 + notify.TURN_BURST_S) / notify.TURN_INTERVAL_S + 1
     for _ in range(1000):
         now += 60.0
-        assert notify.rest(now) == now
+        assert notify.next_turn_at(now) == now
 
 
 @pytest.mark.parametrize("count", [1, 253])

@@ -16,15 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.probe_schedule import ProbeSchedule
 from sidecar.system import accept_probe, procfs
-from sidecar.system.accept_probe import (
-    Glances,
-    LookForbidden,
-    handles,
-    takers,
-    takes_connections,
-)
-from sidecar.system.procfs import owner
+from sidecar.system.accept_probe import ProbeForbidden, accepting_pids, accepts_connections
+from sidecar.system.procfs import handles_signals, owning_leader
 from tests.support import open_to_others
 
 ROOT = Path(__file__).parents[2]
@@ -189,9 +184,9 @@ ROOT_IN_DOCKER = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
 )
 def test_a_worker_is_ready_when_it_waits_for_connections_and_not_before(start, listener, way):
     program = start(way, listener)
-    assert not takes_connections(program.pid, {inode(listener)})
+    assert not accepts_connections(program.pid, {inode(listener)})
     release(program)
-    eventually(lambda: takes_connections(program.pid, {inode(listener)}))
+    eventually(lambda: accepts_connections(program.pid, {inode(listener)}))
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
@@ -199,10 +194,10 @@ def test_a_worker_too_busy_ever_to_wait_is_known_by_the_connection_that_it_holds
     with listening(family) as listener, socket.socket(family) as client:
         program = start("busy", listener)
         client.connect(listener.getsockname())  # the queue takes it, which proves nothing
-        assert not takes_connections(program.pid, {inode(listener)})
+        assert not accepts_connections(program.pid, {inode(listener)})
         release(program)
         assert client.recv(5) == b"taken"
-        assert takes_connections(program.pid, {inode(listener)})
+        assert accepts_connections(program.pid, {inode(listener)})
 
 
 def test_a_busy_worker_with_listeners_of_several_kinds_is_known_by_a_connection_from_one(
@@ -213,14 +208,14 @@ def test_a_busy_worker_with_listeners_of_several_kinds_is_known_by_a_connection_
         client.connect(listener.getsockname())
         release(program)
         assert client.recv(5) == b"taken"
-        assert takes_connections(program.pid, {inode(other), inode(listener)})
-        assert not takes_connections(program.pid, {inode(other)})
+        assert accepts_connections(program.pid, {inode(other), inode(listener)})
+        assert not accepts_connections(program.pid, {inode(other)})
 
 
 def test_one_of_several_listeners_is_enough(start, listener, decoy):
     program = start("accept", listener, decoy)
     release(program)
-    eventually(lambda: takes_connections(program.pid, {inode(decoy), inode(listener)}))
+    eventually(lambda: accepts_connections(program.pid, {inode(decoy), inode(listener)}))
 
 
 @pytest.mark.parametrize(
@@ -229,8 +224,8 @@ def test_one_of_several_listeners_is_enough(start, listener, decoy):
 def test_waiting_for_something_else_is_not_waiting_for_the_listener(start, listener, decoy, way):
     program = start(way, listener, decoy)
     release(program)
-    eventually(lambda: takes_connections(program.pid, {inode(decoy)}))
-    assert not takes_connections(program.pid, {inode(listener)})
+    eventually(lambda: accepts_connections(program.pid, {inode(decoy)}))
+    assert not accepts_connections(program.pid, {inode(listener)})
 
 
 def test_a_connection_to_another_listener_is_none_from_ours_though_both_are_held(
@@ -240,23 +235,23 @@ def test_a_connection_to_another_listener_is_none_from_ours_though_both_are_held
     with socket.create_connection(decoy.getsockname()) as client:
         release(program)
         assert client.recv(5) == b"taken"
-        assert takes_connections(program.pid, {inode(decoy)})
-        assert not takes_connections(program.pid, {inode(listener)})
+        assert accepts_connections(program.pid, {inode(decoy)})
+        assert not accepts_connections(program.pid, {inode(listener)})
 
 
 def test_another_worker_that_takes_connections_does_not_make_this_one_ready(start, listener):
     ours, stranger = start("accept", listener), start("accept", listener)
     release(stranger)
-    eventually(lambda: takes_connections(stranger.pid, {inode(listener)}))
-    assert not takes_connections(ours.pid, {inode(listener)})
+    eventually(lambda: accepts_connections(stranger.pid, {inode(listener)}))
+    assert not accepts_connections(ours.pid, {inode(listener)})
 
 
 def test_the_tree_is_found_where_the_kernel_does_not_list_children(start, listener, monkeypatch):
     monkeypatch.setattr(procfs, "_children_shown", lambda: False)
     program = start("grandchild-of-thread", listener)
-    assert not takes_connections(program.pid, {inode(listener)})
+    assert not accepts_connections(program.pid, {inode(listener)})
     release(program)
-    eventually(lambda: takes_connections(program.pid, {inode(listener)}))
+    eventually(lambda: accepts_connections(program.pid, {inode(listener)}))
 
 
 def test_an_orphan_in_the_workers_group_counts_as_the_worker(listener):
@@ -271,9 +266,9 @@ def test_a_worker_that_has_gone_is_not_ready(start, listener):
     program = start("accept", listener)
     os.kill(program.pid, signal.SIGKILL)
     os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
-    assert not takes_connections(program.pid, {inode(listener)})  # a zombie
+    assert not accepts_connections(program.pid, {inode(listener)})  # a zombie
     program.wait()
-    assert not takes_connections(program.pid, {inode(listener)})  # nothing at all
+    assert not accepts_connections(program.pid, {inode(listener)})  # nothing at all
 
 
 def test_looking_at_processes_that_come_and_go_raises_nothing(start, listener):
@@ -281,41 +276,45 @@ def test_looking_at_processes_that_come_and_go_raises_nothing(start, listener):
     release(program)
     before = os.listdir("/proc/self/fd")
     for _ in range(1000):
-        assert not takes_connections(program.pid, {inode(listener)})
+        assert not accepts_connections(program.pid, {inode(listener)})
     assert program.poll() is None
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_of_a_tree_those_are_counted_that_take_connections_and_no_master(start, listener):
     program = start("children", listener)
-    assert takers(program.pid, {inode(listener)}, ()) == set()
+    assert accepting_pids(program.pid, {inode(listener)}, ()) == set()
     release(program)
-    eventually(lambda: len(takers(program.pid, {inode(listener)}, ())) == 4)
-    assert program.pid not in takers(program.pid, {inode(listener)}, ())
+    eventually(lambda: len(accepting_pids(program.pid, {inode(listener)}, ())) == 4)
+    assert program.pid not in accepting_pids(program.pid, {inode(listener)}, ())
     alone = start("epoll", listener)
     release(alone)
-    eventually(lambda: takers(alone.pid, {inode(listener)}, ()) == {alone.pid})
+    eventually(lambda: accepting_pids(alone.pid, {inode(listener)}, ()) == {alone.pid})
 
 
 def test_a_known_taker_counts_while_it_lives_in_the_tree(start, listener, decoy):
     """Between two connections a worker shows nothing; who looks again believes what was seen."""
     program = start("children", decoy)
     release(program)
-    found = eventually(lambda: len(all_ := takers(program.pid, {inode(decoy)}, ())) == 4 and all_)
-    assert takers(program.pid, {inode(listener)}, ()) == set()
-    assert takers(program.pid, {inode(listener)}, {*found, os.getpid()}) == found
+    found = eventually(
+        lambda: len(all_ := accepting_pids(program.pid, {inode(decoy)}, ())) == 4 and all_
+    )
+    assert accepting_pids(program.pid, {inode(listener)}, ()) == set()
+    assert accepting_pids(program.pid, {inode(listener)}, {*found, os.getpid()}) == found
     os.kill(min(found), signal.SIGKILL)  # its parent never reaps it
-    eventually(lambda: takers(program.pid, {inode(listener)}, found) == found - {min(found)})
+    eventually(
+        lambda: accepting_pids(program.pid, {inode(listener)}, found) == found - {min(found)}
+    )
 
 
 def test_a_handler_is_seen_and_its_absence(start, listener):
     program = start("accept", listener)
-    assert not handles(program.pid, signal.SIGTTOU)
-    assert not handles(2**22 + 1, signal.SIGTTOU)  # nobody
+    assert not handles_signals(program.pid, signal.SIGTTOU)
+    assert not handles_signals(2**22 + 1, signal.SIGTTOU)  # nobody
     before = signal.signal(signal.SIGTTOU, lambda *_: None)
     try:
-        assert handles(os.getpid(), signal.SIGTTOU)
-        assert not handles(os.getpid(), signal.SIGTTOU, signal.SIGTTIN)
+        assert handles_signals(os.getpid(), signal.SIGTTOU)
+        assert not handles_signals(os.getpid(), signal.SIGTTOU, signal.SIGTTIN)
     finally:
         signal.signal(signal.SIGTTOU, before)
 
@@ -327,10 +326,10 @@ def test_a_handler_is_seen_and_its_absence(start, listener):
 @open_to_others
 def test_looking_at_another_users_processes_is_refused_with_the_reason(start, listener):
     program = start("accept", listener)
-    code = f"from sidecar.system.accept_probe import takes_connections as t; t({program.pid}, [{inode(listener)}])"
+    code = f"from sidecar.system.accept_probe import accepts_connections as t; t({program.pid}, [{inode(listener)}])"
     command = [needed("setpriv"), *UNPRIVILEGED, sys.executable, "-c", code]
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert f"LookForbidden: uid {NOBODY} may not read /proc/{program.pid}/fd" in looker.stderr
+    assert f"ProbeForbidden: uid {NOBODY} may not read /proc/{program.pid}/fd" in looker.stderr
 
 
 EACH_WAY = ["accept", "select-", "poll", "epoll", "children"]
@@ -407,8 +406,8 @@ def test_looking_as_another_gives_back_our_own_rights(listener):
     child = subprocess.Popen(["sleep", "60"], user=NOBODY, group=NOBODY, extra_groups=[])
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(accept_probe, "_takes", refuse_once)
-            assert not takes_connections(child.pid, {inode(listener)})
+            patch.setattr(accept_probe, "_process_accepts", refuse_once)
+            assert not accepts_connections(child.pid, {inode(listener)})
     finally:
         child.kill()
         child.wait()
@@ -420,11 +419,11 @@ def test_looking_as_another_gives_back_our_own_rights(listener):
 def test_a_proc_that_hides_processes_is_said_so(listener):
     code = f"""
 import subprocess
-from sidecar.system.accept_probe import LookForbidden, takes_connections
+from sidecar.system.accept_probe import ProbeForbidden, accepts_connections
 child = subprocess.Popen(["sleep", "60"], user={NOBODY}, group={NOBODY}, extra_groups=[])
 try:
-    takes_connections(child.pid, [{inode(listener)}])
-except LookForbidden as error:
+    accepts_connections(child.pid, [{inode(listener)}])
+except ProbeForbidden as error:
     print(error)
 finally:
     child.kill()
@@ -450,9 +449,7 @@ finally:
 
 @as_root
 def test_without_proc_nothing_can_be_seen(listener):
-    code = (
-        f"from sidecar.system.accept_probe import takes_connections as t; t(1, [{inode(listener)}])"
-    )
+    code = f"from sidecar.system.accept_probe import accepts_connections as t; t(1, [{inode(listener)}])"
     command = [
         needed("unshare"),
         "--mount",
@@ -467,7 +464,7 @@ def test_without_proc_nothing_can_be_seen(listener):
     looker = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if looker.returncode == 77 or "unshare" in looker.stderr:
         pytest.skip("mounting over /proc is not allowed here")
-    assert "LookForbidden: /proc does not show" in looker.stderr
+    assert "ProbeForbidden: /proc does not show" in looker.stderr
 
 
 def test_on_a_machine_whose_system_calls_we_do_not_know_only_epoll_is_seen(
@@ -477,14 +474,14 @@ def test_on_a_machine_whose_system_calls_we_do_not_know_only_epoll_is_seen(
     sleeper, watcher = start("accept", listener), start("epoll", listener)
     release(watcher)
     eventually(lambda: forbidden_or(watcher.pid, listener) is True)
-    with pytest.raises(LookForbidden, match="system calls"):
-        takes_connections(sleeper.pid, {inode(listener)})
+    with pytest.raises(ProbeForbidden, match="system calls"):
+        accepts_connections(sleeper.pid, {inode(listener)})
 
 
 def forbidden_or(pid, listener):
     try:
-        return takes_connections(pid, {inode(listener)})
-    except LookForbidden:
+        return accepts_connections(pid, {inode(listener)})
+    except ProbeForbidden:
         return None
 
 
@@ -497,24 +494,24 @@ def test_a_wait_by_io_uring_is_said_to_be_invisible_but_an_idle_ring_is_no_hindr
         if program.stdout.readline() != b"submitted\n":
             pytest.skip("io_uring is not allowed here")
         if way == "uring-idle":
-            assert not takes_connections(program.pid, {inode(listener)})
+            assert not accepts_connections(program.pid, {inode(listener)})
         else:
-            with pytest.raises(LookForbidden, match="io_uring"):
-                takes_connections(program.pid, {inode(listener)})
+            with pytest.raises(ProbeForbidden, match="io_uring"):
+                accepts_connections(program.pid, {inode(listener)})
 
 
 # ── when to look
 
 
 def test_looks_come_quickly_at_first_and_then_more_and_more_seldom():
-    glances = Glances()
-    assert glances.deadline() is None
-    glances.add(7, 100.0)
+    schedule = ProbeSchedule()
+    assert schedule.deadline() is None
+    schedule.add(7, 100.0)
     times = []
     for _ in range(30):
-        times.append(glances.deadline())
-        assert glances.due(times[-1] - 0.0001) == []
-        assert glances.due(times[-1]) == [7]
+        times.append(schedule.deadline())
+        assert schedule.due(times[-1] - 0.0001) == []
+        assert schedule.due(times[-1]) == [7]
     gaps = [later - earlier for earlier, later in zip([100.0, *times], times, strict=False)]
     assert gaps[0] == pytest.approx(0.002)
     assert gaps[-1] == pytest.approx(0.050)
@@ -523,52 +520,52 @@ def test_looks_come_quickly_at_first_and_then_more_and_more_seldom():
 
 
 def test_who_is_dropped_is_not_looked_at_any_more():
-    glances = Glances()
-    glances.add(7, 0.0)
-    glances.add(8, 0.001)
-    assert glances.due(1.0) == [7, 8]
-    glances.drop(7)
-    glances.drop(7)
-    assert glances.due(2.0) == [8]
-    glances.drop(8)
-    assert glances.deadline() is None
-    assert glances.due(3.0) == []
+    schedule = ProbeSchedule()
+    schedule.add(7, 0.0)
+    schedule.add(8, 0.001)
+    assert schedule.due(1.0) == [7, 8]
+    schedule.drop(7)
+    schedule.drop(7)
+    assert schedule.due(2.0) == [8]
+    schedule.drop(8)
+    assert schedule.deadline() is None
+    assert schedule.due(3.0) == []
 
 
 def test_a_refusal_is_believed_when_it_lasts():
-    glances = Glances()
-    glances.add(7, 0.0)
+    schedule = ProbeSchedule()
+    schedule.add(7, 0.0)
     looks = 0
-    while glances.deadline() < 10.0:
-        now = glances.deadline()
-        assert glances.due(now) == [7]
+    while schedule.deadline() < 10.0:
+        now = schedule.deadline()
+        assert schedule.due(now) == [7]
         looks += 1
-        if glances.refused(7):
+        if schedule.refused(7):
             break
     assert looks > 1
     assert 0.2 < now < 1.0
-    glances.drop(7)
-    glances.add(7, now)
-    assert not glances.refused(7)  # another worker by the same number
+    schedule.drop(7)
+    schedule.add(7, now)
+    assert not schedule.refused(7)  # another worker by the same number
 
 
 def test_many_coming_workers_do_not_make_looking_a_busy_loop():
-    glances = Glances()
+    schedule = ProbeSchedule()
     for pid in range(100):
-        glances.add(pid, 0.0)
+        schedule.add(pid, 0.0)
     looks = 0
-    while glances.deadline() < 10.0:
-        looks += len(glances.due(glances.deadline()))
+    while schedule.deadline() < 10.0:
+        looks += len(schedule.due(schedule.deadline()))
     assert looks <= 10.0 / 0.002 * 1.2 + 100
 
 
 def test_whose_process_it_is(start, listener):
     program = start("accept", listener)
-    assert owner(program.pid, [program.pid]) == program.pid
-    assert owner(program.pid, [os.getpid()]) == os.getpid()  # an ancestor
-    assert owner(os.getpid(), [program.pid]) is None
-    assert owner(1 << 22, [program.pid]) is None  # no such process
-    assert owner(program.pid, [program.pid, os.getpid()]) == program.pid  # the nearest
+    assert owning_leader(program.pid, [program.pid]) == program.pid
+    assert owning_leader(program.pid, [os.getpid()]) == os.getpid()  # an ancestor
+    assert owning_leader(os.getpid(), [program.pid]) is None
+    assert owning_leader(1 << 22, [program.pid]) is None  # no such process
+    assert owning_leader(program.pid, [program.pid, os.getpid()]) == program.pid  # the nearest
 
 
 def test_a_name_with_spaces_and_parentheses_confuses_nobody():
@@ -579,6 +576,6 @@ def test_a_name_with_spaces_and_parentheses_confuses_nobody():
     try:
         child = int(leader.stdout.readline())
         assert "(a) R 1 (b)" in Path(f"/proc/{child}/stat").read_text()
-        assert owner(child, [leader.pid]) == leader.pid
+        assert owning_leader(child, [leader.pid]) == leader.pid
     finally:
         leader.communicate(b"..")

@@ -1,4 +1,4 @@
-"""Processes: start, signal, reap; each test has a Workers of its own in a child, because wait(2)
+"""Processes: start, signal, reap; each test has a ChildProcesses of its own in a child, because wait(2)
 has one owner a process.
 """
 
@@ -17,13 +17,14 @@ from tests.support import ROOT
 
 PRELUDE = """
 import os, signal, select, sys, time
-from sidecar.system.signals import Wakeup
+from sidecar.system.signals import SignalPipe
 from sidecar.system.procfs import descendants
 from sidecar.system.child import Launch
-from sidecar.system.processes import Workers, seal
+from sidecar.system.descriptors import set_cloexec_on_inherited
+from sidecar.system.processes import ChildProcesses
 from sidecar.system.users import credentials
-wakeup = Wakeup()
-workers = Workers(wakeup.mask, wakeup.dispositions)
+wakeup = SignalPipe()
+workers = ChildProcesses(wakeup.mask, wakeup.dispositions)
 def launch(*argv, **more):
     return workers.start(Launch(argv=argv, environment=dict(os.environ), **more))
 def reaped(pid):
@@ -54,7 +55,7 @@ def run(code: str, *arguments: str) -> list[str]:
 def test_a_child_that_ends_is_reaped_with_status_or_signal():
     assert run("""
         ended, _ = reaped(launch("sh", "-c", "exit 3"))
-        print(ended.code, ended.signal, ended.note, ended.alone)
+        print(ended.code, ended.signal, ended.start_error, ended.group_empty)
         pid = launch("sleep", "60")
         workers.signal(pid, "USR1")
         ended, _ = reaped(pid)
@@ -82,7 +83,7 @@ def test_no_descriptor_is_left_of_a_process_that_runs_or_has_ended():
         for words in (["true"], ["no-such-program"]) * 3:
             reaped(launch(*words))
         pid = launch("sleep", "60")
-        while not workers.executed(pid):
+        while not workers.has_executed(pid):
             time.sleep(0.001)
         print(descriptors() - before)
         workers.kill(pid)
@@ -96,7 +97,7 @@ def test_another_users_worker_has_that_users_groups_and_none_of_sidecars():
     assert run("""
         os.setgroups([4, 27])
         for user, group in (("12345", "54321"), ("nobody", "")):
-            workers = Workers(wakeup.mask, wakeup.dispositions, credentials(user, group))
+            workers = ChildProcesses(wakeup.mask, wakeup.dispositions, credentials(user, group))
             print(end="", flush=True)
             reaped(launch("id", "-G"))
     """) == ["54321", "65534"]
@@ -112,9 +113,9 @@ def test_an_exec_that_fails_says_why_and_ends_as_a_shell_would(tmp_path):
         """
         for words in (["no-such-thing"], ["/no/such/thing"], [sys.argv[1]], [sys.argv[2]], ["true", "x" * (1 << 18)]):
             ended, _ = reaped(launch(*words))
-            print(ended.code, ended.note)
+            print(ended.code, ended.start_error)
         ended, _ = reaped(launch("true", directory="/no/such/directory"))
-        print(ended.code, ended.note)
+        print(ended.code, ended.start_error)
         """,
         str(script),
         str(plain),
@@ -143,11 +144,11 @@ def test_a_program_that_is_there_and_not_found_is_told_what_is_missing(tmp_path)
         """
         for name in ("crlf", "lua", "musl"):
             ended, _ = reaped(launch(f"{sys.argv[1]}/{name}"))
-            print(ended.code, ended.note.partition(": ")[2])
+            print(ended.code, ended.start_error.partition(": ")[2])
         pid = workers.start(Launch(argv=("crlf",), environment={"PATH": "/usr/bin:" + sys.argv[1]}))
-        print(reaped(pid)[0].note)
+        print(reaped(pid)[0].start_error)
         ended, _ = reaped(launch(f"{sys.argv[1]}/bom"))
-        print(ended.code, ended.note.partition(": ")[2])
+        print(ended.code, ended.start_error.partition(": ")[2])
         """,
         str(tmp_path),
     )
@@ -191,7 +192,7 @@ def test_a_group_outlives_its_leader_until_its_last_process_is_gone():
         read, write = os.pipe()
         pid = launch("sh", "-c", "sleep 60 >/dev/null 2>&1 & exit 0")
         ended, emptied = reaped(pid)
-        print(ended.alone, emptied == [])
+        print(ended.group_empty, emptied == [])
         workers.kill(pid)
         while pid not in emptied:
             select.select([wakeup], [], [])
@@ -210,18 +211,18 @@ def test_an_adopted_orphan_is_reaped_and_is_nobodys_worker():
             wakeup.take()
             seen += workers.reap()[0]
         orphan = next(each for each in seen if each.pid != pid)
-        print(orphan.code, orphan.alone)
+        print(orphan.code, orphan.group_empty)
     """)[-1:] == ["5 True"]
 
 
 def test_executed_tells_when_the_program_has_taken_over():
     assert run("""
         pid = launch("sleep", "60")
-        while not workers.executed(pid):
+        while not workers.has_executed(pid):
             time.sleep(0.001)
         print(open(f"/proc/{pid}/comm").read().strip())
         workers.kill(pid)
-        print(reaped(pid)[0].signal, workers.executed(pid))
+        print(reaped(pid)[0].signal, workers.has_executed(pid))
     """) == ["sleep", "KILL True"]
 
 
@@ -230,7 +231,7 @@ def test_sweep_kills_what_is_left_below_wherever_it_went():
         launch("sh", "-c", "setsid sh -c 'trap \\"\\" TERM; sleep 60 & wait' & sleep 60")
         while len(descendants(os.getpid())) < 4:
             time.sleep(0.005)
-        while workers.sweep():
+        while workers.kill_leftovers():
             workers.reap()
         print(descendants(os.getpid()))
     """) == ["[]"]
@@ -260,7 +261,7 @@ def test_descriptors_that_sidecar_was_started_with_are_sealed(tmp_path):
     lines = run("""
         os.set_inheritable(os.dup2(1, 50), True)
         os.close(0)
-        seal()
+        set_cloexec_on_inherited()
         print(os.get_inheritable(50), os.readlink("/proc/self/fd/0"))
     """)
     assert lines == ["False /dev/null"]
@@ -297,13 +298,13 @@ def test_a_task_is_done_by_a_copy_that_has_nothing_open_but_its_output():
         def task():
             return {"open": sorted(map(int, os.listdir("/proc/self/fd"))), "pid": os.getpid(), "odd": "\\udcff", "none": None}
         mine, theirs = os.pipe()
-        pid = workers.start(Launch(("it",), {}, [(theirs, 1)], own=True, task=task))
+        pid = workers.start(Launch(("it",), {}, [(theirs, 1)], as_sidecar_user=True, task=task))
         ended, _ = reaped(pid)
         found = marshal.loads(os.read(mine, 4096))
         # One is the report's, one lists the directory.
         print(found["open"][:3], len(found["open"]), found["pid"] == pid, ended.code, found["odd"] == "\\udcff")
         def wrong():
             raise KeyError("a secret")
-        ended, _ = reaped(workers.start(Launch(("it",), {}, [(theirs, 1)], own=True, task=wrong)))
-        print(ended.code, ended.note)
+        ended, _ = reaped(workers.start(Launch(("it",), {}, [(theirs, 1)], as_sidecar_user=True, task=wrong)))
+        print(ended.code, ended.start_error)
     """) == ["[0, 1, 2] 5 True 0 True", "126 cannot do its task: KeyError"]

@@ -137,7 +137,7 @@ def test_quit_and_usr2_do_not_orphan_workers(starter):
     worker = run.worker(1)
     run.signal("USR2")
     until(
-        lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{run.process.pid}/environ").read_bytes(),
+        lambda: b"SIDECAR_UPGRADE_STATE=" in Path(f"/proc/{run.process.pid}/environ").read_bytes(),
         "the upgrade",
     )
     run.signal("HUP")

@@ -88,7 +88,9 @@ def test_perl_dies_of_a_signal_that_it_does_not_know_and_leaves_its_program(pair
         # An upgrade in place: the program it was exec'd with is another one, of the same pid, with
         # the same worker.
         until(
-            lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{ours.process.pid}/environ").read_bytes(),
+            lambda: (
+                b"SIDECAR_UPGRADE_STATE=" in Path(f"/proc/{ours.process.pid}/environ").read_bytes()
+            ),
             "the upgrade",
         )
         worker = ours.worker(1)

@@ -55,7 +55,7 @@ def test_it_is_tried_again_and_nothing_that_came_meanwhile_is_lost(start, instal
     assert [line for line in run.output if "tries again" in line] == [
         "sidecar: the new version cannot take over, it tries again: [Errno 23] Too many open files in system"
     ]
-    assert "SIDECAR_HERITAGE" not in run.get("/env")
+    assert "SIDECAR_UPGRADE_STATE" not in run.get("/env")
     run.wait("watching", 2)
     until(lambda: len(os.listdir(f"/proc/{run.pid}/fd")) == before, f"{before} descriptors")
     assert run.stop() == 0

@@ -74,7 +74,7 @@ def test_no_descriptor_is_lost_and_none_is_left_over(start):
         if int(fd) > 2 and "socket" not in mine["fds"][fd] and "/proc/" not in mine["fds"][fd]
     ] == []
     assert int(mine["blocked"], 16) == 0
-    assert "SIDECAR_HERITAGE" not in run.get("/env")
+    assert "SIDECAR_UPGRADE_STATE" not in run.get("/env")
     assert run.stop() == 0
 
 

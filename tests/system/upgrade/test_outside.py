@@ -205,7 +205,7 @@ def test_start_server_with_a_log_command_and_daemonized(tmp_path):
         for number in (2, 3):
             os.kill(pid, signal.SIGUSR2)
             until(
-                lambda: b"SIDECAR_HERITAGE=" in Path(f"/proc/{pid}/environ").read_bytes(),
+                lambda: b"SIDECAR_UPGRADE_STATE=" in Path(f"/proc/{pid}/environ").read_bytes(),
                 "the upgrade",
             )
             os.kill(pid, signal.SIGHUP)

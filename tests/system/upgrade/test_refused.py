@@ -21,7 +21,7 @@ from tests.system.upgrade.installed import ask
         ("host/control_desk.py", "import binascii\n", "import binascii, (\n", "is damaged (invalid syntax)"),
         ("upgrade/state.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
         ("core/supervisor.py", "        self._delay_logged_for = 0\n", "", "Supervisor._delay_logged_for in its state, which this version does not know"),
-        ("host/resources.py", "        self._begin(Wakeup(state", "        os.abort()\n        self._begin(Wakeup(state", "SIGABRT"),
+        ("host/resources.py", "        self._begin(SignalPipe(state", "        os.abort()\n        self._begin(SignalPipe(state", "SIGABRT"),
     ],
 )  # fmt: skip
 def test_it_is_refused_with_its_last_words_and_serving_goes_on(
@@ -56,8 +56,8 @@ def test_a_check_that_never_ends_holds_nothing_up_and_a_stop_ends_it(start, inst
     run = start()
     installed.change(
         "host/resources.py",
-        "        self._begin(Wakeup(state",
-        "        __import__('time').sleep(3600)\n        self._begin(Wakeup(state",
+        "        self._begin(SignalPipe(state",
+        "        __import__('time').sleep(3600)\n        self._begin(SignalPipe(state",
     )
     run.signal("USR2")
     until(lambda: checks(run), "the check")
@@ -88,9 +88,9 @@ def test_check_only_says_whether_it_could(start, installed, tmp_path):
 
 def test_a_variable_from_outside_means_nothing(sidecar):
     """Nor does it go on to the workers."""
-    run = sidecar(env={"SIDECAR_HERITAGE": "1"})
+    run = sidecar(env={"SIDECAR_UPGRADE_STATE": "1"})
     run.wait("serving")
-    assert "SIDECAR_HERITAGE" not in run.get("/env")
+    assert "SIDECAR_UPGRADE_STATE" not in run.get("/env")
     assert run.stop() == 0
 
 
@@ -117,7 +117,7 @@ def test_no_file_ever_holds_the_state(start, tmp_path):
     assert not [
         name
         for name in os.listdir(f"/proc/{run.pid}/fd")
-        if "heritage" in os.readlink(f"/proc/{run.pid}/fd/{name}")
+        if "upgrade-state" in os.readlink(f"/proc/{run.pid}/fd/{name}")
     ]
     (tmp_path / "env" / "TOKEN").unlink()
     first, second = run.workers()

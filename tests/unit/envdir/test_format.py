@@ -134,7 +134,7 @@ def test_a_value_is_refused_exactly_where_exec_would_fail(
     tmp_path: Path, name: str, whole: bool
 ) -> None:
     """The kernel says where that is; the text names the file, which E2BIG does not."""
-    longest = envdir.LONGEST - len(os.fsencode(name)) - 2
+    longest = envdir.MAX_VARIABLE_BYTES - len(os.fsencode(name)) - 2
     fits = fill(tmp_path / "fits", {name: b"x" * longest + b"\n"})
     over = fill(tmp_path / "over", {name: b"x" * (longest + 1) + b"\n"})
     environ = envdir.apply({}, envdir.read([fits], whole))

@@ -16,7 +16,8 @@ import pytest
 
 from sidecar.base.errors import ListenError
 from sidecar.settings import address
-from sidecar.system.listeners import Listener, Listeners
+from sidecar.system.listener import Listener
+from sidecar.system.listeners import Listeners
 
 NOBODY = 65534
 ROOT = os.geteuid() == 0

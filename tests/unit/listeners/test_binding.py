@@ -10,8 +10,9 @@ import pytest
 
 from sidecar.base.errors import ListenError
 from sidecar.settings import address
-from sidecar.system.listeners import Listener, Listeners
-from sidecar.system.sockets import LONGEST_BACKLOG
+from sidecar.system.listener import Listener
+from sidecar.system.listeners import Listeners
+from sidecar.system.sockets import MAX_BACKLOG
 from tests.unit.listeners.sockets import (
     Open,
     Where,
@@ -81,7 +82,7 @@ def test_every_v6_address_is_every_v4_address_too_unless_asked_otherwise(
     listen: Open, kind: str
 ) -> None:
     both = only(listen(f"[::]:{kind}0"))
-    port = both.where[1]
+    port = both.bound_to[1]
     assert (both.key, both.families) == (f"[::]:{port}", "IPv6 and IPv4")
     for host in ("127.0.0.1", "::1"):
         if kind:
@@ -94,7 +95,7 @@ def test_every_v6_address_is_every_v4_address_too_unless_asked_otherwise(
     for option in ("ipv6only", "ipv6only=on"):
         alone = only(listen(f"[::]:{kind}0,{option}"))
         assert (v6_only(alone), alone.families) == (1, "IPv6 only")
-        listen(f"{kind}{alone.where[1]}")
+        listen(f"{kind}{alone.bound_to[1]}")
 
 
 @needs_v6
@@ -123,10 +124,10 @@ def test_a_reload_that_adds_the_other_family_is_refused_and_says_who_listens_the
     listen: Open,
 ) -> None:
     living = listen("[::]:0")
-    port = only(living).where[1]
+    port = only(living).bound_to[1]
     specs = [f"[::]:{port}", str(port)]
     with pytest.raises(ListenError) as caught:
-        Listeners.changed([address.parse(each) for each in specs], [living], backlog=None)
+        Listeners.reconfigure([address.parse(each) for each in specs], [living], backlog=None)
     assert caught.value.problems == (
         f"--port {port}: --port [::]:0 listens there already; drop it with one reload, and take this one with the next",
     )
@@ -139,7 +140,7 @@ def test_a_socket_for_both_families_that_is_bound_anew_is_for_both_again(listen:
     for each in listeners:
         with pytest.raises(OSError, match="not connected"):
             each.sock.shutdown(socket.SHUT_RDWR)
-    assert len(listeners.mend()) == 2
+    assert len(listeners.repair()) == 2
     assert [each.families for each in listeners] == ["IPv6 and IPv4", "IPv6 only"]
 
 
@@ -170,7 +171,7 @@ def test_tcp_listeners_have_nodelay_reuseaddr_and_the_longest_backlog_and_block(
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 0
     assert os.get_blocking(sock.fileno())
     assert tcp_info_backlog(sock) == min(
-        LONGEST_BACKLOG, int(Path("/proc/sys/net/core/somaxconn").read_text())
+        MAX_BACKLOG, int(Path("/proc/sys/net/core/somaxconn").read_text())
     )
 
 
@@ -191,7 +192,7 @@ def test_no_listeners_leave_an_empty_server_starter_port_and_nothing_of_systemd(
 ) -> None:
     listeners = listen()
     assert listeners.environment() == {"SERVER_STARTER_PORT": ""}
-    assert (listeners.handoff(), listeners.inodes(), listeners.mend(), len(listeners)) == (
+    assert (listeners.handoff(), listeners.inodes(), listeners.repair(), len(listeners)) == (
         [],
         frozenset(),
         [],

@@ -46,7 +46,7 @@ def test_what_a_crashed_sidecar_left_is_replaced_and_does_not_pile_up(
         assert sorted(os.listdir(run)) == [".a.sock.sidecar", "a.sock"]
     listeners = listen(f"{run}/a.sock")
     os.unlink(f"{run}/a.sock")
-    assert len(listeners.mend()) == 1
+    assert len(listeners.repair()) == 1
     assert answers(f"{run}/a.sock", only(listeners).sock)
     listeners.close()
     assert os.listdir(run) == []
@@ -58,7 +58,7 @@ def test_a_foreign_file_under_the_private_name_stays_and_hinders_nothing(
     Path(private(f"{run}/a.sock")).write_text("precious")
     listeners = listen(f"{run}/a.sock")
     os.unlink(f"{run}/a.sock")
-    (sentence,) = listeners.mend()
+    (sentence,) = listeners.repair()
     assert "a new socket is bound there" in sentence
     assert answers(f"{run}/a.sock", only(listeners).sock)
     listeners.close()
@@ -67,7 +67,7 @@ def test_a_foreign_file_under_the_private_name_stays_and_hinders_nothing(
 
 def test_closing_a_tcp_listener_frees_its_port(listen: Open) -> None:
     listeners = listen("127.0.0.1:0")
-    where = only(listeners).where
+    where = only(listeners).bound_to
     listeners.close()
     with pytest.raises(OSError, match=os.strerror(errno.ECONNREFUSED)):
         connect(where)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from sidecar.base.errors import ListenError
-from sidecar.system.sockets import inherited
+from sidecar.system.inherited_sockets import inherited
 from tests.unit.listeners.sockets import (
     Open,
     answers,
@@ -116,9 +116,9 @@ os.execv(sys.executable, [sys.executable, "-c", code])
 LIST = """
 import json, os
 from sidecar.base import errors
-from sidecar.system import listeners, sockets
+from sidecar.system import inherited_sockets, listeners
 try:
-    found = sockets.inherited(os.environ, os.getpid())
+    found = inherited_sockets.inherited(os.environ, os.getpid())
     took = [[sock.getsockname(), name, os.get_inheritable(sock.fileno())] for sock, name in found]
     opened = listeners.Listeners.open([], backlog=None, inherited=found)
     print(json.dumps([took, opened.environment(), opened.handoff()]))

@@ -14,7 +14,7 @@ from tests.unit.listeners.sockets import Open, free_port, in_child, problems_in_
 
 def test_workers_get_numbers_from_3_up_around_the_fixed_ones(listen: Open) -> None:
     listeners = listen("0", "0=4", "0", "0=0", "0")
-    assert [listener.fd for listener in listeners] == [3, 4, 5, 0, 6]
+    assert [listener.worker_fd for listener in listeners] == [3, 4, 5, 0, 6]
 
 
 def test_systemd_variables_are_in_the_order_of_the_numbers(listen: Open) -> None:

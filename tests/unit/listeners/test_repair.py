@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.system.listeners import Listener
+from sidecar.system.listener import Listener
 from tests.unit.listeners.sockets import (
     Open,
     answers,
@@ -36,7 +36,7 @@ def test_mending_leaves_healthy_listeners_and_their_queues_alone(listen: Open, r
     tcp, _, path = listeners
     before = (listeners.handoff(), listeners.inodes(), sorted(os.listdir(run)))
     with connect(tcp.sock.getsockname()) as one, connect(f"{run}/a.sock") as other:
-        assert listeners.mend() == []
+        assert listeners.repair() == []
         assert (listeners.handoff(), listeners.inodes(), sorted(os.listdir(run))) == before
         serve(tcp.sock)
         serve(path.sock)
@@ -55,7 +55,7 @@ def test_a_shut_down_tcp_listener_listens_again_for_the_workers_that_hold_it_now
         living.shutdown(socket.SHUT_RDWR)
         with pytest.raises(ConnectionRefusedError):
             connect(where)
-        assert listeners.mend() == [
+        assert listeners.repair() == [
             f"listener {listener.key}: a program called shutdown() on the shared socket; it listens again"
         ]
         assert listeners.inodes() == inodes
@@ -66,7 +66,7 @@ def test_a_shut_down_tcp_listener_listens_again_for_the_workers_that_hold_it_now
             client.sendall(b"GET")  # with defer, the kernel hands over a connection that has spoken
             serve(living)
             assert client.recv(5) == b"hello"
-    assert listeners.mend() == []
+    assert listeners.repair() == []
 
 
 @needs_v6
@@ -79,13 +79,13 @@ def test_a_shut_down_inherited_listener_that_had_port_0_is_bound_anew_to_its_por
     listener = only(listeners)
     handoff, inodes = listeners.handoff(), listeners.inodes()
     listener.sock.shutdown(socket.SHUT_RDWR)
-    (sentence,) = listeners.mend()
+    (sentence,) = listeners.repair()
     assert "a new socket is bound there" in sentence
     assert listeners.handoff() == handoff
     assert listeners.inodes() != inodes
     assert answers(("127.0.0.1", port), listener.sock)
     assert answers(("::1", port), listener.sock)
-    assert listeners.mend() == []
+    assert listeners.repair() == []
 
 
 def test_a_port_that_somebody_else_took_meanwhile_is_reported_and_mended_once_it_is_free(
@@ -99,12 +99,12 @@ def test_a_port_that_somebody_else_took_meanwhile_is_reported_and_mended_once_it
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(where)
         thief.listen()
-        (sentence,) = listeners.mend()
+        (sentence,) = listeners.repair()
         assert sentence.startswith(
             f"listener {listener.key}: new connections do not reach it any more, and it cannot be repaired: "
         )
         assert "another process listens there" in sentence
-    assert len(listeners.mend()) == 1
+    assert len(listeners.repair()) == 1
     assert answers(where, listener.sock)
 
 
@@ -119,7 +119,7 @@ def test_a_shut_down_unix_listener_is_bound_anew_at_its_path(
     listener.sock.shutdown(how)
     with pytest.raises(ConnectionRefusedError):
         connect(path)
-    assert listeners.mend() == [
+    assert listeners.repair() == [
         f"listener {path}: a program called shutdown() on the shared socket; a new socket is bound there; "
         "workers that hold the old one hear nothing more, the next ones will"
     ]
@@ -130,7 +130,7 @@ def test_a_shut_down_unix_listener_is_bound_anew_at_its_path(
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert answers(path, listener.sock)
     assert not waiting(listener.sock)
-    assert listeners.mend() == []
+    assert listeners.repair() == []
     listeners.close()
     assert os.listdir(run) == []
 
@@ -140,10 +140,10 @@ def test_a_shut_down_udp_socket_is_bound_anew(listen: Open) -> None:
     listener = only(listeners)
     with pytest.raises(OSError, match="not connected"):
         listener.sock.shutdown(socket.SHUT_RDWR)
-    assert len(listeners.mend()) == 1
-    assert listeners.mend() == []
+    assert len(listeners.repair()) == 1
+    assert listeners.repair() == []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.sendto(b"hi", listener.where)
+        client.sendto(b"hi", listener.bound_to)
     assert waiting(listener.sock, 5000)
     assert listener.sock.recv(2) == b"hi"
 
@@ -156,7 +156,7 @@ def test_an_unlinked_path_is_put_back_for_the_same_socket_with_its_queue(
     inodes = listeners.inodes()
     with worker(only(listeners)) as living, connect(path) as early:
         os.unlink(path)
-        assert listeners.mend() == [
+        assert listeners.repair() == [
             f"listener {path}: a program removed the socket's path; it is put back"
         ]
         assert listeners.inodes() == inodes
@@ -164,16 +164,16 @@ def test_an_unlinked_path_is_put_back_for_the_same_socket_with_its_queue(
         assert early.recv(5) == b"hello"
         assert answers(path, living)
         os.unlink(path)
-        assert len(listeners.mend()) == 1
+        assert len(listeners.repair()) == 1
         assert answers(path, living)
-    assert listeners.mend() == []
+    assert listeners.repair() == []
 
 
 def test_the_path_of_an_inherited_socket_is_put_back_too(listen: Open, run: str) -> None:
     path = f"{run}/a.sock"
     listeners = listen(inherited=((bound(path), ""),))
     os.unlink(path)
-    assert len(listeners.mend()) == 1
+    assert len(listeners.repair()) == 1
     assert answers(path, only(listeners).sock)
     listeners.close()
     assert os.listdir(run) == ["a.sock"]
@@ -187,7 +187,7 @@ def test_an_inherited_unix_socket_that_is_bound_anew_keeps_mode_and_path_at_clos
     os.chmod(path, 0o640)
     listeners = listen(inherited=((sock, ""),))
     only(listeners).sock.shutdown(socket.SHUT_RDWR)
-    assert len(listeners.mend()) == 1
+    assert len(listeners.repair()) == 1
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
     assert answers(path, only(listeners).sock)
     listeners.close()
@@ -201,7 +201,7 @@ def test_a_stale_socket_that_a_program_left_at_the_path_makes_room_for_ours(
     listeners = listen(path)
     os.unlink(path)
     bound(path).close()
-    assert listeners.mend() == [
+    assert listeners.repair() == [
         f"listener {path}: a program removed the socket's path; it is put back"
     ]
     assert answers(path, only(listeners).sock)
@@ -215,12 +215,12 @@ def test_an_unlinked_path_without_private_link_gets_a_new_socket_and_the_sentenc
     inodes = listeners.inodes()
     os.unlink(path)
     os.unlink(private(path))
-    (sentence,) = listeners.mend()
+    (sentence,) = listeners.repair()
     assert "workers that hold the old one hear nothing more" in sentence
     assert listeners.inodes() != inodes
     assert answers(path, only(listeners).sock)
     os.unlink(path)
-    assert listeners.mend() == [
+    assert listeners.repair() == [
         f"listener {path}: a program removed the socket's path; it is put back"
     ]
 
@@ -232,7 +232,7 @@ def test_something_foreign_at_the_path_is_left_alone_and_reported(listen: Open, 
     Path(run, "a").write_text("precious")
     with bound(f"{run}/b") as other:
         lost = "new connections do not reach it any more, and it cannot be repaired"
-        assert listeners.mend() == [
+        assert listeners.repair() == [
             f"listener {run}/a: {lost}: a regular file is at the path; remove it, or take another path",
             f"listener {run}/b: {lost}: something is listening on it already",
         ]
@@ -247,10 +247,10 @@ def test_something_foreign_at_the_path_is_left_alone_and_reported(listen: Open, 
 def test_a_removed_directory_is_reported_and_mended_once_it_is_back(listen: Open, run: str) -> None:
     listeners = listen(f"{run}/d.sock", "127.0.0.1:0")
     shutil.rmtree(run)
-    (sentence,) = listeners.mend()
+    (sentence,) = listeners.repair()
     assert sentence.endswith(f"the directory {run} does not exist")
     os.mkdir(run)
-    assert len(listeners.mend()) == 1
+    assert len(listeners.repair()) == 1
     assert answers(f"{run}/d.sock", next(iter(listeners)).sock)
 
 
@@ -260,6 +260,6 @@ def test_several_spoilt_listeners_are_mended_in_one_go(listen: Open, run: str) -
     tcp.sock.shutdown(socket.SHUT_RDWR)
     shut.sock.shutdown(socket.SHUT_RDWR)
     os.unlink(f"{run}/b")
-    assert len(listeners.mend()) == 3
-    assert all(answers(listener.where, listener.sock) for listener in listeners)
-    assert listeners.mend() == []
+    assert len(listeners.repair()) == 3
+    assert all(answers(listener.bound_to, listener.sock) for listener in listeners)
+    assert listeners.repair() == []
