@@ -28,8 +28,9 @@ from sidecar.settings.table import Settings
 from sidecar.upgrade.state import from_json_value, import_supervisor, to_json_value
 
 from .job_promises import JOB_PROMISES
-from .jobs import INF, Job, ReadyCommands, Reload, RestartedProcess, Upgrade
-from .world import Broken, Process, World, draw_settings
+from .jobs import Job, ReadyCommands, Reload, RestartedProcess, Upgrade
+from .programs import INF, Broken, Process, draw_settings
+from .world import World
 
 # So long (seconds) reads, checks and waits that were under way when the calm began may go on.
 LAST_JOBS = 500.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .promises import BIT
-from .world import INF, Broken
+from .programs import INF, Broken
+from .promise import BIT
 
 if TYPE_CHECKING:
     from .host_world import HostWorld

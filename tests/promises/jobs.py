@@ -34,10 +34,10 @@ from sidecar.policies.upgrade import (
 )
 from sidecar.upgrade.state import from_json_value, to_json_value
 
+from .programs import INF
+
 if TYPE_CHECKING:
     from .host_world import HostWorld
-
-INF = float("inf")
 
 
 class Job:

@@ -20,7 +20,8 @@ import pytest
 
 from sidecar.core.model import IllegalMove
 
-from .world import Broken, schedule
+from .programs import Broken
+from .world import schedule
 
 # Within how many schedules a fault has to be found.
 ENOUGH = 2500

@@ -15,7 +15,7 @@ from sidecar.policies.restart import RestartPolicy
 from sidecar.policies.upgrade import IDLE, PROVEN, WANTED, UpgradePolicy
 
 from .host_world import host_schedule, policy_classes
-from .world import Broken
+from .programs import Broken
 
 # Within how many schedules a fault has to be found.
 ENOUGH = 1500
