@@ -46,7 +46,7 @@ def test_it_is_refused_with_its_last_words_and_serving_goes_on(
 def test_a_version_that_knows_nothing_of_upgrades_refuses_to_check(start, installed):
     """A downgrade: the option comes first, so the version does not take it for a start."""
     run = start()
-    installed.change("cli/main.py", 'words[0].startswith("--upgrade-check=")', "False")
+    installed.change("cli/main.py", "words[0].startswith(UPGRADE_CHECK)", "False")
     run.signal("USR2")
     assert "status 2" in run.wait("upgrade_failed")["cause"]
     assert run.stop() == 0
