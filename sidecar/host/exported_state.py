@@ -28,7 +28,7 @@ def export_state(host: Host) -> dict[str, Any]:
     sets = host.resources.listeners.sets
     return {
         **host.resources.export_state(),
-        **host.generations.dump(sets.index),
+        **host.generations.export_state(sets.index),
         "at": time.monotonic(),
         "since": host.control_desk.since,
         "lost": host.events.log.lost,
@@ -37,8 +37,8 @@ def export_state(host: Host) -> dict[str, Any]:
         "problems": host.settings_reload.problems,
         "hide": host.events.redaction.values,
         "log_command": host.log_command.export_state(),
-        "notify": host.readiness.notify.dump(),
-        "probes": host.readiness.probes.dump(),
+        "notify": host.readiness.notify.export_state(),
+        "probes": host.readiness.probes.export_state(),
         "helpers": host.helpers.export_state(),
         "watcher": host.watcher.export_state(),
         "supervisor": host.supervisor,
@@ -59,19 +59,19 @@ def import_state(
     events = Events(settings, environ)
     events.redaction.values = state["hide"]
     events.history, events.log.lost = state["history"], state["lost"]
-    resources = Resources(events.say, settings, environ)
+    resources = Resources(events, settings, environ)
     resources.import_state(state)
     supervisor = import_supervisor(state["supervisor"], settings, now, random_fraction)
     host = Host(events, resources, supervisor, source, started, export_state)
     host.control_desk.since = state["since"]
-    host.generations.restore(state, resources.listeners.sets)
+    host.generations.import_state(state, resources.listeners.sets)
     host.settings_reload.problems = state["problems"]
     host.log_command.import_state(state["log_command"])
     if resources.output is not None and resources.output.pid:
         host.children.adopt(resources.output.pid, host.log_command)
-    host.readiness.notify.restore(state["notify"])
+    host.readiness.notify.import_state(state["notify"])
     host.readiness.notify.on_deadline(now)
-    host.readiness.probes.restore(state["probes"])
+    host.readiness.probes.import_state(state["probes"])
     if state["watcher"]:
         host.watching.begin(now, state["watcher"])
     host.make_admin(now)

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     Delegate = Callable[[Callable[[], Any], Callable[[Any, str], None], float, int], int]
 
 # The variables by which sidecar tells a generation what it is.
-TOLD_A_GENERATION = ("SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED")
+GENERATION_VARIABLES = ("SERVER_STARTER_GENERATION", "SIDECAR_TRIGGER", "SIDECAR_CHANGED")
 # The settings that a generation has of its own for as long as it lives; of the others those of now
 # hold.
-OF_A_GENERATION = (
+GENERATION_SETTINGS = (
     "command",
     "envdir",
     "envdir_format",
@@ -80,7 +80,7 @@ class Plan:
         """The listeners as its workers get them."""
         return as_passed(self.listeners)
 
-    def handed(self) -> dict[str, str]:
+    def listener_variables(self) -> dict[str, str]:
         """The variables that tell its workers of their listeners."""
         return protocols.handed(
             self.listeners.environment(),
@@ -89,7 +89,7 @@ class Plan:
             os.getpid(),
         )
 
-    def dump(self) -> dict[str, Any]:
+    def export_state(self) -> dict[str, Any]:
         """All of it but the listeners, for a later version of sidecar."""
         return {
             "settings": self.settings,
@@ -99,7 +99,7 @@ class Plan:
         }
 
 
-class Kept:
+class KeptPlan:
     """What a generation that is gone was begun with and had in its environment, for one that goes
     back to it. In memory only: there are secrets in it.
     """
@@ -120,8 +120,8 @@ class Kept:
         self.readiness = readiness
         self.environment = environment
 
-    def dump(self) -> dict[str, Any]:
-        """All of it, for a later version of sidecar: Kept(**it)."""
+    def export_state(self) -> dict[str, Any]:
+        """All of it, for a later version of sidecar: KeptPlan(**it)."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -160,20 +160,20 @@ class Generations:
         self.plans: dict[int, Plan] = {}
         self.environments: dict[int, dict[str, str]] = {}
         #: Of the last generation that has held out, once it is gone.
-        self.kept: Kept | None = None
+        self.kept: KeptPlan | None = None
 
-    def dump(self, listeners: Callable[[Listeners], int]) -> dict[str, Any]:
+    def export_state(self, listeners: Callable[[Listeners], int]) -> dict[str, Any]:
         """For a later version of sidecar; `listeners` is the number of a set of listeners there."""
         return {
             "plans": {
-                number: {**plan.dump(), "listeners": listeners(plan.listeners)}
+                number: {**plan.export_state(), "listeners": listeners(plan.listeners)}
                 for number, plan in self.plans.items()
             },
             "environments": self.environments,
-            "kept": self.kept and self.kept.dump(),
+            "kept": self.kept and self.kept.export_state(),
         }
 
-    def restore(self, state: dict[str, Any], sets: Sequence[Listeners]) -> None:
+    def import_state(self, state: dict[str, Any], sets: Sequence[Listeners]) -> None:
         """Go on with what an earlier version has dumped, among other things."""
         self.plans = {
             number: Plan(**{**plan, "listeners": sets[plan["listeners"]]})
@@ -181,7 +181,7 @@ class Generations:
         }
         self.environments = state["environments"]
         if state.get("kept"):
-            self.kept = Kept(**state["kept"])
+            self.kept = KeptPlan(**state["kept"])
 
     def listeners(self) -> list[Listeners]:
         """Those that some generation still has."""
@@ -201,8 +201,8 @@ class Generations:
 
     def prepare(self, order: orders.Prepare, now: float) -> None:
         """Begin with a generation: the supervisor hears whether it can be started."""
-        if order.settings_from and (kept := self._what_it_had(order.settings_from)) is not None:
-            self._go_back(order, kept, now)
+        if order.settings_from and (kept := self._kept_plan(order.settings_from)) is not None:
+            self._revert(order, kept, now)
             return
         plan = self.plans[order.generation] = self._plan()
         settings = plan.settings
@@ -243,22 +243,22 @@ class Generations:
     def forget(self, generation: int, last_good: int) -> None:
         """A generation is gone; what the last good one had is kept."""
         if generation == last_good:
-            self.kept = self._what_it_had(last_good)
+            self.kept = self._kept_plan(last_good)
         elif self.kept is not None and self.kept.generation != last_good:
             self.kept = None
         self.environments.pop(generation, None)
         self.plans.pop(generation, None)
 
-    def _what_it_had(self, generation: int) -> Kept | None:
+    def _kept_plan(self, generation: int) -> KeptPlan | None:
         """Settings, command and environment of a generation that is here, or that was kept."""
         if self.kept is not None and self.kept.generation == generation:
             return self.kept
         plan, environment = self.plans.get(generation), self.environments.get(generation)
         if plan is None or environment is None:
             return None
-        return Kept(generation, plan.settings, plan.command, plan.readiness, environment)
+        return KeptPlan(generation, plan.settings, plan.command, plan.readiness, environment)
 
-    def _go_back(self, order: orders.Prepare, kept: Kept, now: float) -> None:
+    def _revert(self, order: orders.Prepare, kept: KeptPlan, now: float) -> None:
         """Prepare a generation as the last that has held out was, and say how that differs from
         what has died.
         """
@@ -284,14 +284,14 @@ class Generations:
         died = self._worker_table.current
         number = died.number if died is not None else 0
         had = self.environments.get(number, {})
-        own = {*plan.handed(), *TOLD_A_GENERATION}
-        told = {
+        own = {*plan.listener_variables(), *GENERATION_VARIABLES}
+        fields = {
             "generation": order.generation,
             "like": order.settings_from,
             "failed": number,
             "settings": [
                 name.replace("_", "-")
-                for name in OF_A_GENERATION
+                for name in GENERATION_SETTINGS
                 if getattr(settings, name) != getattr(of_now.settings, name)
             ],
             "variables": shortened(
@@ -302,7 +302,7 @@ class Generations:
                 )
             ),
         }
-        self._tools.say("reverted", told)
+        self._tools.say("reverted", fields)
         self._complete_environment(order, environment, now)
 
     def _make_environment(self, order: orders.Prepare, reading: envdir.Reading, now: float) -> None:
@@ -327,7 +327,7 @@ class Generations:
         before = self.environments.get(current.number) if current is not None else None
         if before is None or order.trigger == "envdir" or plan.settings.as_server_starter:
             return
-        own = {*plan.handed(), *TOLD_A_GENERATION, "NOTIFY_SOCKET"}
+        own = {*plan.listener_variables(), *GENERATION_VARIABLES, "NOTIFY_SOCKET"}
         names = sorted(
             name
             for name in {*before, *environment} - own
@@ -341,7 +341,7 @@ class Generations:
     ) -> None:
         """What sidecar itself tells a generation; then check it."""
         plan = self.plans[order.generation]
-        environment.update(plan.handed())
+        environment.update(plan.listener_variables())
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)
         environment["SIDECAR_TRIGGER"] = order.trigger
         if order.changed:

@@ -116,7 +116,6 @@ class Host:
             run_check=launches.check,
             room_for=self.room.left_for,
         )
-        quiet = settings.as_server_starter  # which gives no advice
         self.readiness = Readiness(
             tools,
             supervisor,
@@ -124,7 +123,7 @@ class Host:
             self.generations,
             launches,
             resources.credentials,
-            advise=not quiet,
+            advise=not settings.as_server_starter,
         )
         self.listener_repair = ListenerRepair(
             tools,
@@ -137,9 +136,8 @@ class Host:
             self.generations,
             launches,
             self.readiness,
-            self.room,
-            self.listener_repair,
-            advise=not quiet,
+            out_of_memory=self.room.has_killed,
+            repair_listeners=self.listener_repair.on_deadline,
         )
         self.memory_watch = MemoryWatch(tools, settings.max_memory, now, worker_table)
         # Helpers.

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from sidecar.system.signals import SignalPipe
 
 # What does not die of SIGKILL within this time (seconds) is left to the system.
-LAST_WAIT = 1.0
+LAST_WAIT_S = 1.0
 # The log command has this long (seconds) to write out what it has read.
-LOG_COMMAND_WAIT = 5.0
+LOG_COMMAND_TIMEOUT_S = 5.0
 # The least time (seconds) in which what was killed is waited for.
-A_MOMENT = 0.2
+MIN_WAIT_S = 0.2
 # Descriptors that are kept for the very end, where there may be no others left: what is still there
 # is found by reading /proc.
-SPARE = 3
+SPARE_DESCRIPTORS = 3
 
 
 class LastSweep:
@@ -35,7 +35,9 @@ class LastSweep:
         self._turn = turn
         self._sources = sources
         self._wakeup = wakeup
-        self._spare = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SPARE)]
+        self._spare = [
+            os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SPARE_DESCRIPTORS)
+        ]
 
     def run(
         self,
@@ -57,8 +59,8 @@ class LastSweep:
         # Only children's ends are waited for now: whoever else has something to say would end each
         # wait at once.
         self._sources.only(self._wakeup)
-        until = min(over_by, time.monotonic() + LOG_COMMAND_WAIT) - A_MOMENT
-        self._sweep(workers, min(until, time.monotonic() + LAST_WAIT), log_command)
+        until = min(over_by, time.monotonic() + LOG_COMMAND_TIMEOUT_S) - MIN_WAIT_S
+        self._sweep(workers, min(until, time.monotonic() + LAST_WAIT_S), log_command)
         if output is not None:
             self._turn.attempt("let go of its output", let_go_of_output)
             self._turn.attempt("give its output back", output.restore_descriptors)
@@ -69,7 +71,7 @@ class LastSweep:
 
     def _sweep(self, workers: ChildProcesses, until: float, spared: int = 0) -> None:
         """Kill what is left, and wait for its end until that moment, and at least a moment."""
-        until = max(until, time.monotonic() + A_MOMENT)
+        until = max(until, time.monotonic() + MIN_WAIT_S)
         while workers.kill_leftovers(spared) and time.monotonic() < until:
             self._reaped(workers, 0.05)
 

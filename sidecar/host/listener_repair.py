@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from sidecar.host.job import Tools
     from sidecar.system.listeners import Listeners
 
-# Programs that spoil listeners without end have them repaired once in so many seconds, but for so
-# many seconds' worth at once; what cannot be repaired is tried again after pauses up to the longest.
-REPAIRS = (0.05, 5.0)
-LONGEST_BROKEN = 30.0
+# Programs that spoil listeners without end have them repaired once in so long, but for so long's
+# worth at once; what cannot be repaired is tried again after pauses up to the longest.
+REPAIR_INTERVAL_S, REPAIR_BURST_S = 0.05, 5.0
+MAX_PAUSE_S = 30.0
 
 
 class ListenerRepair:
@@ -36,22 +36,22 @@ class ListenerRepair:
         #: What tells when a listener is spoilt, and when to look at all of them, whatever it tells.
         self._watch: ListenerWatch | None = None
         self._watch_problem = ""
-        self._look_at = float("-inf")
-        self._allowance = RateLimit(*REPAIRS)
-        self._pace = Backoff(0.0, LONGEST_BROKEN)
+        self._check_at = float("-inf")
+        self._allowance = RateLimit(REPAIR_INTERVAL_S, REPAIR_BURST_S)
+        self._pace = Backoff(0.0, MAX_PAUSE_S)
         #: What is said of those that could not be repaired.
         self._broken: tuple[str, ...] = ()
 
     def deadline(self) -> float:
         """When to look at them."""
-        return self._look_at
+        return self._check_at
 
     def on_deadline(self, now: float) -> None:
         """Look at them, and repair what has to be repaired."""
         if self._watch is not None:
             self._watch.take()
         if self._leaving():
-            self._look_at = float("inf")
+            self._check_at = float("inf")
             return
         listeners = self._listeners()
         before, known = listeners.inodes(), self._broken
@@ -67,19 +67,19 @@ class ListenerRepair:
             # something may have happened to them meanwhile. Who spoils them without end is not
             # heard each time.
             self.close()
-            self._look_at = self._allowance.use(now)
-            if self._look_at <= now:
+            self._check_at = self._allowance.use(now)
+            if self._check_at <= now:
                 self._start_watching(listeners)
         elif self._broken:
-            self._look_at = self._pace.record_failure(now, 0.0, random_fraction())
+            self._check_at = self._pace.record_failure(now, 0.0, random_fraction())
         else:
             self._pace.failures = 0
-            self._look_at = float("inf")
+            self._check_at = float("inf")
 
     def changed(self, now: float) -> None:
         """There are other listeners now."""
         self.close()
-        self._look_at = now
+        self._check_at = now
 
     def close(self) -> None:
         """Watch them no more."""

@@ -109,7 +109,7 @@ class Loop:
             if self._sources.has(key) and not self._turn.attempt(
                 "read what has come", key.data, now
             ):
-                self._sources.pause(key, self._turn.put_off(f"read {key.fd}", now))
+                self._sources.pause(key, self._turn.postpone(f"read {key.fd}", now))
         self._work(now)
 
     def _work(self, now: float) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.host.job import Tools
 
 # With --max-memory the workers' memory is looked at that often (seconds).
-LOOK_AT_MEMORY = 5.0
+CHECK_INTERVAL_S = 5.0
 
 
 class MemoryWatch:
@@ -39,7 +39,7 @@ class MemoryWatch:
         """Another limit holds from now on, if it is another."""
         if limit != self._limit:
             self._limit = limit
-            self._at = now + LOOK_AT_MEMORY if limit else float("inf")
+            self._at = now + CHECK_INTERVAL_S if limit else float("inf")
 
     def deadline(self) -> float:
         """The time of the next look."""
@@ -47,11 +47,11 @@ class MemoryWatch:
 
     def on_deadline(self, now: float) -> None:
         """Find the workers that hold more memory than they may."""
-        self._at = now + LOOK_AT_MEMORY
+        self._at = now + CHECK_INTERVAL_S
         for worker in self._worker_table.ready():
-            self._tools.attempt("look at the workers' memory", self._look_at, worker.pid, now)
+            self._tools.attempt("look at the workers' memory", self._check, worker.pid, now)
 
-    def _look_at(self, pid: int, now: float) -> None:
+    def _check(self, pid: int, now: float) -> None:
         memory = resources.more_than(self._limit or 0, pid)
         if memory:
             self._tools.observe(facts.MemoryLimitExceeded(pid, memory), now)

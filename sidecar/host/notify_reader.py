@@ -34,7 +34,7 @@ class NotifyReader:
         self._socket: NotifySocket | None = None
         #: When to listen to it again: it is not listened to while somebody floods it.
         self._listen_at = float("inf")
-        self._said_unknown = 0
+        self._ambiguous_generation = 0
 
     @property
     def address(self) -> str:
@@ -58,11 +58,11 @@ class NotifyReader:
         if self._socket is not None:
             self._socket.close()
 
-    def dump(self) -> Any:
+    def export_state(self) -> Any:
         """For a later version of sidecar."""
         return self._socket and self._socket.export_state()
 
-    def restore(self, state: Any) -> None:
+    def import_state(self, state: Any) -> None:
         """Take what an earlier version has dumped; `on_deadline` then listens."""
         if state:
             self._socket = NotifySocket(state)
@@ -100,8 +100,8 @@ class NotifyReader:
             for worker in self._worker_table.active()
             if worker.state == STARTING and worker.readiness == "notify"
         ]
-        if len(coming) > 1 and self._said_unknown != coming[-1].generation:
-            self._said_unknown = coming[-1].generation
+        if len(coming) > 1 and self._ambiguous_generation != coming[-1].generation:
+            self._ambiguous_generation = coming[-1].generation
             remark = (
                 f"READY=1 came from a process that had ended before it was heard; {len(coming)} workers are"
                 " starting, and nobody knows whose it was: ignored. Let the server send it, or a"

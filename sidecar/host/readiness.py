@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.host.generations import Generations
     from sidecar.host.job import Job, Tools
     from sidecar.host.launches import Launches
-    from sidecar.system.processes import ChildProcesses
+    from sidecar.system.processes import ChildProcesses, Ended
     from sidecar.system.users import Credentials
 
 
@@ -101,6 +101,15 @@ class Readiness:
         self.probes.drop(pid)
         self.missed_sockets.drop(pid)
         self.commands.drop(pid)
+
+    def retire(self, pid: int) -> None:
+        """A worker is asked to leave: if its ready command was not believed, say so."""
+        self.commands.leaves(pid)
+
+    def explain_exit(self, worker: Worker, ended: Ended) -> None:
+        """Say what may have ended a worker before it was ready, if that is known."""
+        if self._advise:
+            self.missed_sockets.ended_early(worker, ended)
 
     def _see_executed(self, pid: int, now: float) -> None:
         if self._processes.runs_its_program(pid):

@@ -41,15 +41,15 @@ class ReadinessProbes:
         self._schedule = ProbeSchedule()
         # The processes that took connections when they were last counted, by worker.
         self._accepting_pids: dict[int, set[int]] = {}
-        self._said_deaf = 0
+        self._reported_pid = 0
 
-    def dump(self) -> tuple[Any, ...]:
+    def export_state(self) -> tuple[Any, ...]:
         """For a later version of sidecar."""
-        return self._accepting_pids, self._said_deaf
+        return self._accepting_pids, self._reported_pid
 
-    def restore(self, state: tuple[Any, ...]) -> None:
+    def import_state(self, state: tuple[Any, ...]) -> None:
         """Go on with what an earlier version has dumped."""
-        self._accepting_pids, self._said_deaf = state
+        self._accepting_pids, self._reported_pid = state
 
     def add(self, pid: int, now: float) -> None:
         """A worker has been started."""
@@ -67,9 +67,9 @@ class ReadinessProbes:
     def on_deadline(self, now: float) -> None:
         """Look at every coming worker whose look is due."""
         for pid in self._schedule.due(now):
-            self._tools.attempt(f"look whether process {pid} is ready", self._look_at, pid, now)
+            self._tools.attempt(f"look whether process {pid} is ready", self._probe, pid, now)
 
-    def _look_at(self, pid: int, now: float) -> None:
+    def _probe(self, pid: int, now: float) -> None:
         """Look at one worker."""
         supervisor = self._supervisor
         worker, replaced = supervisor.worker_table.find(pid), supervisor.workers_to_shrink_for(pid)
@@ -93,7 +93,7 @@ class ReadinessProbes:
         except OSError:
             return  # no descriptor left just now; there will be a next look
         for old in replaced or ():
-            self._count_old(old, now)
+            self._count_replaced(old, now)
         if taking:
             self._ready(pid, now)
         if taking and replaced is None:
@@ -111,7 +111,7 @@ class ReadinessProbes:
         self._accepting_pids[pid] = accept_probe.accepting_pids(pid, self._inodes(pid), before)
         return len(self._accepting_pids[pid])
 
-    def _count_old(self, pid: int, now: float) -> None:
+    def _count_replaced(self, pid: int, now: float) -> None:
         """Count what is to be replaced; what cannot be counted, or cannot be asked to shrink, is
         replaced as a whole.
         """
@@ -120,8 +120,8 @@ class ReadinessProbes:
         except (accept_probe.ProbeForbidden, OSError):
             return
         if count > 1 and not procfs.handles_signals(pid, signal.SIGTTOU, signal.SIGTTIN):
-            if self._said_deaf != pid:
-                self._said_deaf = pid
+            if self._reported_pid != pid:
+                self._reported_pid = pid
                 what = "replace its processes one by one (--slow-start)"
                 cause = (
                     f"process {pid}, which sidecar started, has no handler for SIGTTOU and SIGTTIN"

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from sidecar.host.events import Events
     from sidecar.settings.table import Settings
-
-    Say = Callable[[str, Mapping[str, Any]], None]
 
 
 class Resources:
@@ -41,8 +40,9 @@ class Resources:
     processes: processes.ChildProcesses
     manager: ServiceManager
 
-    def __init__(self, say: Say, settings: Settings, environ: Mapping[str, str]) -> None:
-        self._say = say
+    def __init__(self, events: Events, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._say = events.say
+        self._attempt = events.turn.attempt
         self._settings = settings
         self.started_with = environ
         self.credentials = users.credentials(settings.user, settings.group)
@@ -54,16 +54,16 @@ class Resources:
         self.pid_file: PidFile | None = None
         self.admin: Listeners | None = None
         self.status_file = StatusFile(settings.status_file) if settings.status_file else None
-        # What closes each of them, in order. Last the control socket: whoever waits for the end of
-        # sidecar sees it in the end of the connection.
-        self._closing: list[Callable[[], None]] = []
+        # What is done with each of them at the end, in order. Last the control socket: whoever waits
+        # for the end of sidecar sees it in the end of the connection.
+        self._closing: list[tuple[str, Callable[[], None]]] = []
 
     def open(self) -> None:
         """Open everything. Raises SidecarError and OSError, and `close` closes what was opened."""
         settings = self._settings
         descriptors.set_cloexec_on_inherited()
         self._begin(SignalPipe())
-        self._closing = [self.wakeup.close]
+        self._closing = [("take no signals", self.wakeup.close)]
         # Not kept: each generation reads its own. What cannot be read now is refused before
         # anything is bound.
         read_envdir(settings, self.place)
@@ -71,21 +71,21 @@ class Resources:
             self.output = Output(settings.log_file)
         if settings.pid_file:
             self.pid_file = PidFile.take(settings.pid_file)
-            self._closing.insert(0, self.pid_file.release)
+            self._closing.insert(0, ("remove the pid file", self.pid_file.release))
         first = Listeners.open(
             settings.port,
             backlog=settings.backlog,
             inherited=inherited(self.started_with, os.getpid()),
         )
         self.listeners = ListenerSets(self._say, [first], first)
-        self._closing[:0] = [self.listeners.close, self._remove_status_file]
+        self._closing[:0] = self._closing_of_listeners()
         for path in first.removed_paths:
             self._say("socket_removed", {"path": path})
         if settings.admin is not None:
             self.admin = Listeners.open([settings.admin], backlog=None, flag="--admin")
-            self._closing.insert(0, self.admin.close)
+            self._closing.insert(0, ("close the admin's listener", self.admin.close))
         self.control = server.ControlSocket.open(settings.control, server.places(self.started_with))
-        self._closing.insert(-1, self.control.close)
+        self._closing.insert(-1, ("close the control socket", self.control.close))
 
     def import_state(self, state: dict[str, Any]) -> None:
         """Make everything of what an earlier version has exported. Raises SidecarError and OSError;
@@ -104,13 +104,14 @@ class Resources:
             self.status_file.import_state(state["status_file"])
         self.manager.import_state(state["manager"])
         self._closing = [
-            *([self.admin.close] if self.admin is not None else []),
-            self.listeners.close,
-            self._remove_status_file,
-            *([self.pid_file.release] if self.pid_file is not None else []),
-            self.control.close,
-            self.wakeup.close,
+            *self._closing_of_listeners(),
+            ("close the control socket", self.control.close),
+            ("take no signals", self.wakeup.close),
         ]
+        if self.pid_file is not None:
+            self._closing.insert(-2, ("remove the pid file", self.pid_file.release))
+        if self.admin is not None:
+            self._closing.insert(0, ("close the admin's listener", self.admin.close))
 
     def export_state(self) -> dict[str, Any]:
         """What `import_state` makes everything of."""
@@ -130,15 +131,15 @@ class Resources:
         }
 
     def close(self) -> None:
-        """Close everything, each by itself. Raises the first error."""
-        failed: Exception | None = None
-        for close in self._closing:
-            try:
-                close()
-            except Exception as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+        """Close everything; a defect in one leaves no other undone."""
+        for what, close in self._closing:
+            self._attempt(what, close)
+
+    def _closing_of_listeners(self) -> list[tuple[str, Callable[[], None]]]:
+        return [
+            ("close the listeners", self.listeners.close),
+            ("remove the status file", self._remove_status_file),
+        ]
 
     def _remove_status_file(self) -> None:
         if self.status_file is None:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 # The first look at a worker comes after this time, and each pause before the next grows with its
 # age; a socket counts that is seen by two looks (seconds).
-FIRST, PAUSE, GROWTH = 0.5, 0.8, 0.2
+FIRST_LOOK_S, MIN_PAUSE_S, PAUSE_GROWTH = 0.5, 0.8, 0.2
 # A worker that is ready by time alone may still be about to listen: it is looked at for so long.
 LONGEST_BY_TIME_S = 5.0
 
-TAKE = "take fd {fd} (LISTEN_FDS, SERVER_STARTER_PORT), by its code or an option, as in `uvicorn --fd 3`"
-HOW = f"the program has to {TAKE}; one that cannot runs without --port, and with --overlap never"
+TAKE_SOCKET = "take fd {fd} (LISTEN_FDS, SERVER_STARTER_PORT), by its code or an option, as in `uvicorn --fd 3`"
+GENERAL_ADVICE = f"the program has to {TAKE_SOCKET}; one that cannot runs without --port, and with --overlap never"
 
 
 class WorkerStart(Record):
@@ -56,7 +56,7 @@ class SocketUse:
 
     def add(self, pid: int, now: float) -> None:
         """A worker has been started."""
-        self._coming[pid] = (now, now + FIRST, frozenset())
+        self._coming[pid] = (now, now + FIRST_LOOK_S, frozenset())
 
     def drop(self, pid: int) -> None:
         """It takes connections, or has gone."""
@@ -71,7 +71,7 @@ class SocketUse:
         pids = [pid for pid, (_, at, _) in self._coming.items() if at <= now]
         for pid in pids:
             began, _, seen = self._coming[pid]
-            self._coming[pid] = (began, now + max(PAUSE, (now - began) * GROWTH), seen)
+            self._coming[pid] = (began, now + max(MIN_PAUSE_S, (now - began) * PAUSE_GROWTH), seen)
         return pids
 
     def age(self, pid: int, now: float) -> float:
@@ -104,7 +104,7 @@ class SocketUse:
         return self._once(
             f"is not given a socket (there is no --port): {who} by itself, so that the next generation beside it cannot,"
             ' unless by SO_REUSEPORT ("address already in use")',
-            f"say --port {port} and have the program {TAKE.format(fd=3)}; or say --overlap never",
+            f"say --port {port} and have the program {TAKE_SOCKET.format(fd=3)}; or say --overlap never",
         )
 
     def ended(
@@ -118,8 +118,8 @@ class SocketUse:
         row, program = profiles.find(start.command, start.profile)
         for each in streams:
             port = each.key.rpartition(":")[2]
-            named = _named(port, program.words, start.environment)
-            if each.family != "AF_UNIX" and named and not _handed(row, program):
+            named = _what_names(port, program.words, start.environment)
+            if each.family != "AF_UNIX" and named and not _is_given_socket(row, program):
                 return self._once(
                     f'{end}, and its {named} names port {port}, which sidecar holds: to bind it ends in "address already in use"',
                     advice(start, each.fd),
@@ -160,15 +160,15 @@ def advice(start: WorkerStart, fd: int) -> str:
             return f"leave {own} out, and the profile {row.name} gives it the socket"
         if row.listen:
             return row.listen.format(fd=fd)
-    return HOW.format(fd=fd)
+    return GENERAL_ADVICE.format(fd=fd)
 
 
-def _handed(row: profiles.Profile | None, program: Program) -> bool:
+def _is_given_socket(row: profiles.Profile | None, program: Program) -> bool:
     """Whether the program is given the socket by its profile, whatever its command names."""
     return row is not None and not profiles.own_listener(row, program) and not row.listen
 
 
-def _named(port: str, words: Sequence[str], environment: Mapping[str, str]) -> str:
+def _what_names(port: str, words: Sequence[str], environment: Mapping[str, str]) -> str:
     """What names the port: the command line, or a variable; "" if nothing does."""
     for word in words[1:]:
         digits = "".join(char if char.isdigit() else " " for char in word).split()

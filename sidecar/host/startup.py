@@ -49,7 +49,7 @@ def run(
         events = Events(settings, environ)
         if source is not None:
             events.redaction.add(source.redactions)
-        resources = Resources(events.say, settings, environ)
+        resources = Resources(events, settings, environ)
         try:
             resources.open()
             if detach is not None:

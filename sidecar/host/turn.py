@@ -68,7 +68,7 @@ class Turn:
                 continue
             due = part.always or self._due(part, now) <= now
             if due and not self.attempt(part.what, part.work, now):
-                self.put_off(part.what, now)
+                self.postpone(part.what, now)
 
     def _due(self, part: Part, now: float) -> float:
         """When a part of the turn is due."""
@@ -76,12 +76,12 @@ class Turn:
             due = part.deadline()
         except Exception as error:
             self.note_defect(part.what, error, now)
-            due = self.put_off(part.what, now)
+            due = self.postpone(part.what, now)
         held = self._containment.paused_until(part.what)
         # What is done in every turn has no deadline of its own to come back to after a failure.
         return max(due, held) if not part.always or held <= now else held
 
-    def put_off(self, what: str, now: float) -> float:
+    def postpone(self, what: str, now: float) -> float:
         """It has raised: when to do it again."""
         return self._containment.record_failure(what, now, random_fraction())
 

@@ -6,13 +6,13 @@ from sidecar.core import facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.core import orders
     from sidecar.core.model import Worker
     from sidecar.host.generations import Generations
     from sidecar.host.job import Tools
     from sidecar.host.launches import Launches
-    from sidecar.host.listener_repair import ListenerRepair
-    from sidecar.host.memory_watch import MemoryRoom
     from sidecar.host.readiness import Readiness
     from sidecar.system.processes import ChildProcesses, Ended
 
@@ -20,7 +20,9 @@ OUT_OF_MEMORY = "killed by SIGKILL, probably because the container has no memory
 
 
 class WorkerProcesses:
-    """The job that performs the orders about workers. `advise`: say why one may have ended early."""
+    """The job that performs the orders about workers. `out_of_memory` says whether the kernel has
+    just killed a process for want of memory; `repair_listeners` is called when a worker has ended.
+    """
 
     def __init__(
         self,
@@ -29,18 +31,17 @@ class WorkerProcesses:
         generations: Generations,
         launches: Launches,
         readiness: Readiness,
-        room: MemoryRoom,
-        listener_repair: ListenerRepair,
-        advise: bool,
+        *,
+        out_of_memory: Callable[[], bool],
+        repair_listeners: Callable[[float], None],
     ) -> None:
         self._tools = tools
         self._processes = processes
         self._generations = generations
         self._launches = launches
         self._readiness = readiness
-        self._room = room
-        self._listener_repair = listener_repair
-        self._advise = advise
+        self._out_of_memory = out_of_memory
+        self._repair_listeners = repair_listeners
         # The order whose signal has been sent: should it be performed again, it is not sent again.
         self._sent: orders.AnyOrder | None = None
 
@@ -61,7 +62,7 @@ class WorkerProcesses:
 
     def retire(self, order: orders.Retire) -> None:
         """Ask a worker to leave."""
-        self._readiness.commands.leaves(order.pid)
+        self._readiness.retire(order.pid)
         if self._sent is not order:  # a second signal hurries some programs
             try:
                 self._processes.retire(order.pid, order.signal)
@@ -94,9 +95,8 @@ class WorkerProcesses:
 
     def on_worker_exit(self, worker: Worker, ended: Ended, now: float) -> None:
         """A worker's leader has ended."""
-        if self._advise:
-            what = "say why a worker may have ended"
-            self._tools.attempt(what, self._readiness.missed_sockets.ended_early, worker, ended)
+        what = "say why a worker may have ended"
+        self._tools.attempt(what, self._readiness.explain_exit, worker, ended)
         self._tools.attempt("stop looking at a worker", self._readiness.drop, ended.pid)
         note = ended.start_error
         try:
@@ -115,14 +115,13 @@ class WorkerProcesses:
             ended.strays,
         )
         self._tools.observe(fact, now)
-        repair = self._listener_repair.on_deadline
-        self._tools.attempt("repair the listeners", repair, now)
+        self._tools.attempt("repair the listeners", self._repair_listeners, now)
 
     def _killed_for_memory(self, worker: Worker, ended: Ended) -> str:
         """What is to be said of a worker that somebody killed: nothing, unless the kernel has just
         done such a thing.
         """
-        if ended.signal != "KILL" or not worker.active or not self._room.has_killed():
+        if ended.signal != "KILL" or not worker.active or not self._out_of_memory():
             return ""
         return OUT_OF_MEMORY
 

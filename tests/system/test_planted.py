@@ -26,7 +26,7 @@ ENTRIES = [
     "sidecar.host.listener_sets:ListenerSets.close_unused", "sidecar.host.unknown_holders:UnknownHolders.look",
     "sidecar.host.host:Host._leave", "sidecar.host.requests:Requests.reload", "sidecar.host.watching:Watching.follow_link",
     "sidecar.host.performing:Performing._perform", "sidecar.host.in_force:InForce.plan",
-    *(f"sidecar.host.readiness_probes:ReadinessProbes.{each}" for each in ("deadline", "on_deadline", "_look_at")),
+    *(f"sidecar.host.readiness_probes:ReadinessProbes.{each}" for each in ("deadline", "on_deadline", "_probe")),
     *(f"sidecar.host.ready_commands:ReadyCommands.{each}" for each in ("on_deadline", "on_exit")),
     *(f"sidecar.host.children:Children.{each}" for each in ("deadline", "on_deadline", "_see_end", "start")),
     *(f"sidecar.host.sources:Sources.{each}" for each in ("deadline", "listen_to", "stop_listening", "wait")),
@@ -34,6 +34,16 @@ ENTRIES = [
     "sidecar.host.status_reports:StatusFileReport.on_deadline", "sidecar.host.status_reports:ServiceManagerReport.on_deadline",
     "sidecar.host.generation_checks:GenerationChecks.on_exit", "sidecar.host.listener_repair:ListenerRepair.on_deadline",
     *(f"sidecar.system.processes:ChildProcesses.{each}" for each in ("start", "collect", "_read_report_and_end", "signal", "has_executed", "was_stopped")),
+    *(f"sidecar.host.{each}.deadline" for each in (
+        "notify_reader:NotifyReader", "listener_repair:ListenerRepair", "log_command:LogCommand", "helper_processes:HelperProcesses",
+        "settings_reload:SettingsReload", "delegation:Delegation", "missed_sockets:MissedSockets", "ready_commands:ReadyCommands",
+        "memory_watch:MemoryWatch", "status_reports:StatusFileReport", "status_reports:ServiceManagerReport", "control_desk:ControlDesk",
+        "upgrading:Upgrading", "stop_deadline:StopDeadline")),
+    "sidecar.host.notify_reader:NotifyReader.on_readable", "sidecar.host.upgrading:Upgrading.advance",
+    "sidecar.host.missed_sockets:MissedSockets.ended_early", "sidecar.host.helper_processes:HelperProcesses.kill_stopped",
+    *(f"sidecar.host.delegation:Delegation.{each}" for each in ("start", "on_exit", "drop_generation")),
+    *(f"sidecar.host.settings_reload:SettingsReload.{each}" for each in ("request", "on_exit")),
+    *(f"sidecar.host.settings_change:SettingsChange.{each}" for each in ("prepare", "_put_in_force")),
     *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
         "observe", "_begin_swap", "_remove_finished", "_advance_stop",
         "_kill_overdue", "_exit_when_empty", "_start_missing_workers", "_handle_failed_generation", "_lose_worker", "_retire", "_check_start_deadlines", "_serve",
@@ -47,7 +57,15 @@ ENTRIES = [
 ]  # fmt: skip
 
 
-ASKED = ("--ready", "command", "--ready-command", "true")
+#: What has to be asked for, or the entry is never come to.
+OPTIONS = {
+    "ReadyCommands": ("--ready", "command", "--ready-command", "true"),
+    "NotifyReader": ("--ready", "notify"),
+    "LogCommand": ("--log-file", "| exec cat >&2"),
+    "MemoryWatch": ("--max-memory", "1G"),
+    "Delegation": ("--envdir", "env"),
+    "Settings": ("--config", "sidecar.yml"),
+}
 
 
 class Planted(Sidecar):
@@ -84,15 +102,20 @@ def request(path: Path) -> None:
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.partition(":")[2])
 def test_the_promises_hold(tmp_path, entry, when):
     armed = tmp_path / "armed"
-    (tmp_path / "code").mkdir()
+    for name in ("code", "env"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sidecar.yml").write_text("min-uptime: 1s\n")
+    wanted = next((OPTIONS[each] for each in OPTIONS if f":{each}" in entry), ())
     if not entry.endswith(
         (":Events.say", "Sources.stop_listening", "Sources.listen_to")
     ):  # before anything is served: an end
         armed.touch()
     run = Planted(
         "--workers", "2", "--drain-timeout", "4", "--start-timeout", "8", "--watch", str(tmp_path / "code"),
-        "--check", "true", *ASKED * ("ReadyCommands" in entry), "--status-file", str(tmp_path / "status"), "--control", str(tmp_path / "control"),
-        env={"PLANT": entry, "WHEN": when, "ARMED": str(armed), "PYTHONDONTWRITEBYTECODE": "1"},
+        "--check", "true", *wanted, "--status-file", str(tmp_path / "status"), "--control", str(tmp_path / "control"),
+        env={"PLANT": entry, "WHEN": when, "ARMED": str(armed), "PYTHONDONTWRITEBYTECODE": "1",
+             **({"NOTIFY": "1"} if "NotifyReader" in entry else {})},
+        cwd=tmp_path,
     )  # fmt: skip
     try:
         run.wait("serving")
@@ -105,11 +128,20 @@ def test_the_promises_hold(tmp_path, entry, when):
             run.signal("HUP")
             request(tmp_path / "control")
             until(
-                lambda: run.serves() > before or len(run.seen("swap_failed")) > failed,
+                lambda: (
+                    run.serves() > before
+                    or len(run.seen("swap_failed")) > failed
+                    or run.seen("reload_rejected")
+                ),
                 "the swap's outcome",
                 run,
             )
-            if run.serves() == before:
+            if run.seen("reload_rejected"):
+                assert "a defect in sidecar" in run.seen("reload_rejected")[0]["cause"]
+                run.signal("HUP")
+                until(lambda: run.serves() > before, "a reload that was asked for again", run)
+                assert len(run.seen("reload_rejected")) == 1
+            elif run.serves() == before:
                 # What serves goes on, who asked has been told so, and asks again.
                 said = run.seen("swap_failed")[-1]
                 assert "a defect in sidecar" in said["cause"]
@@ -148,6 +180,11 @@ def test_every_entry_is_there():
 
 
 LAST_STEPS = [
+    "sidecar.host.last_sweep:LastSweep.run",
+    "sidecar.host.sources:Sources.close",
+    "sidecar.host.terminal_keys:TerminalKeys.close",
+    "sidecar.host.listener_sets:ListenerSets.close",
+    "sidecar.system.signals:SignalPipe.close",
     "sidecar.host.listener_repair:ListenerRepair.close",
     "sidecar.host.notify_reader:NotifyReader.close",
     "sidecar.system.service_manager:ServiceManager.close",
