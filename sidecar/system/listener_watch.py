@@ -2,12 +2,12 @@
 
 Nothing else ends the wait, neither a connection nor another file in the same directory:
 
-    shutdown()      an epoll set holds the sockets and asks for a hang-up only. The kernel tells the
-                    waiter what has happened, so one who does not ask for EPOLLIN is not woken by a
-                    connection. Edge-triggered: what cannot be repaired does not keep us awake.
-    a removed path  inotify(7) on the socket's file itself: its number of names changes (IN_ATTRIB)
-                    when one of them is removed or replaced, and it hears that it is moved. The
-                    directory is watched only for its own end.
+    shutdown()      An epoll set has the sockets and waits for a hang-up only. Without EPOLLIN a
+                    connection does not wake sidecar. The set is edge-triggered, so a socket that
+                    cannot be repaired does not wake it again and again.
+    a removed path  inotify(7) watches the socket's file itself: its number of names changes
+                    (IN_ATTRIB) when one of them is removed or replaced, and a move is reported, too.
+                    The directory is watched only for its own removal.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _ONLY_DIRECTORY, _NO_LINK = 0x0100_0000, 0x0200_0000
 
 
 class ListenerWatch:
-    """Readable when one of the listeners has been spoilt; made anew when there are other ones."""
+    """Readable when one of the listeners has been spoiled. Make a new one for other listeners."""
 
     def __init__(self, listeners: Iterable[tuple[int, str]]) -> None:
-        """Watch these: descriptors of sockets, and their paths, "" for none.
+        """Watch these: descriptors of sockets with their paths, "" for none.
 
-        Raises OSError if a descriptor cannot be watched. What hinders the watching of paths is in
-        `problem`, "" if nothing does.
+        Raises OSError if a descriptor cannot be watched. If a path cannot be watched, `problem` says
+        why; otherwise it is "".
         """
         self.problem = ""
         self._inotify = -1
@@ -72,7 +72,7 @@ class ListenerWatch:
                         self.problem = f"{place}: {error.strerror}"
 
     def fileno(self) -> int:
-        """For select: readable when a listener has been spoilt since `take`."""
+        """For select: readable when a listener has been spoiled since `take`."""
         return self._epoll.fileno()
 
     def take(self) -> None:

@@ -1,10 +1,9 @@
-"""What /proc says of processes: who is whose child, in which group, started for whom.
+"""Reads /proc: whose child a process is, in which group, for which worker it was started.
 
 A process of a worker may leave the worker's process group (setsid: a daemon, a helper) and outlive
-it. It then becomes a child of ours, as PID 1 or as a subreaper, and whose it was is told by what it
-cannot easily lose: its session, and its environment, which every fork and exec hands down
-(SIDECAR_WORKER_PID names the worker's leader). Nobody polls for such processes: they become our
-children in the moment in which their parent ends, and that end wakes us.
+it. It then becomes sidecar's child, as PID 1 or as a subreaper. Its worker is found by what the
+process cannot easily lose: its session, and its environment, which every fork and exec passes on
+(SIDECAR_WORKER_PID names the worker's leader).
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-#: A process or descriptor that went meanwhile: ENOENT, ESRCH.
+#: The errors for a process or descriptor that no longer exists: ENOENT, ESRCH.
 VANISHED = (FileNotFoundError, ProcessLookupError)
 
-#: The variable by which a worker's processes are known, wherever they have gone to.
+#: The variable in the environment of a worker's processes: the pid of the worker's leader.
 WORKER_PID_VARIABLE = "SIDECAR_WORKER_PID"
 
 
 def read(path: str) -> str:
-    """The whole of a file in /proc, at a third of what open() costs; errors name the file, also
-    those of read(2).
+    """The whole of a file in /proc, in a third of the time that open() takes. Errors name the file,
+    also those of read(2).
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -51,13 +50,14 @@ def stat_fields(task: str) -> list[str]:
 
 
 def as_owner(pid: int, look: Callable[[], T]) -> T:
-    """Look at a process; where that is refused, look again as its owner. Raises PermissionError.
+    """Look at a process; if that is refused, look again as its owner. Raises PermissionError.
 
-    Root may look at everybody only with CAP_SYS_PTRACE, which containers do not have. Without it
-    the kernel asks that our filesystem uid and gid be the process's (ptrace(2), "Ptrace access mode
-    checking"), and taking them as effective ids does that; the real ones stay 0, so the owner may
-    not signal us meanwhile. Second choice, for it leaves us "not dumpable" (prctl(2)). It does not
-    help with a process that changed its uid without execve, which is that itself.
+    Root may look at every process only with CAP_SYS_PTRACE, which containers do not have. Without it
+    the kernel demands that the filesystem uid and gid are the process's (ptrace(2), "Ptrace access
+    mode checking"). Setting the effective ids does that; the real ones stay 0, so the owner may not
+    signal sidecar meanwhile. This is the second choice because it leaves sidecar "not dumpable"
+    (prctl(2)). It does not help with a process that changed its uid without execve, because that is
+    not dumpable itself.
     """
     try:
         return look()
@@ -78,14 +78,14 @@ def as_owner(pid: int, look: Callable[[], T]) -> T:
 
 
 def children_of() -> Callable[[int], list[int]]:
-    """What tells a process's children: for who asks about several processes, as without
-    CONFIG_PROC_CHILDREN this takes a walk over all of them.
+    """A function that returns a process's children. Use one for several processes: without
+    CONFIG_PROC_CHILDREN, making it takes a walk over all processes.
     """
     return _children if _children_shown() else _children_by_scan()
 
 
 def _children(pid: int) -> list[int]:
-    """A process's children, by whichever of its threads; in a moment of change some may be missed
+    """A process's children, of any of its threads. While children come and go some may be missed
     (proc(5)).
     """
     children: list[int] = []
@@ -285,8 +285,8 @@ _MAX_ANCESTORS = (
 
 
 def children_by_group() -> dict[int, list[int]]:
-    """Our own children by process group: for who asks about many workers, as each question would go
-    through all of them again.
+    """Sidecar's children by process group. Use one result for many workers: each call goes through
+    all the children.
     """
     children = children_of()
     groups: dict[int, list[int]] = {}

@@ -144,7 +144,7 @@ def test_a_reload_that_is_waited_for_ends_whatever_the_file_says(sidecar, tmp_pa
     "entry",
     [
         "sidecar.host.settings_reload:SettingsReload._configure",
-        "sidecar.host.settings_reload:SettingsReload._was_read",
+        "sidecar.host.settings_reload:SettingsReload._reader_ended",
     ],
 )
 def test_a_reload_that_is_waited_for_ends_in_a_defect(tmp_path, entry):
