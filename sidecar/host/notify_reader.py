@@ -1,4 +1,4 @@
-"""Readiness by being told: READY=1 from a worker, at the socket that NOTIFY_SOCKET names."""
+"""Readiness `notify`: a worker sends READY=1 to the socket that NOTIFY_SOCKET names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class NotifyReader:
         self._socket, self._listen_at = made, float("inf")
 
     def close(self) -> None:
-        """Nobody can be heard any more."""
+        """Close the socket: sidecar ends."""
         if self._socket is not None:
             self._socket.close()
 

@@ -1,5 +1,6 @@
-"""Readiness by looking: a coming worker is ready once it takes connections. In a slow start it is
-counted how many of its processes do, and how many of the worker's that it replaces.
+"""Readiness `accept`: a coming worker is ready once it accepts connections, which is seen from outside.
+In a slow start it is counted how many of its processes do, and how many of the worker's that it
+replaces.
 """
 
 from __future__ import annotations

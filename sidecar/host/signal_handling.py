@@ -1,4 +1,4 @@
-"""What the signals mean (DESIGN, "Signals")."""
+"""What each signal does that is sent to sidecar."""
 
 from __future__ import annotations
 

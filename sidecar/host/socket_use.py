@@ -1,6 +1,6 @@
-"""Notice a program that does not take its sockets. A program that is not told where its sockets are, or cannot
-take them, binds for itself: it then listens elsewhere, and is waited for in vain, or ends with
-"address already in use". Both are said within seconds, with what to do.
+"""Notice a program that does not take its sockets. A program that does not know where its sockets
+are, or cannot take them, binds for itself: it then listens elsewhere and never gets ready, or ends
+with "address already in use". Both are said within seconds, with what to do.
 
 Looked for is only what a coming worker does, a few times in its first seconds and ever less often
 then; at rest nothing is looked for. What a program writes is never read, so that it died of "address
