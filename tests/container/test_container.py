@@ -218,7 +218,7 @@ def test_hup_swaps_under_load_and_brings_the_changed_envdir(run_container, envdi
             running.wait_event("serving", generation=generation)
             load.wait_for(greeting, 50)
     assert not load.failed
-    running.wait_event("generation_gone", generation=2)
+    running.wait_event("generation_ended", generation=2)
     assert running.get()[1]["generation"] == 3
 
 
@@ -313,7 +313,7 @@ def test_it_needs_no_privilege_no_place_to_write_and_no_network(run_container, u
     assert (status, who["user"], who["group"]) == (200, [uid] * 3, [gid] * 3)
     running.container.kill("HUP")
     running.wait_event("serving", generation=2)
-    running.wait_event("generation_gone", generation=1)
+    running.wait_event("generation_ended", generation=1)
     assert running.get_inside()[1]["generation"] == 2
     assert running.stop() == 0
 
@@ -420,7 +420,7 @@ def test_no_room_for_another_process_keeps_the_old_generation(run_container):
         lambda: [event for event in running.events("serving") if event["generation"] > 1],
         "a later generation",
     )
-    running.wait_event("generation_gone", generation=1)  # until then it may take a connection
+    running.wait_event("generation_ended", generation=1)  # until then it may take a connection
     assert running.get()[1]["generation"] > 1
     assert running.stop() == 0
 

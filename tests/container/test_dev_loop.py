@@ -75,7 +75,7 @@ def test_the_profile_dev_serves_what_is_saved_and_never_what_is_broken(compose_p
         load.wait_for("from the host", 5)
     assert load.failed == []
     said = log()
-    assert "listener_repaired" in said
+    assert "mended" in said
     assert "environment: GREETING" in said
     assert "\033" not in said
     container = next(
@@ -146,7 +146,7 @@ def test_files_copied_into_the_containers_own_file_system_are_served(run_contain
     running.wait_event("serving")
     put(running, "/app/examples/hello", {"app.py": version(2)})
     running.wait_event("serving", generation=2)
-    running.wait_event("generation_gone", generation=1)  # until then it may take a connection
+    running.wait_event("generation_ended", generation=1)  # until then it may take a connection
     assert fetch(running.port)[1].startswith("version 2")
     assert running.stop() == 0
 

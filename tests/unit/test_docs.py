@@ -54,6 +54,6 @@ def test_every_link_between_pages_leads_somewhere():
 def test_every_event_that_a_test_counts_is_one_of_the_log():
     """Of one that has another name by now, there would always be none."""
     text = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
-    asked = set(re.findall(r"\.(?:seen|events)\(\s*\"(\w+)\"", text))
+    asked = set(re.findall(r"\.(?:seen|events|wait_event)\(\s*\"(\w+)\"", text))
     assert asked
     assert asked <= set(PHRASES)

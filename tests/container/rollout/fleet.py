@@ -135,8 +135,10 @@ class Rollout:
 
     def end(self) -> tuple[int, dict]:
         """The exit status and the report."""
-        out, self.errors = self.process.communicate(timeout=2 * PATIENCE)
-        self.events += [json.loads(line) for line in out.splitlines()]
+        # Not communicate(): it knows nothing of what `wait` has left in the buffer.
+        self.events += [json.loads(line) for line in self.process.stdout]
+        self.errors = self.process.stderr.read()
+        self.process.wait(2 * PATIENCE)
         report = self.events[-1] if self.events and self.events[-1]["event"] == "report" else {}
         return self.process.returncode, report
 

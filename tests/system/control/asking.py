@@ -51,5 +51,7 @@ class Asking:
         raise AssertionError(f"never: {word!r}; {self.process.stderr.read()}")
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=PATIENCE)
+        # Not communicate(): it knows nothing of what `line` has left in the buffer.
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        self.process.wait(PATIENCE)
         return self.process.returncode, out, err
