@@ -145,7 +145,7 @@ def test_a_reload_that_does_not_come_to_an_end_is_no_hang_and_the_old_generation
     pair,
 ):
     fleet, begin = pair
-    status, report = begin("--timeout", "1s").end()
+    status, report = begin("--timeout", "5s").end()  # one in which a busy engine answers
     first = fleet.named(report)["1"]
     assert (status, first["kind"], first["serves"], first["files"]) == (1, "timeout", 1, "new")
     assert fleet.serves("1") == (1, "v1")
