@@ -61,6 +61,8 @@ class Upgrading:
         self._check_pid = 0
         self._tail: Tail | None = None
         self._state_fd = -1
+        #: What it had written when it ended.
+        self._output = ""
         #: The version that has passed the check.
         self._new_version = ""
 
@@ -94,17 +96,22 @@ class Upgrading:
         """The check has ended."""
         if self._check_pid != ended.pid:
             return
-        output = self._tools.last_words(self._tail) if self._tail is not None else ""
-        self._check_pid, self._tail = 0, None
+        if self._tail is not None:
+            self._output = self._tools.last_words(self._tail)
+            self._tail = None
         self._close_state()
-        last = output.rpartition("\n")[2]
+        last = self._output.rpartition("\n")[2]
         if ended.code or ended.signal or not last.startswith("sidecar "):
             how = ended.start_error or exit_predicate(ended.code, ended.signal)
             said = f": {last}" if last else ""
-            self._fail(f"the new version cannot take over, its check {how}{said}", output)
+            cause = f"the new version cannot take over, its check {how}{said}"
+            self._check_pid = 0
+            self._fail(cause, self._output)
             return
         self._new_version = last.removeprefix("sidecar ")
         self._policy.check_passed()
+        # Not before: should something raise, this is called again.
+        self._check_pid = 0
         self._tools.say("upgrade_checked", {"version": self._new_version})
 
     def _start_check(self, now: float) -> None:
