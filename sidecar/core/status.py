@@ -7,6 +7,7 @@ Pure: whoever asks adds what only the system knows (memory, wall-clock times).
 from __future__ import annotations
 
 from sidecar.core.model import DRAINING, KILLED, LINGERING, OUTDATED, READY
+from sidecar.core.starting import has_lost_slot, pending_respawns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def readiness(supervisor: Supervisor) -> list[str]:
 
 def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
     """The generations and their workers, what is waited for, and whether it serves."""
-    roster = supervisor.worker_table
+    table = supervisor.worker_table
     reasons = readiness(supervisor)
-    current = roster.current
+    current = table.current
     pending = supervisor.pending_swap
     return {
         "state": _state(supervisor, reasons),
@@ -45,14 +46,14 @@ def status(supervisor: Supervisor, now: float) -> dict[str, Any]:
         "reasons": reasons,
         "generation": current.number if current is not None else None,
         "workers": supervisor.size,
-        "generations": [_generation(each, now) for each in roster.generations.values()],
+        "generations": [_generation(each, now) for each in table.generations.values()],
         "next_swap": None
         if pending is None
         else {"trigger": pending.trigger, "in": max(0.0, pending.not_before - now)},
         "next_restart_in": _finite(supervisor.next_restart - now),
         "respawns": [
             {"slot": slot, "in": max(0.0, moment - now)}
-            for slot, moment in sorted(supervisor.pending_respawns().items())
+            for slot, moment in sorted(pending_respawns(supervisor).items())
         ],
         "failed": None
         if supervisor.failed_swap is None
@@ -90,7 +91,7 @@ def _state(supervisor: Supervisor, reasons: list[str]) -> str:
     ready = supervisor.worker_table.ready()
     return (
         "serving"
-        if (len(ready) >= supervisor.size or not supervisor.has_lost_slot())
+        if (len(ready) >= supervisor.size or not has_lost_slot(supervisor))
         and all(each.generation == ready[-1].generation for each in ready)
         else "degraded"
     )

@@ -62,7 +62,7 @@ def import_state(
     resources = Resources(events, settings, environ)
     resources.import_state(state)
     supervisor = import_supervisor(state["supervisor"], settings, now, random_fraction)
-    host = Host(events, resources, supervisor, source, started, export_state)
+    host = Host(events, resources, supervisor, settings, source, started, export_state)
     host.control_desk.since = state["since"]
     host.generations.import_state(state, resources.listeners.sets)
     host.settings_reload.problems = state["problems"]

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sidecar.host.resources import Resources
     from sidecar.host.settings_reload import Change, Source
     from sidecar.host.upgrading import Started
+    from sidecar.settings.table import Settings
 
 
 class Host:
@@ -64,11 +65,12 @@ class Host:
         events: Events,
         resources: Resources,
         supervisor: Supervisor,
+        settings: Settings,
         source: Source | None,
         started: Started | None,
         export_state: Callable[[Host], dict[str, Any]],
     ) -> None:
-        now, settings = time.monotonic(), supervisor.settings
+        now = time.monotonic()
         worker_table, processes = supervisor.worker_table, resources.processes
         self.events = events
         self.resources = resources
@@ -95,7 +97,7 @@ class Host:
         )
         self.in_force = InForce(
             events.say,
-            supervisor,
+            settings,
             resources.listeners,
             resources.output,
             resources.environ,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from sidecar.core.supervisor import Supervisor
     from sidecar.host.listener_sets import ListenerSets
     from sidecar.settings.table import Settings
     from sidecar.system.listeners import Listeners
@@ -35,7 +34,7 @@ class InForce:
     def __init__(
         self,
         say: Callable[[str, Mapping[str, Any]], None],
-        supervisor: Supervisor,
+        settings: Settings,
         listeners: ListenerSets,
         output: Output | None,
         environ: Mapping[str, str],
@@ -46,17 +45,12 @@ class InForce:
         self._output = output
         self._environ = environ
         self._remarks = remarks
-        self._supervisor = supervisor
+        self.settings = settings
         #: How its workers are known to be ready.
-        self.readiness = choose_readiness(self.settings, listeners.current)
+        self.readiness = choose_readiness(settings, listeners.current)
         #: How the program is started: the settings' command, with what its profile adds.
-        self.command = self.settings.command
+        self.command = settings.command
         self.arrange(quiet=True)
-
-    @property
-    def settings(self) -> Settings:
-        """The supervisor's: nobody else keeps those in force."""
-        return self._supervisor.settings
 
     def plan(self) -> Plan:
         """What a generation is begun with now."""

@@ -106,9 +106,9 @@ class SettingsChange:
         in force.
         """
         self._listeners.replace(listeners)
-        self._in_force.readiness = readiness
-        self._tools.observe(facts.SettingsChanged(change.new), now)
+        self._in_force.settings, self._in_force.readiness = change.new, readiness
         self._on_change(change, now)
         if {"command", "profile", "handoff", "port"} & {*change.names}:
             self._in_force.arrange()
             self._in_force.remark()
+        self._tools.observe(facts.SettingsChanged(change.new), now)

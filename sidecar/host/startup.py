@@ -56,7 +56,7 @@ def run(
                 pid_file = resources.pid_file
                 detach(pid_file.rewrite if pid_file is not None else lambda: None)
             supervisor = Supervisor(settings, time.monotonic(), random_fraction)
-            host = Host(events, resources, supervisor, source, started, export_state)
+            host = Host(events, resources, supervisor, settings, source, started, export_state)
             _begin(host)
             return host.run()
         finally:

@@ -23,7 +23,8 @@ from sidecar.core.backoff import AutoRestartTimer, Backoff, RateLimit
 from sidecar.core.containment import Containment
 from sidecar.core.history import EventHistory
 from sidecar.core.model import Generation, Worker
-from sidecar.core.supervisor import Failure, PendingSwap, StopState, Supervisor
+from sidecar.core.state import Failure, PendingSwap, StopState
+from sidecar.core.supervisor import Supervisor
 from sidecar.core.worker_table import WorkerTable
 from sidecar.policies.restart import RestartPolicy
 from sidecar.settings.address import Address

@@ -6,46 +6,63 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.core.supervisor import Supervisor
+from sidecar.core import (
+    failures,
+    recycling,
+    retirement,
+    scaling,
+    slow_start,
+    starting,
+    supervisor,
+    swaps,
+    takeover,
+    worker_events,
+)
+from sidecar.core.state import State
 from sidecar.settings.table import Settings
 from tests.histories.history import History
 
-STEPS = [
-    "_check_start_deadlines",
-    "_handle_failed_generation",
-    "_stop_after_failures",
-    "_take_over",
-    "_retire_surplus",
-    "_begin_swap",
-    "_make_room",
-    "_start_missing_workers",
-    "_rebalance_processes",
-    "_recycle_oversize",
-    "_forward_signals",
-    "_kill_overdue",
-    "_remove_finished",
-]
+STEPS = {
+    "check_start_deadlines": worker_events,
+    "handle_failed_generation": failures,
+    "stop_after_failures": failures,
+    "take_over": takeover,
+    "retire_surplus": scaling,
+    "begin_swap": swaps,
+    "make_room": starting,
+    "start_missing_workers": starting,
+    "rebalance_processes": slow_start,
+    "recycle_oversize": recycling,
+    "forward_signals": supervisor,
+    "kill_overdue": retirement,
+    "remove_finished": retirement,
+}
 
 
-def broken(history: History, name: str, until: float, after: bool) -> None:
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have a step raise until a moment: before it does anything, or after."""
-    real: Callable[[float], None] = getattr(history.supervisor, name)
 
-    def step(now: float) -> None:
-        if now < until and not after:
-            raise RuntimeError
-        real(now)
-        if now < until:
-            raise RuntimeError
+    def plant(history: History, name: str, until: float, after: bool) -> None:
+        real: Callable[[State, float], None] = getattr(STEPS[name], name)
 
-    step.__name__ = name
-    setattr(history.supervisor, name, step)
-    history.defective = True
+        def step(state: State, now: float) -> None:
+            if now < until and not after:
+                raise RuntimeError
+            real(state, now)
+            if now < until:
+                raise RuntimeError
+
+        step.__name__ = name
+        monkeypatch.setattr(STEPS[name], name, step)
+        history.defective = True
+
+    return plant
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("name", STEPS)
-def test_a_stop_goes_on_whatever_step_is_broken_for_good(name, after):
+def test_a_stop_goes_on_whatever_step_is_broken_for_good(broken, name, after):
     history = History(Settings(workers=1, drain_timeout=2.0), prepare="later")
     history.play("0 start | prepare 1\n 0 prepared 1 | spawn 1/0=101\n 1 ready 101 | !serving")
     broken(history, name, float("inf"), after)
@@ -59,21 +76,21 @@ def test_a_stop_goes_on_whatever_step_is_broken_for_good(name, after):
             history._fact(facts)
         given += history._settle()
     assert given[0] == "retire 101 TERM"
-    assert ("kill 101" in given) is (name != "_kill_overdue" or after)
+    assert ("kill 101" in given) is (name != "kill_overdue" or after)
     # Without a kill the supervisor waits for good: the host ends a stop that takes too long.
-    assert ("exit 0" in given) is (name != "_kill_overdue" or after)
+    assert ("exit 0" in given) is (name != "kill_overdue" or after)
 
 
-def test_what_a_step_had_decided_before_it_raised_is_done():
+def test_what_a_step_had_decided_before_it_raised_is_done(broken):
     history = History(Settings(workers=2), prepare="later")
     history.play("0 start | prepare 1")
-    broken(history, "_start_missing_workers", 1.0, after=True)
+    broken(history, "start_missing_workers", 1.0, after=True)
     history.play("0 prepared 1 | spawn 1/0=101, spawn 1/1=102, !internal_error")
 
 
-def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once():
+def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once(broken):
     history = History(Settings(workers=1))
-    broken(history, "_start_missing_workers", 0.1, after=False)
+    broken(history, "start_missing_workers", 0.1, after=False)
     history.play(
         """
         0     start      | prepare 1, !internal_error
@@ -86,30 +103,27 @@ def test_a_step_that_raises_once_is_taken_again_by_itself_and_said_once():
     ]
 
 
-def test_a_failure_is_not_forgotten_by_a_step_that_raises():
+def test_a_failure_is_not_forgotten_by_a_step_that_raises(monkeypatch):
     history = History(Settings(workers=1))
     history.play(
         "0 start | prepare 1, spawn 1/0=101\n 1 ready 101 | !serving\n 2 hup | prepare 2, spawn 2/0=201"
     )
-    real = Supervisor._is_only_one_ready
+    real = takeover.is_only_one_ready
 
-    def serves_alone(self, coming):
-        if self is history.supervisor and history.now < 3.1:
+    def is_only_one_ready(state, coming):
+        if history.now < 3.1:
             raise RuntimeError
-        return real(self, coming)
+        return real(state, coming)
 
     history.defective = True
-    try:
-        Supervisor._is_only_one_ready = serves_alone
-        history.play("3 exit 201 1 | !internal_error\n 3.25 - | close 2, !swap_failed")
-    finally:
-        Supervisor._is_only_one_ready = real
+    monkeypatch.setattr(takeover, "is_only_one_ready", is_only_one_ready)
+    history.play("3 exit 201 1 | !internal_error\n 3.25 - | close 2, !swap_failed")
 
 
-def test_a_defect_that_stays_is_said_ever_more_seldom():
+def test_a_defect_that_stays_is_said_ever_more_seldom(broken):
     history = History(Settings(workers=1))
     history.play("0 start | prepare 1, spawn 1/0=101\n 1 ready 101 | !serving")
-    broken(history, "_retire_surplus", float("inf"), after=False)
+    broken(history, "retire_surplus", float("inf"), after=False)
     tries = 0
     history.play("2 - |")
     while history.supervisor.deadline < 3600.0:

@@ -44,10 +44,12 @@ ENTRIES = [
     *(f"sidecar.host.delegation:Delegation.{each}" for each in ("start", "on_exit", "drop_generation")),
     *(f"sidecar.host.settings_reload:SettingsReload.{each}" for each in ("request", "on_exit")),
     *(f"sidecar.host.settings_change:SettingsChange.{each}" for each in ("prepare", "_put_in_force")),
-    *(f"sidecar.core.supervisor:Supervisor.{each}" for each in (
-        "observe", "_begin_swap", "_remove_finished", "_advance_stop",
-        "_kill_overdue", "_exit_when_empty", "_start_missing_workers", "_handle_failed_generation", "_lose_worker", "_retire", "_check_start_deadlines", "_serve",
-        "_spawn", "_take_over")),
+    "sidecar.core.supervisor:Supervisor.observe",
+    *(f"sidecar.core.{each}" for each in (
+        "swaps:begin_swap", "retirement:remove_finished", "retirement:kill_overdue", "retirement:retire",
+        "stopping:advance_stop", "stopping:exit_when_empty", "starting:start_missing_workers", "starting:spawn",
+        "failures:handle_failed_generation", "failures:lose_worker", "worker_events:check_start_deadlines",
+        "takeover:take_over", "takeover:serve")),
     "sidecar.host.job:Tools.read_tail",
     *(f"sidecar.host.helper_processes:HelperProcesses.{each}" for each in ("on_deadline", "read")),
     "sidecar.host.watcher:Watcher._on_watching",
@@ -175,8 +177,10 @@ def test_every_entry_is_there():
     for entry in ENTRIES:
         module, _, path = entry.partition(":")
         __import__(module)
-        kind, _, method = path.partition(".")
-        assert hasattr(getattr(sys.modules[module], kind), method), entry
+        owner: object = sys.modules[module]
+        for name in path.split("."):
+            assert hasattr(owner, name), entry
+            owner = getattr(owner, name)
 
 
 LAST_STEPS = [

@@ -20,7 +20,7 @@ from tests.system.upgrade.installed import ask
         ("host/control_desk.py", "import binascii\n", "import binascii, nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
         ("host/control_desk.py", "import binascii\n", "import binascii, (\n", "is damaged (invalid syntax)"),
         ("upgrade/state.py", "FORMAT = 1\n", "FORMAT = 7\n", "keeps its state in format 1, this version reads 7"),
-        ("core/supervisor.py", "        self._delay_logged_for = 0\n", "", "Supervisor._delay_logged_for in its state, which this version does not know"),
+        ("core/state.py", "        self.delay_logged_for = 0\n", "", "Supervisor.delay_logged_for in its state, which this version does not know"),
         ("host/resources.py", "        self._begin(SignalPipe(state", "        os.abort()\n        self._begin(SignalPipe(state", "SIGABRT"),
     ],
 )  # fmt: skip
