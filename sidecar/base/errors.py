@@ -1,8 +1,8 @@
-"""What can go wrong, as an outsider meets it.
+"""The errors whose text is made for users.
 
     SidecarError
     ├── SeveralError
-    │   ├── SettingsError   settings are wrong: every one, where it came from, what would be right
+    │   ├── SettingsError   wrong settings: each one, where it came from, and what would be right
     │   ├── MachineError    settings do not fit this machine (a user, a directory): every one
     │   └── ListenError     addresses cannot be listened on: every one
     ├── EnvdirError         an envdir cannot be read: the swap fails, what serves goes on

@@ -1,6 +1,6 @@
-"""Why sidecar cannot start, when it is the system that says no, or its own files.
+"""Why sidecar cannot start where the system refuses something, or where its own files are damaged.
 
-Imported before anything that it may have to speak of.
+It is imported before anything whose import may fail.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-def refused(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """What the system refuses, and what would help."""
     where = f" ({error.filename!r})" if error.filename is not None else ""
     more = {
@@ -23,9 +23,9 @@ def refused(error: OSError) -> str:
     return f"cannot start: {(error.strerror or str(error)).lower()}{where}{more}"
 
 
-def not_imported(error: Exception) -> str:
-    """The same for a module that could not be imported; "" if the error is another one, a defect
-    then.
+def describe_import_error(error: Exception) -> str:
+    """The same for a module that could not be imported; "" for any other error, which is an internal
+    one.
     """
     if isinstance(error, OSError):
         frame = _raised_in(error)
@@ -33,7 +33,7 @@ def not_imported(error: Exception) -> str:
             return ""
         if error.filename is None:  # it was opened, and could not be read
             error.filename = frame.f_locals.get("path")
-        return refused(error)
+        return describe_os_error(error)
     if isinstance(error, SyntaxError):
         what = f"{error.filename}:{error.lineno} is damaged ({error.msg})"
     elif isinstance(error, ImportError):
@@ -44,8 +44,8 @@ def not_imported(error: Exception) -> str:
 
 
 def _raised_in(error: Exception) -> FrameType | None:
-    """Where the error was raised. Python takes the frames of an import out of the traceback where
-    it was not the import itself that raised, but the code of the module.
+    """The frame that raised the error. Python removes the frames of an import from the traceback if
+    the code of the module has raised, not the import itself.
     """
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

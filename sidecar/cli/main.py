@@ -11,7 +11,7 @@ import os
 import sys
 
 from sidecar import __version__
-from sidecar.base.refusal import not_imported
+from sidecar.base.refusal import describe_import_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except (OSError, ImportError, SyntaxError) as error:
-        if text := not_imported(error):
+        if text := describe_import_error(error):
             print(f"sidecar: {text}", file=sys.stderr)
             return 1
         if not isinstance(error, OSError) or error.errno not in WRITE_ERRORS:

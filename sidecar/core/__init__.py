@@ -1,1 +1,1 @@
-"""The decisions, pure: facts come in, orders go out. No process, no socket, no clock, no chance."""
+"""The decisions, pure: facts come in, orders go out. No process, no socket, no clock, no randomness."""

@@ -8,7 +8,7 @@ import os
 import time
 
 from sidecar.base.errors import EnvdirError, SettingsError
-from sidecar.base.printable import shortened
+from sidecar.base.printable import limit_names
 from sidecar.core import facts
 from sidecar.host.generation_checks import GenerationChecks
 from sidecar.settings import protocols
@@ -294,7 +294,7 @@ class Generations:
                 for name in GENERATION_SETTINGS
                 if getattr(settings, name) != getattr(of_now.settings, name)
             ],
-            "variables": shortened(
+            "variables": limit_names(
                 sorted(
                     name
                     for name in {*had, *environment} - own
@@ -334,7 +334,7 @@ class Generations:
             if before.get(name) != environment.get(name)
         )
         if names:
-            self._tools.say("environment_changed", {"names": shortened(names)})
+            self._tools.say("environment_changed", {"names": limit_names(names)})
 
     def _complete_environment(
         self, order: orders.Prepare, environment: dict[str, str], now: float

@@ -7,7 +7,7 @@ import time
 
 from sidecar import __version__
 from sidecar.base.errors import StartError
-from sidecar.base.refusal import refused
+from sidecar.base.refusal import describe_os_error
 from sidecar.core.model import STARTING
 from sidecar.core.supervisor import Supervisor
 from sidecar.host.admin import open_to_all
@@ -64,7 +64,7 @@ def run(
     except OSError as error:
         if host is not None and host.began:
             raise
-        raise StartError(refused(error), error.errno or 0) from None
+        raise StartError(describe_os_error(error), error.errno or 0) from None
 
 
 def _begin(host: Host) -> None:

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from sidecar.base.printable import shortened
+from sidecar.base.printable import limit_names
 from sidecar.base.record import Descriptor
 from sidecar.core import facts
 from sidecar.host import helpers
@@ -164,7 +164,7 @@ class Watcher:
             self._tools.say("notice", {"text": event["why"]})
 
     def _on_files_changed(self, event: dict[str, Any], now: float) -> None:
-        paths = shortened(event["paths"])
+        paths = limit_names(event["paths"])
         self._tools.say("files_changed", {"paths": paths, "count": event["count"]})
         if event["settings"] and not self._tools.stopping():
             self._settings_changed(paths, now)
@@ -175,7 +175,7 @@ class Watcher:
         if event["error"]:
             self._tools.say("environment_unreadable", {"cause": event["error"]})
             return
-        names = shortened(event["names"])
+        names = limit_names(event["names"])
         self._tools.say("environment_changed", {"names": names})
         self._tools.observe(facts.SwapTriggered("envdir", supersedes=True, changed=names), now)
 

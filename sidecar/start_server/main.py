@@ -9,7 +9,7 @@ import sys
 
 from sidecar import __version__
 from sidecar.base.errors import ListenError, SidecarError, StartError
-from sidecar.base.refusal import not_imported
+from sidecar.base.refusal import describe_import_error
 from sidecar.settings import types
 from sidecar.start_server.options import (
     RESTART_TIMEOUT_S,
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.exit_status
         return error.errno if isinstance(error, (ListenError, StartError)) and error.errno else 255
     except (OSError, ImportError, SyntaxError) as error:
-        text = not_imported(error)
+        text = describe_import_error(error)
         if not text:
             raise
         print(text, file=sys.stderr)

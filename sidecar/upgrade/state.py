@@ -162,11 +162,17 @@ def descriptors(value: Any) -> Iterator[int]:
 
 
 def _fields(value: object) -> list[str]:
-    """The names of all the fields of an object, with or without __slots__."""
-    return [
+    """The names of all the fields of an object, with or without __slots__. Raises TypeError for a
+    private one: the names are what two versions agree upon, and nobody may rename them unawares.
+    """
+    names = [
         *(name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())),
         *getattr(value, "__dict__", ()),
     ]
+    for name in names:
+        if name.startswith("_"):
+            raise TypeError(f"{type(value).__name__}.{name} is private: a state cannot hold it")
+    return names
 
 
 def _with_fields(fresh: Any, value: dict[str, Any]) -> Any:

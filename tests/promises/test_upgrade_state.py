@@ -75,6 +75,14 @@ def test_a_state_is_text_and_nothing_but() -> None:
         to_json_value({"something": object()})
 
 
+def test_a_state_has_no_private_names() -> None:
+    """Its names are what two versions agree upon."""
+    supervisor = World(random.Random(1)).run().supervisor
+    supervisor._secret = 1  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"Supervisor\._secret is private"):
+        to_json_value(supervisor)
+
+
 def test_the_settings_in_force_are_kept_as_they_have_become() -> None:
     supervisor = Supervisor(Settings(workers=3), 0.0, lambda: 0.0)
     supervisor.observe(
