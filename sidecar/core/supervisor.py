@@ -49,7 +49,8 @@ class Supervisor(State):
 
     # --- observe: write the fact down
 
-    def observe(self, fact: facts.AnyFact, now: float) -> None:
+    # A case for each fact, and nothing else.
+    def observe(self, fact: facts.AnyFact, now: float) -> None:  # noqa: C901, PLR0912
         """Write down what happened at `now`."""
         match fact:
             case facts.SwapTriggered():

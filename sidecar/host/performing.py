@@ -69,7 +69,8 @@ class Performing:
                 fact = facts.SpawnFailed(order.generation, order.slot, DEFECT)
                 self._tools.observe(fact, now)
 
-    def _perform(self, order: orders.AnyOrder, now: float) -> None:
+    # A case for each order, and nothing else.
+    def _perform(self, order: orders.AnyOrder, now: float) -> None:  # noqa: C901
         match order:
             case orders.Prepare():
                 self._tools.attempt("watch where the link leads", self._before_prepare, now)
