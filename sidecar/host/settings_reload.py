@@ -238,9 +238,12 @@ class SettingsReload:
         self._advance(now)
 
     def _take_answer(self) -> str:
-        """What the reader has written; nothing more is kept."""
-        tail, self._tail = self._tail, None
-        return self._tools.last_words(tail) if tail is not None else ""
+        """What the reader has written; nothing more is kept. May be called again if it raised."""
+        if self._tail is None:
+            return ""
+        answer = self._tools.last_words(self._tail)
+        self._tail = None
+        return answer
 
     def _parse_answer(self, now: float) -> None:
         """Make settings of what was read, and have done elsewhere what may take long with them.

@@ -128,7 +128,8 @@ def test_whatever_a_helper_writes_nothing_is_raised(heard, lines, end):
         mad = [each for each in said if each["event"] == "action_failed"]
         assert len(mad) == bool(watcher.protocol_error)
         made.supervisor.reconcile(time.monotonic())
-        for path in made.supervisor._pending_swap.changed if made.supervisor._pending_swap else ():
+        pending = made.supervisor.pending_swap
+        for path in pending.changed if pending else ():
             os.fsencode(path)
             assert "\0" not in path
     finally:
