@@ -34,6 +34,8 @@ demo: $(if $(wildcard $(VENV)/ready),$(VENV),$(DEMO))/ready ## serve the example
 test: $(VENV)/ready ## set up everything and run the tests
 	tests/setup system
 	$(MAKE) --no-print-directory check
+	@# The tests start sidecar a few thousand times, each a third as long if it need not be compiled.
+	$(BIN)/python -m compileall -q sidecar tests
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 test-kubernetes: $(VENV)/ready ## a pod's life in the cluster of KUBECONFIG (SIDECAR_KUBE_IMAGE=...)
