@@ -81,8 +81,8 @@ class Client:
         self.allowed_commands: tuple[str, ...] = ()
 
 
-# The fields of a client that are plain values.
-DUMPED_FIELDS = ("deadline", "stream", "echo", "trusted", "allowed_commands")
+# The fields of a client that are exported as they are.
+EXPORTED_FIELDS = ("deadline", "stream", "echo", "trusted", "allowed_commands")
 
 
 class ControlSocket:
@@ -120,7 +120,7 @@ class ControlSocket:
             )
         return cls(None, "")
 
-    def dump(self) -> dict[str, Any]:
+    def export_state(self) -> dict[str, Any]:
         """The state for a later version of sidecar: the socket, in whose queue new clients wait,
         and its clients.
         """
@@ -133,14 +133,14 @@ class ControlSocket:
                     "sock": Descriptor(each.sock.fileno()),
                     "received": each.received.decode("latin-1"),
                     "unsent": each.unsent.decode("latin-1"),
-                    **{name: getattr(each, name) for name in ("since", *DUMPED_FIELDS)},
+                    **{name: getattr(each, name) for name in ("since", *EXPORTED_FIELDS)},
                 }
                 for each in self._clients.values()
             ],
         }
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> ControlSocket:
+    def from_state(cls, state: dict[str, Any]) -> ControlSocket:
         """Go on from the state of an earlier version. Raises OSError."""
         sock = None if state["sock"] is None else socket.socket(fileno=state["sock"])
         self = cls(sock, state["path"])
@@ -149,7 +149,7 @@ class ControlSocket:
             client = self._add(socket.socket(fileno=each["sock"]), each["since"])
             client.received = each["received"].encode("latin-1")
             client.unsent = each["unsent"].encode("latin-1")
-            for name in DUMPED_FIELDS:
+            for name in EXPORTED_FIELDS:
                 setattr(client, name, each[name])
             self._watch_client(client)
         self._count()

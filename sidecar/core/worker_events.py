@@ -146,8 +146,8 @@ def linger(state: State, worker: Worker, fact: facts.WorkerExited, asked: bool, 
 
 def has_asked_its_own(fact: facts.WorkerExited) -> bool:
     """Whether a leader that was asked to leave has asked its processes. If it exited with status 0
-    it has; asked a second time, some would drop what they have in hand. Those that have left its
-    group it has hardly asked.
+    it has; asked a second time, some would drop what they have in hand. It has probably not asked
+    those that left its group.
     """
     return fact.code == 0 and not fact.signal and not fact.strays
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Announcements:
-    """Performs the order Say."""
+    """Performs the order LogEvent."""
 
     def __init__(
         self,

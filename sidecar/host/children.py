@@ -60,12 +60,12 @@ class Children:
         self._jobs[pid] = job
 
     def abandon(self, pid: int) -> None:
-        """Kill a process that was started so; nobody is told of its end."""
+        """Kill a process that was started by `start`; nobody is told of its end."""
         self._jobs.pop(pid, None)
         self._processes.abandon(pid)
 
     def reap_at(self, now: float) -> None:
-        """Some may have ended."""
+        """Children may have ended: reap them in this turn."""
         self._reap_at = now
 
     def deadline(self) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GenerationEnd:
-    """Performs the order Close."""
+    """Performs the order ForgetGeneration."""
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ class Plan:
         self.listeners = listeners
         self.command = command
         self.readiness = readiness
-        #: Where the log file ended when it was begun (Output.end).
+        #: Where the log file ended when it was begun (Output.log_file_end).
         self.log_end = log_end or {}
 
     def passed(self) -> list[protocols.Passed]:
@@ -174,7 +174,7 @@ class Generations:
         }
 
     def import_state(self, state: dict[str, Any], sets: Sequence[Listeners]) -> None:
-        """Go on with what an earlier version has dumped, among other things."""
+        """Go on with what an earlier version has exported, among other things."""
         self.plans = {
             number: Plan(**{**plan, "listeners": sets[plan["listeners"]]})
             for number, plan in state["plans"].items()
@@ -192,7 +192,9 @@ class Generations:
         return worker_environment.with_slot(self.environments[generation], slot, str(workers))
 
     def plain_envdir(self, settings: Settings) -> PlainReading:
-        """The same as plain values, which another process can write."""
+        """The envdir's variables as plain values, which another process can write, or why they cannot
+        be read. May block.
+        """
         try:
             reading = read_envdir(settings, self._place)
         except EnvdirError as error:
@@ -306,7 +308,7 @@ class Generations:
         self._complete_environment(order, environment, now)
 
     def _make_environment(self, order: orders.Prepare, reading: envdir.Reading, now: float) -> None:
-        """Of a generation that is being prepared."""
+        """Make the environment of a generation that is being prepared."""
         for remark in reading.remarks:
             self._tools.say("notice", {"text": remark})
         environment = envdir.apply(self._environ, reading)
@@ -339,7 +341,7 @@ class Generations:
     def _complete_environment(
         self, order: orders.Prepare, environment: dict[str, str], now: float
     ) -> None:
-        """What sidecar itself tells a generation; then check it."""
+        """Add the variables that sidecar itself sets; then run --check."""
         plan = self.plans[order.generation]
         environment.update(plan.listener_variables())
         environment["SERVER_STARTER_GENERATION"] = str(order.generation)

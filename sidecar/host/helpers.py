@@ -32,8 +32,8 @@ MAX_LINE_BYTES = 1 << 16
 # not keep PID 1 from everything else.
 MAX_READ_BYTES = 1 << 18
 
-# A helper lives without its service for a moment even after a long life: what ended it may still be
-# going on.
+# Also a helper that has run for long is started again only after this pause: what ended it may
+# still be going on.
 MIN_PAUSE_S = 0.1
 
 # The descriptors that a helper gets have numbers up to this one. PID 1 keeps what it hands over at

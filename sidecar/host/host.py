@@ -76,7 +76,7 @@ class Host:
         self.resources = resources
         self.supervisor = supervisor
         self._source = source
-        #: Something may be served from now on.
+        #: Whether `run` has been called.
         self.began = False
         self.sources = Sources()
         processes.before_report_close = self.sources.stop_listening

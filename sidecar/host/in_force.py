@@ -25,8 +25,8 @@ SHARED_MEMORY = "/dev/shm"
 
 
 class InForce:
-    """What holds now. `environ` is the environment that workers get, but for what is a
-    generation's own; `remarks` are what may be meant otherwise in some settings.
+    """The settings in force. `environ` is the environment that workers get, but for what is a
+    generation's own; `remarks` names settings that are perhaps a mistake.
 
     Raises StartError if these settings and these listeners do not go together.
     """
@@ -85,7 +85,7 @@ class InForce:
             self._say("profile_applied", fields)
 
     def remark(self) -> None:
-        """Say what may be meant otherwise in the settings."""
+        """Warn of settings that are perhaps a mistake."""
         for remark in self._remarks(self.settings):
             self._say("notice", {"text": remark})
         if self.settings.ready == "auto" and self.readiness == "interval":

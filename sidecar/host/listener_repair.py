@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sidecar.host.job import Tools
     from sidecar.system.listeners import Listeners
 
-# Programs that spoil listeners without end have them repaired once in so long, but for so long's
-# worth at once; what cannot be repaired is tried again after pauses up to the longest.
+# A program may spoil listeners again and again: there is at most one repair in each interval, but a
+# burst worth so many seconds at once. What cannot be repaired is tried again after growing pauses.
 REPAIR_INTERVAL_S, REPAIR_BURST_S = 0.05, 5.0
 MAX_PAUSE_S = 30.0
 

@@ -63,7 +63,7 @@ class NotifyReader:
         return self._socket and self._socket.export_state()
 
     def import_state(self, state: Any) -> None:
-        """Take what an earlier version has dumped; `on_deadline` then listens."""
+        """Take what an earlier version has exported; `on_deadline` then listens."""
         if state:
             self._socket = NotifySocket(state)
 

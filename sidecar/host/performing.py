@@ -23,9 +23,8 @@ DEFECT = "a defect in sidecar; its log says where"
 
 
 class Performing:
-    """Performs orders. `before_prepare`, `gone` and `said` are what is done besides: before a
-    generation is prepared, once one is gone (its number), and before an event is said; `leave`
-    ends sidecar.
+    """Performs orders. `before_prepare` is called before a generation is prepared; `gone` performs
+    ForgetGeneration, `said` performs LogEvent; `leave` ends sidecar with a status.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class ReadinessProbes:
         return self._accepting_pids, self._reported_pid
 
     def import_state(self, state: tuple[Any, ...]) -> None:
-        """Go on with what an earlier version has dumped."""
+        """Go on with what an earlier version has exported."""
         self._accepting_pids, self._reported_pid = state
 
     def add(self, pid: int, now: float) -> None:

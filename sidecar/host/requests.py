@@ -26,7 +26,8 @@ HARMLESS = ("CHLD", "CONT", "URG", "WINCH")
 
 class Requests:
     """Does what is asked for. `output` is where --log-file leads, None for nowhere; `read_settings`
-    has the settings file read again, for a trigger, at a moment; it says whether there is one.
+    has the settings file read again, for a trigger, at a moment, and returns whether there is a
+    settings file.
     """
 
     def __init__(

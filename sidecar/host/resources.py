@@ -97,7 +97,7 @@ class Resources:
         sets = Listeners.from_state(state["listener_sets"])
         self.listeners = ListenerSets(self._say, sets, sets[state["listeners"]])
         self.admin = Listeners.from_state(state["admin"])[0] if state["admin"] else None
-        self.control = server.ControlSocket.restore(state["control"])
+        self.control = server.ControlSocket.from_state(state["control"])
         self.output = Output.from_state(state["output"]) if state["output"] else None
         self.pid_file = PidFile(**state["pid_file"]) if state["pid_file"] else None
         if self.status_file is not None and state["status_file"]:
@@ -123,7 +123,7 @@ class Resources:
             "listener_sets": Listeners.export_state(sets),
             "listeners": sets.index(self.listeners.current),
             "admin": self.admin and Listeners.export_state([self.admin]),
-            "control": self.control.dump(),
+            "control": self.control.export_state(),
             "output": self.output and self.output.export_state(),
             "pid_file": self.pid_file and self.pid_file.export_state(),
             "status_file": self.status_file and self.status_file.export_state(),

@@ -19,7 +19,7 @@ STOPS = ("TERM", "INT", "QUIT")
 
 class SignalHandling:
     """The job that acts upon them. `child_ended` is told that some child has ended; `upgrade` does
-    what USR2 asks for; `terminal_closed` says whether the terminal of `sidecar dev` has been closed.
+    what USR2 asks for; `terminal_gone` says whether the terminal of `sidecar dev` has been closed.
     """
 
     def __init__(

@@ -88,8 +88,8 @@ class Turn:
     def attempt(
         self, what: str, work: Callable[..., None], *args: Any, again: bool = False
     ) -> bool:
-        """Do a part of the work; one that raises is said, and done a `again`st time at once where
-        doing it twice does no harm. Whether it succeeded.
+        """Do a part of the work; whether it succeeded. What it raises is logged. With `again` it is
+        tried once more at once: only for what does no harm if it is done twice.
         """
         for _ in range(1 + again):
             try:

@@ -2,7 +2,7 @@
 can start, and then becomes it.
 
 Pure: all moments are seconds on the caller's clock. The caller tells what has happened
-(`requested`, `check_started`, `check_ended`, `exec_failed`), asks `decide` for the next step, and
+(`requested`, `check_started`, `check_passed`, `failed`), asks `decide` for the next step, and
 asks again at `deadline` at the latest.
 """
 

@@ -1,8 +1,8 @@
 """The child processes: start one in a group of its own, signal it, reap everything.
 
-Starting is fork, what child.py does, exec. The exec_error_text why an exec failed comes back through a pipe
-that closes itself on exec. It is read when the child is reaped, so PID 1 never waits for a child
-whose chdir hangs on a dead file server.
+Starting is fork, what child.py does, exec. The text that says why an exec failed comes back through
+a pipe that closes itself on exec. It is read when the child is reaped, so PID 1 never waits for a
+child whose chdir hangs on a dead file server.
 
 This class is the only one that calls wait(2): two would steal each other's statuses.
 """
