@@ -59,6 +59,7 @@ def test_a_changed_file_is_told_by_the_name_of_its_variable(sidecar, env):
     assert run.wait("watching")["roots"] == [str(env)]
     (env / "db-password").write_text("secret\n")
     assert run.wait("serving", count=2)["changed"] == ["APP_DB_PASSWORD"]
+    run.alone(2)
     assert "APP_DB_PASSWORD='secret'" in run.get("/env")
 
 
