@@ -36,7 +36,7 @@ test: $(VENV)/ready ## set up everything and run the tests
 	$(MAKE) --no-print-directory check
 	@# The tests start sidecar a few thousand times, each a third as long if it need not be compiled.
 	$(BIN)/python -m compileall -q sidecar tests
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 test-kubernetes: $(VENV)/ready ## a pod's life in the cluster of KUBECONFIG (SIDECAR_KUBE_IMAGE=...)
 	SIDECAR_KUBE=1 $(BIN)/pytest tests/kubernetes
