@@ -144,7 +144,8 @@ def serve(sockets):
     wake, end = socket.socketpair()
 
     def stop(*_):
-        if not env.get("DEAF"):
+        # A second one, as after a defect in sidecar, may come when the loop below is over.
+        if not env.get("DEAF") and not draining.is_set():
             draining.set()
             end.send(b"x")
 
